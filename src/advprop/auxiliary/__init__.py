@@ -1,0 +1,1 @@
+"""Auxiliary branches: normalisation layers of their own for each kind of images."""

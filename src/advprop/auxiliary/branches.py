@@ -1,0 +1,76 @@
+"""Choosing a branch, and telling whose parameters are whose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from advprop.auxiliary.norm import AuxiliaryNorm, Route
+
+SHARED = "shared"
+
+
+@contextmanager
+def use_branch(model: nn.Module, branch: str | tuple[str, ...]) -> Iterator[None]:
+    """Run `model` through one branch inside; the previous one is back on exit and on exception.
+
+    A tuple sends equal consecutive parts of each batch through the branches named. Independent of
+    train and eval mode. With activation checkpointing the backward pass belongs inside too, since
+    it runs the layers again. One assignment, whatever the size of the model.
+
+    Raises ValueError for an unknown branch or a model without branches.
+    """
+    route = _route(model)
+    _check_branch(route, branch)
+    previous = route.active
+    route.active = branch
+    try:
+        yield
+    finally:
+        route.active = previous
+
+
+def branch_names(model: nn.Module) -> tuple[str, ...]:
+    """The branches of `model`, "clean" first. Raises ValueError where there are none."""
+    return _route(model).branches
+
+
+def has_auxiliary_norms(model: nn.Module) -> bool:
+    """Whether `add_auxiliary_norms` has been here."""
+    return any(isinstance(layer, AuxiliaryNorm) for layer in model.modules())
+
+
+def branch_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """All parameters of `model`, once each: "shared", and those that each branch alone owns."""
+    names = branch_names(model)
+    layers = [layer for layer in model.modules() if isinstance(layer, AuxiliaryNorm)]
+    users: dict[nn.Parameter, set[str]] = {}
+    for layer in layers:
+        for name, branch in layer.branches.items():
+            for parameter in branch.parameters():
+                users.setdefault(parameter, set()).add(name)
+    groups: dict[str, list[nn.Parameter]] = {SHARED: [], **{name: [] for name in names}}
+    for parameter in model.parameters():
+        owners = users.get(parameter, set())
+        groups[next(iter(owners)) if len(owners) == 1 else SHARED].append(parameter)
+    return groups
+
+
+def _route(model: nn.Module) -> Route:
+    # stops at the first such layer: in practice a few modules from the root
+    for layer in model.modules():
+        if isinstance(layer, AuxiliaryNorm):
+            return layer.route
+    raise ValueError("the model has no auxiliary branches: call add_auxiliary_norms(model) first")
+
+
+def _check_branch(route: Route, branch: str | tuple[str, ...]) -> None:
+    names = (branch,) if isinstance(branch, str) else branch
+    if not names:
+        raise ValueError(f"no branch named: choose from {', '.join(route.branches)}")
+    for name in names:
+        if name not in route.branches:
+            known = ", ".join(route.branches)
+            raise ValueError(f'branch "{name}" unknown, this model has {known}')

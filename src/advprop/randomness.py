@@ -1,0 +1,105 @@
+"""Randomness as a function of (seed, epoch or step, image, purpose), never as a state.
+
+A resumed run therefore needs no generator states, and neither the number of loader workers nor
+the number of devices changes what an image meets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed that depends on every one of `parts` and on their order."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def generator_for(*parts: int | str) -> torch.Generator:
+    """A CPU generator seeded by `derive_seed(*parts)`."""
+    return torch.Generator().manual_seed(derive_seed(*parts))
+
+
+@dataclass(frozen=True)
+class ImageStreams:
+    """One random stream for each image of a batch, whatever batch or rank the image is in.
+
+    `keys` has one entry an image; equal keys draw equal numbers for the same purpose.
+    """
+
+    keys: Sequence[tuple[int | str, ...]]
+
+    @classmethod
+    def for_batch(cls, seed: int, epoch: int, indices: Tensor | Sequence[int]) -> ImageStreams:
+        """The streams of the images `indices` in `epoch` of the run with this `seed`."""
+        return cls([(seed, epoch, int(index)) for index in indices])
+
+    def draw(self, shape: Sequence[int], purpose: str, *, normal: bool) -> Tensor:
+        """Random numbers of `shape`; row i depends on the key of image i and `purpose` alone."""
+        if len(self.keys) != shape[0]:
+            raise ValueError(
+                f"{len(self.keys)} random streams for {shape[0]} images: one for each is needed"
+            )
+        values = torch.empty(tuple(shape))
+        stream = torch.Generator()
+        for row, key in zip(values, self.keys, strict=True):
+            stream.manual_seed(derive_seed(*key, purpose))
+            row.normal_(generator=stream) if normal else row.uniform_(generator=stream)
+        return values
+
+
+Randomness: TypeAlias = torch.Generator | ImageStreams | None
+"""A generator, one stream an image, or None for torch's global stream."""
+
+
+def uniform(like: Tensor, randomness: Randomness, *, purpose: str) -> Tensor:
+    """Numbers uniform in [0, 1), in half precision in [0, 1], with the shape, type and device of `like`."""
+    return _draw(like, randomness, purpose, normal=False)
+
+
+def normal(like: Tensor, randomness: Randomness, *, purpose: str) -> Tensor:
+    """Standard normal numbers with the shape, type and device of `like`."""
+    return _draw(like, randomness, purpose, normal=True)
+
+
+def _draw(like: Tensor, randomness: Randomness, purpose: str, *, normal: bool) -> Tensor:
+    # drawn in float32, so that half precision meets the same numbers, rounded
+    if isinstance(randomness, ImageStreams):
+        values = randomness.draw(like.shape, purpose, normal=normal)
+    else:
+        device = like.device if randomness is None else randomness.device
+        values = torch.empty(like.shape, device=device)
+        if normal:
+            values.normal_(generator=randomness)
+        else:
+            values.uniform_(generator=randomness)
+    return values.to(like.device, like.dtype, non_blocking=True)
+
+
+@contextmanager
+def random_streams(*parts: int | str) -> Iterator[None]:
+    """Seed the global streams of `random`, numpy and torch inside, and put them back after.
+
+    For libraries that know no generators (augmentation, dropout); nothing else of ours touches
+    these streams. CUDA's streams are seeded too, where CUDA was initialised.
+    """
+    seed = derive_seed(*parts)
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(enabled=True):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

@@ -1,0 +1,56 @@
+"""The words for tensors that the whole package shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Images: TypeAlias = Float[Tensor, "batch channels height width"]
+"""Images with values in [0, 1]; standardisation is a layer of the model."""
+
+Labels: TypeAlias = Int[Tensor, " batch"] | Float[Tensor, "batch classes"]
+"""Class indices, or one distribution over the classes an image (mixup, label smoothing)."""
+
+Logits: TypeAlias = Float[Tensor, "batch classes"]
+LogitsFn: TypeAlias = Callable[[Images], Logits]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a loader yields and a method trains on.
+
+    `indices` are the images' positions in their data set; `views` holds further versions of the
+    same images under the name of the branch that learns from them (fine-grained AdvProp).
+    """
+
+    images: Images
+    labels: Labels
+    indices: Int[Tensor, " batch"] | None = None
+    views: Mapping[str, Images] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device, *, memory_format: torch.memory_format) -> Batch:
+        """The same batch on `device`; the copy does not wait for the device."""
+
+        def move(images: Tensor) -> Tensor:
+            return images.to(device, non_blocking=True, memory_format=memory_format)
+
+        return Batch(
+            images=move(self.images),
+            labels=self.labels.to(device, non_blocking=True),
+            indices=self.indices,
+            views={name: move(view) for name, view in self.views.items()},
+        )
+
+
+def correct_predictions(logits: Logits, labels: Labels) -> Tensor:
+    """A boolean an image: is the largest logit that of the (most probable) label?"""
+    truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
+    return logits.argmax(dim=1) == truth
