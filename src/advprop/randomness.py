@@ -62,12 +62,12 @@ Randomness: TypeAlias = torch.Generator | ImageStreams | None
 
 
 def uniform(like: Tensor, randomness: Randomness, *, purpose: str) -> Tensor:
-    """Numbers uniform in [0, 1), in half precision in [0, 1], with the shape, type and device of `like`."""
+    """Numbers uniform in [0, 1) (in half precision up to 1), shaped and typed as `like`."""
     return _draw(like, randomness, purpose, normal=False)
 
 
 def normal(like: Tensor, randomness: Randomness, *, purpose: str) -> Tensor:
-    """Standard normal numbers with the shape, type and device of `like`."""
+    """Standard normal numbers, shaped and typed as `like`."""
     return _draw(like, randomness, purpose, normal=True)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 CLEAN = "clean"
 
@@ -58,8 +59,7 @@ class AuxiliaryNorm(nn.Module):
             return self._run(active, images, *args, **kwargs)
         parts = split_batch(images, active)
         outputs = [
-            self._run(name, part, *args, **kwargs)
-            for name, part in zip(active, parts, strict=True)
+            self._run(name, part, *args, **kwargs) for name, part in zip(active, parts, strict=True)
         ]
         return torch.cat(outputs)
 
@@ -121,12 +121,12 @@ class _Branches(nn.ModuleDict):
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
         old = self._modules.get(name)
-        if old is not None and isinstance(module, nn.SyncBatchNorm) and hasattr(old, "act"):
-            if not hasattr(module, "act"):
-                raise ValueError(
-                    f"torch's SyncBatchNorm conversion drops the activation inside "
-                    f"{type(old).__name__}; use timm.layers.convert_sync_batchnorm"
-                )
+        synchronised = isinstance(module, nn.SyncBatchNorm)
+        if synchronised and hasattr(old, "act") and not hasattr(module, "act"):
+            raise ValueError(
+                f"torch's SyncBatchNorm conversion drops the activation inside "
+                f"{type(old).__name__}; use timm.layers.convert_sync_batchnorm"
+            )
         super().add_module(name, module)
 
 
@@ -150,11 +150,11 @@ def split_batch(images: Tensor, names: Sequence[str]) -> tuple[Tensor, ...]:
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Keep training-mode normalisation by batch statistics from updating the running ones."""
-    layers: Mapping[nn.Module, bool] = {
-        layer: layer.track_running_stats
+    layers = [
+        layer
         for layer in module.modules()
-        if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.track_running_stats
-    }
+        if isinstance(layer, _NormBase) and layer.track_running_stats
+    ]
     try:
         for layer in layers:
             layer.track_running_stats = False

@@ -98,9 +98,7 @@ def remove_auxiliary_norms(model: nn.Module, *, keep: str = CLEAN) -> nn.Module:
         if not isinstance(layer, AuxiliaryNorm):
             return None
         if keep not in layer.branches:
-            raise ValueError(
-                f'branch "{keep}" unknown, this model has {", ".join(layer.branches)}'
-            )
+            raise ValueError(f'branch "{keep}" unknown, this model has {", ".join(layer.branches)}')
         return layer.branches[keep]
 
     result, count = _replace(model, replacement)

@@ -1,0 +1,106 @@
+"""AdvProp: image classifiers that get better because they also learn from adversarial examples.
+
+The public names below resolve on first use, since torch and timm take seconds to import.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from advprop.attacks.pgd import PGD as PGD
+    from advprop.attacks.pgd import Attack as Attack
+    from advprop.attacks.pgd import fgsm as fgsm
+    from advprop.attacks.targets import given as given
+    from advprop.attacks.targets import least_likely_class as least_likely_class
+    from advprop.attacks.targets import random_other_class as random_other_class
+    from advprop.attacks.targets import untargeted as untargeted
+    from advprop.auxiliary.branches import branch_names as branch_names
+    from advprop.auxiliary.branches import branch_parameters as branch_parameters
+    from advprop.auxiliary.branches import has_auxiliary_norms as has_auxiliary_norms
+    from advprop.auxiliary.branches import use_branch as use_branch
+    from advprop.auxiliary.modes import attack_mode as attack_mode
+    from advprop.auxiliary.surgery import add_auxiliary_norms as add_auxiliary_norms
+    from advprop.auxiliary.surgery import remove_auxiliary_norms as remove_auxiliary_norms
+    from advprop.comparison import compare as compare
+    from advprop.config import RunConfig as RunConfig
+    from advprop.exporting import load_export as load_export
+    from advprop.methods.adversarial import Adversarial as Adversarial
+    from advprop.methods.adversarial_then_clean import AdversarialThenClean as AdversarialThenClean
+    from advprop.methods.advprop import AdvProp as AdvProp
+    from advprop.methods.base import Context as Context
+    from advprop.methods.base import Method as Method
+    from advprop.methods.base import StepMetrics as StepMetrics
+    from advprop.methods.mixed import Mixed as Mixed
+    from advprop.methods.vanilla import Vanilla as Vanilla
+    from advprop.models.build import build_model as build_model
+    from advprop.models.standardize import Standardized as Standardized
+    from advprop.models.standardize import standardized as standardized
+    from advprop.prediction import predict as predict
+    from advprop.randomness import ImageStreams as ImageStreams
+    from advprop.runs import evaluate as evaluate
+    from advprop.runs import export as export
+    from advprop.runs import load_run as load_run
+    from advprop.runs import train as train
+    from advprop.shapes import Batch as Batch
+    from advprop.threat_models import L2 as L2
+    from advprop.threat_models import Linf as Linf
+    from advprop.threat_models import ThreatModel as ThreatModel
+
+_MODULE_OF = {
+    "L2": "threat_models",
+    "PGD": "attacks.pgd",
+    "AdvProp": "methods.advprop",
+    "Adversarial": "methods.adversarial",
+    "AdversarialThenClean": "methods.adversarial_then_clean",
+    "Attack": "attacks.pgd",
+    "Batch": "shapes",
+    "Context": "methods.base",
+    "ImageStreams": "randomness",
+    "Linf": "threat_models",
+    "Method": "methods.base",
+    "Mixed": "methods.mixed",
+    "RunConfig": "config",
+    "Standardized": "models.standardize",
+    "StepMetrics": "methods.base",
+    "ThreatModel": "threat_models",
+    "Vanilla": "methods.vanilla",
+    "add_auxiliary_norms": "auxiliary.surgery",
+    "attack_mode": "auxiliary.modes",
+    "branch_names": "auxiliary.branches",
+    "branch_parameters": "auxiliary.branches",
+    "build_model": "models.build",
+    "compare": "comparison",
+    "evaluate": "runs",
+    "export": "runs",
+    "fgsm": "attacks.pgd",
+    "given": "attacks.targets",
+    "has_auxiliary_norms": "auxiliary.branches",
+    "least_likely_class": "attacks.targets",
+    "load_export": "exporting",
+    "load_run": "runs",
+    "predict": "prediction",
+    "random_other_class": "attacks.targets",
+    "remove_auxiliary_norms": "auxiliary.surgery",
+    "standardized": "models.standardize",
+    "train": "runs",
+    "untargeted": "attacks.targets",
+    "use_branch": "auxiliary.branches",
+}
+
+__all__ = ["__version__", *_MODULE_OF]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'advprop' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"advprop.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})

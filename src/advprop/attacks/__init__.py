@@ -1,0 +1,1 @@
+"""Attacks: functions from clean images to adversarial ones. They know no branches and no models."""

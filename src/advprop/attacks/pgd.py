@@ -1,0 +1,152 @@
+"""Projected gradient descent (Madry et al. 2018); FGSM is one step of it, noise none."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from advprop.attacks.targets import TargetRule, random_other_class, untargeted
+from advprop.randomness import Randomness, uniform
+from advprop.shapes import Images, Labels, LogitsFn
+from advprop.threat_models import ThreatModel
+
+# Float16 gradients below 6e-8 become zero, and a sign of zero is no step. A power of two changes
+# no direction.
+_GRADIENT_SCALE = 2.0**10
+
+
+class Attack(Protocol):
+    """From clean images and labels to adversarial images."""
+
+    @property
+    def passes_per_image(self) -> float:
+        """Forward-backward calls of `logits_fn` for each image."""
+        ...
+
+    def __call__(
+        self,
+        logits_fn: LogitsFn,
+        images: Images,
+        labels: Labels,
+        *,
+        generator: Randomness = None,
+    ) -> Images:
+        """Adversarial images, detached."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """`num_steps` steps of `step_size`, each projected into the threat model and into [0, 1].
+
+    Starts at a random point of the threat model with `random_start_probability` for each image,
+    else at the image itself. `targets` sets the goal; the loss is cross-entropy, summed, so that
+    an image's gradient does not depend on its batch. Zero steps leave the random start: noise.
+
+    Raises ValueError for negative steps or step size, or a probability outside [0, 1].
+    """
+
+    threat_model: ThreatModel
+    num_steps: int
+    step_size: float
+    random_start_probability: float = 1.0
+    targets: TargetRule = random_other_class
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.num_steps, int) or self.num_steps < 0:
+            raise ValueError(f"num_steps {self.num_steps}: give a whole number of at least 0")
+        if not (math.isfinite(self.step_size) and self.step_size >= 0):
+            raise ValueError(f"step_size {self.step_size}: give a number of at least 0")
+        if not 0 <= self.random_start_probability <= 1:
+            raise ValueError(
+                f"random_start_probability {self.random_start_probability}: give one in [0, 1]"
+            )
+
+    @property
+    def passes_per_image(self) -> float:
+        """One forward-backward pass a step."""
+        return float(self.num_steps)
+
+    def __call__(
+        self,
+        logits_fn: LogitsFn,
+        images: Images,
+        labels: Labels,
+        *,
+        generator: Randomness = None,
+    ) -> Images:
+        """Adversarial versions of `images` (in [0, 1]; detached, same shape and type).
+
+        `labels` are class indices or distributions; `generator` makes the result repeatable. No
+        parameter's `.grad` is touched; modes and branches are the caller's (`attack_mode`).
+        """
+        clean = images.detach()
+        check_images(clean)
+        adversarial = self._start(clean, generator)
+        for step in range(self.num_steps):
+            with torch.enable_grad():
+                point = adversarial.requires_grad_()
+                logits = logits_fn(point)
+                if step == 0:
+                    goal, sign = self.targets(labels, logits.detach(), generator)
+                loss = _GRADIENT_SCALE * _summed_cross_entropy(logits, goal)
+            (gradient,) = torch.autograd.grad(loss, point)
+            direction = self.threat_model.ascent_direction(gradient)
+            adversarial = self._project(clean, point.detach() + sign * self.step_size * direction)
+        return adversarial
+
+    def _start(self, clean: Images, generator: Randomness) -> Images:
+        if self.random_start_probability == 0.0:
+            return clean.clone()
+        start = self.threat_model.random_start(clean, generator=generator)
+        if self.random_start_probability < 1.0:
+            column = clean.new_empty(len(clean), *[1] * (clean.ndim - 1), dtype=torch.float32)
+            chance = uniform(column, generator, purpose="random start chance")
+            start = start.where(chance < self.random_start_probability, 0.0)
+        return self._project(clean, clean + start)
+
+    def _project(self, clean: Images, adversarial: Images) -> Images:
+        perturbation = self.threat_model.project(adversarial - clean)
+        return (clean + perturbation).clamp(0.0, 1.0)
+
+
+def fgsm(
+    threat_model: ThreatModel,
+    *,
+    targets: TargetRule = untargeted,
+    random_start_probability: float = 0.0,
+) -> PGD:
+    """The fast gradient sign method (Goodfellow et al. 2015): one step as large as the ball."""
+    return PGD(
+        threat_model=threat_model,
+        num_steps=1,
+        step_size=threat_model.epsilon,
+        random_start_probability=random_start_probability,
+        targets=targets,
+    )
+
+
+def check_images(images: Images) -> None:
+    """Raise ValueError for images outside [0, 1], the usual fault of attacks that do nothing.
+
+    Looks at images on the CPU only: elsewhere it would wait for the device.
+    """
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}: convert to floats in [0, 1] (divide by 255)")
+    if images.device.type == "cpu" and images.numel():
+        low, high = (bound.item() for bound in images.aminmax())
+        if low < -1e-6 or high > 1 + 1e-6:
+            raise ValueError(
+                f"images have values from {low:.3g} to {high:.3g}, attacks work in [0, 1]: take "
+                "mean and std out of the transform and into the model, advprop.standardized(model)"
+            )
+
+
+def _summed_cross_entropy(logits: Tensor, labels: Labels) -> Tensor:
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits, labels, reduction="sum")

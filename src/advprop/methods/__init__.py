@@ -1,0 +1,1 @@
+"""Training methods: each leaves gradients in `.grad` and returns numbers."""

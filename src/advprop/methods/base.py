@@ -1,0 +1,122 @@
+"""What every training method is: one function from a batch to gradients and metrics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from advprop.randomness import Randomness
+from advprop.shapes import Batch, Images, Labels, Logits, correct_predictions
+
+ADVERSARIAL = "adversarial"
+"""The auxiliary branch of AdvProp, and the name of its images in metrics."""
+
+LossFn: TypeAlias = Callable[[Logits, Labels], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a step may know of the training around it.
+
+    `progress` is the share of training done, 0 to 1; `loss_fn` averages over a batch; `backward`
+    stands for `Tensor.backward` where gradients are scaled; `generator` makes attacks repeatable.
+    """
+
+    progress: float = 0.0
+    step: int = 0
+    loss_fn: LossFn = F.cross_entropy
+    backward: Callable[[Tensor], None] = Tensor.backward
+    generator: Randomness = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindMetrics:
+    """Mean loss and accuracy over one kind of images, as tensors: reading them may wait."""
+
+    loss: Tensor
+    accuracy: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMetrics:
+    """Metrics of one step by kind of images ("clean", "adversarial").
+
+    `loss` is what was minimised. `perturbation` is the mean size of the change in a pixel's
+    value, None for methods without an attack.
+    """
+
+    loss: Tensor
+    kinds: Mapping[str, KindMetrics]
+    perturbation: Tensor | None = None
+
+
+class Method(ABC):
+    """A training method. Subclasses are frozen dataclasses, their own configuration.
+
+    `auxiliary` names the branches the model needs; `passes_per_image` counts forward-backward
+    calls for each clean image, an attack step counting one, averaged over training.
+    """
+
+    auxiliary: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    @abstractmethod
+    def passes_per_image(self) -> float:
+        """Cost in passes of vanilla training."""
+
+    @abstractmethod
+    def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
+        """Add the batch's gradients to `.grad`; leave branch and modes as found."""
+
+    def forward_backward(
+        self,
+        model: nn.Module,
+        images: Batch | Images,
+        labels: Labels | Context | None = None,
+        context: Context | None = None,
+    ) -> StepMetrics:
+        """Add one batch's gradients to the `.grad` of the parameters, and return metrics.
+
+        Call it as `(model, images, labels)` in a loop of one's own, images in [0, 1], or as
+        `(model, batch, context)`. The caller zeroes gradients before and steps after.
+        """
+        if isinstance(images, Batch):
+            if isinstance(labels, Tensor):
+                raise TypeError("a Batch holds its labels: call (model, batch, context)")
+            return self.step(model, images, labels or context or Context())
+        if not isinstance(labels, Tensor):
+            raise TypeError("labels are missing: call (model, images, labels)")
+        return self.step(model, Batch(images=images, labels=labels), context or Context())
+
+
+def learn(
+    model: nn.Module, images: Images, labels: Labels, context: Context, *, weight: float = 1.0
+) -> KindMetrics:
+    """One forward and backward pass over `images`, its mean loss times `weight`."""
+    logits = model(images)
+    loss = context.loss_fn(logits, labels)
+    context.backward(weight * loss)
+    return metrics_of(logits, labels, loss)
+
+
+def metrics_of(logits: Logits, labels: Labels, loss: Tensor) -> KindMetrics:
+    """Detached metrics of one kind of images."""
+    accuracy = correct_predictions(logits.detach(), labels).float().mean()
+    return KindMetrics(loss=loss.detach(), accuracy=accuracy)
+
+
+def perturbation_size(clean: Images, adversarial: Images) -> Tensor:
+    """Mean absolute change of a value."""
+    return (adversarial - clean).abs().mean(dtype=torch.float32)
+
+
+def attacked_module(model: nn.Module) -> nn.Module:
+    """The module without DistributedDataParallel, whose hooks an attack must not fire."""
+    return model.module if isinstance(model, DistributedDataParallel) else model

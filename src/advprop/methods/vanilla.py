@@ -1,0 +1,25 @@
+"""Ordinary training on clean images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from advprop.methods.base import Context, Method, StepMetrics, learn
+from advprop.shapes import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vanilla(Method):
+    """Clean images, one pass each: what every other method is measured against."""
+
+    @property
+    def passes_per_image(self) -> float:
+        """1, by definition."""
+        return 1.0
+
+    def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
+        """Forward and backward over the clean images."""
+        clean = learn(model, batch.images, batch.labels, context)
+        return StepMetrics(loss=clean.loss, kinds={"clean": clean})

@@ -1,0 +1,113 @@
+"""Sets of allowed perturbations: what an attacker may do to an image with values in [0, 1]."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from advprop.randomness import Randomness, normal, uniform
+
+
+@runtime_checkable
+class ThreatModel(Protocol):
+    """A ball around zero; all methods take and return one perturbation (or gradient) an image."""
+
+    @property
+    def epsilon(self) -> float:
+        """The ball's radius, as a fraction of the range [0, 1]."""
+        ...
+
+    def project(self, perturbation: Tensor) -> Tensor:
+        """The nearest perturbations inside the ball."""
+        ...
+
+    def random_start(self, images: Tensor, *, generator: Randomness = None) -> Tensor:
+        """Perturbations drawn uniformly from the ball, shaped as `images`."""
+        ...
+
+    def ascent_direction(self, gradient: Tensor) -> Tensor:
+        """Where a step of size one gains most, to first order; zero where the gradient is."""
+        ...
+
+
+@dataclass(frozen=True)
+class Linf:
+    """Every value of every pixel may change by up to `epsilon`, a fraction of [0, 1]: `4 / 255`.
+
+    Raises ValueError for an epsilon outside [0, 1].
+    """
+
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        _check_epsilon(self.epsilon)
+        if self.epsilon > 1:
+            raise ValueError(
+                f"Linf epsilon {self.epsilon:g}: images are in [0, 1], so at most 1; "
+                f"did you mean {self.epsilon:g}/255?"
+            )
+
+    def project(self, perturbation: Tensor) -> Tensor:
+        """Clip every value."""
+        return perturbation.clamp(-self.epsilon, self.epsilon)
+
+    def random_start(self, images: Tensor, *, generator: Randomness = None) -> Tensor:
+        """Independent and uniform in [-epsilon, epsilon] for each value."""
+        unit = uniform(images, generator, purpose="random start")
+        return (2 * unit - 1) * self.epsilon
+
+    def ascent_direction(self, gradient: Tensor) -> Tensor:
+        """The gradient's sign; zero where half precision overflowed to NaN."""
+        return gradient.sign().nan_to_num(0.0)
+
+
+@dataclass(frozen=True)
+class L2:
+    """The Euclidean length of an image's perturbation may be up to `epsilon`.
+
+    The length is over all its values, each a fraction of [0, 1]; an epsilon above 1 is usual.
+    Raises ValueError for a negative or infinite epsilon.
+    """
+
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        _check_epsilon(self.epsilon)
+
+    def project(self, perturbation: Tensor) -> Tensor:
+        """Shorten what is too long."""
+        length = _length(perturbation)
+        factor = (self.epsilon / length.clamp_min(torch.finfo(length.dtype).tiny)).clamp_max(1.0)
+        return perturbation * factor.to(perturbation.dtype)
+
+    def random_start(self, images: Tensor, *, generator: Randomness = None) -> Tensor:
+        """Uniform in the ball: a normal direction, the radius by the dimension's root."""
+        direction = normal(images, generator, purpose="random start")
+        column = images.new_empty(len(images), *[1] * (images.ndim - 1), dtype=torch.float32)
+        unit = uniform(column, generator, purpose="random radius")
+        radius = self.epsilon * unit.pow(1 / max(1, images[0].numel()))
+        return (direction * (radius / _length(direction))).to(images.dtype)
+
+    def ascent_direction(self, gradient: Tensor) -> Tensor:
+        """The gradient, scaled to length one."""
+        gradient = gradient.nan_to_num(0.0)
+        # by the largest value first: squares of small or large half-precision numbers get lost
+        largest = gradient.abs().flatten(1).amax(dim=1).view(-1, *[1] * (gradient.ndim - 1))
+        scaled = gradient / largest.clamp_min(torch.finfo(gradient.dtype).tiny)
+        return scaled / _length(scaled).clamp_min(1.0).to(gradient.dtype)
+
+
+def _length(perturbation: Tensor) -> Tensor:
+    """Euclidean length of each image's values, in float32 or finer, shaped to broadcast."""
+    dtype = torch.promote_types(perturbation.dtype, torch.float32)
+    length: Tensor = torch.linalg.vector_norm(perturbation.flatten(1), dim=1, dtype=dtype)
+    return length.view(-1, *[1] * (perturbation.ndim - 1))
+
+
+def _check_epsilon(epsilon: float) -> None:
+    if not (math.isfinite(epsilon) and epsilon >= 0):
+        raise ValueError(f"epsilon {epsilon}: give a number of at least 0, such as 4 / 255")
