@@ -1,0 +1,27 @@
+"""What all parts of a configuration have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+
+class Config(BaseModel):
+    """Frozen, finite, and without unknown names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def parse_fraction(value: object) -> object:
+    """Read "4/255" as a number; leave everything else to the field's own validation."""
+    if isinstance(value, str) and value.count("/") == 1:
+        numerator, denominator = value.split("/")
+        try:
+            return float(numerator) / float(denominator)
+        except (ValueError, ZeroDivisionError):
+            raise ValueError("write a fraction as in 4/255") from None
+    return value
+
+
+Fraction = Annotated[float, BeforeValidator(parse_fraction)]

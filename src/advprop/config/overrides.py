@@ -1,0 +1,125 @@
+"""Changing one value of a configuration, reading one from a file, and telling two apart."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from advprop.config.run import RunConfig
+
+# below these, keys are free (options of a model) or a whole object may stand in for None
+_FREE = ("model.options",)
+
+
+def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """The configuration with each "PATH=VALUE" of `overrides` applied, then checked as a whole.
+
+    Values are JSON where they parse as such, else text; "none" is null. Raises ValueError that
+    names every unknown path and every unfit value.
+    """
+    tree = config.model_dump(mode="json")
+    unknown = [path for path, _ in map(parse_override, overrides) if not has_path(config, path)]
+    if unknown:
+        raise ValueError(_unknown_paths(tree, unknown, config.recipe))
+    for path, value in map(parse_override, overrides):
+        *parents, last = path.split(".")
+        node = tree
+        for name in parents:
+            node = node[name]
+        node[last] = value
+    return validated(tree)
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """Split "PATH=VALUE" and read the value; ValueError where there is no "="."""
+    path, equals, text = override.partition("=")
+    if not equals or not path.strip():
+        raise ValueError(f'--set "{override}": write PATH=VALUE, as in training.num_epochs=10')
+    if text.strip().lower() == "none":
+        return path.strip(), None
+    try:
+        return path.strip(), json.loads(text)
+    except json.JSONDecodeError:
+        return path.strip(), text.strip()
+
+
+def has_path(config: RunConfig, path: str) -> bool:
+    """Whether `path` names a value of this configuration."""
+    node: Any = config.model_dump(mode="json")
+    *parents, last = path.split(".")
+    for name in parents:
+        if not isinstance(node, dict) or name not in node:
+            return False
+        node = node[name]
+    return isinstance(node, dict) and (last in node or ".".join(parents) in _FREE)
+
+
+def validated(tree: Mapping[str, Any]) -> RunConfig:
+    """A `RunConfig` from plain data; ValueError lists every problem, one a line."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ValueError("\n".join(_problems(error))) from None
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read a saved `config.json`; OSError or ValueError says what is wrong with it."""
+    try:
+        tree = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path}: a run's configuration is an object, this is another value")
+    try:
+        return validated(tree)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a run's configuration:\n{error}") from None
+
+
+def differences(saved: RunConfig, wanted: RunConfig) -> list[str]:
+    """One line for each value in which two configurations differ."""
+    old, new = (dict(_leaves(config.model_dump(mode="json"))) for config in (saved, wanted))
+    return [
+        f"{path}: saved {old.get(path, 'nothing')}, wanted {new.get(path, 'nothing')}"
+        for path in sorted({*old, *new})
+        if old.get(path, ...) != new.get(path, ...)
+    ]
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict) and tree:
+        for name, value in tree.items():
+            yield from _leaves(value, f"{prefix}.{name}" if prefix else name)
+    else:
+        yield prefix, tree
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    kinds = {"builtin", "folder", "vanilla", "adversarial", "mixed", "advprop"}
+    for problem in error.errors(include_url=False):
+        # a tagged union puts its tag into the path, which is no part of the file's
+        names = [str(name) for name in problem["loc"]]
+        path = ".".join(
+            name
+            for position, name in enumerate(names)
+            if not (position == 1 and (name in kinds or name == "adversarial_then_clean"))
+        )
+        message = problem["msg"].removeprefix("Value error, ")
+        given = problem["input"]
+        shown = "" if isinstance(given, dict) or problem["type"] == "missing" else f" {given!r}"
+        yield f"{path}{shown}: {message}"
+
+
+def _unknown_paths(tree: Mapping[str, Any], unknown: Sequence[str], recipe: str) -> str:
+    known = [path for path, _ in _leaves(tree)]
+    lines = []
+    for path in unknown:
+        near = difflib.get_close_matches(path, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+        lines.append(f'"{path}" is no setting of recipe {recipe} with this method; {hint}')
+    return "\n".join(lines)

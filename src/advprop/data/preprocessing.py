@@ -1,0 +1,129 @@
+"""From a file to a model's input: the evaluation's view, and random ones to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from advprop.data.reading import read_image
+
+Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Transform: TypeAlias = Callable[[Image.Image], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How evaluation sees a file: shorter edge to size / `crop_pct`, the centre cut out (as timm).
+
+    `image_shape` is (channels, height, width), with 1 channel (grey) or 3 (RGB). Calling it with a
+    path gives the image; no mean is subtracted, that is the model's first layer.
+    """
+
+    image_shape: tuple[int, int, int]
+    interpolation: Interpolation = "bicubic"
+    crop_pct: float = 0.875
+
+    def __post_init__(self) -> None:
+        channels, *sizes = self.image_shape
+        if channels not in (1, 3):
+            raise ValueError(f"{channels} channels: images have 1 (grey) or 3 (RGB)")
+        if len(sizes) != 2 or min(sizes) < 1:
+            raise ValueError(
+                f"image size {tuple(sizes)}: height and width of at least 1 are needed"
+            )
+        if not 0 < self.crop_pct <= 1:
+            raise ValueError(f"crop_pct={self.crop_pct}: must be above 0 and at most 1")
+        if self.interpolation not in (known := Interpolation.__args__):  # type: ignore[attr-defined]
+            raise ValueError(f"interpolation={self.interpolation!r}: must be one of {known}")
+
+    def __call__(self, path: str | Path) -> Float[Tensor, "C H W"]:
+        """The image in `path`, float32 in [0, 1]; ValueError names a file that cannot be read."""
+        return self.apply(read_image(path, channels=self.image_shape[0]))
+
+    def apply(self, image: Image.Image) -> Float[Tensor, "C H W"]:
+        """The same for an image that `read_image` has read."""
+        return unit_range(self._transform(image))
+
+    @cached_property
+    def _transform(self) -> Transform:
+        return _timm_transform(self, is_training=False, crop_pct=self.crop_pct)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Random views to train on: a crop, resized; a flip; by choice changed colours.
+
+    `scale` is the crop's share of the area, `ratio` its width over height, `hflip` the probability
+    of a flip, `color_jitter` the strength of random brightness, contrast and saturation (0: none).
+    `auto_augment` names one of timm's policies ("rand-m9-mstd0.5", "original", ...).
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    hflip: float = 0.5
+    color_jitter: float = 0.0
+    auto_augment: str | None = None
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"scale={self.scale}: must be (low, high) with 0 < low <= high <= 1")
+        narrow, wide = self.ratio
+        if not 0 < narrow <= wide:
+            raise ValueError(f"ratio={self.ratio}: must be (low, high) with 0 < low <= high")
+        if not 0 <= self.hflip <= 1:
+            raise ValueError(f"hflip={self.hflip}: a probability, from 0 to 1")
+        if self.color_jitter < 0:
+            raise ValueError(f"color_jitter={self.color_jitter}: must be at least 0 (0: none)")
+
+    def transform(self, preprocessing: Preprocessing) -> Transform:
+        """From an image that was read to a random view of `preprocessing`'s shape, uint8 CHW.
+
+        It draws from the global streams of `random`, numpy and torch.
+        ValueError: an unknown policy, or one for grey images (they are made for RGB).
+        """
+        if self.auto_augment and preprocessing.image_shape[0] != 3:
+            raise ValueError(
+                f"auto_augment={self.auto_augment!r}: timm's policies are made for 3 channels, "
+                "the images have 1; leave it out"
+            )
+        try:
+            return _timm_transform(
+                preprocessing,
+                is_training=True,
+                scale=self.scale,
+                ratio=self.ratio,
+                hflip=self.hflip,
+                color_jitter=self.color_jitter or None,
+                auto_augment=self.auto_augment,
+            )
+        except (AssertionError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"auto_augment={self.auto_augment!r}: timm knows no such policy ({error}); "
+                'examples: "rand-m9-mstd0.5", "original", "v0", "augmix-m3-w3"'
+            ) from error
+
+
+def unit_range(pixels: Tensor) -> Tensor:
+    """Bytes as float32 in [0, 1], the same numbers as torchvision's `ToTensor`."""
+    return pixels.to(torch.float32).div_(255)
+
+
+def _timm_transform(preprocessing: Preprocessing, **settings: Any) -> Transform:
+    from timm.data import create_transform  # seconds to import, and needed for files only
+
+    transform: Transform = create_transform(
+        input_size=preprocessing.image_shape,
+        interpolation=preprocessing.interpolation,
+        normalize=False,
+        **settings,
+    )
+    return transform

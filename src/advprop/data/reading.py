@@ -1,0 +1,90 @@
+"""Image files as they are meant to look: upright, over white, 8 bits a channel."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+IMAGE_ENDINGS = frozenset(
+    (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+
+
+def read_image(path: str | Path, *, channels: int) -> Image.Image:
+    """The image in `path` as Pillow's "RGB" (3 channels) or "L" (1 channel).
+
+    EXIF rotation is applied, transparent pixels are laid over white, CMYK and palettes are
+    converted, 16 bits a channel are scaled to 8. ValueError: the file cannot be read (missing,
+    truncated, no image, too large, pixels without a known range), named in the message.
+    """
+    with _named_errors(path), Image.open(path) as image:
+        return _upright(image, "RGB" if channels == 3 else "L")
+
+
+def header_problem(path: str | Path) -> str | None:
+    """The file's name and what is wrong with its first bytes, or None.
+
+    Quick, but blind to a file that was cut off later on.
+    """
+    try:
+        with _strict_pillow(), Image.open(path):
+            return None
+    except Exception as error:  # as in _named_errors
+        return f"{path}: {_reason(error)}"
+
+
+@contextmanager
+def _named_errors(path: str | Path) -> Iterator[None]:
+    """Whatever goes wrong becomes a ValueError that names the file."""
+    try:
+        with _strict_pillow():
+            yield
+    except Exception as error:  # Pillow's decoders raise all kinds of them
+        raise ValueError(f"cannot read the image {path}: {_reason(error)}") from error
+
+
+@contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """Images that would fill the memory are errors; damaged metadata beside good pixels is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
+        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down"
+    if isinstance(error, UnidentifiedImageError):
+        return "empty or not an image; repair or delete it"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder; name a file"
+    return f"{str(error) or type(error).__name__}; repair or delete it"
+
+
+def _upright(image: Image.Image, mode: str) -> Image.Image:
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    elif image.mode == "F":
+        raise ValueError("its pixels are floats without a known range; save it with 8 or 16 bits")
+    elif image.has_transparency_data:
+        opaque = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
+        image = image.convert("RGB")
+    return image.convert(mode)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits, where Pillow's own conversion would cut it off at 255."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("its pixels exceed 16 bits; save it with 8 or 16 bits")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))

@@ -1,0 +1,165 @@
+"""Figures of what happened inside a training: its curves, and its normalisation layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle, groupby
+from math import isfinite
+from statistics import fmean
+from typing import Any
+
+from advprop.report.charts import Panel, axis, figure, plot_text
+from advprop.report.styles import MethodStyle
+
+Curve = Mapping[str, Any]
+# Dashes by what is measured, clean first; the page's legend shows the same.
+DASHES = ("solid", "dot", "dash", "longdash")
+VALIDATION = "validation"
+MOST_POINTS = 300
+DISTANCES = {
+    "mean_distance": "distance of means",
+    "variance_distance": "distance of variances",
+    "weight_distance": "distance of scales",
+    "bias_distance": "distance of shifts",
+}
+
+
+def branch_names(curves: Sequence[Curve]) -> list[str]:
+    """The branches that any curve has training figures of, clean first."""
+    found = dict.fromkeys(
+        name for curve in curves for point in curve["points"] for name in point.get("train") or {}
+    )
+    return sorted(found, key=lambda name: name != "clean")
+
+
+def curve_panels(curves: Sequence[Curve], styles: Mapping[str, MethodStyle]) -> list[Panel]:
+    """One panel a method: accuracy above, loss below, over passes; a line a seed and branch."""
+    curves = [curve for curve in curves if curve.get("points")]
+    branches = branch_names(curves)
+    unit = "passes" if all("passes" in p for c in curves for p in c["points"]) else "epoch"
+    furthest = max((p[unit] for c in curves for p in c["points"]), default=1)
+    losses = [v for c in curves for b in branches for _, v in _series(c, unit, b, "loss")]
+    panels = []
+    for method, own in groupby(sorted(curves, key=_place(styles)), key=lambda c: str(c["method"])):
+        traces = [t for c in own for t in _curve_traces(c, unit, branches, styles[method])]
+        title = "passes per image" if unit == "passes" else "epoch"
+        layout = {
+            "xaxis": axis(title, range=[0, 1.02 * furthest], anchor="y2"),
+            "yaxis": axis("accuracy", domain=[0.42, 1], range=[0, 102], ticksuffix=" %"),
+            "yaxis2": axis("loss", domain=[0, 0.33], range=[0, 1.05 * max(losses, default=1)]),
+        }
+        label = f"Training curves of {method}: accuracy and loss of each branch over training."
+        panels.append(Panel(title=method, figure=figure(traces, **layout), label=label, height=380))
+    return panels
+
+
+def _place(styles: Mapping[str, MethodStyle]) -> Any:
+    order = list(styles)
+    return lambda curve: order.index(curve["method"])
+
+
+def _series(curve: Curve, unit: str, branch: str, key: str) -> Iterator[tuple[float, float]]:
+    for point in curve["points"]:
+        values = point if branch == VALIDATION else (point.get("train") or {}).get(branch) or {}
+        if (value := values.get(key)) is not None and isfinite(value):
+            yield point[unit], value
+
+
+def _curve_traces(
+    curve: Curve, unit: str, branches: Sequence[str], style: MethodStyle
+) -> list[dict[str, Any]]:
+    traces = []
+    for branch, dash in zip(branches, cycle(DASHES), strict=False):
+        for key, scale, plane in (("accuracy", 100, "y"), ("loss", 1, "y2")):
+            points = [(x, scale * y) for x, y in _series(curve, unit, branch, key)]
+            name = f"{plot_text(branch)}, training {key}"
+            traces.append(_line(points, plane, name, curve, {"color": style.color, "dash": dash}))
+    points = [(x, 100 * y) for x, y in _series(curve, unit, VALIDATION, "validation_accuracy")]
+    traces.append(_line(points, "y", "validation accuracy", curve, {"color": "var(--ink)"}))
+    return [trace for trace in traces if trace["x"]]
+
+
+def _line(
+    points: Sequence[tuple[float, float]],
+    plane: str,
+    name: str,
+    curve: Curve,
+    line: Mapping[str, Any],
+) -> dict[str, Any]:
+    kept = points[:: -(-len(points) // MOST_POINTS) or 1]
+    text = f"<b>{plot_text(curve['method'])}</b>, seed {plot_text(curve['seed'])}<br>{name}"
+    return {
+        "type": "scatter",
+        "mode": "lines" if len(kept) > 1 else "markers",
+        "x": [round(x, 4) for x, _ in kept],
+        "y": [round(y, 4) for _, y in kept],
+        "yaxis": plane,
+        "line": {"width": 1.6, **line},
+        "opacity": 0.85,
+        "hoverinfo": "text",
+        "hovertext": [f"{text} {y:.3g}" for _, y in kept],
+    }
+
+
+def statistics_panels(
+    records: Sequence[Mapping[str, Any]], styles: Mapping[str, MethodStyle]
+) -> list[Panel]:
+    """Distance of clean and adversarial statistics in each layer, first layer on top."""
+    records = [record for record in records if record.get("statistics")]
+    layers = list(dict.fromkeys(row["layer"] for r in records for row in r["statistics"]))
+    panels = []
+    for key, title in DISTANCES.items():
+        traces = [t for r in records for t in _layer_traces(r, key, styles[str(r["method"])])]
+        if not traces:
+            continue
+        axes = {
+            "xaxis": axis(title, rangemode="tozero"),
+            "yaxis": axis(
+                type="category",
+                categoryorder="array",
+                categoryarray=[plot_text(layer) for layer in layers],
+                autorange="reversed",
+                tickfont={"family": "ui-monospace, monospace", "size": 11},
+            ),
+        }
+        label = f"{title.capitalize()} between branches, layer by layer. {_extremes(records, key)}"
+        panels.append(
+            Panel(
+                title=title.capitalize(),
+                figure=figure(traces, **axes),
+                label=label,
+                height=min(900, 90 + 22 * len(layers)),
+            )
+        )
+    return panels
+
+
+def _layer_traces(record: Mapping[str, Any], key: str, style: MethodStyle) -> list[dict[str, Any]]:
+    rows = [row for row in record["statistics"] if row.get(key) is not None]
+    if not rows:
+        return []
+    head = f"<b>{plot_text(record['method'])}</b>, seed {plot_text(record['seed'])}"
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "x": [row[key] for row in rows],
+            "y": [plot_text(row["layer"]) for row in rows],
+            "line": {"color": style.color, "width": 1},
+            "marker": {"color": style.color, "symbol": style.symbol, "size": 7},
+            "opacity": 0.85,
+            "hoverinfo": "text",
+            "hovertext": [f"{head}<br>{plot_text(r['layer'])}: {r[key]:.3g}" for r in rows],
+        }
+    ]
+
+
+def _extremes(records: Sequence[Mapping[str, Any]], key: str) -> str:
+    """The layers furthest apart and closest, by the mean over records, as a sentence."""
+    values: dict[str, list[float]] = {}
+    for row in (row for record in records for row in record["statistics"]):
+        if row.get(key) is not None:
+            values.setdefault(str(row["layer"]), []).append(row[key])
+    means = {layer: fmean(found) for layer, found in values.items()}
+    far, near = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+    return f"Furthest apart in {far} ({means[far]:.3g}), closest in {near} ({means[near]:.3g})."

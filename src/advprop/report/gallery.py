@@ -1,0 +1,103 @@
+"""What the gallery shows: pictures with their pixel sizes, and what the network read in them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/]+={0,2})")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+KINDS = ("clean", "perturbation", "adversarial")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One PNG as a data address, its size in pixels, and its text for those who cannot see it."""
+
+    kind: str
+    source: str
+    width: int
+    height: int
+    alt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Triple:
+    """Clean image, perturbation and adversarial image of one test image, and both predictions."""
+
+    label: str
+    clean_prediction: str
+    adversarial_prediction: str
+    pictures: tuple[Picture | None, ...]
+
+    @property
+    def clean_right(self) -> bool:
+        """The clean image was read as its label."""
+        return self.clean_prediction == self.label
+
+    @property
+    def adversarial_right(self) -> bool:
+        """The adversarial image was read as its label."""
+        return self.adversarial_prediction == self.label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """The triples of one run."""
+
+    method: str
+    seed: str
+    triples: tuple[Triple, ...]
+
+    @property
+    def sentence(self) -> str:
+        """How many of the images shown are read rightly, clean and attacked."""
+        clean = sum(triple.clean_right for triple in self.triples)
+        attacked = sum(triple.adversarial_right for triple in self.triples)
+        return f"{clean} of {len(self.triples)} right when clean, {attacked} when attacked"
+
+
+def galleries(records: Sequence[Mapping[str, Any]]) -> list[Gallery]:
+    """The galleries of `records`: the first of each method, methods with most to tell first."""
+    found: dict[str, Gallery] = {}
+    for record in records:
+        method = str(record["method"])
+        if record.get("gallery") and method not in found:
+            triples = tuple(_triple(item) for item in record["gallery"])
+            found[method] = Gallery(method=method, seed=str(record["seed"]), triples=triples)
+    return sorted(found.values(), key=lambda gallery: gallery.method != "advprop")
+
+
+def _triple(item: Mapping[str, Any]) -> Triple:
+    label, clean = str(item["label"]), str(item["clean_prediction"])
+    attacked = str(item["adversarial_prediction"])
+    texts = {
+        "clean": f"clean image of class {label}, read as {clean}",
+        "perturbation": f"perturbation of the image of class {label}, stretched to full contrast",
+        "adversarial": f"adversarial image of class {label}, read as {attacked}",
+    }
+    return Triple(
+        label=label,
+        clean_prediction=clean,
+        adversarial_prediction=attacked,
+        pictures=tuple(read_picture(item.get(kind), kind, texts[kind]) for kind in KINDS),
+    )
+
+
+def read_picture(source: object, kind: str, alt: str) -> Picture | None:
+    """A picture from a PNG's data address; None for anything else (nothing is ever fetched)."""
+    match = PNG.fullmatch(source) if isinstance(source, str) else None
+    if match is None:
+        return None
+    try:
+        head = base64.b64decode(match[1][:32])
+    except binascii.Error:
+        return None
+    if len(head) < 24 or not head.startswith(PNG_SIGNATURE):
+        return None
+    width, height = (int.from_bytes(head[at : at + 4], "big") for at in (16, 20))
+    return Picture(kind=kind, source=match[0], width=width, height=height, alt=alt)

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from advprop.data import builtin
+from advprop.data.builtin import load_builtin
+
+
+def rows(split) -> set[bytes]:
+    return {image.numpy().tobytes() for image in split.pixels}
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    return load_builtin("mnist5k")
+
+
+def test_mnist_has_its_shapes_and_balanced_classes(mnist):
+    assert mnist.image_shape == (1, 28, 28)
+    assert mnist.class_names == tuple("0123456789")
+    assert mnist.num_classes == 10
+    for split, each in ((mnist.train, 250), (mnist.validation, 50), (mnist.test, 200)):
+        assert torch.bincount(split.labels).tolist() == [each] * 10
+        assert split.labels.dtype == torch.int64
+
+
+def test_pixels_and_labels_are_the_packages_own(mnist):
+    """Read past the packages, the tables must hold what their own functions give."""
+    for name in ("mnist5k", "digits"):
+        data, source = load_builtin(name), builtin._SOURCES[name]
+        pixels, labels = source.read()
+        expected = {
+            (image.astype(np.uint8).tobytes(), int(label))
+            for image, label in zip(pixels, labels, strict=True)
+        }
+        actual = {
+            (image.numpy().tobytes(), int(label))
+            for split in (data.train, data.validation, data.test)
+            for image, label in zip(split.pixels, split.labels, strict=True)
+        }
+        assert actual == expected
+
+
+def test_a_package_that_moved_its_table_is_read_by_its_own_function():
+    source = builtin._SOURCES["digits"]
+    assert (builtin._table(replace(source, file="gone.csv")) == builtin._table(source)).all()
+
+
+@pytest.mark.parametrize("name", ["mnist5k", "digits"])
+def test_no_image_is_in_two_splits(name):
+    data = load_builtin(name)
+    train, validation, test = rows(data.train), rows(data.validation), rows(data.test)
+    assert not train & validation
+    assert not train & test
+    assert not validation & test
+
+
+def test_digits_are_stratified_and_scaled_to_one():
+    data = load_builtin("digits")
+    assert data.image_shape == (1, 8, 8)
+    for split, size in ((data.train, 1000), (data.validation, 297), (data.test, 500)):
+        counts = torch.bincount(split.labels)
+        assert len(split) == size
+        assert counts.max() - counts.min() <= 5
+    images = (
+        data.train[[(0, index) for index in range(1000)]]
+        if False
+        else data.train.images([(0, index) for index in range(1000)])
+    )
+    assert images.min() == 0
+    assert images.max() == 1
+    assert images.dtype == torch.float32
+
+
+def test_images_are_fractions_of_255_under_their_own_labels(mnist):
+    batch = mnist.test.__getitems__([(None, 7), (None, 1999), (None, 0)])
+    assert batch.indices.tolist() == [7, 1999, 0]
+    assert torch.equal(batch.labels, mnist.test.labels[[7, 1999, 0]])
+    expected = mnist.test.pixels[[7, 1999, 0]].double() / 255
+    torch.testing.assert_close(batch.images.double(), expected, rtol=0, atol=1e-7)
+    assert torch.equal(mnist.test.image(1999), batch.images[1])
+
+
+def test_smaller_training_sets_are_the_first_images_of_larger_ones(mnist):
+    small, large = load_builtin("mnist5k", num_train=500), load_builtin("mnist5k", num_train=1003)
+    assert torch.bincount(small.train.labels).tolist() == [50] * 10
+    counts = torch.bincount(large.train.labels)
+    assert counts.max() - counts.min() == 1
+    assert torch.equal(small.train.pixels, large.train.pixels[:500])
+    assert torch.equal(large.train.pixels, mnist.train.pixels[:1003])
+    assert torch.equal(small.test.pixels, mnist.test.pixels)
+
+
+def test_the_splits_stay_what_they_are(mnist):
+    """Results are compared across versions: the images of each split must never change."""
+    sums = [int(split.pixels.sum()) for split in (mnist.train, mnist.validation, mnist.test)]
+    first = int(load_builtin("mnist5k", num_train=500).train.pixels.sum())
+    assert [*sums, first] == FROZEN_SUMS
+
+
+FROZEN_SUMS: list[int] = []
+
+
+@pytest.mark.parametrize("num_train", [9, 0, -3, 2501])
+def test_num_train_out_of_bounds_is_refused(num_train):
+    with pytest.raises(ValueError, match=rf"num_train={num_train}: must be between 10 .* and 2500"):
+        load_builtin("mnist5k", num_train=num_train)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="no embedded data set 'cifar': there are mnist5k, digits"):
+        load_builtin("cifar")
+
+
+def test_a_missing_package_is_named_with_the_remedy(monkeypatch):
+    missing = replace(builtin._SOURCES["digits"], package="no_such_package")
+    monkeypatch.setitem(builtin._SOURCES, "digits", missing)
+    builtin._tensors.cache_clear()
+    with pytest.raises(ImportError, match=r'no_such_package.*pip install "advprop\[demo\]"'):
+        load_builtin("digits")
+    builtin._tensors.cache_clear()

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from advprop.data import listing
+from advprop.data.folders import load_folder, load_test_folder
+from advprop.data.preprocessing import Augmentation, Preprocessing
+
+LAID_OUT = {
+    "train/cat": 4, "train/dog": 3, "val/cat": 2, "val/dog": 1, "test/cat": 1, "test/dog": 2,
+}  # fmt: skip
+
+
+def relative(split, root) -> list[str]:
+    return [os.path.relpath(path, root) for path in split.paths]
+
+
+def class_of(path: str) -> str:
+    return path.split(os.sep)[-2]
+
+
+def test_splits_as_laid_out(write_images):
+    root = write_images(LAID_OUT)
+    data = load_folder(root, image_size=8)
+    assert data.name == "images"
+    assert data.class_names == ("cat", "dog")
+    assert data.image_shape == (3, 8, 8)
+    assert relative(data.train, root) == [
+        *(f"train/cat/00{number}.png" for number in range(4)),
+        *(f"train/dog/00{number}.png" for number in range(3)),
+    ]
+    assert data.train.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert data.validation.labels.tolist() == [0, 0, 1]
+    assert relative(data.test, root) == ["test/cat/000.png", "test/dog/000.png", "test/dog/001.png"]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
+def test_validation_under_its_usual_names_and_without_a_test(write_images, name):
+    root = write_images({"train/a": 2, "train/b": 2, f"{name}/a": 1, f"{name}/b": 1})
+    data = load_folder(root, image_size=8)
+    assert data.test is None
+    assert (len(data.train), len(data.validation)) == (4, 2)
+
+
+def test_a_folder_a_class_is_shared_out_without_leaks(write_images):
+    root = write_images({"bird": 40, "cat": 40, "dog": 3})
+    data = load_folder(root, image_size=8)
+    splits = [set(relative(s, root)) for s in (data.train, data.validation, data.test)]
+    assert sum(map(len, splits)) == len(set.union(*splits)) == 83
+    for split in splits:
+        assert {path.split("/")[0] for path in split} == {"bird", "cat", "dog"}
+    assert 45 <= len(data.train) <= 70
+    for split in (data.train, data.validation, data.test):
+        classes = [data.class_names[label] for label in split.labels]
+        assert classes == [class_of(path) for path in split.paths]
+
+
+def test_sharing_out_knows_no_place_and_moves_no_file_when_others_come(write_images, tmp_path):
+    root = write_images({"cat": 30, "dog": 30})
+    before = load_folder(root, image_size=8)
+    names = [relative(split, root) for split in (before.train, before.validation, before.test)]
+    root.rename(tmp_path / "moved")
+    for number in range(100, 120):
+        Image.new("RGB", (8, 8)).save(tmp_path / "moved" / "cat" / f"{number}.png")
+    after = load_folder(tmp_path / "moved", image_size=8)
+    for old, split in zip(names, (after.train, after.validation, after.test), strict=True):
+        assert set(old) <= set(relative(split, tmp_path / "moved"))
+
+
+def test_validation_is_shared_off_train_where_there_is_only_a_test(write_images):
+    root = write_images({"train/a": 20, "train/b": 20, "test/a": 2, "test/b": 2})
+    data = load_folder(root, image_size=8)
+    assert len(data.test) == 4
+    assert len(data.train) + len(data.validation) == 40
+    assert not set(data.train.paths) & set(data.validation.paths)
+    assert {class_of(path) for path in data.validation.paths} == {"a", "b"}
+
+
+def test_a_lone_train_folder_is_shared_out_to_all_three(write_images):
+    data = load_folder(write_images({"train/a": 20, "train/b": 20}), image_size=8)
+    assert len(data.train) + len(data.validation) + len(data.test) == 40
+    assert data.class_names == ("a", "b")
+
+
+def test_a_class_may_be_called_train(write_images):
+    data = load_folder(write_images({"train": 9, "bus": 9}), image_size=8)
+    assert data.class_names == ("bus", "train")
+
+
+def test_deeper_folders_links_and_odd_files(write_images, tmp_path):
+    root = write_images({"a/deep/er": 4, "b": 3, "a": 1})
+    (root / "b" / "notes.txt").write_text("no image")
+    (root / "b" / ".hidden.png").write_bytes(b"")
+    (root / ".cache").mkdir()
+    (root / "b" / "000.png").rename(root / "b" / "000.PNG")
+    (root / "a" / "loop").symlink_to(root / "a", target_is_directory=True)
+    outside = write_images({"../elsewhere": 2}).parent / "elsewhere"
+    (root / "b" / "linked").symlink_to(outside, target_is_directory=True)
+    data = load_folder(root, image_size=8)
+    paths = [p for s in (data.train, data.validation, data.test) for p in relative(s, root)]
+    assert sorted(paths) == [
+        "a/000.png", *(f"a/deep/er/00{number}.png" for number in range(4)),
+        "b/000.PNG", "b/001.png", "b/002.png", "b/linked/000.png", "b/linked/001.png",
+    ]  # fmt: skip
+
+
+def test_fewer_training_images_are_stratified_and_nested(write_images):
+    root = write_images({"train/a": 20, "train/b": 10, "val/a": 1, "val/b": 1})
+    chosen = [load_folder(root, image_size=8, num_train=count).train for count in (6, 15, 30)]
+    for smaller, larger in zip(chosen, chosen[1:], strict=False):
+        assert set(smaller.paths) < set(larger.paths)
+    assert torch.bincount(chosen[1].labels).tolist() == [10, 5]
+    assert [class_of(path) for path in chosen[0].paths] == ["a"] * 4 + ["b"] * 2
+    assert chosen[0].labels.tolist() == [0] * 4 + [1] * 2
+    with pytest.raises(ValueError, match="num_train=1: must be between 2"):
+        load_folder(root, image_size=8, num_train=1)
+
+
+def test_images_are_those_of_their_files(write_images):
+    root = write_images(LAID_OUT, size=(8, 8))
+    data = load_folder(root, image_size=8, crop_pct=1.0)
+    batch = data.validation.__getitems__([(None, 2), (None, 0)])
+    expected = [np.asarray(Image.open(data.validation.paths[index])) / 255 for index in (2, 0)]
+    torch.testing.assert_close(
+        batch.images.double(),
+        torch.tensor(np.array(expected)).permute(0, 3, 1, 2),
+        rtol=0,
+        atol=1e-7,
+    )
+    assert batch.labels.tolist() == [1, 0]
+    assert batch.indices.tolist() == [2, 0]
+    grey = load_folder(root, image_size=8, channels=1).validation.image(0)
+    assert grey.shape == (1, 8, 8)
+
+
+def test_augmented_images_depend_on_seed_epoch_and_index_alone(write_images):
+    root = write_images(LAID_OUT, size=(30, 30))
+
+    def train(seed):
+        return load_folder(root, image_size=8, augmentation=Augmentation(), seed=seed).train
+
+    split = train(0)
+    first = split.image(3, epoch=5)
+    assert torch.equal(first, split.images([(0, 0), (5, 3)])[1])
+    assert torch.equal(first, train(0).image(3, epoch=5))
+    assert not torch.equal(first, split.image(3, epoch=6))
+    assert not torch.equal(first, train(1).image(3, epoch=5))
+    assert first.min() >= 0
+    assert first.max() <= 1
+
+
+def test_evaluation_sees_no_augmentation(write_images):
+    root = write_images(LAID_OUT, size=(30, 30))
+    plain = load_folder(root, image_size=8)
+    augmented = load_folder(root, image_size=8, augmentation=Augmentation())
+    assert torch.equal(augmented.train.image(1), plain.train.image(1, epoch=4))
+    assert torch.equal(augmented.validation.image(1, epoch=0), plain.validation.image(1))
+    assert torch.equal(augmented.test.image(1, epoch=0), plain.test.image(1))
+
+
+def test_a_wrong_policy_shows_before_training(write_images):
+    with pytest.raises(ValueError, match="timm knows no such policy"):
+        load_folder(
+            write_images(LAID_OUT), image_size=8, augmentation=Augmentation(auto_augment="nonsense")
+        )
+
+
+def test_all_unreadable_files_are_named_at_once(write_images):
+    root = write_images(LAID_OUT)
+    (root / "train" / "cat" / "001.png").write_bytes(b"")
+    (root / "val" / "dog" / "000.png").write_bytes(b"text")
+    with pytest.raises(ValueError, match="2 of 13 images cannot be read") as error:
+        load_folder(root, image_size=8)
+    for name in ("train/cat/001.png", "val/dog/000.png"):
+        assert name in str(error.value)
+    assert "train/cat/000.png" not in str(error.value)
+
+
+def test_large_sets_are_not_opened_at_start_but_name_the_file_when_it_comes(
+    write_images, monkeypatch
+):
+    monkeypatch.setattr(listing, "MAX_CHECKED_FILES", 12)
+    root = write_images(LAID_OUT)
+    (root / "train" / "cat" / "001.png").write_bytes(b"")
+    data = load_folder(root, image_size=8)
+    with pytest.raises(ValueError, match=r"cannot read the image .*train/cat/001\.png"):
+        data.train.image(1, epoch=0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"train/a": 1, "train/b": 1, "val/a": 1}, "val has other classes than train/: without b"),
+        (
+            {"train/a": 1, "train/b": 1, "test/a": 1, "test/b": 1, "test/c": 1},
+            "test has other classes than train/: with c, which train/ has not",
+        ),
+        ({"train/a": 3, "val/a": 1}, r"one class only \(a\): at least 2"),
+        ({"a": 5}, r"one class only \(a\): at least 2"),
+        ({"a": 3, "b": 0, "c": 0}, "no images for the class b, c in .*fill or delete"),
+        (
+            {"train/a": 3, "train/b": 1, "val/a": 1, "val/b": 0},
+            "no images for the class b in .*val",
+        ),
+        ({"a": 2, "b": 2}, "too few images .*none is left for test.*at least 3.*largest has 2"),
+        ({"": 2, "a": 1}, "2 images lie in .*move each into the folder of its class"),
+        ({"": 0}, "holds no images: a folder for each class is needed"),
+        ({"val/a": 1, "val/b": 1, "test/a": 1}, "has val/, test/ but no train/"),
+        ({"train/a": 1, "val/a": 1, "valid/a": 1}, "has val and valid for the validation split"),
+    ],
+)
+def test_folders_that_make_no_data_set_are_refused(write_images, counts, message):
+    with pytest.raises(ValueError, match=message):
+        load_folder(write_images(counts), image_size=8)
+
+
+def test_missing_folders_and_files_in_their_place_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere"):
+        load_folder(tmp_path / "nowhere", image_size=8)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="file is not a folder"):
+        load_folder(tmp_path / "file", image_size=8)
+
+
+def test_long_lists_are_shortened(write_images):
+    root = write_images({f"class{number:02d}": 0 for number in range(30)})
+    with pytest.raises(ValueError, match=r"class00, .*class09, and 20 more"):
+        load_folder(root, image_size=8)
+
+
+def test_a_folder_to_test_on_takes_the_models_labels(write_images):
+    root = write_images({"dog": 2, "bird": 1})
+    view = Preprocessing(image_shape=(3, 8, 8))
+    split = load_test_folder(root, class_names=("dog", "cat", "bird"), preprocessing=view)
+    assert [(class_of(p), int(label)) for p, label in zip(split.paths, split.labels, strict=True)] == [
+        ("bird", 2), ("dog", 0), ("dog", 0),
+    ]  # fmt: skip
+    message = re.escape("1 classes that the model does not know (bird); it knows cat, dog")
+    with pytest.raises(ValueError, match=message):
+        load_test_folder(root, class_names=("cat", "dog"), preprocessing=view)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advprop.data.selection import first_stratified, shared_out, stratified_order
+
+SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=80))
+def test_every_beginning_has_the_classes_in_proportion(labels):
+    order = stratified_order(labels, [str(position) for position in range(len(labels))])
+    assert sorted(order) == list(range(len(labels)))
+    sizes = Counter(labels)
+    assert len({labels[position] for position in order[: len(sizes)]}) == len(sizes)
+    for length in range(len(sizes), len(labels) + 1):
+        counts = Counter(labels[position] for position in order[:length])
+        for label, size in sizes.items():
+            # one image each comes first, whatever the class's share: at most all others are ahead
+            assert abs(counts[label] - length * size / len(labels)) <= len(sizes)
+
+
+def test_the_order_within_a_class_is_that_of_names_not_positions():
+    names = [f"image{number}" for number in range(30)]
+    labels = [0] * 30
+    chosen = {names[i] for i in first_stratified(labels, names, 10)}
+    backwards = names[::-1]
+    assert {backwards[i] for i in first_stratified(labels, backwards, 10)} == chosen
+    assert chosen != set(names[:10])
+
+
+def test_counts_out_of_bounds_are_refused():
+    labels, names = [0, 0, 1, 2], list("abcd")
+    for count in (2, 0, -1, 5):
+        with pytest.raises(ValueError, match=rf"num_train={count}: must be between 3 .* and 4"):
+            first_stratified(labels, names, count)
+    assert len(first_stratified(labels, names, 3)) == 3
+    assert len(first_stratified(labels, names, None)) == 4
+
+
+def test_shares_are_about_those_asked_for():
+    parts = shared_out([f"cat/{number}.png" for number in range(4000)], SHARES)
+    # four standard deviations of a binomial share of 4,000
+    assert abs(len(parts["train"]) - 2800) < 4 * (4000 * 0.7 * 0.3) ** 0.5
+    assert abs(len(parts["test"]) - 600) < 4 * (4000 * 0.15 * 0.85) ** 0.5
+
+
+@given(st.integers(1, 40), st.integers(0, 10**6))
+def test_no_file_is_lost_doubled_or_left_without_a_split(count, start):
+    names = [f"{start}/{number}.png" for number in range(count)]
+    parts = shared_out(names, SHARES)
+    assert sorted(name for part in parts.values() for name in part) == sorted(names)
+    assert all(parts[part] for part in list(SHARES)[:count])
+
+
+@given(st.integers(0, 10**6))
+def test_adding_files_moves_no_other(start):
+    names = [f"{start}/{number}.png" for number in range(120)]
+    before, after = shared_out(names[:60], SHARES), shared_out(names, SHARES)
+    for part, members in before.items():
+        assert set(members) <= set(after[part])
