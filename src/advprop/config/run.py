@@ -77,7 +77,7 @@ class ModelConfig(Config):
     pretrained: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
     def build(self, *, num_classes: int, in_chans: int) -> Standardized:
         """Build the model, without branches."""

@@ -1,0 +1,63 @@
+"""How far the running statistics of two branches lie apart, layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from advprop.auxiliary.norm import CLEAN, AuxiliaryNorm
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchDistance:
+    """One layer's distance between the clean and another branch, averaged over its channels.
+
+    `mean_distance` is the difference of the running means in clean standard deviations,
+    `variance_ratio` the other branch's running variance over the clean one (geometric mean),
+    `weight_distance` and `bias_distance` the differences of the affine parameters.
+    """
+
+    layer: str
+    mean_distance: float
+    variance_ratio: float
+    weight_distance: float | None
+    bias_distance: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def branch_distances(model: nn.Module, branch: str) -> list[BranchDistance]:
+    """Distances of `branch` from the clean one in every layer that keeps running statistics.
+
+    In the order of the model's modules; empty where no layer keeps any.
+    """
+    found = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, AuxiliaryNorm):
+            clean, other = layer.branches[CLEAN], layer.branches[branch]
+            if isinstance(getattr(clean, "running_mean", None), Tensor):
+                found.append(_distance(name, clean, other))
+    return found
+
+
+def _distance(name: str, clean: Any, other: Any) -> BranchDistance:
+    variance = clean.running_var.double() + clean.eps
+    shift = (other.running_mean.double() - clean.running_mean.double()).abs() / variance.sqrt()
+    ratio = (other.running_var.double() + clean.eps) / variance
+    return BranchDistance(
+        layer=name,
+        mean_distance=shift.mean().item(),
+        variance_ratio=ratio.log().mean().exp().item(),
+        weight_distance=_mean_difference(clean.weight, other.weight),
+        bias_distance=_mean_difference(clean.bias, other.bias),
+    )
+
+
+def _mean_difference(clean: Tensor | None, other: Tensor | None) -> float | None:
+    if clean is None or other is None:
+        return None
+    return (other.detach() - clean.detach()).abs().mean().item()

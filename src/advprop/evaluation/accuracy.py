@@ -1,0 +1,99 @@
+"""Accuracies of a function from images to logits: clean, under noise, under attack.
+
+The functions know no models: whoever calls them sets modes and branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advprop.attacks.pgd import PGD, Attack
+from advprop.randomness import ImageStreams, normal
+from advprop.shapes import Batch, Images, Labels, LogitsFn, correct_predictions
+
+# evaluation meets the same noise and the same random starts in every run
+_EVALUATION_SEED = 0
+
+
+def evaluate_clean(logits_fn: LogitsFn, batches: Iterable[Batch]) -> dict[str, Any]:
+    """`clean_accuracy`, `top5_accuracy` (where there are more than 5 classes), `num_images`."""
+    first, five, count = 0, 0, 0
+    num_classes = 0
+    for images, labels, _ in _parts(batches):
+        logits = _logits(logits_fn, images)
+        num_classes = logits.shape[1]
+        first += int(correct_predictions(logits, labels).sum())
+        top = logits.topk(min(5, num_classes), dim=1).indices
+        five += int((top == labels[:, None]).any(dim=1).sum())
+        count += len(labels)
+    result: dict[str, Any] = {"clean_accuracy": _share(first, count)}
+    if num_classes > 5:
+        result["top5_accuracy"] = five / count
+    return {**result, "num_images": count}
+
+
+def evaluate_noise(
+    logits_fn: LogitsFn, batches: Iterable[Batch], *, standard_deviation: float
+) -> dict[str, Any]:
+    """`noise_accuracy` under Gaussian noise, clipped to [0, 1]; each image always gets the same."""
+    correct, count = 0, 0
+    for images, labels, streams in _parts(batches):
+        noise = standard_deviation * normal(images, streams, purpose="noise")
+        logits = _logits(logits_fn, (images + noise).clamp(0.0, 1.0))
+        correct += int(correct_predictions(logits, labels).sum())
+        count += len(labels)
+    return {
+        "noise_accuracy": _share(correct, count),
+        "standard_deviation": standard_deviation,
+        "num_images": count,
+    }
+
+
+def evaluate_adversarial(
+    logits_fn: LogitsFn,
+    batches: Iterable[Batch],
+    *,
+    attack: Attack,
+    attacked_logits_fn: LogitsFn,
+) -> dict[str, Any]:
+    """`adversarial_accuracy` on images attacked through `attacked_logits_fn`.
+
+    `perturbation` is the mean change of a value, for a look at whether the attack attacked.
+    """
+    correct, count, change = 0, 0, 0.0
+    for images, labels, streams in _parts(batches):
+        adversarial = attack(attacked_logits_fn, images, labels, generator=streams)
+        logits = _logits(logits_fn, adversarial)
+        correct += int(correct_predictions(logits, labels).sum())
+        change += float((adversarial - images).abs().mean()) * len(labels)
+        count += len(labels)
+    result = {"adversarial_accuracy": _share(correct, count), "perturbation": change / count}
+    if isinstance(attack, PGD):
+        result |= {
+            "threat_model": type(attack.threat_model).__name__,
+            "epsilon": attack.threat_model.epsilon,
+            "num_steps": attack.num_steps,
+            "step_size": attack.step_size,
+        }
+    return {**result, "num_images": count}
+
+
+def _parts(batches: Iterable[Batch]) -> Iterator[tuple[Images, Labels, ImageStreams]]:
+    for batch in batches:
+        indices = range(len(batch)) if batch.indices is None else batch.indices
+        yield batch.images, batch.labels, ImageStreams.for_batch(_EVALUATION_SEED, 0, indices)
+
+
+@torch.no_grad()
+def _logits(logits_fn: LogitsFn, images: Images) -> Tensor:
+    return logits_fn(images)
+
+
+def _share(correct: int, count: int) -> float:
+    if count == 0:
+        raise ValueError("no images to evaluate on: the set is empty")
+    return correct / count

