@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from advprop.models.standardize import standardized as standardized
     from advprop.prediction import predict as predict
     from advprop.randomness import ImageStreams as ImageStreams
-    from advprop.runs import evaluate as evaluate
     from advprop.runs import export as export
     from advprop.runs import load_run as load_run
     from advprop.runs import train as train
     from advprop.shapes import Batch as Batch
+    from advprop.suites import evaluate as evaluate
     from advprop.threat_models import L2 as L2
     from advprop.threat_models import Linf as Linf
     from advprop.threat_models import ThreatModel as ThreatModel
@@ -74,7 +74,7 @@ _MODULE_OF = {
     "branch_parameters": "auxiliary.branches",
     "build_model": "models.build",
     "compare": "comparison",
-    "evaluate": "runs",
+    "evaluate": "suites",
     "export": "runs",
     "fgsm": "attacks.pgd",
     "given": "attacks.targets",

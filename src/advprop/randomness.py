@@ -90,14 +90,18 @@ def random_streams(*parts: int | str) -> Iterator[None]:
     """Seed the global streams of `random`, numpy and torch inside, and put them back after.
 
     For libraries that know no generators (augmentation, dropout); nothing else of ours touches
-    these streams. CUDA's streams are seeded too, where CUDA was initialised.
+    these streams. The current CUDA device's is seeded too, where CUDA was initialised.
     """
     seed = derive_seed(*parts)
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(enabled=True):
+    # never all devices: a rank has one, and a forked loader worker may not initialise any
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed(seed)
         try:
             yield
         finally:

@@ -89,23 +89,29 @@ class L2:
         direction = normal(images, generator, purpose="random start")
         column = images.new_empty(len(images), *[1] * (images.ndim - 1), dtype=torch.float32)
         unit = uniform(column, generator, purpose="random radius")
-        radius = self.epsilon * unit.pow(1 / max(1, images[0].numel()))
+        radius = self.epsilon * unit.pow(1 / math.prod(images.shape[1:]))
         return (direction * (radius / _length(direction))).to(images.dtype)
 
     def ascent_direction(self, gradient: Tensor) -> Tensor:
         """The gradient, scaled to length one."""
         gradient = gradient.nan_to_num(0.0)
         # by the largest value first: squares of small or large half-precision numbers get lost
-        largest = gradient.abs().flatten(1).amax(dim=1).view(-1, *[1] * (gradient.ndim - 1))
-        scaled = gradient / largest.clamp_min(torch.finfo(gradient.dtype).tiny)
+        largest = gradient.abs().amax(dim=_each_image(gradient), keepdim=True)
+        scaled = gradient / largest.where(largest > 0, 1.0)
         return scaled / _length(scaled).clamp_min(1.0).to(gradient.dtype)
 
 
 def _length(perturbation: Tensor) -> Tensor:
     """Euclidean length of each image's values, in float32 or finer, shaped to broadcast."""
     dtype = torch.promote_types(perturbation.dtype, torch.float32)
-    length: Tensor = torch.linalg.vector_norm(perturbation.flatten(1), dim=1, dtype=dtype)
-    return length.view(-1, *[1] * (perturbation.ndim - 1))
+    dims = _each_image(perturbation)
+    length: Tensor = torch.linalg.vector_norm(perturbation, dim=dims, keepdim=True, dtype=dtype)
+    return length
+
+
+def _each_image(images: Tensor) -> tuple[int, ...]:
+    """All dimensions but the batch's."""
+    return tuple(range(1, images.ndim))
 
 
 def _check_epsilon(epsilon: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from advprop.threat_models import ThreatModel
 _GRADIENT_SCALE = 2.0**10
 
 
+@runtime_checkable
 class Attack(Protocol):
     """From clean images and labels to adversarial images."""
 
@@ -85,6 +86,8 @@ class PGD:
         `labels` are class indices or distributions; `generator` makes the result repeatable. No
         parameter's `.grad` is touched; modes and branches are the caller's (`attack_mode`).
         """
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError("torch.inference_mode() forbids gradients: use torch.no_grad()")
         clean = images.detach()
         check_images(clean)
         adversarial = self._start(clean, generator)
@@ -140,7 +143,7 @@ def check_images(images: Images) -> None:
         raise ValueError(f"images are {images.dtype}: convert to floats in [0, 1] (divide by 255)")
     if images.device.type == "cpu" and images.numel():
         low, high = (bound.item() for bound in images.aminmax())
-        if low < -1e-6 or high > 1 + 1e-6:
+        if not (low >= -1e-6 and high <= 1 + 1e-6):  # NaN fails every comparison
             raise ValueError(
                 f"images have values from {low:.3g} to {high:.3g}, attacks work in [0, 1]: take "
                 "mean and std out of the transform and into the model, advprop.standardized(model)"

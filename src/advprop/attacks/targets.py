@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from advprop.randomness import Randomness, uniform
 from advprop.shapes import Labels, Logits
 
 
+@runtime_checkable
 class TargetRule(Protocol):
     """From an attack's labels and the logits at its starting point to its goal.
 

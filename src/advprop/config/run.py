@@ -79,12 +79,13 @@ class ModelConfig(Config):
     std: tuple[float, ...] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
-    def build(self, *, num_classes: int, in_chans: int) -> Standardized:
-        """Build the model, without branches."""
+    def build(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> Standardized:
+        """Build the model, without branches; it takes images of shape (channels, H, W)."""
         return build_model(
             self.name,
             num_classes=num_classes,
-            in_chans=in_chans,
+            in_chans=image_shape[0],
+            image_size=image_shape[1:],
             pretrained=self.pretrained,
             mean=self.mean,
             std=self.std,

@@ -105,7 +105,11 @@ def num_train_batches(num_images: int, *, batch_size: int) -> int:
 
 
 def test_batches(
-    split: ImageSplit, *, batch_size: int, limit: int | None = None, num_workers: int = 0
+    split: ImageSplit,
+    *,
+    batch_size: int,
+    limit: int | None = None,  # noqa: PT028 (no test, in spite of its name)
+    num_workers: int = 0,  # noqa: PT028
 ) -> Batches:
     """Every image once, in order, as evaluation sees it; the last batch may be smaller.
 

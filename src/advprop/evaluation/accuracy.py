@@ -71,7 +71,10 @@ def evaluate_adversarial(
         correct += int(correct_predictions(logits, labels).sum())
         change += float((adversarial - images).abs().mean()) * len(labels)
         count += len(labels)
-    result = {"adversarial_accuracy": _share(correct, count), "perturbation": change / count}
+    result: dict[str, Any] = {
+        "adversarial_accuracy": _share(correct, count),
+        "perturbation": change / count,
+    }
     if isinstance(attack, PGD):
         result |= {
             "threat_model": type(attack.threat_model).__name__,

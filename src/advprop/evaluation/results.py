@@ -176,15 +176,15 @@ class ResultsTable:
 def results_table(summary: Sequence[Mapping[str, Any]]) -> ResultsTable:
     """Accuracies with intervals, cost, and clean differences to the baselines, of each method."""
     titles = (
-        *("method", "clean", "noise", "adversarial"),
-        *("epochs", "passes/image", "passes in all", "seconds"),
+        *("method", "clean", "noise", "adversarial", "passes", "seconds"),
         *(f"clean vs {baseline}" for baseline in BASELINES),
     )
     rows = tuple(
         (
             Cell(value=str(entry["method"])),
             *(accuracy_cell(entry.get(key)) for key in ACCURACIES),
-            *(Cell(value=_number(entry.get(key))) for key in COSTS),
+            passes_cell(entry),
+            Cell(value=_number(entry.get("train_seconds"))),
             *(difference_cell(difference_of(entry, name, ACCURACIES[0])) for name in BASELINES),
         )
         for entry in summary
@@ -199,6 +199,13 @@ def accuracy_cell(estimate: Mapping[str, Any] | None) -> Cell:
     ends = [100 * min(max(end, 0.0), 1.0) for end in estimate["ci95"] or ()]
     interval = f"{ends[0]:.1f} to {ends[1]:.1f}" if ends else ""
     return Cell(value=f"{100 * estimate['mean']:.1f} %", interval=interval)
+
+
+def passes_cell(entry: Mapping[str, Any]) -> Cell:
+    """Passes per image over the whole training, and what they are made of."""
+    parts = entry.get("epochs"), entry.get("passes_per_image")
+    made_of = "" if None in parts else f"{_number(parts[0])} epochs of {_number(parts[1])}"
+    return Cell(value=_number(entry.get("total_passes")), interval=made_of)
 
 
 def difference_cell(found: Mapping[str, Any] | None) -> Cell:

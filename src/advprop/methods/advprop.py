@@ -60,12 +60,20 @@ class AdvProp(Method):
         """Attack through the auxiliary branch, then learn through both."""
         with use_branch(attacked_module(model), ADVERSARIAL):
             images = attacked(self.attack, model, batch, context)
-        distributed = isinstance(model, DistributedDataParallel)
-        if self.form == "joint" or (self.form == "auto" and distributed):
+        if self._is_joint(model):
             weights = (self.clean_weight, self.adversarial_weight)
             with use_branch(attacked_module(model), (CLEAN, ADVERSARIAL)):
                 return learn_jointly(model, batch, images, context, weights=weights)
         return self._learn_separately(model, batch, images, context)
+
+    def _is_joint(self, model: nn.Module) -> bool:
+        if self.form == "joint" and isinstance(model, nn.DataParallel):
+            raise ValueError(
+                'form="joint" under DataParallel, which would scatter clean and adversarial images '
+                'over the wrong branches: use form="separate", or DistributedDataParallel'
+            )
+        distributed = isinstance(model, DistributedDataParallel)
+        return self.form == "joint" or (self.form == "auto" and distributed)
 
     def _learn_separately(
         self, model: nn.Module, batch: Batch, images: Images, context: Context

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -54,7 +56,7 @@ class SmallResNet(nn.Module):
         super().__init__()
         _check_sizes(num_classes, in_chans, width, stem_stride, drop_rate)
         self.num_classes, self.in_chans, self.num_features = num_classes, in_chans, 4 * width
-        self.width, self.stem_stride = width, stem_stride
+        self._sizes = {"in_chans": in_chans, "width": width, "stem_stride": stem_stride}
         self.stem = nn.Sequential(
             nn.Conv2d(in_chans, width, 3, stem_stride, 1, bias=False),
             nn.BatchNorm2d(width),
@@ -71,6 +73,11 @@ class SmallResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the constructor needs for the same architecture (dropout is no part of it)."""
+        return {"num_classes": self.num_classes, **self._sizes}
 
     def forward_features(self, images: Features) -> Features:
         """The last stage's features, [batch, num_features, h, w]."""
@@ -102,9 +109,9 @@ def _check_sizes(
     num_classes: int, in_chans: int, width: int, stem_stride: int, drop_rate: float
 ) -> None:
     sizes = {"in_chans": in_chans, "width": width, "stem_stride": stem_stride}
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name}={size!r}: must be a whole number of at least 1")
     if num_classes < 0:
         raise ValueError(f"num_classes={num_classes}: must be at least 1, or 0 for no classifier")
     if not 0 <= drop_rate < 1:

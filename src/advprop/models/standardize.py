@@ -38,7 +38,7 @@ class Standardized(nn.Module):
             # a broadcast would silently turn one channel into three
             raise ValueError(
                 f"images have {images.shape[-3]} channels (shape {tuple(images.shape)}), the model "
-                f"takes {self.mean.shape[0]}: convert them, or build the model with another in_chans"
+                f"takes {self.mean.shape[0]}: convert them, or build it with another in_chans"
             )
         if not images.is_floating_point():
             raise TypeError(

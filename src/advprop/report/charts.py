@@ -23,8 +23,9 @@ from advprop.report.styles import MethodStyle
 
 Entry = Mapping[str, Any]
 TITLES = dict(zip(ACCURACIES, ("Clean images", "Under noise", "Under attack"), strict=True))
+STEP = 0.03  # of the widest cost: how far apart marks of equal cost are drawn
 COST_TITLES = {
-    "total_passes": "forward-backward passes per image, whole training",
+    "total_passes": "passes per image, whole training",
     "train_seconds": "seconds of training",
 }
 
@@ -95,9 +96,7 @@ def cost_panels(
         traces = [
             trace
             for entry in entries
-            for trace in _cost_traces(
-                entry, runs, styles[entry["method"]], accuracy, cost, places[entry["method"]]
-            )
+            for trace in _cost_traces(entry, runs, styles[entry["method"]], accuracy, cost, places)
         ]
         widest = max(places.values())
         axes = {
@@ -112,7 +111,7 @@ def cost_panels(
 
 def _side_by_side(costs: Sequence[tuple[str, float]]) -> dict[str, float]:
     """Where to draw each method: equal costs a little apart, so that no mark hides another."""
-    step = 0.03 * max(cost for _, cost in costs)
+    step = STEP * max(cost for _, cost in costs)
     places: dict[str, float] = {}
     for method, cost in costs:
         group = [name for name, other in costs if abs(other - cost) < step]
@@ -126,8 +125,9 @@ def _cost_traces(
     style: MethodStyle,
     accuracy: str,
     cost: str,
-    place: float,
+    places: Mapping[str, float],
 ) -> list[dict[str, Any]]:
+    place, aside = places[entry["method"]], 0.4 * STEP * max(places.values())
     mean, cell = 100 * entry[accuracy]["mean"], accuracy_cell(entry[accuracy])
     values = [
         100 * run[accuracy]
@@ -137,9 +137,9 @@ def _cost_traces(
     seeds = {
         "type": "scatter",
         "mode": "markers",
-        "x": [place] * len(values),
+        "x": [place - aside] * len(values),
         "y": values,
-        "marker": {"color": style.color, "size": 4, "opacity": 0.55},
+        "marker": {"color": style.color, "size": 4, "opacity": 0.7},
         "hoverinfo": "skip",
     }
     average = {
@@ -150,7 +150,7 @@ def _cost_traces(
         "error_y": _error(
             mean, [min(max(100 * end, 0), 100) for end in entry[accuracy]["ci95"] or ()], style
         ),
-        "marker": {"color": style.color, "symbol": style.symbol, "size": 11, "line": {"width": 2}},
+        "marker": _mark(style),
         "hoverinfo": "text",
         "hovertext": [
             f"<b>{plot_text(entry['method'])}</b><br>{cell.text}<br>"
@@ -158,6 +158,11 @@ def _cost_traces(
         ],
     }
     return [seeds, average]
+
+
+def _mark(style: MethodStyle) -> dict[str, Any]:
+    line = {"width": 2, "color": style.color}
+    return {"color": style.color, "symbol": style.symbol, "size": 11, "line": line}
 
 
 def _error(middle: float, ends: Sequence[float], style: MethodStyle) -> dict[str, Any]:
@@ -192,7 +197,11 @@ def difference_panels(
         name = "vanilla of equal cost" if baseline == EQUAL_COST else "vanilla of equal epochs"
         axes = {
             "xaxis": axis(
-                "percentage points", zeroline=True, zerolinecolor="var(--ink)", zerolinewidth=1.5
+                "percentage points",
+                range=_with_zero(found.values()),
+                zeroline=True,
+                zerolinecolor="var(--ink)",
+                zerolinewidth=1.5,
             ),
             "yaxis": axis(autorange="reversed", type="category", showgrid=False),
         }
@@ -201,6 +210,13 @@ def difference_panels(
         height = 90 + 38 * len(found)
         panels.append(Panel(title=title, figure=figure(traces, **axes), label=label, height=height))
     return panels
+
+
+def _with_zero(differences: Iterable[Mapping[str, Any]]) -> list[float]:
+    """A range in points that holds every interval and zero, with a little air."""
+    ends = [0.0, *(100 * end for d in differences for end in (d["difference"], *(d["ci95"] or ())))]
+    air = 0.06 * (max(ends) - min(ends)) or 1.0
+    return [min(ends) - air, max(ends) + air]
 
 
 def _difference_trace(
@@ -213,7 +229,7 @@ def _difference_trace(
         "x": [value],
         "y": [plot_text(method)],
         "error_x": _error(value, [100 * end for end in difference["ci95"] or ()], style),
-        "marker": {"color": style.color, "symbol": style.symbol, "size": 11, "line": {"width": 2}},
+        "marker": _mark(style),
         "hoverinfo": "text",
         "hovertext": [f"<b>{plot_text(method)}</b><br>{difference_cell(difference).text}"],
     }

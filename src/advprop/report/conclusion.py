@@ -7,68 +7,28 @@ what more training would have given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from advprop.evaluation.results import (
     BASELINES,
     EQUAL_COST,
     VANILLA,
     difference_of,
-    holm,
-    p_text,
     points_text,
 )
+from advprop.report.rivals import CLEAN, LEVEL, Comparison, Entry, compare_best, named
 
-Entry = Mapping[str, Any]
-LEVEL = 0.05
-CLEAN = "clean_accuracy"
+OTHER_IMAGES = {"noise_accuracy": "noise", "adversarial_accuracy": "attack"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conclusion:
-    """The answer in one sentence, and (term, sentence) pairs that support it; plain text."""
+    """The answer in a sentence, its cost, and (term, sentence) pairs behind it; plain text."""
 
     headline: str
+    cost: str = ""
     points: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The best method against one baseline: its difference, judged among all `rivals` methods."""
-
-    best: Entry
-    baseline: str
-    difference: dict[str, Any]
-    corrected: float | None
-    rivals: int
-
-    @property
-    def better(self) -> bool:
-        """Significantly above the baseline."""
-        return self._significant and self.difference["difference"] > 0
-
-    @property
-    def worse(self) -> bool:
-        """Significantly below the baseline."""
-        return self._significant and self.difference["difference"] < 0
-
-    @property
-    def _significant(self) -> bool:
-        return self.corrected is not None and self.corrected < LEVEL
-
-    @property
-    def text(self) -> str:
-        """Difference, interval and p-values, in words."""
-        parts = [f"{points_text(self.difference['difference'])} points"]
-        if interval := self.difference["ci95"]:
-            parts.append(f"95 % interval {' to '.join(map(points_text, interval))}")
-        if self.corrected is not None:
-            parts.append(p_text(self.difference["p_value"]))
-            if self.rivals > 1:
-                parts.append(f"corrected for {self.rivals} methods {p_text(self.corrected)}")
-        return ", ".join(parts)
 
 
 def conclude(summary: Sequence[Entry]) -> Conclusion:
@@ -78,77 +38,55 @@ def conclude(summary: Sequence[Entry]) -> Conclusion:
         return Conclusion(headline="No run has been tested yet.")
     leader = max(measured, key=lambda entry: entry[CLEAN]["mean"])
     if len(measured) == 1:
-        text = f"{leader['method']} gets {_accuracy(leader)} of the clean test images right."
-        return Conclusion(
-            headline=f"{text} It is the only method run: there is nothing to compare it with.",
-            points=(("Cost", _cost(leader, None)),),
-        )
-    headline, named = _headline(measured, leader)
-    points = [("Cost", _cost(named, _named(measured, VANILLA)))]
-    points += [("Clean images", text) for text in _clean_evidence(measured)]
-    points += [("Under noise", text) for text in _robustness(measured, "noise_accuracy")]
-    points += [("Under attack", text) for text in _robustness(measured, "adversarial_accuracy")]
-    return Conclusion(headline=headline, points=(*points, ("How sure", _certainty(measured))))
+        headline = f"{leader['method']} gets {percent(leader)} of the clean test images right."
+        lonely = "It is the only method run: there is nothing to compare it with."
+        return Conclusion(headline=headline, cost=f"{lonely} {_cost(leader, None)}")
+    headline, told = _headline(measured, leader)
+    points = [("Clean images", text) for text in _clean_evidence(measured)]
+    for accuracy, name in OTHER_IMAGES.items():
+        points += [(f"Under {name}", text) for text in _robustness(measured, accuracy)]
+    points.append(("How sure", _certainty(measured)))
+    cost = _cost(told, named(measured, VANILLA))
+    return Conclusion(headline=headline, cost=cost, points=tuple(points))
 
 
-def compare_best(summary: Sequence[Entry], baseline: str, accuracy: str) -> Comparison | None:
-    """The method (no baseline) of highest `accuracy` against `baseline`; None if not measured."""
-    rivals = [entry for entry in summary if entry["method"] not in BASELINES and accuracy in entry]
-    found = [(entry, difference_of(entry, baseline, accuracy)) for entry in rivals]
-    pairs = [(entry, difference) for entry, difference in found if difference is not None]
-    if not pairs:
-        return None
-    corrected = holm([difference["p_value"] for _, difference in pairs])
-    place = max(range(len(pairs)), key=lambda i: pairs[i][0][accuracy]["mean"])
-    return Comparison(
-        best=pairs[place][0],
-        baseline=baseline,
-        difference=pairs[place][1],
-        corrected=corrected[place],
-        rivals=len(pairs),
-    )
+def sternest(summary: Sequence[Entry], accuracy: str) -> Comparison | None:
+    """The best method against vanilla of equal cost, or of equal epochs where that is missing."""
+    return compare_best(summary, EQUAL_COST, accuracy) or compare_best(summary, VANILLA, accuracy)
 
 
 def _headline(summary: Sequence[Entry], leader: Entry) -> tuple[str, Entry]:
     """The answer, and the method whose cost is to be told."""
-    equal = compare_best(summary, EQUAL_COST, CLEAN)
-    plain = compare_best(summary, VANILLA, CLEAN)
-    first = equal or plain
+    first = sternest(summary, CLEAN)
     if first is None:
         return _without_rivals(summary, leader), leader
-    name = first.best["method"]
-    if all(c is None or c.corrected is None for c in (equal, plain)):
+    if first.corrected is None:
         seeds = "one seed a method" if first.difference["n"] < 2 else "seeds that do not differ"
         return (
-            f"Not decided: from {seeds} a difference cannot be told from chance. "
-            f"{leader['method']} has the highest clean accuracy, {_accuracy(leader)}."
+            f"Not decided: with {seeds}, a difference cannot be told from chance. "
+            f"{leader['method']} is highest on clean images, {percent(leader)}."
         ), leader
     if first.better:
+        equal = first.baseline == EQUAL_COST
         against = "vanilla of equal cost" if equal else "vanilla of equal epochs"
         doubt = "" if equal else " Vanilla of equal cost was not run: it might do as well."
         gain = points_text(first.difference["difference"])
         return (
-            f"Use {name}: {_accuracy(first.best)} of the clean test images right, "
+            f"Use {first.best['method']}: {percent(first.best)} of the clean test images right, "
             f"{gain} points against {against}.{doubt}"
         ), first.best
-    return _without_winner(summary, equal, plain, first)
+    return _without_winner(summary, first)
 
 
-def _without_winner(
-    summary: Sequence[Entry], equal: Comparison | None, plain: Comparison | None, first: Comparison
-) -> tuple[str, Entry]:
-    longer, vanilla = _named(summary, EQUAL_COST), _named(summary, VANILLA)
-    name = first.best["method"]
-    if equal and equal.worse and longer:
+def _without_winner(summary: Sequence[Entry], first: Comparison) -> tuple[str, Entry]:
+    longer, plain = named(summary, EQUAL_COST), compare_best(summary, VANILLA, CLEAN)
+    vanilla, name = named(summary, VANILLA), first.best["method"]
+    if longer and first.worse:
         return (
             f"Train vanilla longer: at equal cost it is better on clean images than {name}, "
             "the best of the other methods."
         ), longer
-    gain = difference_of(longer, VANILLA, CLEAN) if longer else None
-    longer_is_better = bool(
-        gain and gain["difference"] > 0 and gain["p_value"] is not None and gain["p_value"] < LEVEL
-    )
-    if longer_is_better and longer:
+    if longer and _gains_by_length(longer):
         return (
             "Train vanilla longer if clean accuracy is all you need: at equal cost no other "
             "method is significantly better."
@@ -158,55 +96,66 @@ def _without_winner(
             f"{name} beats vanilla of equal epochs on clean images, but not vanilla of equal "
             "cost: its gain cannot be told from that of longer training."
         ), first.best
-    text = "Stay with vanilla for clean accuracy: no dearer method is significantly better."
-    return text, vanilla or first.best
+    text = "Stay with vanilla for clean accuracy: no other method is significantly better."
+    return text, vanilla or longer or first.best
+
+
+def _gains_by_length(longer: Entry) -> bool:
+    gain = difference_of(longer, VANILLA, CLEAN)
+    if gain is None or gain["p_value"] is None:
+        return False
+    return bool(gain["difference"] > 0 and gain["p_value"] < LEVEL)
 
 
 def _without_rivals(summary: Sequence[Entry], leader: Entry) -> str:
-    best = f"{leader['method']} has the highest clean accuracy, {_accuracy(leader)}"
-    if not any(entry["method"] in BASELINES for entry in summary):
-        return f"{best}; no vanilla run stands beside it, so what the method adds is not known."
-    return f"{best}; only vanilla training was compared."
+    best = f"{leader['method']} is highest on clean images, {percent(leader)}"
+    if any(entry["method"] not in BASELINES for entry in summary):
+        return f"{best}; no vanilla run of the same seeds stands beside it, so its gain is unknown."
+    return f"{best}; only vanilla training was run."
 
 
 def _clean_evidence(summary: Sequence[Entry]) -> list[str]:
-    found = [compare_best(summary, baseline, CLEAN) for baseline in reversed(BASELINES)]
-    texts = [
-        f"{_against(c.baseline)} {c.text}" + ("." if c.better or c.worse else ": not significant.")
-        for c in found
-        if c is not None
+    found = [
+        comparison
+        for baseline in (EQUAL_COST, VANILLA)
+        if (comparison := compare_best(summary, baseline, CLEAN)) is not None
     ]
-    best = next((c.best for c in found if c is not None), None)
-    if best is None:
+    if not found:
         return []
-    return [f"{best['method']} gets {_accuracy(best)}. {' '.join(texts)}"]
+    kinds = {EQUAL_COST: "vanilla of equal cost", VANILLA: "vanilla of equal epochs"}
+    texts = [f"{c.text} against {kinds[c.baseline]}{_judged(c)}" for c in found]
+    return [f"{found[0].best['method']} gets {percent(found[0].best)}: {'; '.join(texts)}."]
 
 
 def _robustness(summary: Sequence[Entry], accuracy: str) -> list[str]:
-    found = compare_best(summary, EQUAL_COST, accuracy) or compare_best(summary, VANILLA, accuracy)
+    found = sternest(summary, accuracy)
     if found is None:
         return []
-    baseline = _named(summary, found.baseline)
-    assert baseline is not None, "a difference needs its baseline"
-    name, reached = found.best["method"], _accuracy(found.best, accuracy)
-    kept = f"{name} keeps {reached}, {found.baseline} {_accuracy(baseline, accuracy)}"
+    name, reached = found.best["method"], percent(found.best, accuracy)
+    baseline = next(entry for entry in summary if entry["method"] == found.baseline)
+    text = (
+        f"{name} keeps {reached} where {found.baseline} keeps {percent(baseline, accuracy)}: "
+        f"{found.text}{_judged(found)}."
+    )
     if found.better:
-        return [f"{kept}: use {name} where this matters ({found.text})."]
-    if found.worse:
-        return [f"{kept}: no method is better here ({found.text})."]
-    return [f"{kept}: not a significant difference ({found.text})."]
+        text += f" Use {name} where this matters; on clean images it gets {percent(found.best)}."
+    return [text]
+
+
+def _judged(found: Comparison) -> str:
+    return "" if found.significant else ", not significant"
 
 
 def _certainty(summary: Sequence[Entry]) -> str:
     seeds = min(entry[CLEAN]["n"] for entry in summary)
-    found = compare_best(summary, EQUAL_COST, CLEAN) or compare_best(summary, VANILLA, CLEAN)
     text = f"{seeds} seed{'s' if seeds > 1 else ''} a method, one test set for all."
+    found = sternest(summary, CLEAN)
     if found is not None and (interval := found.difference["ci95"]):
         half = 100 * (interval[1] - interval[0]) / 2
-        text += f" Clean differences below about {half:.1f} points cannot be seen with so few runs."
-    if seeds < 10:
-        text += " More seeds narrow the intervals (--seeds)."
-    return text
+        text += f" Clean differences below about {half:.1f} points cannot be seen with these runs."
+    if found is not None and found.rivals > 1 and found.corrected is not None:
+        text += f" The p-values here are corrected for {found.rivals} methods (Holm)."
+    return text + (" More seeds narrow the intervals (--seeds)." if seeds < 10 else "")
 
 
 def _cost(entry: Entry, vanilla: Entry | None) -> str:
@@ -214,27 +163,20 @@ def _cost(entry: Entry, vanilla: Entry | None) -> str:
     if passes is None or epochs is None:
         return f"The cost of {entry['method']} was not recorded."
     seconds = entry.get("train_seconds")
-    clock = "" if seconds is None else f", {_seconds(seconds)} a run here"
     text = (
-        f"{entry['method']} takes {_count(passes, 'pass', 'passes')} per image for "
-        f"{_count(epochs, 'epoch', 'epochs')}{clock}"
+        f"Its cost: {_count(passes, 'pass', 'passes')} per image for "
+        f"{_count(epochs, 'epoch', 'epochs')}"
     )
+    text += "" if seconds is None else f", {_duration(seconds)} a run here"
     if vanilla is not None and vanilla is not entry and vanilla.get("total_passes"):
-        text += f": {entry['total_passes'] / vanilla['total_passes']:.3g} times vanilla's passes"
+        text += f"; {entry['total_passes'] / vanilla['total_passes']:.3g} times vanilla's passes"
         if seconds and vanilla.get("train_seconds"):
             text += f", {seconds / vanilla['train_seconds']:.2g} times its seconds"
-    return f"{text}. A trained network costs the same to run whatever the method."
+    return f"{text}. A trained network costs the same to run, whatever the method."
 
 
-def _against(baseline: str) -> str:
-    return f"Against vanilla of equal {'cost' if baseline == EQUAL_COST else 'epochs'}:"
-
-
-def _named(summary: Sequence[Entry], method: str) -> Entry | None:
-    return next((entry for entry in summary if entry["method"] == method), None)
-
-
-def _accuracy(entry: Entry, accuracy: str = CLEAN) -> str:
+def percent(entry: Entry, accuracy: str = CLEAN) -> str:
+    """The mean of `accuracy` in percent."""
     return f"{100 * entry[accuracy]['mean']:.1f} %"
 
 
@@ -242,5 +184,5 @@ def _count(number: float, one: str, many: str) -> str:
     return f"{number:.3g} {one if number == 1 else many}"
 
 
-def _seconds(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds < 600 else f"{seconds / 60:,.0f} min"

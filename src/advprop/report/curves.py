@@ -12,15 +12,17 @@ from advprop.report.charts import Panel, axis, figure, plot_text
 from advprop.report.styles import MethodStyle
 
 Curve = Mapping[str, Any]
-# Dashes by what is measured, clean first; the page's legend shows the same.
-DASHES = ("solid", "dot", "dash", "longdash")
+# Dashes of training by branch, clean first; validation is a solid, thicker line. The page's own
+# legend shows the same.
+DASHES = ("dot", "dash", "longdash", "dashdot")
 VALIDATION = "validation"
 MOST_POINTS = 300
+# key: heading, axis, and the value of branches that do not differ
 DISTANCES = {
-    "mean_distance": "distance of means",
-    "variance_distance": "distance of variances",
-    "weight_distance": "distance of scales",
-    "bias_distance": "distance of shifts",
+    "mean_distance": ("Running means", "difference, in clean standard deviations", 0.0),
+    "variance_ratio": ("Running variances", "adversarial over clean", 1.0),
+    "weight_distance": ("Scales", "absolute difference", 0.0),
+    "bias_distance": ("Shifts", "absolute difference", 0.0),
 }
 
 
@@ -75,7 +77,9 @@ def _curve_traces(
             name = f"{plot_text(branch)}, training {key}"
             traces.append(_line(points, plane, name, curve, {"color": style.color, "dash": dash}))
     points = [(x, 100 * y) for x, y in _series(curve, unit, VALIDATION, "validation_accuracy")]
-    traces.append(_line(points, "y", "validation accuracy", curve, {"color": "var(--ink)"}))
+    traces.append(
+        _line(points, "y", "validation accuracy", curve, {"color": style.color, "width": 2.2})
+    )
     return [trace for trace in traces if trace["x"]]
 
 
@@ -108,12 +112,12 @@ def statistics_panels(
     records = [record for record in records if record.get("statistics")]
     layers = list(dict.fromkeys(row["layer"] for r in records for row in r["statistics"]))
     panels = []
-    for key, title in DISTANCES.items():
+    for key, (title, unit, neutral) in DISTANCES.items():
         traces = [t for r in records for t in _layer_traces(r, key, styles[str(r["method"])])]
         if not traces:
             continue
         axes = {
-            "xaxis": axis(title, rangemode="tozero"),
+            "xaxis": axis(unit, range=_around(traces, neutral)),
             "yaxis": axis(
                 type="category",
                 categoryorder="array",
@@ -122,16 +126,26 @@ def statistics_panels(
                 tickfont={"family": "ui-monospace, monospace", "size": 11},
             ),
         }
-        label = f"{title.capitalize()} between branches, layer by layer. {_extremes(records, key)}"
+        label = f"{title}, clean and adversarial: {unit}, by layer. {_extremes(records, key)}"
+        line = {"color": "var(--ink)", "width": 1.5}
+        neutral_line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "line": line}
+        shapes = [{**neutral_line, "x0": neutral, "x1": neutral, "layer": "below"}]
         panels.append(
             Panel(
-                title=title.capitalize(),
-                figure=figure(traces, **axes),
+                title=title,
+                figure=figure(traces, shapes=shapes, **axes),
                 label=label,
                 height=min(900, 90 + 22 * len(layers)),
             )
         )
     return panels
+
+
+def _around(traces: Sequence[Mapping[str, Any]], neutral: float) -> list[float]:
+    """A range that holds every value and `neutral`, with a little air."""
+    values = [neutral, *(x for trace in traces for x in trace["x"])]
+    air = 0.06 * (max(values) - min(values)) or 0.1
+    return [min(values) - air, max(values) + air]
 
 
 def _layer_traces(record: Mapping[str, Any], key: str, style: MethodStyle) -> list[dict[str, Any]]:
@@ -155,11 +169,11 @@ def _layer_traces(record: Mapping[str, Any], key: str, style: MethodStyle) -> li
 
 
 def _extremes(records: Sequence[Mapping[str, Any]], key: str) -> str:
-    """The layers furthest apart and closest, by the mean over records, as a sentence."""
+    """The layers of highest and lowest value, by the mean over records, as a sentence."""
     values: dict[str, list[float]] = {}
     for row in (row for record in records for row in record["statistics"]):
         if row.get(key) is not None:
             values.setdefault(str(row["layer"]), []).append(row[key])
     means = {layer: fmean(found) for layer, found in values.items()}
-    far, near = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
-    return f"Furthest apart in {far} ({means[far]:.3g}), closest in {near} ({means[near]:.3g})."
+    high, low = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+    return f"Highest in {high} ({means[high]:.3g}), lowest in {low} ({means[low]:.3g})."

@@ -34,7 +34,7 @@ from advprop.report.styles import method_styles
 
 Json = Mapping[str, Any]
 BASELINE_TITLES = {EQUAL_COST: "vanilla of equal cost", VANILLA: "vanilla of equal epochs"}
-NEGATIVE = re.compile(r"(?<!\S)-(?=\d)")
+NEGATIVE = re.compile(r"(?<![^\s(])-(?=\d)")
 RUN_COLUMNS = ("epochs", "passes_per_image", "train_seconds", *ACCURACIES)
 
 
@@ -74,14 +74,17 @@ def render_report(results: Json, details: Json | None = None) -> str:
         "cost_groups": _cost_groups(summary, runs, styles),
         "curve_groups": _groups(("", curve_panels(curves, styles), 3)),
         "branches": list(zip(branch_names(curves), cycle(DASHES), strict=False)),
-        "has_validation": any("validation_accuracy" in p for c in curves for p in c["points"]),
+        "has_validation": any(
+            p.get("validation_accuracy") is not None for c in curves for p in c["points"]
+        ),
         "galleries": galleries(records),
         "statistics_groups": _groups(("", statistics_panels(records, styles), 2)),
-        "commands": _lines(details.get("command")),
+        "commands": _lines(details.get("command") or results.get("command")),
+        "tested_on": sorted({run["tested_on"] for run in runs if run.get("tested_on")}),
         "notes": _notes(runs, details),
         "versions": {str(k): str(v) for k, v in (results.get("versions") or {}).items()},
     }
-    return _template().render(**page, **_assets())
+    return str(_template().render(**page, **_assets()))
 
 
 def _groups(*candidates: tuple[str, list[Panel], int]) -> list[PanelGroup]:
@@ -102,12 +105,13 @@ def _cost_groups(
 
 
 def _difference_groups(summary: Sequence[Json], styles: Mapping[str, Any]) -> list[PanelGroup]:
+    """The differences to the sterner baseline that was run; the tables hold those to both."""
     return _groups(
         *(
             (f"Difference to {title}", difference_panels(summary, styles, baseline), 3)
             for baseline, title in BASELINE_TITLES.items()
         )
-    )
+    )[:1]
 
 
 def _difference_tables(

@@ -18,9 +18,13 @@ class NotFiniteError(RuntimeError):
 class InterruptedTraining(RuntimeError):  # noqa: N818 - an ending, not a fault
     """A signal asked for the end, and the run was saved."""
 
-    def __init__(self, signum: int, message: str) -> None:
+    def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
+        self.signum = signum
         self.exit_code = 128 + signum
+
+    def __reduce__(self) -> tuple[type[InterruptedTraining], tuple[str, int]]:
+        return type(self), (str(self), self.signum)  # it crosses from a worker to its parent
 
 
 class StopSignal:

@@ -96,7 +96,9 @@ class Trainer:
                 self._clock = time.monotonic()
                 for batch in self.batches(self.position.epoch, self.position.batch):
                     self.train_step(batch)
-                    progress.step(step=self.position.step, epoch=self.position.epoch, totals=self.totals)
+                    progress.step(
+                        step=self.position.step, epoch=self.position.epoch, totals=self.totals
+                    )
                     self.save_when_due(stop)
                 progress.epoch(self.finish_epoch())
 
@@ -133,9 +135,9 @@ class Trainer:
         if stop.received is not None:
             self.save()
             raise InterruptedTraining(
-                stop.received,
                 f"stopped by a signal in epoch {self.position.epoch + 1}, "
                 f"after step {self.position.step} of {self.total_steps}; saved",
+                stop.received,
             )
 
     def finish_epoch(self) -> dict[str, Any]:

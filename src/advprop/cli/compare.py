@@ -1,0 +1,58 @@
+"""`advprop compare`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from advprop.cli.options import QuietOption, RecipeArgument, SetOption, comma_separated
+
+
+def main(
+    recipe: RecipeArgument,
+    methods: Annotated[
+        str, typer.Option(help="Methods, separated by commas; vanilla_equal_cost always joins.")
+    ] = "vanilla,adversarial,mixed,advprop",
+    seeds: Annotated[int, typer.Option(help="Seeds 0 to N-1.")] = 3,
+    jobs: Annotated[int, typer.Option(help="So many runs at a time.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="The comparison's folder; runs/compare-RECIPE by default.")
+    ] = None,
+    settings: SetOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Train and test methods side by side; goes on with what the folder has already."""
+    from advprop.cli.tables import print_results
+    from advprop.comparison import compare
+    from advprop.recipes.resolve import resolve_recipe
+
+    config = resolve_recipe(recipe)
+    folder = out or Path("runs") / f"compare-{config.recipe}"
+
+    def show(row: dict[str, Any]) -> None:
+        if not quiet:
+            typer.echo(
+                f"{row['method']} seed {row['seed']}: clean {row['clean_accuracy']:.1%}, "
+                f"noise {row['noise_accuracy']:.1%}, adversarial "
+                f"{row['adversarial_accuracy']:.1%} ({row['train_seconds']:.0f} s)",
+                err=True,
+            )
+
+    results = compare(
+        config,
+        folder,
+        methods=comma_separated(methods),
+        num_seeds=seeds,
+        jobs=jobs,
+        overrides=settings or [],
+        report_finished=show,
+        command=shlex.join(["advprop", *sys.argv[1:]]),
+    )
+    print_results(results)
+    typer.echo(f"{folder}/results.json and {folder}/report.html written")
+    if results["failed"]:
+        raise typer.Exit(3)

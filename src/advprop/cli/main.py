@@ -1,0 +1,67 @@
+"""`advprop`: the subcommands together, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Annotated, Any
+
+import typer
+
+from advprop import __version__
+from advprop.cli import compare, evaluate, export, predict, recipes, report, train
+
+app = typer.Typer(
+    name="advprop",
+    help="Train image classifiers that get better because they also learn from adversarial "
+    "examples.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (recipes, train, evaluate, compare, report, export, predict):
+    app.command(name=command.__name__.rpartition(".")[2])(command.main)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"advprop {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def run() -> None:
+    """Run the command line: a user's mistake is one message and exit code 2, no traceback."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except KeyboardInterrupt:
+        _end("interrupted; what was finished is kept", 130)
+    except (ValueError, OSError, ImportError) as error:
+        _end(str(error), 2)
+    except RuntimeError as error:
+        code = getattr(error, "exit_code", None)
+        if code is None:
+            raise
+        _end(str(error), code)
+
+
+def _end(message: str, code: int) -> None:
+    typer.echo(f"advprop: {message}", err=True)
+    sys.stdout.flush()
+    # loader workers and pools of an interrupted run must not keep the process
+    os._exit(code) if code == 130 else sys.exit(code)
+
+
+def _show_warning(message: Any, *_: Any, **__: Any) -> None:
+    typer.echo(f"advprop: warning: {message}", err=True)

@@ -1,0 +1,39 @@
+"""Options that several subcommands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="A recipe's name, a saved config.json, or file.py:function."
+    ),
+]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN_OR_EXPORT", help="A run's folder, or an export's.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change a setting, as in training.num_epochs=10; may be repeated.",
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="last, best (on clean validation images) or ema; "
+        "by default the average where one is kept, else the last."
+    ),
+]
+
+
+def comma_separated(text: str) -> list[str]:
+    """The words of "a,b,c"."""
+    return [word.strip() for word in text.split(",") if word.strip()]

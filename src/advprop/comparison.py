@@ -1,0 +1,229 @@
+"""`compare`: every method and seed of a recipe, trained, tested and set side by side."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from advprop.comparison_plan import DEFAULT_METHODS, Job, plan_jobs
+from advprop.config.overrides import differences, read_config
+from advprop.config.run import RunConfig
+from advprop.evaluation.results import summarise
+from advprop.recording import RESULTS, complete_run, is_run, run_details, write_report
+from advprop.runs import train, versions
+from advprop.training.files import write_json
+from advprop.training.stopping import InterruptedTraining, NotFiniteError
+
+
+def compare(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    num_seeds: int = 3,
+    jobs: int = 1,
+    overrides: Sequence[str] = (),
+    report_finished: Callable[[dict[str, Any]], None] = lambda row: None,
+    command: str = "",
+) -> dict[str, Any]:
+    """Train and test `methods` with seeds 0 to `num_seeds` - 1, and `vanilla_equal_cost` always.
+
+    The latter is vanilla for as many epochs as cost what the dearest method does. Each of `jobs`
+    processes has an equal, recorded share of the CPU's threads. Runs that are in `out` already
+    are not trained again. Writes `results.json` (after each run) and `report.html`, and returns
+    the former. `overrides` are those of `--set`: `method.*` reach the methods that have the path.
+
+    Raises ValueError for unknown methods, settings that fit none, or a folder with other runs;
+    KeyboardInterrupt after writing what there is.
+    """
+    folder = Path(out)
+    if num_seeds < 1 or jobs < 1:
+        raise ValueError(f"{num_seeds} seeds and {jobs} jobs: give at least 1 of each")
+    planned = plan_jobs(config, folder, methods, num_seeds, overrides)
+    _check_folder(folder, planned)
+    planned[0].config.data.load(0)  # a wrong folder shows now, not in every job
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    folder.mkdir(parents=True, exist_ok=True)
+    comparison = _Comparison(folder, config.recipe, planned, jobs, threads, command)
+    try:
+        for job, outcome in _outcomes(planned, jobs, threads):
+            row = comparison.add(job, outcome)
+            if row is not None:
+                report_finished(row)
+    finally:
+        comparison.write_report()
+    return comparison.results()
+
+
+class _Comparison:
+    """The rows so far, written down after each."""
+
+    def __init__(
+        self, folder: Path, recipe: str, planned: list[Job], jobs: int, threads: int, command: str
+    ) -> None:
+        self.folder, self.recipe, self.planned = folder, recipe, planned
+        self.jobs, self.threads, self.command = jobs, threads, command
+        self.rows: dict[tuple[str, int], dict[str, Any]] = {}
+        self.failed: list[dict[str, Any]] = []
+
+    def add(self, job: Job, outcome: dict[str, Any] | Exception) -> dict[str, Any] | None:
+        """Note a finished job; its row, None where it failed."""
+        key = job.method, job.config.seed
+        if isinstance(outcome, Exception):
+            self.failed.append({"method": key[0], "seed": key[1], "error": str(outcome)})
+            row = None
+        else:
+            row = {
+                **outcome,
+                "method": job.method,
+                "folder": str(job.folder.relative_to(self.folder)),
+            }
+            self.rows[key] = row
+        write_json(self.folder / RESULTS, self.results())
+        return row
+
+    def results(self) -> dict[str, Any]:
+        """What `results.json` holds."""
+        order = [(job.method, job.config.seed) for job in self.planned]
+        runs = [self.rows[key] for key in order if key in self.rows]
+        return {
+            "recipe": self.recipe,
+            "command": self.command,
+            "versions": versions(),
+            "jobs": self.jobs,
+            "threads": self.threads,
+            "planned_runs": len(self.planned),
+            "runs": runs,
+            "failed": self.failed,
+            "summary": summarise(runs),
+        }
+
+    def write_report(self) -> None:
+        """Write `report.html`, if there is anything to show."""
+        if self.rows:
+            results = self.results()
+            write_report(self.folder, results, comparison_details(self.folder, results))
+
+
+def comparison_details(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
+    """Curves and records of a comparison's runs, as the report takes them."""
+    pairs = [
+        run_details(folder / row["folder"], method=row["method"], seed=row["seed"])
+        for row in results["runs"]
+    ]
+    missing = results["planned_runs"] - len(results["runs"])
+    notes = [f"{missing} of {results['planned_runs']} runs are missing."] if missing else []
+    notes += [f"{f['method']}, seed {f['seed']}: {f['error']}" for f in results["failed"]]
+    return {
+        "command": results["command"],
+        "curves": [curve for curve, _ in pairs],
+        "records": [record for _, record in pairs],
+        "notes": notes,
+    }
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The comparison in `folder`. Raises ValueError where there is none, or it is damaged."""
+    path = folder / RESULTS
+    if not path.is_file():
+        raise ValueError(f"{folder}: no comparison here ({RESULTS} is missing)")
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); compare again, runs are kept") from None
+
+
+def report(folder: str | Path) -> Path:
+    """Write `report.html` of a comparison's or a run's folder anew; return its path.
+
+    A run is tested first, if it was not. Raises ValueError for a folder that holds neither.
+    """
+    folder = Path(folder)
+    if not is_run(folder):
+        results = read_results(folder)
+        return write_report(folder, results, comparison_details(folder, results))
+    row = complete_run(folder)
+    curve, record = run_details(folder, method=row["method"], seed=row["seed"])
+    results = {
+        "recipe": row["recipe"],
+        "versions": row["versions"],
+        "runs": [row],
+        "summary": summarise([row]),
+    }
+    command = f"advprop report {folder}"
+    details = {"command": command, "curves": [curve], "records": [record], "notes": []}
+    return write_report(folder, results, details)
+
+
+def _check_folder(folder: Path, planned: Sequence[Job]) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: a file, not a folder; give another --out")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "runs").is_dir():
+        raise ValueError(f"{folder}: not empty, and not a comparison; give another --out")
+    for job in planned:
+        if is_run(job.folder):
+            changed = differences(read_config(job.folder / "config.json"), job.config)
+            if changed:
+                raise ValueError(
+                    f"{job.folder}: a run with other settings; give another --out\n  "
+                    + "\n  ".join(changed)
+                )
+
+
+def _outcomes(
+    planned: Sequence[Job], jobs: int, threads: int
+) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
+    """Each job with its row, or with the error that ended it, as they finish."""
+    if jobs == 1:
+        torch.set_num_threads(threads)
+        for job in planned:
+            yield job, _run_job(job)
+        return
+    pool = ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("spawn"),  # forked threads may hang
+        initializer=_start_worker,
+        initargs=(threads,),
+    )
+    with pool:
+        running = {pool.submit(_run_job, job): job for job in planned}
+        try:
+            yield from _as_they_finish(running)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _as_they_finish(
+    running: dict[Future[dict[str, Any] | Exception], Job],
+) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
+    pending = set(running)
+    while pending:
+        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield running[future], future.result()
+
+
+def _start_worker(threads: int) -> None:
+    # an idle worker leaves an interrupt to its parent; a training one saves first
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+
+
+def _run_job(job: Job) -> dict[str, Any] | Exception:
+    """Train and test; a loss that is not finite ends this run, not the comparison."""
+    try:
+        train(job.config, job.folder, resume=True, quiet=True)
+        return complete_run(job.folder)
+    except NotFiniteError as error:
+        return error
+    except InterruptedTraining:
+        raise KeyboardInterrupt from None

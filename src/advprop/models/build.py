@@ -1,0 +1,128 @@
+"""Models by name: our own small residual network, and everything timm knows."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import timm
+from timm.models import get_pretrained_cfg, split_model_name_tag
+from torch import nn
+
+from advprop.models.small_resnet import SmallResNet
+from advprop.models.standardize import Standardized, standardized
+
+SMALL_RESNET = "small_resnet"
+# what architectures raise when an option's value does not suit them
+_BUILD_ERRORS = (TypeError, ValueError, AssertionError, LookupError, AttributeError, RuntimeError)
+
+
+def build_model(
+    name: str,
+    *,
+    num_classes: int,
+    in_chans: int,
+    image_size: tuple[int, int] | None = None,
+    pretrained: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **options: Any,
+) -> Standardized:
+    """A model for images in [0, 1] of shape [batch, in_chans, H, W], standardisation in front.
+
+    `name` is "small_resnet" or a name of timm's, `options` is what the architecture takes besides.
+    `image_size`, (height, width), is handed to those architectures that fix it when they are built.
+    `mean` and `std` default to those of timm's `pretrained_cfg`; "small_resnet" needs them given.
+    ValueError: unknown name or option, no pretrained weights, or they could not be downloaded.
+    """
+    _check_counts(num_classes=num_classes, in_chans=in_chans)
+    known = {"num_classes": num_classes, "in_chans": in_chans, **options}
+    if name == SMALL_RESNET:
+        model = _small_resnet(known, pretrained=pretrained)
+    else:
+        model = _timm_model(name, known, image_size=image_size, pretrained=pretrained)
+    return standardized(model, mean=mean, std=std)
+
+
+def is_timm(name: str) -> bool:
+    """Whether `timm.create_model` knows the architecture `name`."""
+    return bool(timm.is_model(name))
+
+
+def construction(model: nn.Module) -> tuple[str, dict[str, Any]]:
+    """Name and options from which `build_model` makes the architecture of a plain `model` again.
+
+    ValueError: a model that neither timm nor `build_model` made.
+    """
+    if isinstance(model, SmallResNet):
+        return SMALL_RESNET, model.options
+    settings: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    name = settings.get("architecture")
+    if not name or not is_timm(name):
+        raise ValueError(
+            f"{type(model).__name__} is no architecture of timm's and not small_resnet, so it "
+            "could not be built again from a name: make it with timm.create_model or build_model"
+        )
+    recorded = getattr(model, "_model_args", {})
+    # rates of dropout matter to training only
+    options = {key: value for key, value in recorded.items() if not key.endswith("_rate")}
+    # a classifier that was reset since has another size
+    num_classes = getattr(model, "num_classes", None)
+    return name, options if num_classes is None else {**options, "num_classes": num_classes}
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}={count}: must be at least 1")
+
+
+def _small_resnet(options: Mapping[str, Any], *, pretrained: bool) -> SmallResNet:
+    if pretrained:
+        raise ValueError(f"{SMALL_RESNET} has no pretrained weights: leave `pretrained` out")
+    taken = [name for name in inspect.signature(SmallResNet.__init__).parameters if name != "self"]
+    if unknown := [name for name in options if name not in taken]:
+        raise ValueError(
+            f"{SMALL_RESNET} takes no option {', '.join(unknown)}; it takes {', '.join(taken)}"
+        )
+    return SmallResNet(**options)
+
+
+def _timm_model(
+    name: str,
+    options: dict[str, Any],
+    *,
+    image_size: tuple[int, int] | None,
+    pretrained: bool,
+) -> nn.Module:
+    settings = _timm_settings(name)
+    if image_size is not None and settings.fixed_input_size:
+        options = {"img_size": image_size, **options}
+    if pretrained and not settings.has_weights:
+        raise ValueError(f"{name}: timm has no pretrained weights of it; leave `pretrained` out")
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+    except (OSError, *_BUILD_ERRORS) as error:
+        raise ValueError(f"{name}: {_build_problem(error, options)}") from error
+    if not hasattr(model, "_model_args"):
+        model._model_args = options  # as newer releases of timm do
+    return model
+
+
+def _timm_settings(name: str) -> Any:
+    """Timm's `PretrainedCfg` of the model; ValueError with the nearest names for an unknown one."""
+    architecture, tag = split_model_name_tag(name)
+    if not is_timm(architecture):
+        near = difflib.get_close_matches(architecture, [SMALL_RESNET, *timm.list_models()])
+        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
+        raise ValueError(f"model {name!r} is unknown to timm and not {SMALL_RESNET}: {hint}")
+    tags = [split_model_name_tag(full)[1] for full in timm.list_pretrained(architecture)]
+    if tag and tag not in tags:
+        raise ValueError(
+            f"model {name!r}: {architecture} has no pretrained weights {tag!r}, "
+            f"it has {', '.join(tags) or 'none'}"
+        )
+    return get_pretrained_cfg(name)

@@ -1,0 +1,53 @@
+"""From what stands on the command line to a configuration."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from advprop.config import RunConfig
+from advprop.config.overrides import read_config
+from advprop.recipes import RECIPES
+
+
+def resolve_recipe(recipe: str) -> RunConfig:
+    """The configuration of a recipe's name, a saved `config.json`, or `file.py:function`.
+
+    The function takes no arguments and returns a `RunConfig`. Raises ValueError or OSError that
+    says what is missing.
+    """
+    if recipe in RECIPES:
+        return RECIPES[recipe].build()
+    file, colon, function = recipe.rpartition(":")
+    if colon and file.endswith(".py"):
+        return _from_file(Path(file), function)
+    if recipe.endswith(".json"):
+        return read_config(Path(recipe))
+    near = difflib.get_close_matches(recipe, RECIPES, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ValueError(
+        f'recipe "{recipe}" unknown: {hint}there are {", ".join(RECIPES)}; '
+        "a saved config.json or file.py:function will do too"
+    )
+
+
+def _from_file(path: Path, function: str) -> RunConfig:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        build: Any = getattr(module, function)
+        config = build()
+    except Exception as error:
+        raise ValueError(f"{path}:{function}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, RunConfig):
+        raise ValueError(
+            f"{path}:{function}: returned {type(config).__name__}, a recipe returns a RunConfig"
+        )
+    return config

@@ -1,0 +1,154 @@
+"""Randomness as a function."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advprop.randomness import (
+    ImageStreams,
+    derive_seed,
+    generator_for,
+    normal,
+    random_streams,
+    uniform,
+)
+
+parts = st.lists(st.integers(0, 50) | st.sampled_from(["order", "target", "1"]), max_size=4)
+
+
+@given(first=parts, second=parts)
+def test_seed_depends_on_every_part_and_their_order(
+    first: list[int | str], second: list[int | str]
+) -> None:
+    assert (derive_seed(*first) == derive_seed(*second)) == (first == second)
+    assert 0 <= derive_seed(*first) < 2**63
+
+
+def test_seeds_are_the_same_in_every_version() -> None:
+    # runs that were started by an earlier version are resumed by a later one
+    assert derive_seed(0, 1, "order") == 5305612505841276476
+    assert derive_seed(1, "2") != derive_seed("1", 2) != derive_seed(12)
+
+
+def test_generator_for() -> None:
+    first, second = (torch.rand(3, generator=generator_for(0, "order")) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, torch.rand(3, generator=generator_for(1, "order")))
+
+
+@given(indices=st.permutations(range(8)), count=st.integers(1, 8), is_normal=st.booleans())
+def test_a_row_depends_on_its_key_alone(indices: list[int], count: int, is_normal: bool) -> None:
+    draw = normal if is_normal else uniform
+    whole = draw(torch.empty(8, 3, 5), ImageStreams.for_batch(7, 2, range(8)), purpose="start")
+    chosen = indices[:count]
+    streams = ImageStreams.for_batch(7, 2, torch.tensor(chosen))
+    assert torch.equal(draw(torch.empty(count, 3, 5), streams, purpose="start"), whole[chosen])
+
+
+def test_streams_differ_by_seed_epoch_image_and_purpose() -> None:
+    def draw(seed: int, epoch: int, index: int, purpose: str) -> tuple[float, ...]:
+        streams = ImageStreams.for_batch(seed, epoch, [index])
+        return tuple(streams.draw((1, 4), purpose, normal=False).flatten().tolist())
+
+    draws = {
+        draw(seed, epoch, index, purpose)
+        for seed in range(3)
+        for epoch in range(3)
+        for index in range(3)
+        for purpose in ("start", "target")
+    }
+    assert len(draws) == 54
+
+
+def test_a_stream_for_each_image() -> None:
+    with pytest.raises(ValueError, match="3 random streams for 4 images"):
+        uniform(torch.empty(4, 2), ImageStreams.for_batch(0, 0, range(3)), purpose="start")
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_distributions(streams: bool) -> None:
+    like, count = torch.empty(2000, 5), 10_000
+    randomness = ImageStreams.for_batch(0, 0, range(2000)) if streams else generator_for(0)
+    flat = uniform(like, randomness, purpose="a")
+    assert flat.min() >= 0
+    assert flat.max() < 1
+    assert abs(flat.mean() - 0.5) < 4 * (1 / 12 / count) ** 0.5
+    bell = normal(like, randomness, purpose="b")
+    assert abs(bell.mean()) < 4 / count**0.5
+    assert abs(bell.var() - 1) < 4 * (2 / count) ** 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_precision_meets_the_same_numbers(dtype: torch.dtype) -> None:
+    like = torch.empty(3, 4)
+    expected = normal(like, generator_for(0), purpose="start")
+    drawn = normal(like.to(dtype), generator_for(0), purpose="start")
+    assert drawn.dtype == dtype
+    assert torch.equal(drawn, expected.to(dtype))
+
+
+def test_without_generator_torchs_global_stream_is_drawn_from() -> None:
+    torch.manual_seed(3)
+    first = uniform(torch.empty(4), None, purpose="start")
+    torch.manual_seed(3)
+    assert torch.equal(first, torch.rand(4))
+
+
+def draw_all() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def test_random_streams_are_repeatable_and_leave_no_trace() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    untouched = [draw_all(), draw_all()]
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    before = draw_all()
+    with random_streams(1, 2, "augmentation"):
+        inside = draw_all()
+        with random_streams(5):
+            nested = draw_all()
+        following = draw_all()
+    after = draw_all()
+    assert [before, after] == untouched
+    with random_streams(1, 2, "augmentation"):
+        assert draw_all() == inside
+        assert draw_all() == following
+    with random_streams(1, 3, "augmentation"):
+        assert all(a != b for a, b in zip(draw_all(), inside, strict=True))
+    assert all(a != b for a, b in zip(nested, inside, strict=True))
+
+
+def test_random_streams_are_restored_after_an_exception() -> None:
+    torch.manual_seed(0)
+    np_state, state = np.random.get_state()[1].tolist(), torch.get_rng_state()
+    python_state = random.getstate()
+    with pytest.raises(KeyError), random_streams(0):
+        draw_all()
+        raise KeyError
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.random.get_state()[1].tolist() == np_state
+    assert random.getstate() == python_state
+
+
+def test_random_streams_initialise_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    # a forked loader worker that touches CUDA dies; a rank that touches all devices wastes memory
+    def touched(*_: object) -> None:
+        raise AssertionError("a device was touched")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", touched)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", touched)
+    with random_streams(0):
+        first = torch.rand(())
+    with random_streams(0):
+        assert torch.equal(torch.rand(()), first)
