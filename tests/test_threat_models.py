@@ -119,7 +119,9 @@ def test_half_precision_direction_has_length_one(size: float) -> None:
     gradient = torch.full((2, 3, 8, 8), size, dtype=torch.float16)
     direction = L2(1.0).ascent_direction(gradient)
     assert direction.dtype == torch.float16
-    torch.testing.assert_close(direction.float().flatten(1).norm(dim=1), torch.ones(2), rtol=2e-3, atol=0)
+    torch.testing.assert_close(
+        direction.float().flatten(1).norm(dim=1), torch.ones(2), rtol=2e-3, atol=0
+    )
 
 
 @balls

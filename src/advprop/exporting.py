@@ -1,59 +1,37 @@
-"""Exports: weights and configuration of one plain model, as timm's hub format has them.
+"""Exports: one plain model as a folder that timm loads, or that `load_export` does.
 
-`timm.create_model("local-dir:FOLDER", pretrained=True)` loads such a folder where the architecture
-is timm's; mean, std, size, interpolation and class names are those of the training.
+`timm.create_model("local-dir:FOLDER", pretrained=True)` takes such a folder where the architecture
+is timm's; mean, std, image size, interpolation and class names are those of the training.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-import safetensors.torch
 import timm
 import torch
-from torch import Tensor, nn
 
 from advprop.auxiliary.branches import has_auxiliary_norms
 from advprop.auxiliary.norm import CLEAN
 from advprop.auxiliary.surgery import remove_auxiliary_norms
 from advprop.data.preprocessing import Preprocessing
-from advprop.models.build import build_model, construction, is_timm
-from advprop.models.standardize import Standardized
+from advprop.export_format import ExportInfo, looks_like_export, read_files, write_files
+from advprop.models.build import construction, is_timm
+from advprop.models.standardize import Standardized, standardized
 from advprop.randomness import generator_for, random_streams
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-FORMAT = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportInfo:
-    """What an export says about its model.
-
-    `class_names` in the order of the logits; `preprocessing` is the evaluation's view of a file;
-    `provenance` is plain data (recipe, method, which weights, versions, ...). `model_args` replaces
-    options of the architecture that JSON cannot hold.
-    """
-
-    class_names: tuple[str, ...]
-    preprocessing: Preprocessing
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    model_args: Mapping[str, Any] = field(default_factory=dict)
+from advprop.shapes import Images, Logits
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedExport:
-    """A model in eval mode on the CPU, without branches, and what its export says about it."""
+    """A model without branches, in eval mode on the CPU, and what its export says about it."""
 
     model: Standardized
     class_names: tuple[str, ...]
@@ -62,68 +40,134 @@ class LoadedExport:
 
 
 def write_export(
-    model: Standardized, folder: str | Path, *, info: ExportInfo, branch: str = CLEAN
+    model: Standardized,
+    folder: str | Path,
+    *,
+    class_names: Sequence[str],
+    preprocessing: Preprocessing,
+    provenance: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    branch: str = CLEAN,
 ) -> Path:
     """Write `model` without its auxiliary branches to `folder`, and return that path.
 
-    `branch` is the one to keep. The caller's model stays as it is; the weights are written as
-    float32. What was written is loaded again, by `load_export` and by timm, and must give
-    bit-equal outputs before `folder` appears, all at once.
-    ValueError: `folder` is not empty, or the model could not be made again from its name.
+    `class_names` are in the order of the logits; `preprocessing` is the evaluation's view of a
+    file; `provenance` is plain data (recipe, method, which weights, versions, ...); `branch` is the
+    one to keep. Architecture and options are those the model was built with; `options` replaces
+    what JSON cannot hold or timm did not record. The caller's model stays as it is; weights are
+    written as float32. What was written is loaded again, by `load_export` and by timm, and has to
+    give bit-equal outputs before `folder` appears, whole. ValueError: `folder` is not empty, the
+    model could not be made again from its name, or what is said does not fit it.
     """
+    info = ExportInfo(
+        class_names=tuple(class_names),
+        preprocessing=preprocessing,
+        provenance=provenance or {},
+        options=options or {},
+    )
     folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder}: not empty, and nothing is overwritten; name another folder")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: a file, not a folder; name another")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder}: not empty, and nothing is overwritten; name another folder")
     plain = _plain_copy(model, branch)
-    config = _config(plain, info)
+    images = torch.rand(2, *info.preprocessing.image_shape, generator=generator_for("export"))
+    logits = _logits(plain, images)
+    _check_fit(logits, info)
     with _appearing(folder) as unfinished:
-        _write_weights(plain.model, unfinished / WEIGHTS)
-        digest = _digest(unfinished / WEIGHTS)
-        config["advprop"] = {"format": FORMAT, "weights_sha256": digest, **info.provenance}
-        (unfinished / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        _prove_equal(plain, unfinished, info)
+        write_files(plain, unfinished, info)
+        _prove_equal(plain, unfinished, images, logits)
     return folder
 
 
 def is_export(folder: str | Path) -> bool:
-    """Whether `folder` looks like an export, be it a damaged one."""
-    try:
-        config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return (Path(folder) / WEIGHTS).is_file()
-    return isinstance(config, dict) and "architecture" in config
+    """Whether `folder` looks like an export, be it a damaged one; False for a run."""
+    return looks_like_export(Path(folder))
 
 
 def load_export(folder: str | Path) -> LoadedExport:
     """The model that `write_export` wrote to `folder`.
 
-    FileNotFoundError: no such folder, or a file of it is missing. ValueError: not an export of this
-    package, damaged, or weights that do not belong to the architecture.
+    FileNotFoundError: no such folder, or a file is missing. ValueError: not an export of advprop,
+    damaged, or weights that do not belong to the architecture. The message says what to do.
     """
-    folder = Path(folder)
-    config = _read_config(folder)
-    try:
-        settings, about = config["pretrained_cfg"], dict(config["advprop"])
-        options = {**config["model_args"], "num_classes": config["num_classes"]}
-        preprocessing = Preprocessing(
-            image_shape=cast("tuple[int, int, int]", tuple(settings["input_size"])),
-            interpolation=settings["interpolation"],
-            crop_pct=settings["crop_pct"],
-        )
-        mean, std, class_names = settings["mean"], settings["std"], tuple(config["label_names"])
-        digest = about.pop("weights_sha256")
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder / CONFIG}: damaged ({error!r}); export the run again") from error
-    del about["format"]
-    state = _read_weights(folder / WEIGHTS, digest)
+    # what the architecture is initialised with is overwritten: leave the caller's streams alone
     with random_streams("export"):
-        model = build_model(config["architecture"], mean=mean, std=std, **options)
-    _load_state(model.model, state, folder / WEIGHTS)
+        model, info = read_files(Path(folder))
     return LoadedExport(
         model=model.eval(),
-        class_names=class_names,
-        preprocessing=preprocessing,
-        provenance=about,
+        class_names=info.class_names,
+        preprocessing=info.preprocessing,
+        provenance=dict(info.provenance),
     )
+
+
+def _plain_copy(model: Standardized, branch: str) -> Standardized:
+    if not isinstance(model, Standardized):
+        raise TypeError(
+            f"an export needs mean and std, {type(model).__name__} has none: pass "
+            "standardized(model), and the module itself where something wraps it"
+        )
+    if branch != CLEAN and not has_auxiliary_norms(model):
+        raise ValueError(f'branch "{branch}" unknown, this model has no auxiliary branches')
+    plain = copy.deepcopy(model)
+    if has_auxiliary_norms(plain):
+        remove_auxiliary_norms(plain, keep=branch)
+    # contiguous as a model that was just built: other kernels would round differently
+    return plain.cpu().float().to(memory_format=torch.contiguous_format).eval()
+
+
+def _check_fit(logits: Logits, info: ExportInfo) -> None:
+    if logits.shape[1] != len(info.class_names):
+        raise ValueError(
+            f"{len(info.class_names)} class names for {logits.shape[1]} logits: one for each"
+        )
+    if not logits.isfinite().all():
+        raise ValueError("the model's logits are not finite: its training has failed, train again")
+
+
+def _prove_equal(plain: Standardized, folder: Path, images: Images, logits: Logits) -> None:
+    try:
+        models = [load_export(folder).model]
+        if is_timm(construction(plain.model)[0]):
+            models.append(_load_as_timm(folder))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"the export would not load again, {_REMEDY} ({error})") from error
+    for model in models:
+        loaded, expected = model.model.state_dict(), plain.model.state_dict()
+        same = loaded.keys() == expected.keys() and all(
+            torch.equal(loaded[key], expected[key]) for key in expected
+        )
+        if not same or not torch.equal(_logits(model, images), logits):
+            raise ValueError(f"the export would give other outputs than the model, {_REMEDY}")
+
+
+_REMEDY = (
+    "so nothing was written: options that timm did not record can be given as "
+    "write_export(options=...), layers exchanged by hand cannot be exported"
+)
+
+
+def _load_as_timm(folder: Path) -> Standardized:
+    with random_streams("export"):
+        return standardized(timm.create_model(f"local-dir:{folder}", pretrained=True)).eval()
+
+
+@torch.no_grad()
+def _logits(model: Standardized, images: Images) -> Logits:
+    logits: Logits = model(images)
+    return logits
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its place at the end, or vanishes on an exception."""
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield unfinished
+        unfinished.chmod(0o755)  # mkdtemp's folders are the owner's alone
+        unfinished.replace(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -17,6 +17,7 @@ from accelerate.utils import broadcast_object_list
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
+from advprop import __version__
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.overrides import differences, read_config
 from advprop.config.run import RunConfig
@@ -89,9 +90,7 @@ def export(run: str | Path, out: str | Path, *, weights: Weights | None = None) 
     data = loaded.load_data()
     return write_export(
         loaded.model,
-        Path(out),
-        architecture=loaded.config.model.name,
-        options=loaded.config.model.options,
+        out,
         class_names=data.class_names,
         preprocessing=data.preprocessing,
         provenance={
@@ -147,9 +146,9 @@ def build_run_model(config: RunConfig, data: ImageData) -> Standardized:
 
 def versions() -> dict[str, str]:
     """Versions of what results depend on."""
-    names = ("advprop", "torch", "torchvision", "timm", "accelerate", "numpy")
+    names = ("torch", "torchvision", "timm", "accelerate", "numpy")
     found = {name: importlib.metadata.version(name) for name in names}
-    return {"python": platform.python_version(), **found}
+    return {"advprop": __version__, "python": platform.python_version(), **found}
 
 
 def _judge_folder(folder: Path, config: RunConfig, *, resume: bool) -> dict[str, Any] | None:

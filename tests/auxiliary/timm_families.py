@@ -75,7 +75,7 @@ FAMILIES = (
     Family("efficientnet", "test_efficientnet", 64),
     Family("efficientvim", "efficientvim_m1", 64),
     Family("efficientvit_mit", "efficientvit_b0", 64),
-    Family("efficientvit_msra", "efficientvit_m0", 64, {"img_size": 64}),
+    Family("efficientvit_msra", "efficientvit_m0", 96, {"img_size": 96}),
     Family("eva", "vit_tiny_patch16_dinov3_qkvb", 64, {"img_size": 64}),
     Family("fasternet", "fasternet_t0", 64),
     Family("fastvit", "fastvit_t8", 64),
@@ -230,7 +230,7 @@ def check_family(family: Family) -> dict[str, int]:
     first, second = family.images(seed=3), family.images(seed=4)
     expected = plain(first)
     assert expected.isfinite().all()
-    assert scaled_difference(expected, plain(second)) > 1e-3, "the outputs say nothing"
+    assert scaled_difference(expected, plain(second)) > 1e-4, "the outputs say nothing"
 
     model = add_auxiliary_norms(copy.deepcopy(plain))
     kinds = Counter(
@@ -255,7 +255,7 @@ def check_moved_branch(model: nn.Module, plain: nn.Module, first: Tensor, second
     assert torch.equal(clean, plain(first))
     with use_branch(model, "adversarial"):
         adversarial = model(second)
-        assert scaled_difference(clean, model(first)) > 1e-3
+        assert scaled_difference(clean, model(first)) > 1e-4
     if isinstance(getattr(model, "joint_refusal", None), str):
         return
     with use_branch(model, ("clean", "adversarial")):

@@ -40,6 +40,7 @@ def build_model(
     """
     _check_counts(num_classes=num_classes, in_chans=in_chans)
     known = {"num_classes": num_classes, "in_chans": in_chans, **options}
+    model: nn.Module
     if name == SMALL_RESNET:
         model = _small_resnet(known, pretrained=pretrained)
     else:
@@ -103,13 +104,24 @@ def _timm_model(
         options = {"img_size": image_size, **options}
     if pretrained and not settings.has_weights:
         raise ValueError(f"{name}: timm has no pretrained weights of it; leave `pretrained` out")
+    model: nn.Module
     try:
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+        model = timm.create_model(name, pretrained=pretrained, **options)
     except (OSError, *_BUILD_ERRORS) as error:
         raise ValueError(f"{name}: {_build_problem(error, options)}") from error
     if not hasattr(model, "_model_args"):
-        model._model_args = options  # as newer releases of timm do
+        model.__dict__["_model_args"] = options  # as newer releases of timm do
     return model
+
+
+def _build_problem(error: Exception, options: Mapping[str, Any]) -> str:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    if unknown := re.search(r"unexpected keyword argument '(\w+)'", reason):
+        return f"the architecture takes no option {unknown[1]!r}; leave it out"
+    if isinstance(error, OSError):
+        # hub libraries' errors of a missing connection, file or permission are OSErrors
+        return f"no pretrained weights fetched ({reason}); check the connection, or do without"
+    return f"cannot be built with {dict(options)} ({type(error).__name__}: {reason})"
 
 
 def _timm_settings(name: str) -> Any:

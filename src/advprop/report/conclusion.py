@@ -155,7 +155,7 @@ def _certainty(summary: Sequence[Entry]) -> str:
         text += f" Clean differences below about {half:.1f} points cannot be seen with these runs."
     if found is not None and found.rivals > 1 and found.corrected is not None:
         text += f" The p-values here are corrected for {found.rivals} methods (Holm)."
-    return text + (" More seeds narrow the intervals (--seeds)." if seeds < 10 else "")
+    return text + (" More seeds narrow the intervals." if seeds < 10 else "")
 
 
 def _cost(entry: Entry, vanilla: Entry | None) -> str:
@@ -164,7 +164,7 @@ def _cost(entry: Entry, vanilla: Entry | None) -> str:
         return f"The cost of {entry['method']} was not recorded."
     seconds = entry.get("train_seconds")
     text = (
-        f"Its cost: {_count(passes, 'pass', 'passes')} per image for "
+        f"{entry['method']} costs {_count(passes, 'pass', 'passes')} per image for "
         f"{_count(epochs, 'epoch', 'epochs')}"
     )
     text += "" if seconds is None else f", {_duration(seconds)} a run here"

@@ -19,7 +19,7 @@ VALIDATION = "validation"
 MOST_POINTS = 300
 # key: heading, axis, and the value of branches that do not differ
 DISTANCES = {
-    "mean_distance": ("Running means", "difference, in clean standard deviations", 0.0),
+    "mean_distance": ("Running means", "in clean standard deviations", 0.0),
     "variance_ratio": ("Running variances", "adversarial over clean", 1.0),
     "weight_distance": ("Scales", "absolute difference", 0.0),
     "bias_distance": ("Shifts", "absolute difference", 0.0),

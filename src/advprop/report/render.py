@@ -98,6 +98,8 @@ def _groups(*candidates: tuple[str, list[Panel], int]) -> list[PanelGroup]:
 def _cost_groups(
     summary: Sequence[Json], runs: Sequence[Json], styles: Mapping[str, Any]
 ) -> list[PanelGroup]:
+    if sum("clean_accuracy" in entry for entry in summary) < 2:
+        return []
     titles = {"total_passes": "Cost in passes", "train_seconds": "Cost in seconds"}
     return _groups(
         *((title, cost_panels(summary, runs, styles, cost), 3) for cost, title in titles.items())

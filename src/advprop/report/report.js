@@ -28,19 +28,9 @@
     }
   };
 
-  const details = [...document.querySelectorAll("details")];
-  const paper = matchMedia("print");
-  let opened = [];
-  paper.addEventListener("change", () => {
-    if (paper.matches) {
-      opened = details.filter((one) => !one.open);
-      opened.forEach((one) => { one.open = true; });
-    } else {
-      opened.forEach((one) => { one.open = false; });
-    }
-    draw();
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  for (const medium of ["print", "(prefers-color-scheme: dark)"]) {
+    matchMedia(medium).addEventListener("change", draw);
+  }
   let waiting = 0;
   addEventListener("resize", () => {
     cancelAnimationFrame(waiting);

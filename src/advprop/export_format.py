@@ -1,0 +1,181 @@
+"""The two files of an export: `config.json` in the form of timm's hub, and `model.safetensors`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import safetensors.torch
+from torch import Tensor, nn
+
+from advprop.data.preprocessing import Preprocessing
+from advprop.models.build import build_model, construction
+from advprop.models.standardize import Standardized
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportInfo:
+    """What an export says about its model; the fields are those of `write_export`."""
+
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    provenance: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+
+def write_files(model: Standardized, folder: Path, info: ExportInfo) -> None:
+    """Write both files for a plain `model` on the CPU. ValueError: it cannot be described."""
+    # clones: safetensors refuses tensors that share memory, and every key is to be there
+    state = {key: value.contiguous().clone() for key, value in model.model.state_dict().items()}
+    safetensors.torch.save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    config = {
+        **_description(model, info),
+        "advprop": {**info.provenance, "format": FORMAT, "weights_sha256": _digest(folder)},
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n")
+
+
+def read_files(folder: Path) -> tuple[Standardized, ExportInfo]:
+    """The model, in train mode, and what was said about it; errors as in `load_export`."""
+    config = _read_config(folder)
+    try:
+        model, info = _from_description(config)
+        digest = config["advprop"]["weights_sha256"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / CONFIG}: damaged ({error!r}); export again") from error
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"{folder}: {WEIGHTS} is missing; export again")
+    if _digest(folder) != digest:
+        raise ValueError(
+            f"{folder / WEIGHTS}: cut off or changed since it was written (its checksum differs "
+            f"from the one in {CONFIG}); copy or export it again"
+        )
+    _load_state(model.model, safetensors.torch.load_file(folder / WEIGHTS), folder)
+    return model, info
+
+
+def looks_like_export(folder: Path) -> bool:
+    """Whether one of the two files is there (a run has a `config.json` too, of another kind)."""
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError):
+        return (folder / WEIGHTS).is_file()
+    return (folder / WEIGHTS).is_file() or (isinstance(config, dict) and "architecture" in config)
+
+
+def _description(model: Standardized, info: ExportInfo) -> dict[str, Any]:
+    name, options = construction(model.model)
+    options = {**options, **info.options}
+    preprocessing = info.preprocessing
+    known: Mapping[str, Any] = getattr(model.model, "pretrained_cfg", {})
+    return {
+        "architecture": name,
+        "num_classes": len(info.class_names),
+        "num_features": getattr(model.model, "num_features", None),
+        "label_names": list(info.class_names),
+        "model_args": {
+            **{key: _plain(key, value) for key, value in options.items()},
+            "num_classes": len(info.class_names),
+            "in_chans": len(model.mean),
+        },
+        "pretrained_cfg": {
+            "num_classes": len(info.class_names),
+            "input_size": list(preprocessing.image_shape),
+            "fixed_input_size": known.get("fixed_input_size", False),
+            "interpolation": preprocessing.interpolation,
+            "crop_pct": preprocessing.crop_pct,
+            "crop_mode": "center",
+            "mean": _numbers(model.mean),
+            "std": _numbers(model.std),
+            "first_conv": known.get("first_conv"),
+            "classifier": known.get("classifier"),
+        },
+    }
+
+
+def _from_description(config: Mapping[str, Any]) -> tuple[Standardized, ExportInfo]:
+    settings, about = config["pretrained_cfg"], config["advprop"]
+    info = ExportInfo(
+        class_names=tuple(config["label_names"]),
+        preprocessing=Preprocessing(
+            image_shape=cast("tuple[int, int, int]", tuple(settings["input_size"])),
+            interpolation=settings["interpolation"],
+            crop_pct=settings["crop_pct"],
+        ),
+        provenance={k: v for k, v in about.items() if k not in ("format", "weights_sha256")},
+        options=config["model_args"],
+    )
+    statistics = {"mean": settings["mean"], "std": settings["std"]}
+    return build_model(config["architecture"], **info.options, **statistics), info
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; `advprop export` makes exports")
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: not an export, {CONFIG} is missing")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged, not JSON ({error}); export again") from error
+    about = config.get("advprop") if isinstance(config, dict) else None
+    if not isinstance(about, dict):
+        raise ValueError(
+            f"{path}: not an export of advprop (no entry of that name); "
+            f'timm.create_model("local-dir:...", pretrained=True) loads other folders'
+        )
+    if about.get("format") != FORMAT:
+        raise ValueError(
+            f"{path}: format {about.get('format')}, this version of advprop reads {FORMAT}; "
+            "use the version that wrote it"
+        )
+    return dict(config)
+
+
+def _load_state(model: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Load `state`, whole and exact, or say what does not fit."""
+    wanted = model.state_dict()
+    problems = [
+        *(f"{key} is missing" for key in wanted.keys() - state.keys()),
+        *(f"{key} is unknown" for key in state.keys() - wanted.keys()),
+        *(
+            f"{key} is {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
+            for key in wanted.keys() & state.keys()
+            if state[key].shape != wanted[key].shape
+        ),
+    ]
+    if problems:
+        raise ValueError(
+            f"{folder}: {len(problems)} weights do not fit the architecture in {CONFIG}, as "
+            f"{'; '.join(sorted(problems)[:3])}; export again"
+        )
+    model.load_state_dict(state)
+
+
+def _plain(name: str, value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the model was built with {name}={value!r}, which JSON cannot hold: name it by a "
+            f"string that timm understands, or give write_export(options={{{name!r}: ...}})"
+        ) from error
+
+
+def _numbers(values: Tensor) -> list[float]:
+    """The shortest decimals that are these very float32 numbers."""
+    return [float(str(np.float32(value))) for value in values.flatten().tolist()]
+
+
+def _digest(folder: Path) -> str:
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,115 @@
+"""What attacks aim at."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import stats
+from tiny import NUM_CLASSES, seeded, tiny_images, tiny_labels, tiny_net
+from torch.nn import functional as F
+
+from advprop.attacks.pgd import PGD
+from advprop.attacks.targets import (
+    TargetRule,
+    given,
+    least_likely_class,
+    random_other_class,
+    untargeted,
+)
+from advprop.randomness import ImageStreams
+from advprop.threat_models import Linf
+
+
+@pytest.mark.parametrize("streams", [True, False], ids=["streams", "generator"])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_random_class_is_wrong_and_uniform(classes: int, streams: bool) -> None:
+    count = 9000
+    labels = torch.arange(count) % classes
+    randomness = ImageStreams.for_batch(0, 0, range(count)) if streams else seeded()
+    targets, sign = random_other_class(labels, torch.zeros(count, classes), randomness)
+    assert sign == -1
+    offsets = (targets - labels) % classes
+    counts = offsets.bincount(minlength=classes)
+    assert counts[0] == 0
+    if classes > 2:
+        assert stats.chisquare(counts[1:].numpy()).pvalue > 6e-5
+        table = torch.zeros(classes, classes).index_put_(
+            (labels, targets), torch.ones(count), accumulate=True
+        )
+        wrong = table[~torch.eye(classes, dtype=torch.bool)]
+        assert stats.chisquare(wrong.numpy()).pvalue > 6e-5
+
+
+def test_random_class_of_an_image_is_the_same_in_any_batch() -> None:
+    labels = torch.arange(20) % 7
+    whole, _ = random_other_class(
+        labels, torch.zeros(20, 7), ImageStreams.for_batch(1, 0, range(20))
+    )
+    chosen = torch.tensor([13, 2, 8])
+    part, _ = random_other_class(
+        labels[chosen], torch.zeros(3, 7), ImageStreams.for_batch(1, 0, chosen)
+    )
+    assert torch.equal(part, whole[chosen])
+
+
+@pytest.mark.parametrize("rule", [random_other_class, least_likely_class])
+def test_soft_labels(rule: TargetRule) -> None:
+    count, classes = 3000, 6
+    first, second = torch.arange(count) % classes, (torch.arange(count) + 2) % classes
+    mixed = 0.7 * F.one_hot(first, classes) + 0.3 * F.one_hot(second, classes)
+    logits = torch.randn(count, classes, generator=seeded())
+    smoothed = 0.9 * mixed + 0.1 / classes
+    for labels in (mixed, smoothed):
+        targets, _ = rule(labels, logits, seeded())
+        assert (targets != first).all()
+        assert (targets != second).all()
+        assert len(targets.unique()) == classes
+
+
+def test_least_likely_class() -> None:
+    logits = torch.tensor([[3.0, -1.0, 0.0], [3.0, -1.0, 0.0], [-2.0, -1.0, -3.0]])
+    targets, sign = least_likely_class(torch.tensor([0, 1, 0]), logits)
+    assert targets.tolist() == [1, 2, 2]
+    assert sign == -1
+
+
+def test_least_likely_class_is_chosen_at_the_starting_point() -> None:
+    model, images, labels = tiny_net().eval(), tiny_images(), tiny_labels()
+    attack = PGD(
+        threat_model=Linf(0.3),
+        num_steps=4,
+        step_size=0.1,
+        random_start_probability=0.0,
+        targets=least_likely_class,
+    )
+    chosen, _ = least_likely_class(labels, model(images))
+    aimed = PGD(
+        threat_model=Linf(0.3),
+        num_steps=4,
+        step_size=0.1,
+        random_start_probability=0.0,
+        targets=given,
+    )
+    assert torch.equal(attack(model, images, labels), aimed(model, images, chosen))
+
+
+def test_untargeted_and_given() -> None:
+    labels, logits = tiny_labels(), torch.zeros(8, NUM_CLASSES)
+    assert untargeted(labels, logits) == (labels, 1)
+    assert given(labels, logits) == (labels, -1)
+
+
+@pytest.mark.parametrize("rule", [random_other_class, least_likely_class, given])
+def test_targets_get_more_likely(rule: TargetRule) -> None:
+    model, images, labels = tiny_net().eval(), tiny_images(32), tiny_labels(32)
+    targets, _ = rule(labels, model(images), seeded())
+    attack = PGD(threat_model=Linf(0.05), num_steps=4, step_size=0.02, targets=given)
+    adversarial = attack(model, images, targets, generator=seeded())
+    before = F.cross_entropy(model(images), targets, reduction="none")
+    assert (F.cross_entropy(model(adversarial), targets, reduction="none") < before).all()
+
+
+@pytest.mark.parametrize("rule", [random_other_class, least_likely_class])
+def test_one_class_has_no_wrong_one(rule: TargetRule) -> None:
+    with pytest.raises(ValueError, match="1 class: an attack towards a wrong one needs 2 or more"):
+        rule(torch.zeros(4, dtype=torch.int64), torch.zeros(4, 1), None)

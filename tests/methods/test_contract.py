@@ -1,0 +1,476 @@
+"""What every method promises, whatever it does."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny import (
+    NUM_CLASSES,
+    active_branch,
+    branches_of,
+    gradients,
+    modes,
+    same_tensors,
+    seeded,
+    tiny_branched_net,
+    tiny_images,
+    tiny_labels,
+    tiny_net,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from advprop.attacks.pgd import PGD, fgsm
+from advprop.auxiliary.branches import branch_parameters, use_branch
+from advprop.methods.adversarial import Adversarial
+from advprop.methods.adversarial_then_clean import AdversarialThenClean
+from advprop.methods.advprop import AdvProp
+from advprop.methods.base import Context, Method, StepMetrics
+from advprop.methods.mixed import Mixed
+from advprop.methods.vanilla import Vanilla
+from advprop.randomness import ImageStreams
+from advprop.shapes import Batch
+from advprop.threat_models import L2, Linf
+
+ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
+METHODS: dict[str, tuple[Method, float]] = {
+    "vanilla": (Vanilla(), 0.0),
+    "adversarial": (Adversarial(attack=ATTACK), 0.0),
+    "mixed": (Mixed(attack=ATTACK), 0.0),
+    "advprop separate": (AdvProp(attack=ATTACK, form="separate"), 0.0),
+    "advprop joint": (AdvProp(attack=ATTACK, form="joint"), 0.0),
+    "advprop l2": (AdvProp(attack=fgsm(L2(1.0))), 0.0),
+    "adversarial_then_clean first": (AdversarialThenClean(attack=ATTACK), 0.2),
+    "adversarial_then_clean last": (AdversarialThenClean(attack=ATTACK), 0.8),
+}
+"""Every method, with the progress it is tried at."""
+
+every_method = pytest.mark.parametrize(("method", "progress"), METHODS.values(), ids=METHODS.keys())
+attacking = pytest.mark.parametrize(
+    ("method", "progress"),
+    [
+        entry
+        for name, entry in METHODS.items()
+        if name not in ("vanilla", "adversarial_then_clean last")
+    ],
+)
+advprop_forms = pytest.mark.parametrize("form", ["separate", "joint"])
+
+
+def net_for(method: Method, **options: float) -> nn.Module:
+    """A model with the branches that `method` names, in training mode."""
+    return (tiny_branched_net if method.auxiliary else tiny_net)(**options).train()
+
+
+def run(
+    method: Method,
+    model: nn.Module,
+    progress: float = 0.0,
+    *,
+    images: Tensor | None = None,
+    labels: Tensor | None = None,
+    seed: int = 0,
+    **context: Any,
+) -> StepMetrics:
+    batch = Batch(
+        images=tiny_images() if images is None else images,
+        labels=tiny_labels() if labels is None else labels,
+    )
+    context = {"generator": seeded(seed), **context}
+    return method.forward_backward(model, batch, Context(progress=progress, **context))
+
+
+# --- left as found
+
+
+class FailingNet(nn.Module):
+    """Raises in its forward call number `fails_at`."""
+
+    def __init__(self, net: nn.Module, fails_at: int) -> None:
+        super().__init__()
+        self.net, self.fails_at, self.calls = net, fails_at, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.calls == self.fails_at:
+            raise KeyError("the forward pass")
+        self.calls += 1
+        return self.net(images)
+
+
+def mixed_up(model: nn.Module) -> nn.Module:
+    """Some layers in eval mode, some parameters frozen."""
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    norms[-1].eval()
+    next(model.parameters()).requires_grad_(False)
+    return model
+
+
+@every_method
+def test_modes_and_flags_are_left_as_found(method: Method, progress: float) -> None:
+    model = mixed_up(net_for(method))
+    found = modes(model)
+    run(method, model, progress)
+    assert modes(model) == found
+    assert next(model.parameters()).grad is None
+
+
+@every_method
+@pytest.mark.parametrize("branch", ["clean", "adversarial", ("clean", "adversarial")], ids=str)
+def test_branch_is_left_as_found(
+    method: Method, progress: float, branch: str | tuple[str, ...]
+) -> None:
+    model = tiny_branched_net().train()
+    with use_branch(model, branch):
+        run(method, model, progress)
+        assert active_branch(model) == branch
+
+
+@every_method
+@pytest.mark.parametrize("fails_at", range(5))
+def test_branch_and_modes_survive_a_failing_forward_pass(
+    method: Method, progress: float, fails_at: int
+) -> None:
+    model = FailingNet(mixed_up(tiny_branched_net().train()), fails_at)
+    found = modes(model)
+    with use_branch(model, "adversarial"):
+        try:
+            run(method, model, progress)
+        except KeyError:
+            pass
+        else:
+            assert model.calls <= fails_at
+        assert active_branch(model) == "adversarial"
+    assert modes(model) == found
+
+
+@every_method
+@pytest.mark.parametrize("part", ["loss_fn", "backward"])
+def test_branch_and_modes_survive_a_failing_loss(
+    method: Method, progress: float, part: str
+) -> None:
+    def fail(*_: Tensor) -> Tensor:
+        raise KeyError(part)
+
+    model = mixed_up(tiny_branched_net().train())
+    found = modes(model)
+    with use_branch(model, "adversarial"), pytest.raises(KeyError):
+        run(method, model, progress, **{part: fail})
+    assert active_branch(model) == "clean"
+    assert modes(model) == found
+
+
+@every_method
+def test_images_and_labels_are_left_as_found(method: Method, progress: float) -> None:
+    images, labels = tiny_images(), tiny_labels()
+    run(method, net_for(method), progress, images=images, labels=labels)
+    assert torch.equal(images, tiny_images())
+    assert torch.equal(labels, tiny_labels())
+    assert not images.requires_grad
+
+
+# --- gradients
+
+
+@every_method
+def test_a_gradient_for_every_parameter(method: Method, progress: float) -> None:
+    model = net_for(method)
+    run(method, model, progress)
+    for name, gradient in gradients(model).items():
+        assert gradient is not None, name
+        assert gradient.isfinite().all(), name
+        if name != "3.bias":  # a bias before BatchNorm has no effect
+            assert gradient.abs().max() > 1e-6, name
+
+
+@every_method
+def test_gradients_are_added(method: Method, progress: float) -> None:
+    # momentum 0 keeps the running statistics, and with them the attack, the same
+    model = net_for(method, momentum=0.0)
+    run(method, model, progress)
+    once = gradients(model)
+    run(method, model, progress)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, 2 * once[name])
+
+
+@every_method
+def test_same_generator_same_gradients(method: Method, progress: float) -> None:
+    def step(generator: Callable[[], torch.Generator | ImageStreams]) -> dict[str, Tensor | None]:
+        model = net_for(method)
+        run(method, model, progress, generator=generator())
+        return gradients(model)
+
+    def streams(seed: int) -> ImageStreams:
+        return ImageStreams.for_batch(seed, 0, range(8))
+
+    assert same_tensors(step(lambda: seeded(1)), step(lambda: seeded(1)))
+    assert same_tensors(step(lambda: streams(1)), step(lambda: streams(1)))
+
+
+@attacking
+def test_other_generator_other_gradients(method: Method, progress: float) -> None:
+    found = []
+    for seed in (1, 2):
+        model = net_for(method)
+        run(method, model, progress, seed=seed)
+        found.append(gradients(model))
+    if method != METHODS["advprop l2"][0]:  # FGSM draws nothing
+        assert not same_tensors(*found)
+
+
+@every_method
+def test_backward_is_the_callers(method: Method, progress: float) -> None:
+    plain, scaled = net_for(method), net_for(method)
+    run(method, plain, progress)
+    run(method, scaled, progress, backward=lambda loss: (4 * loss).backward())
+    for name, gradient in gradients(scaled).items():
+        torch.testing.assert_close(gradient, 4 * plain.get_parameter(name).grad)
+
+
+@every_method
+def test_loss_is_the_callers(method: Method, progress: float) -> None:
+    model = net_for(method)
+    metrics = run(method, model, progress, loss_fn=lambda logits, labels: 0 * logits.sum() + 3)
+    assert metrics.loss == 3 * len(metrics.kinds)
+    assert all(gradient.count_nonzero() == 0 for gradient in gradients(model).values())
+
+
+@every_method
+def test_gradients_under_autocast(method: Method, progress: float) -> None:
+    full, half = net_for(method), net_for(method)
+    run(method, full, progress)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        metrics = run(method, half, progress)
+    assert metrics.loss.isfinite()
+    for name, gradient in gradients(half).items():
+        exact = full.get_parameter(name).grad
+        if name != "3.bias":
+            assert F.cosine_similarity(gradient.flatten(), exact.flatten(), dim=0) > 0.9, name
+
+
+# --- branches
+
+
+def state_of(branches: list[nn.Module]) -> list[Tensor]:
+    return [tensor.clone() for layer in branches for tensor in layer.state_dict().values()]
+
+
+def equal(first: list[Tensor], second: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@every_method
+def test_a_method_keeps_to_the_branches_it_names(method: Method, progress: float) -> None:
+    model = tiny_branched_net().train()
+    before = state_of(branches_of(model, "adversarial"))
+    run(method, model, progress)
+    untouched = equal(before, state_of(branches_of(model, "adversarial")))
+    owned = branch_parameters(model)["adversarial"]
+    without = all(parameter.grad is None for parameter in owned)
+    assert untouched == without == (not method.auxiliary)
+
+
+@advprop_forms
+def test_each_kind_of_image_reaches_its_own_branch_only(form: str) -> None:
+    """Statistics and gradients of a branch equal those of a net that sees its images alone."""
+    model = tiny_branched_net().train()
+    adversarial_images: list[Tensor] = []
+
+    class Remembered:
+        passes_per_image = ATTACK.passes_per_image
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+            adversarial_images.append(ATTACK(*args, **kwargs))
+            return adversarial_images[0]
+
+    run(AdvProp(attack=Remembered(), form=form), model)
+    owned = branch_parameters(model)
+    for branch, images in (("clean", tiny_images()), ("adversarial", adversarial_images[0])):
+        alone = tiny_net().train()
+        Vanilla().forward_backward(alone, images, tiny_labels())
+        norms = [layer for layer in alone.modules() if isinstance(layer, nn.BatchNorm2d)]
+        for ours, theirs in zip(branches_of(model, branch), norms, strict=True):
+            torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+            torch.testing.assert_close(ours.running_var, theirs.running_var)
+            assert ours.num_batches_tracked == theirs.num_batches_tracked
+        theirs = [parameter for layer in norms for parameter in layer.parameters()]
+        for mine, parameter in zip(owned[branch], theirs, strict=True):
+            torch.testing.assert_close(mine.grad, parameter.grad)
+
+
+@advprop_forms
+def test_without_a_kinds_loss_its_branch_gets_no_gradient(form: str) -> None:
+    for weights, silent in (((1.0, 0.0), "adversarial"), ((0.0, 1.0), "clean")):
+        model = tiny_branched_net().train()
+        method = AdvProp(
+            attack=ATTACK, form=form, clean_weight=weights[0], adversarial_weight=weights[1]
+        )
+        run(method, model)
+        for name, owned in branch_parameters(model).items():
+            heard = any(parameter.grad.count_nonzero() for parameter in owned)
+            assert heard == (name != silent)
+
+
+def test_advprop_needs_branches() -> None:
+    with pytest.raises(ValueError, match="call add_auxiliary_norms"):
+        run(AdvProp(attack=ATTACK), tiny_net())
+
+
+# --- cost and metrics
+
+
+def counted_passes(method: Method, progress: float) -> float:
+    model, seen = net_for(method), 0
+
+    def count(_: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> None:
+        nonlocal seen
+        assert logits.requires_grad  # what is counted has a backward pass
+        seen += len(inputs[0])
+
+    model.register_forward_hook(count)
+    run(method, model, progress)
+    return seen / 8
+
+
+@every_method
+def test_stated_passes_are_those_counted(method: Method, progress: float) -> None:
+    if isinstance(method, AdversarialThenClean):
+        return
+    assert counted_passes(method, progress) == method.passes_per_image
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_stated_passes_are_averaged_over_training(share: float) -> None:
+    method = AdversarialThenClean(attack=ATTACK, adversarial_share=share)
+    counted = [counted_passes(method, step / 8) for step in range(8)]
+    assert sum(counted) / 8 == method.passes_per_image
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 5])
+def test_formulas_of_cost(num_steps: int) -> None:
+    attack = dataclasses.replace(ATTACK, num_steps=num_steps)
+    assert Vanilla().passes_per_image == 1
+    assert Adversarial(attack=attack).passes_per_image == num_steps + 1
+    assert Mixed(attack=attack).passes_per_image == num_steps + 2
+    assert AdvProp(attack=attack).passes_per_image == num_steps + 2
+    assert AdversarialThenClean(attack=attack).passes_per_image == 1 + num_steps / 2
+
+
+@every_method
+def test_metrics(method: Method, progress: float) -> None:
+    model = net_for(method)
+    metrics = run(method, model, progress)
+    summed = sum(kind.loss for kind in metrics.kinds.values())
+    torch.testing.assert_close(metrics.loss, summed)
+    for kind in metrics.kinds.values():
+        assert not kind.loss.requires_grad
+        assert 0 <= kind.accuracy <= 1
+        assert kind.accuracy * 8 == (kind.accuracy * 8).round()
+    assert not metrics.loss.requires_grad
+    if "adversarial" in metrics.kinds:
+        assert 0 < metrics.perturbation <= (0.1 if "l2" in str(method).lower() else 8 / 255)
+    else:
+        assert metrics.perturbation is None
+
+
+def test_metrics_are_those_of_the_model() -> None:
+    model = tiny_net().train()
+    reference = copy.deepcopy(model)
+    metrics = run(Vanilla(), model)
+    logits = reference(tiny_images())
+    assert torch.equal(metrics.loss, F.cross_entropy(logits, tiny_labels()))
+    correct = (logits.argmax(1) == tiny_labels()).float().mean()
+    assert torch.equal(metrics.kinds["clean"].accuracy, correct)
+
+
+# --- calling
+
+
+@every_method
+def test_both_calling_conventions_agree(method: Method, progress: float) -> None:
+    images, labels = tiny_images(), tiny_labels()
+    batch = Batch(images=images, labels=labels)
+    found = []
+    for call in (
+        lambda model, context: method.forward_backward(model, images, labels, context),
+        lambda model, context: method.forward_backward(model, batch, context),
+        lambda model, context: method.forward_backward(model, batch, context=context),
+    ):
+        model = net_for(method)
+        call(model, Context(progress=progress, generator=seeded()))
+        found.append(gradients(model))
+    assert same_tensors(found[0], found[1])
+    assert same_tensors(found[0], found[2])
+
+
+@every_method
+def test_context_may_be_left_out(method: Method, progress: float) -> None:
+    metrics = method.forward_backward(net_for(method), tiny_images(), tiny_labels())
+    assert metrics.loss.isfinite()
+    batch = Batch(images=tiny_images(), labels=tiny_labels())
+    assert method.forward_backward(net_for(method), batch).loss.isfinite()
+
+
+def test_wrong_calls_say_what_is_missing() -> None:
+    with pytest.raises(TypeError, match=r"labels are missing: call \(model, images, labels\)"):
+        Vanilla().forward_backward(tiny_net(), tiny_images())
+    batch = Batch(images=tiny_images(), labels=tiny_labels())
+    with pytest.raises(TypeError, match=r"a Batch holds its labels: call \(model, batch, context"):
+        Vanilla().forward_backward(tiny_net(), batch, tiny_labels())
+
+
+@every_method
+def test_soft_labels(method: Method, progress: float) -> None:
+    hard, one_hot, mixed = net_for(method), net_for(method), net_for(method)
+    labels = F.one_hot(tiny_labels(), NUM_CLASSES).float()
+    expected = run(method, hard, progress)
+    metrics = run(method, one_hot, progress, labels=labels)
+    for name, gradient in gradients(one_hot).items():
+        torch.testing.assert_close(gradient, hard.get_parameter(name).grad)
+    for kind, found in metrics.kinds.items():
+        assert torch.equal(found.accuracy, expected.kinds[kind].accuracy)
+    run(method, mixed, progress, labels=0.7 * labels + 0.3 * labels.roll(1, 0))
+    assert not same_tensors(gradients(mixed), gradients(hard))
+
+
+@every_method
+def test_methods_are_values(method: Method, progress: float) -> None:
+    assert dataclasses.replace(method) == method
+    assert repr(method).startswith(type(method).__name__)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        method.attack = None  # type: ignore[attr-defined]
+
+
+# --- what is refused
+
+
+def test_unknown_form() -> None:
+    with pytest.raises(
+        ValueError, match=r"form='both': choose \"auto\", \"separate\" or \"joint\""
+    ):
+        AdvProp(attack=ATTACK, form="both")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("weights", [(-1.0, 1.0), (1.0, -0.5)])
+def test_negative_weights(weights: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match=r"loss weights .*at least 0 each"):
+        AdvProp(attack=ATTACK, clean_weight=weights[0], adversarial_weight=weights[1])
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_impossible_share(share: float) -> None:
+    with pytest.raises(ValueError, match=rf"adversarial_share {share}: give one in \[0, 1\]"):
+        AdversarialThenClean(attack=ATTACK, adversarial_share=share)
+
+
+def test_unnormalised_images_are_refused_before_anything_changes() -> None:
+    model = tiny_branched_net().train()
+    with pytest.raises(ValueError, match=r"standardized\(model\)"):
+        run(AdvProp(attack=ATTACK), model, images=2 * tiny_images() - 1)
+    assert active_branch(model) == "clean"
+    assert model.training
