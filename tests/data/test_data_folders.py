@@ -156,6 +156,14 @@ def test_augmented_images_depend_on_seed_epoch_and_index_alone(write_images):
     assert first.max() <= 1
 
 
+def test_equal_files_are_augmented_differently(write_images):
+    root = write_images({"train/a": 1, "train/b": 1, "val/a": 1, "val/b": 1}, size=(30, 30))
+    (root / "train/b/000.png").write_bytes((root / "train/a/000.png").read_bytes())
+    split = load_folder(root, image_size=8, augmentation=Augmentation()).train
+    assert torch.equal(split.image(0), split.image(1))
+    assert not torch.equal(split.image(0, epoch=0), split.image(1, epoch=0))
+
+
 def test_evaluation_sees_no_augmentation(write_images):
     root = write_images(LAID_OUT, size=(30, 30))
     plain = load_folder(root, image_size=8)
@@ -229,6 +237,20 @@ def test_missing_folders_and_files_in_their_place_are_refused(tmp_path):
         load_folder(tmp_path / "file", image_size=8)
 
 
+def test_folders_that_may_not_be_read_are_not_passed_over(write_images, monkeypatch):
+    root = write_images({"a/locked": 2, "a": 2, "b": 4})
+    scandir = os.scandir
+
+    def guarded(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(PermissionError, match="locked"):
+        load_folder(root, image_size=8)
+
+
 def test_long_lists_are_shortened(write_images):
     root = write_images({f"class{number:02d}": 0 for number in range(30)})
     with pytest.raises(ValueError, match=r"class00, .*class09, and 20 more"):
@@ -244,3 +266,6 @@ def test_a_folder_to_test_on_takes_the_models_labels(write_images):
     message = re.escape("1 classes that the model does not know (bird); it knows cat, dog")
     with pytest.raises(ValueError, match=message):
         load_test_folder(root, class_names=("cat", "dog"), preprocessing=view)
+    (root / "dog" / "001.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"1 of 3 images cannot be read:\n.*dog/001\.png: empty"):
+        load_test_folder(root, class_names=("bird", "dog"), preprocessing=view)

@@ -20,7 +20,8 @@ def use_branch(model: nn.Module, branch: str | tuple[str, ...]) -> Iterator[None
     train and eval mode. With activation checkpointing the backward pass belongs inside too, since
     it runs the layers again. One assignment, whatever the size of the model.
 
-    Raises ValueError for an unknown branch or a model without branches.
+    Raises ValueError for an unknown branch, a model without branches, or a tuple where the model
+    does not keep the images of a batch apart.
     """
     route = _route(model)
     _check_branch(route, branch)
@@ -62,8 +63,21 @@ def _route(model: nn.Module) -> Route:
     # stops at the first such layer: in practice a few modules from the root
     for layer in model.modules():
         if isinstance(layer, AuxiliaryNorm):
+            if model not in layer.route.checked:
+                _check_one_surgery(model, layer.route)
             return layer.route
     raise ValueError("the model has no auxiliary branches: call add_auxiliary_norms(model) first")
+
+
+def _check_one_surgery(model: nn.Module, route: Route) -> None:
+    for name, layer in model.named_modules():
+        if isinstance(layer, AuxiliaryNorm) and layer.route is not route:
+            raise ValueError(
+                f'"{name}" got its branches in another call of add_auxiliary_norms (or is a deep '
+                "copy) and would not be switched with the rest: put the model together first, "
+                "then call add_auxiliary_norms once"
+            )
+    route.checked.add(model)
 
 
 def _check_branch(route: Route, branch: str | tuple[str, ...]) -> None:
@@ -74,3 +88,5 @@ def _check_branch(route: Route, branch: str | tuple[str, ...]) -> None:
         if name not in route.branches:
             known = ", ".join(route.branches)
             raise ValueError(f'branch "{name}" unknown, this model has {known}')
+    if route.no_tuple is not None and not isinstance(branch, str):
+        raise ValueError(f"{route.no_tuple}: use one branch at a time, not {branch}")

@@ -7,9 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
-from advprop.auxiliary.norm import frozen_statistics
+from advprop.auxiliary.norm import frozen_statistics, running_statistics
 
 
 @contextmanager
@@ -48,7 +47,7 @@ def attack_mode(
 
 def _normalise_by_batch(model: nn.Module) -> None:
     for layer in model.modules():
-        if isinstance(layer, _NormBase):
+        if running_statistics(layer):
             layer.training = True
 
 

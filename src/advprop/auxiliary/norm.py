@@ -6,10 +6,10 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 CLEAN = "clean"
 
@@ -20,16 +20,19 @@ class Route:
     """Which branch all layers of one surgery take: one name, or one for each part of a batch.
 
     Shared by the layers, so that switching is one assignment. Not thread-local: CUDA's backward
-    pass, and with it recomputation, runs in threads of its own.
+    pass, and with it recomputation, runs in threads of its own. `no_tuple` says why a batch cannot
+    be split over branches, where the model makes that impossible.
     """
 
-    def __init__(self, branches: tuple[str, ...]) -> None:
+    def __init__(self, branches: tuple[str, ...], no_tuple: str | None = None) -> None:
         self.branches = branches
+        self.no_tuple = no_tuple
         self.active: str | tuple[str, ...] = CLEAN
+        self.checked: WeakSet[nn.Module] = WeakSet()  # models known to have no other route
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Route:
-        # a copy made inside `use_branch` would never be switched back
-        return Route(self.branches)
+    def __reduce__(self) -> tuple[type[Route], tuple[tuple[str, ...], str | None]]:
+        # a copy made inside `use_branch` would never be switched back: it starts at clean
+        return Route, (self.branches, self.no_tuple)
 
 
 class AuxiliaryNorm(nn.Module):
@@ -49,8 +52,10 @@ class AuxiliaryNorm(nn.Module):
             self.branches[name] = norm if name == CLEAN else copy.deepcopy(norm)
         self.train(norm.training)
         self._tie()
-        # a replaced tensor (`load_state_dict(assign=True)`) would undo the sharing
+        # a replaced tensor (`load_state_dict(assign=True)`) would undo the sharing, and one that is
+        # listed twice would be averaged twice
         self.register_load_state_dict_post_hook(_tie_after_loading)
+        self.register_state_dict_post_hook(_drop_borrowed)
 
     def forward(self, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The active branch's output; with several branches, equal consecutive parts of dim 0."""
@@ -80,24 +85,35 @@ class AuxiliaryNorm(nn.Module):
             if "branches" not in modules or name.startswith("__"):
                 raise
             active = self.route.active
-            return getattr(modules["branches"][active if isinstance(active, str) else CLEAN], name)
+            if isinstance(active, str):
+                return getattr(modules["branches"][active], name)
+            value = getattr(modules["branches"][active[0]], name)
+            if isinstance(value, Tensor):
+                raise ValueError(_no_single_tensor(name, active)) from None
+            return value
 
     def _apply(self, fn: Any, recurse: bool = True) -> AuxiliaryNorm:
         super()._apply(fn, recurse)
         self._tie()  # moving to another device or type makes new buffers
         return self
 
-    def _tie(self) -> None:
-        """Let the copies hold the clean branch's tensors where they own none."""
+    def _borrowed(self) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+        """Where copies hold the clean branch's tensors: two key prefixes, two tables of tensors."""
         if self.separate == "both":
             return
-        clean = dict(self.branches[CLEAN].named_modules())
-        for name, branch in self.branches.items():
-            for path, module in branch.named_modules() if name != CLEAN else ():
-                if self.separate == "statistics":
-                    module._parameters.update(clean[path]._parameters)
-                else:
-                    module._buffers.update(clean[path]._buffers)
+        table = "_buffers" if self.separate == "affine" else "_parameters"
+        originals = dict(self.branches[CLEAN].named_modules(prefix=f"branches.{CLEAN}"))
+        for name in self.route.branches[1:]:
+            copies = dict(self.branches[name].named_modules(prefix=f"branches.{name}"))
+            for (original, lender), (path, borrower) in zip(
+                originals.items(), copies.items(), strict=True
+            ):
+                yield f"{path}.", f"{original}.", vars(borrower)[table], vars(lender)[table]
+
+    def _tie(self) -> None:
+        """Let the copies hold the clean branch's tensors where they own none."""
+        for *_, own, original in self._borrowed():
+            own.update(original)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -108,7 +124,13 @@ class AuxiliaryNorm(nn.Module):
             if not key.startswith(inner):
                 tensor = state_dict.pop(key)
                 for name in self.branches:
-                    state_dict[f"{inner}{name}.{key.removeprefix(prefix)}"] = tensor
+                    # a tensor each: `load_state_dict(assign=True)` takes them as they are
+                    own = tensor if name == CLEAN else tensor.detach().clone()
+                    state_dict[f"{inner}{name}.{key.removeprefix(prefix)}"] = own
+        for path, original, tensors, _ in self._borrowed():
+            for key in tensors:
+                if f"{prefix}{original}{key}" in state_dict:
+                    state_dict[f"{prefix}{path}{key}"] = state_dict[f"{prefix}{original}{key}"]
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
@@ -134,6 +156,23 @@ def _tie_after_loading(module: AuxiliaryNorm, _incompatible_keys: object) -> Non
     module._tie()
 
 
+def _drop_borrowed(
+    module: AuxiliaryNorm, state_dict: dict[str, Any], prefix: str, _metadata: object
+) -> None:
+    for path, _, tensors, _ in module._borrowed():
+        for key in tensors:
+            state_dict.pop(f"{prefix}{path}{key}", None)
+
+
+def _no_single_tensor(name: str, active: tuple[str, ...]) -> str:
+    return (
+        f'"{name}" of a normalisation layer was read from outside, but the batch is split over '
+        f"{len(active)} branches ({', '.join(active)}), each with its own: use one branch at a "
+        "time (for torch's transformer layers torch.backends.mha.set_fastpath_enabled(False) "
+        "does as well)"
+    )
+
+
 def split_batch(images: Tensor, names: Sequence[str]) -> tuple[Tensor, ...]:
     """Equal consecutive parts of a batch, one for each branch.
 
@@ -147,21 +186,27 @@ def split_batch(images: Tensor, names: Sequence[str]) -> tuple[Tensor, ...]:
     return images.chunk(len(names))
 
 
+def running_statistics(layer: nn.Module) -> dict[str, Tensor]:
+    """The buffers of `layer` itself that training mode updates, by name."""
+    return {
+        name: buffer
+        for name, buffer in layer._buffers.items()
+        if buffer is not None and (name.startswith("running_") or name == "num_batches_tracked")
+    }
+
+
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Keep training-mode normalisation by batch statistics from updating the running ones."""
-    layers = [
-        layer
-        for layer in module.modules()
-        if isinstance(layer, _NormBase) and layer.track_running_stats
-    ]
+    """Let training mode write into copies of the running statistics, thrown away on exit."""
+    kept = [(layer, running_statistics(layer)) for layer in module.modules()]
     try:
-        for layer in layers:
-            layer.track_running_stats = False
+        for layer, statistics in kept:
+            for name, buffer in statistics.items():
+                layer._buffers[name] = buffer.clone()
         yield
     finally:
-        for layer in layers:
-            layer.track_running_stats = True
+        for layer, statistics in kept:
+            layer._buffers.update(statistics)
 
 
 def in_recomputation() -> bool:

@@ -10,8 +10,9 @@ from timm.layers.grn import GlobalResponseNorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
 
-from advprop.auxiliary.branches import has_auxiliary_norms
+from advprop.auxiliary.branches import SHARED, has_auxiliary_norms
 from advprop.auxiliary.norm import CLEAN, AuxiliaryNorm, Route, Separate
 
 NORM_TYPES: tuple[type[nn.Module], ...] = (
@@ -43,6 +44,11 @@ NORM_TYPES: tuple[type[nn.Module], ...] = (
 Frozen BatchNorm is not among them: nothing in it learns, so its branches could never differ.
 """
 
+MIXES_IMAGES = {
+    "timm.models.csatv2.SpatialTransformerBlock": "attends over the images of a batch",
+}
+"""Layers whose output for one image depends on the others in its batch, in eval mode too."""
+
 
 def add_auxiliary_norms(
     model: nn.Module,
@@ -72,7 +78,9 @@ def add_auxiliary_norms(
             "the model has auxiliary branches already: name all of them in one call, "
             "or call remove_auxiliary_norms first"
         )
-    route = Route((CLEAN, *names))
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise ValueError("the model has layers without sizes yet: run one batch through it first")
+    route = Route((CLEAN, *names), _no_tuple(model))
 
     def replacement(layer: nn.Module) -> nn.Module | None:
         wanted = isinstance(layer, NORM_TYPES) or (is_norm is not None and is_norm(layer))
@@ -131,8 +139,10 @@ def _check_names(auxiliary: Sequence[str]) -> tuple[str, ...]:
     if not names:
         raise ValueError('no auxiliary branch named: give at least one, as in ("adversarial",)')
     for name in names:
-        if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+        if not name.isidentifier():
             raise ValueError(f"branch name {name!r}: letters, digits and underscores, please")
+        if name == SHARED or hasattr(nn.ModuleDict(), name):
+            raise ValueError(f"branch name {name!r} has a meaning already: choose another")
     if len({CLEAN, *names}) <= len(names):
         raise ValueError(f'branch names {names}: each once, and "clean" is always there')
     return names
@@ -142,6 +152,14 @@ def _has_tensors(layer: nn.Module, separate: Separate) -> bool:
     parameters = any(True for _ in layer.parameters())
     buffers = any(True for _ in layer.buffers())
     return {"both": parameters or buffers, "affine": parameters, "statistics": buffers}[separate]
+
+
+def _no_tuple(model: nn.Module) -> str | None:
+    for layer in model.modules():
+        name = f"{type(layer).__module__}.{type(layer).__qualname__}"
+        if name in MIXES_IMAGES:
+            return f"{type(model).__name__} {MIXES_IMAGES[name]} ({type(layer).__name__})"
+    return None
 
 
 def _nothing_replaced(model: nn.Module, separate: Separate) -> str:

@@ -116,7 +116,8 @@ def _timm_model(
 
 def _build_problem(error: Exception, options: Mapping[str, Any]) -> str:
     reason = (str(error) or type(error).__name__).splitlines()[0]
-    if unknown := re.search(r"unexpected keyword argument '(\w+)'", reason):
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", reason)
+    if unknown and unknown[1] in options:
         return f"the architecture takes no option {unknown[1]!r}; leave it out"
     if isinstance(error, OSError):
         # hub libraries' errors of a missing connection, file or permission are OSErrors

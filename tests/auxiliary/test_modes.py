@@ -1,0 +1,196 @@
+"""The state of a model under attack: set inside, restored outside."""
+
+import pytest
+import torch
+from branch_nets import branched, buffers, layers_of, output, same, small_net, some_images
+from timm.layers import DropPath, EvoNorm2dB0
+from torch import nn
+
+from advprop.auxiliary.branches import use_branch
+from advprop.auxiliary.modes import attack_mode
+
+
+class StoppedError(Exception):
+    """Raised inside the block under test."""
+
+
+def flags(model: nn.Module) -> list[tuple[bool, list[bool]]]:
+    return [
+        (layer.training, [parameter.requires_grad for parameter in layer.parameters(recurse=False)])
+        for layer in model.modules()
+    ]
+
+
+def mixed_flags_net() -> nn.Module:
+    """In train mode, but with a layer in eval mode and a frozen one."""
+    model = branched(small_net(dropout=0.5)).train()
+    model[4].eval()
+    model[3].requires_grad_(False)
+    return model
+
+
+OPTIONS = ({}, {"statistics": "batch"}, {"statistics": "batch", "update": True})
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_flag_is_restored(options: dict) -> None:
+    model = mixed_flags_net()
+    before = flags(model)
+    with attack_mode(model, **options):
+        assert flags(model) != before
+    assert flags(model) == before
+    with pytest.raises(StoppedError), attack_mode(model, **options):
+        model(some_images())
+        raise StoppedError
+    assert flags(model) == before
+
+
+def test_modes_nest() -> None:
+    model = mixed_flags_net()
+    with attack_mode(model, statistics="batch"):
+        outer = flags(model)
+        with attack_mode(model):
+            assert not any(layer.training for layer in model.modules())
+        assert flags(model) == outer
+        assert model[1].branches["adversarial"].training
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_parameters_are_frozen_and_images_are_not(options: dict) -> None:
+    model = mixed_flags_net()
+    images = some_images().requires_grad_()
+    with attack_mode(model, **options), use_branch(model, "adversarial"):
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+        model(images).square().sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().max() > 0
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("branch", ["clean", "adversarial", ("clean", "adversarial")])
+def test_running_statistics_are_what_a_trained_model_answers_with(branch: str | tuple) -> None:
+    model = branched(small_net()).train()
+    expected = output(model.eval(), branch, some_images())
+    model.train()
+    with attack_mode(model):
+        assert torch.equal(output(model, branch, some_images()), expected)
+    assert not torch.equal(output(model, branch, some_images()), expected)
+
+
+def test_batch_statistics_are_those_of_the_batch() -> None:
+    model = branched(small_net()).eval()
+    images = some_images()
+    with torch.no_grad():
+        features = model[0](images)
+        norm = model[1].branches["adversarial"]
+        centred = features - features.mean((0, 2, 3), keepdim=True)
+        variance = features.var((0, 2, 3), keepdim=True, unbiased=False)
+        scaled = centred / (variance + norm.eps).sqrt()
+        expected = model[2:](
+            scaled * norm.weight[:, None, None] + norm.bias[:, None, None],
+        )
+    # the layers behind take the clean branch: only the first one is worked out by hand
+    with torch.no_grad(), attack_mode(model, statistics="batch"), use_branch(model, "adversarial"):
+        first = model[1](features)
+    torch.testing.assert_close(model[2:](first), expected)
+    assert not torch.allclose(norm(features), first, atol=1e-3)
+
+
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+def test_statistics_stay_as_they_are(statistics: str) -> None:
+    model = branched(small_net()).train()
+    before = buffers(model)
+    tensors = [id(buffer) for buffer in model.buffers()]
+    for branch in ("adversarial", "clean"):
+        with attack_mode(model, statistics=statistics), use_branch(model, branch):
+            model(some_images())
+            model(some_images(seed=2))
+    assert same(buffers(model), before)
+    assert [id(buffer) for buffer in model.buffers()] == tensors
+
+
+def test_statistics_stay_as_they_are_after_an_exception() -> None:
+    model = branched(small_net()).train()
+    before = buffers(model)
+    with pytest.raises(StoppedError), attack_mode(model, statistics="batch"):
+        model(some_images())
+        raise StoppedError
+    assert same(buffers(model), before)
+    model(some_images())
+    assert not same(buffers(model), before)
+
+
+def test_update_reaches_the_active_branch_as_training_would() -> None:
+    attacked, trained = branched(small_net()), branched(small_net())
+    clean = buffers(attacked[1].branches["clean"])
+    with attack_mode(attacked.eval(), statistics="batch", update=True):
+        output(attacked, "adversarial", some_images())
+    output(trained.train(), "adversarial", some_images())
+    adversarial = attacked[1].branches["adversarial"]
+    assert same(buffers(adversarial), buffers(trained[1].branches["adversarial"]))
+    assert same(buffers(attacked[1].branches["clean"]), clean)
+    assert int(adversarial.num_batches_tracked) == 2  # one of them is the tests' own
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.BatchNorm2d(6),
+        nn.BatchNorm2d(6, momentum=None),
+        nn.InstanceNorm2d(6, affine=True, track_running_stats=True),
+        EvoNorm2dB0(6),
+    ],
+    ids=lambda norm: type(norm).__name__,
+)
+def test_every_kind_of_layer_with_statistics(norm: nn.Module) -> None:
+    model = branched(nn.Sequential(nn.Conv2d(3, 6, 3), norm)).eval()
+    before = buffers(model)
+    running = output(model, "adversarial", some_images())
+    with attack_mode(model, statistics="batch"):
+        by_batch = output(model, "adversarial", some_images())
+    assert same(buffers(model), before)
+    assert not torch.allclose(by_batch, running, atol=1e-3)
+    assert torch.equal(output(model.train(), "adversarial", some_images()), by_batch)
+    assert not same(buffers(model), before)
+
+
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+def test_nothing_random_is_left(statistics: str) -> None:
+    model = small_net(dropout=0.5).insert(3, DropPath(0.5))
+    model = branched(model).train()
+    assert not torch.equal(model(some_images()), model(some_images()))
+    with attack_mode(model, statistics=statistics):
+        assert torch.equal(model(some_images()), model(some_images()))
+
+
+def test_a_model_without_branches_can_be_attacked_too() -> None:
+    model = small_net(dropout=0.5).train()
+    before, kept = flags(model), buffers(model)
+    with attack_mode(model, statistics="batch"):
+        assert torch.equal(model(some_images()), model(some_images()))
+    assert flags(model) == before
+    assert same(buffers(model), kept)
+
+
+def test_the_branch_is_left_alone() -> None:
+    model = branched(small_net())
+    with use_branch(model, "adversarial"), attack_mode(model):
+        assert torch.equal(
+            model[4](torch.ones(2, 8, 3, 3)),
+            layers_of(model, "adversarial")[1](torch.ones(2, 8, 3, 3)),
+        )
+
+
+def test_settings_without_effect_are_refused() -> None:
+    model = branched(small_net()).train()
+    with (
+        pytest.raises(ValueError, match="update=True has no effect.*statistics=\"batch\""),
+        attack_mode(model, update=True),
+    ):
+        pass
+    with (
+        pytest.raises(ValueError, match="statistics='mine': choose \"running\" or \"batch\""),
+        attack_mode(model, statistics="mine"),
+    ):
+        pass
+    assert model.training

@@ -1,0 +1,161 @@
+"""Runs through the whole command line on real images."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from command_line import QUICK, Cli, contents
+from PIL import Image
+
+import advprop
+
+
+def test_a_run_from_training_to_prediction(cli: Cli, tmp_path: Path) -> None:
+    run, export = tmp_path / "run", tmp_path / "export"
+    trained = cli("train", "digits", "--out", run, "--method", "advprop", "--seed", 3, *QUICK)
+    assert trained.code == 0, trained.err
+    assert f"next: advprop evaluate {run}" in trained.out
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in entries] == [1, 2]
+    assert set(entries[0]["train"]) == {"clean", "adversarial"}
+    saved = json.loads((run / "config.json").read_text())
+    assert (saved["seed"], saved["training"]["num_epochs"]) == (3, 2)
+
+    evaluated = cli("evaluate", run, "--json", tmp_path / "found.json")
+    assert evaluated.code == 0, evaluated.err
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert set(found) == {"run", "branch", "weights", "versions", "suites", "red_flags"}
+    assert set(found["suites"]) == {"clean", "noise", "adversarial"}
+    assert (found["branch"], found["weights"]) == ("clean", "last")
+
+    exported = cli("export", run, "--out", export)
+    assert exported.code == 0, exported.err
+    again = cli("evaluate", export, "--json", tmp_path / "again.json")
+    assert again.code == 0, again.err
+    assert json.loads((tmp_path / "again.json").read_text())["suites"] == found["suites"]
+
+    data = advprop.load_run(run).load_data()
+    pixels = (data.test.image(0)[0] * 255).round().byte().numpy()
+    Image.fromarray(pixels).save(tmp_path / "digit.png")
+    predicted = cli("predict", export, tmp_path / "digit.png", "--top", 2)
+    assert predicted.code == 0, predicted.err
+    assert predicted.out.startswith(f"{tmp_path / 'digit.png'}: ")
+    assert predicted.out.count("%") == 2
+
+    assert cli("report", run).code == 0
+    assert "<html" in (run / "report.html").read_text()
+
+
+def test_evaluating_other_branches_gives_other_numbers(cli: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    cli("train", "digits", "--out", run, *QUICK)
+    found = {}
+    for branch in ("clean", "adversarial"):
+        file = tmp_path / f"{branch}.json"
+        assert cli("evaluate", run, "--eval-branch", branch, "--json", file).code == 0
+        found[branch] = json.loads(file.read_text())["suites"]
+    assert found["clean"]["adversarial"]["attack_branch"] == "clean"
+    assert found["adversarial"]["adversarial"]["attack_branch"] == "adversarial"
+    assert found["clean"]["clean"] != found["adversarial"]["clean"]
+
+
+def test_a_folder_of_photos_trains_and_timm_loads_the_export(
+    cli: Cli, photos: Path, tmp_path: Path
+) -> None:
+    run, export = tmp_path / "run", tmp_path / "export"
+    settings = [
+        f"data.root={photos}",
+        "data.image_size=32",
+        "training.num_epochs=2",
+        "training.batch_size=8",
+        "training.warmup_epochs=0",
+    ]
+    flags = [flag for setting in settings for flag in ("--set", setting)]
+    trained = cli("train", "from_scratch", "--out", run, "--quiet", *flags)
+    assert trained.code == 0, trained.err
+    assert cli("export", run, "--out", export).code == 0
+    model = timm.create_model(f"local-dir:{export}", pretrained=True).eval()
+    ours = advprop.load_export(export).model
+    images = torch.rand(2, 3, 32, 32)
+    mean, std = (torch.tensor(model.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        assert torch.equal(model((images - mean) / std), ours(images))
+    tested = cli("evaluate", export, "--suite", "clean", "--data", f"clean={photos}")
+    assert tested.code == 0, tested.err
+    assert "of 40 images" in tested.out
+
+
+def test_a_finished_run_is_left_as_it_is(cli: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    cli("train", "digits", "--out", run, *QUICK)
+    before = contents(run)
+    again = cli("train", "digits", "--out", run, "--resume", *QUICK)
+    assert again.code == 0
+    assert "finished already" in again.out
+    assert contents(run) == before
+
+
+def test_a_saved_configuration_and_a_function_are_recipes(cli: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    cli("train", "digits", "--out", run, *QUICK)
+    copy = cli("train", run / "config.json", "--out", tmp_path / "copy", "--quiet")
+    assert copy.code == 0, copy.err
+    ours, theirs = (advprop.load_run(folder).model for folder in (run, tmp_path / "copy"))
+    for key, value in ours.state_dict().items():
+        assert torch.equal(value, theirs.state_dict()[key])
+    (tmp_path / "mine.py").write_text(
+        "from advprop.recipes.builtin import digits\n\ndef quick():\n    return digits()\n"
+    )
+    called = cli("recipes", f"{tmp_path / 'mine.py'}:quick")
+    assert json.loads(called.out)["recipe"] == "digits"
+
+
+def test_compare_writes_results_and_goes_on_with_what_it_has(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "comparison"
+    one_step = ("--set", "method.attack.num_steps=1")
+    command = ("compare", "digits", "--methods", "vanilla,advprop", "--out", folder)
+    command = (*command, *QUICK, *one_step)
+    compared = cli(*command, "--seeds", 1)
+    assert compared.code == 0, compared.err
+    results = json.loads((folder / "results.json").read_text())
+    assert [run["method"] for run in results["runs"]] == [
+        "vanilla",
+        "advprop",
+        "vanilla_equal_cost",
+    ]
+    costs = {run["method"]: (run["epochs"], run["passes_per_image"]) for run in results["runs"]}
+    assert costs == {"vanilla": (2, 1), "advprop": (2, 3), "vanilla_equal_cost": (6, 1)}
+    assert (folder / "report.html").is_file()
+    checkpoints = contents(folder / "runs" / "advprop-seed0" / "checkpoints")
+    more = cli(*command, "--seeds", 2, "--jobs", 2)
+    assert more.code == 0, more.err
+    results = json.loads((folder / "results.json").read_text())
+    assert len(results["runs"]) == 6
+    assert contents(folder / "runs" / "advprop-seed0" / "checkpoints") == checkpoints
+    advprop_summary = next(s for s in results["summary"] if s["method"] == "advprop")
+    assert set(advprop_summary["versus"]) == {"vanilla", "vanilla_equal_cost"}
+    assert {"difference", "ci95", "p_value"} <= set(advprop_summary["versus"]["vanilla"])
+    assert advprop_summary["clean_accuracy"]["n"] == 2
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["recipes"]])
+def test_the_installed_command_answers(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "advprop", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "advprop" in ended.stdout
+
+
+def test_help_imports_neither_torch_nor_timm() -> None:
+    code = (
+        "import sys, advprop.cli.main as m; "
+        "sys.exit(str([n for n in ('torch', 'timm', 'accelerate', 'pydantic', 'scipy') "
+        "if n in sys.modules] or ''))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert not ended.stderr.strip(), ended.stderr

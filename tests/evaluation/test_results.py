@@ -1,0 +1,188 @@
+import json
+import warnings
+
+import pytest
+from scipy import stats
+
+from advprop.evaluation.results import (
+    Cell,
+    accuracy_cell,
+    difference_cell,
+    difference_of,
+    holm,
+    mean_interval,
+    p_text,
+    paired_difference,
+    passes_cell,
+    results_table,
+    summarise,
+)
+
+OURS, THEIRS = [0.914, 0.921, 0.907, 0.918], [0.905, 0.917, 0.909, 0.908]
+
+
+def run(method, seed, clean, **more):
+    return {"method": method, "seed": seed, "clean_accuracy": clean, **more}
+
+
+def entry_of(summary, method):
+    return next(entry for entry in summary if entry["method"] == method)
+
+
+@pytest.mark.parametrize("values", [OURS, OURS[:2], [0.1, 0.9, 0.4]])
+def test_interval_is_scipys_student_t(values):
+    mean, interval = mean_interval(values)
+    expected = stats.t.interval(
+        0.95, len(values) - 1, loc=sum(values) / len(values), scale=stats.sem(values)
+    )
+    assert mean == pytest.approx(sum(values) / len(values))
+    assert interval == pytest.approx(expected)
+
+
+def test_interval_by_hand():
+    # mean 2, standard deviation 1, t(0.975, 2) = 4.30265: 2 -+ 4.30265 / sqrt(3)
+    assert mean_interval([1.0, 2.0, 3.0]) == (2.0, pytest.approx([-0.48414, 4.48414], abs=1e-5))
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_paired_difference_is_scipys(count):
+    found = paired_difference(OURS[:count], THEIRS[:count])
+    expected = stats.ttest_rel(OURS[:count], THEIRS[:count])
+    interval = expected.confidence_interval(0.95)
+    assert found["p_value"] == pytest.approx(expected.pvalue)
+    assert found["ci95"] == pytest.approx([interval.low, interval.high])
+    assert found["n"] == count
+
+
+def test_sign_is_ours_minus_theirs():
+    assert paired_difference([0.9, 0.8], [0.5, 0.6])["difference"] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [([0.9], [0.8]), ([0.91, 0.92, 0.93], [0.90, 0.91, 0.92]), ([0.9, 0.9], [0.9, 0.9])],
+    ids=["one seed", "equal differences", "no difference"],
+)
+def test_without_spread_nothing_is_estimated(ours, theirs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = paired_difference(ours, theirs)
+    assert found["difference"] == pytest.approx(ours[0] - theirs[0])
+    assert found["ci95"] is None
+    assert found["p_value"] is None
+
+
+def test_holm_against_scipys_steps():
+    # sorted 0.01, 0.02, 0.04 times 3, 2, 1; then never below the one before
+    assert holm([0.04, 0.01, None, 0.02]) == pytest.approx([0.04, 0.03, None, 0.04])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_summary_pairs_by_seed_not_by_order():
+    runs = [run("advprop", seed, value) for seed, value in enumerate(OURS)]
+    runs += [run("vanilla", seed, THEIRS[seed]) for seed in (3, 1, 0, 2)]
+    versus = entry_of(summarise(runs), "advprop")["versus"]["vanilla"]
+    assert versus["p_value"] == pytest.approx(stats.ttest_rel(OURS, THEIRS).pvalue)
+
+
+def test_only_seeds_that_both_have_are_compared():
+    runs = [run("advprop", seed, OURS[seed]) for seed in (0, 1, 2)]
+    runs += [run("vanilla", seed, THEIRS[seed]) for seed in (1, 2, 3)]
+    summary = summarise(runs)
+    versus = entry_of(summary, "advprop")["versus"]["vanilla"]
+    assert versus["n"] == 2
+    assert versus["difference"] == pytest.approx((0.921 - 0.917 + 0.907 - 0.909) / 2)
+    assert entry_of(summary, "advprop")["clean_accuracy"]["n"] == 3
+    assert entry_of(summary, "advprop")["seeds"] == [0, 1, 2]
+
+
+def test_no_shared_seed_is_no_difference():
+    versus = summarise([run("vanilla", 0, 0.8), run("advprop", 1, 0.9)])[1]["versus"]["vanilla"]
+    assert versus == {"difference": None, "ci95": None, "p_value": None, "n": 0}
+    assert difference_of({"versus": {"vanilla": versus}}, "vanilla", "clean_accuracy") is None
+
+
+def test_vanilla_stands_first_and_is_not_compared_with_itself():
+    runs = [run(m, 0, 0.9) for m in ("mixed", "vanilla_equal_cost", "advprop", "vanilla")]
+    summary = summarise(runs)
+    names = [entry["method"] for entry in summary]
+    assert names == ["vanilla", "vanilla_equal_cost", "mixed", "advprop"]
+    assert list(summary[0]["versus"]) == ["vanilla_equal_cost"]
+    assert list(summary[1]["versus"]) == ["vanilla"]
+    assert list(summary[3]["versus"]) == ["vanilla", "vanilla_equal_cost"]
+
+
+def test_every_accuracy_is_summarised_and_compared():
+    runs = [
+        run("vanilla", s, 0.8, noise_accuracy=0.2 + s / 100, adversarial_accuracy=0.1)
+        for s in (0, 1)
+    ]
+    runs += [
+        run("advprop", s, 0.9, noise_accuracy=0.7 - s / 50, adversarial_accuracy=None)
+        for s in (0, 1)
+    ]
+    entry = entry_of(summarise(runs), "advprop")
+    versus = entry["versus"]["vanilla"]
+    assert entry["noise_accuracy"]["mean"] == pytest.approx(0.69)
+    assert "adversarial_accuracy" not in entry
+    assert versus["noise_accuracy"]["difference"] == pytest.approx(0.69 - 0.205)
+    assert "adversarial_accuracy" not in versus
+
+
+def test_costs_are_means_and_products():
+    runs = [
+        run("advprop", s, 0.9, epochs=20, passes_per_image=5.0, train_seconds=40.0 + s)
+        for s in (0, 1)
+    ]
+    entry = summarise(runs)[0]
+    assert entry["total_passes"] == 100.0
+    assert entry["train_seconds"] == 40.5
+    assert passes_cell(entry) == Cell(value="100", interval="20 epochs of 5")
+    assert "total_passes" not in summarise([run("advprop", 0, 0.9)])[0]
+
+
+@pytest.mark.parametrize("value", [91.4, -0.1, float("nan"), "0.9", True])
+def test_accuracy_that_is_no_fraction_is_refused(value):
+    with pytest.raises(ValueError, match=r"clean_accuracy of advprop, seed 3 .* 0 to 1"):
+        summarise([run("advprop", 3, value)])
+
+
+def test_two_runs_of_one_seed_are_refused():
+    with pytest.raises(ValueError, match="two runs of method advprop and seed 0"):
+        summarise([run("advprop", 0, 0.9), run("advprop", 0, 0.8)])
+
+
+def test_summary_is_strict_json():
+    runs = [run(m, s, 0.9 + s / 100) for m in ("vanilla", "advprop") for s in (0, 1)]
+    assert json.loads(json.dumps(summarise(runs), allow_nan=False)) == summarise(runs)
+    assert summarise([]) == []
+
+
+def test_table_has_a_cell_for_every_column():
+    runs = [run("vanilla", s, 0.80 + s / 100, epochs=2, passes_per_image=1.0) for s in (0, 1)]
+    runs += [run("advprop", s, 0.90 + s / 50) for s in (0, 1)]
+    table = results_table(summarise(runs))
+    assert [len(row) for row in table.rows] == [len(table.columns)] * 2
+    assert [row[0].text for row in table.rows] == ["vanilla", "advprop"]
+    vanilla, advprop = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert vanilla["passes"].text == "2 (2 epochs of 1)"
+    assert vanilla["noise"].text == "-"
+    assert vanilla["clean vs vanilla"].text == "-"
+    # differences 0.10 and 0.11: 10.5 -+ 12.7062 * 0.5 points, t = 21
+    assert advprop["clean vs vanilla"].text == "+10.5 (+4.1 to +16.9, p = 0.03)"
+    assert advprop["clean vs vanilla"].significant
+
+
+def test_cells_stay_within_what_is_possible():
+    assert accuracy_cell({"mean": 0.99, "ci95": [0.93, 1.05], "n": 2}).interval == "93.0 to 100.0"
+    assert accuracy_cell({"mean": 0.5, "ci95": None, "n": 1}).text == "50.0 %"
+    assert accuracy_cell(None).text == "-"
+    assert difference_cell(None).text == "-"
+
+
+def test_small_numbers_are_printed_honestly():
+    assert p_text(0.0004) == "p < 0.001"
+    assert p_text(0.0123) == "p = 0.012"
+    cell = difference_cell({"difference": -0.0001, "ci95": None, "p_value": None})
+    assert cell == Cell(value="+0.0")

@@ -1,0 +1,72 @@
+"""What each process of test_distributed.py runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tiny import gradients, tiny_branched_net, tiny_images, tiny_labels, tiny_net
+from torch import distributed, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from advprop.attacks.pgd import PGD
+from advprop.methods.adversarial import Adversarial
+from advprop.methods.advprop import AdvProp
+from advprop.methods.base import Context, Method
+from advprop.methods.mixed import Mixed
+from advprop.methods.vanilla import Vanilla
+from advprop.randomness import ImageStreams
+from advprop.shapes import Batch
+from advprop.threat_models import Linf
+
+RANKS = 2
+ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
+CASES: dict[str, tuple[Method, bool]] = {
+    "vanilla": (Vanilla(), False),
+    "adversarial": (Adversarial(attack=ATTACK), False),
+    "mixed": (Mixed(attack=ATTACK), False),
+    "advprop auto": (AdvProp(attack=ATTACK), False),
+    "advprop joint": (AdvProp(attack=ATTACK, form="joint"), False),
+    "advprop separate": (AdvProp(attack=ATTACK, form="separate"), True),
+}
+"""Each method, and whether DistributedDataParallel must look for unused parameters."""
+
+
+def net_for(method: Method) -> nn.Module:
+    return (tiny_branched_net() if method.auxiliary else tiny_net()).train()
+
+
+def step(method: Method, model: nn.Module, rank: int) -> None:
+    """One step on the images of one rank."""
+    share = slice(rank * 4, rank * 4 + 4)
+    batch = Batch(images=tiny_images()[share], labels=tiny_labels()[share])
+    streams = ImageStreams.for_batch(0, 0, range(8)[share])
+    method.forward_backward(model, batch, Context(generator=streams))
+
+
+def run_rank(rank: int, folder: str) -> None:
+    """Save the gradients of each case and the number of all-reduces it took."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS
+    )
+    results = {}
+    for name, (method, unused) in CASES.items():
+        model = DistributedDataParallel(net_for(method), find_unused_parameters=unused)
+        reductions: list[int] = []
+
+        def counting(state, bucket):  # torch refuses annotations that are strings
+            state.append(len(bucket.gradients()))
+            return allreduce_hook(distributed.group.WORLD, bucket)
+
+        model.register_comm_hook(reductions, counting)
+        step(method, model, rank)
+        found = gradients(model.module)
+        count = len(reductions)
+        model.zero_grad()
+        step(method, model, rank)  # a second one shows a reduction that was not finished
+        results[name] = found, count, gradients(model.module)
+    torch.save(results, Path(folder) / f"rank{rank}.pt")
+    distributed.barrier()
+    distributed.destroy_process_group()

@@ -1,0 +1,58 @@
+"""Two processes with DistributedDataParallel compute what one process does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from distributed_steps import CASES, RANKS, net_for, run_rank, step
+from tiny import gradients, same_tensors
+from torch import multiprocessing
+
+every_case = pytest.mark.parametrize("name", CASES)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    multiprocessing.spawn(run_rank, args=(str(folder),), nprocs=RANKS)
+    return [torch.load(Path(folder) / f"rank{rank}.pt") for rank in range(RANKS)]
+
+
+@every_case
+def test_gradients_are_the_mean_over_processes(results: list[dict[str, Any]], name: str) -> None:
+    method, _ = CASES[name]
+    alone = []
+    for rank in range(RANKS):
+        model = net_for(method)
+        step(method, model, rank)
+        alone.append(gradients(model))
+    for rank in range(RANKS):
+        found, _, _ = results[rank][name]
+        assert found.keys() == alone[0].keys()
+        for key, gradient in found.items():
+            expected = (alone[0][key] + alone[1][key]) / 2
+            torch.testing.assert_close(gradient, expected)
+
+
+@every_case
+def test_processes_agree_in_every_step(results: list[dict[str, Any]], name: str) -> None:
+    for which in (0, 2):
+        assert same_tensors(results[0][name][which], results[1][name][which])
+
+
+@every_case
+def test_t11_attacks_fire_no_reduction(results: list[dict[str, Any]], name: str) -> None:
+    # one for each backward pass that trains; the net's gradients fit one bucket
+    assert results[0][name][1] == (2 if name == "advprop separate" else 1)
+
+
+def test_t12_forms_agree_across_processes(results: list[dict[str, Any]]) -> None:
+    joint, auto, separate = (
+        results[0][f"advprop {form}"][0] for form in ("joint", "auto", "separate")
+    )
+    assert same_tensors(joint, auto)  # "auto" is joint here
+    for key, gradient in separate.items():
+        torch.testing.assert_close(gradient, joint[key])

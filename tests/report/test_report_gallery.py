@@ -1,0 +1,49 @@
+import pytest
+from conftest import png, sample_record
+
+from advprop.report.gallery import galleries, read_picture
+
+
+def test_picture_knows_its_size():
+    picture = read_picture(png(200, size=12), "clean", "a seven")
+    assert (picture.width, picture.height, picture.alt) == (12, 12, "a seven")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        None,
+        7,
+        "",
+        "https://example.org/cat.png",
+        "javascript:alert(1)",
+        "data:image/svg+xml;base64,PHN2Zy8+",
+        "data:image/png;base64,AAAA",
+        "data:image/png;base64,A",
+        png(1) + '" onerror="alert(1)',
+    ],
+)
+def test_anything_but_an_embedded_png_is_no_picture(source):
+    assert read_picture(source, "clean", "") is None
+
+
+def test_first_gallery_of_each_method_advprop_first():
+    records = [sample_record(m, seed) for seed in (0, 1) for m in ("vanilla", "advprop")]
+    found = galleries([{"method": "mixed", "seed": 0}, *records])
+    assert [(gallery.method, gallery.seed) for gallery in found] == [
+        ("advprop", "0"),
+        ("vanilla", "0"),
+    ]
+    assert found[0].sentence == "8 of 8 right when clean, 5 when attacked"
+
+
+def test_alternative_text_tells_both_readings():
+    (gallery,) = galleries([sample_record("advprop")])
+    first = gallery.triples[0]
+    assert first.clean_right
+    assert not first.adversarial_right
+    assert [picture.alt for picture in first.pictures] == [
+        "clean image of class 0, read as 0",
+        "perturbation of the image of class 0, stretched to full contrast",
+        "adversarial image of class 0, read as 5",
+    ]

@@ -1,0 +1,167 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from advprop.report import render_report
+from advprop.report.render import with_minus
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, and the text outside scripts and styles."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.texts, self.scripts, self.stack = [], [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self.stack = [tag] if tag in ("script", "style") else []
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self.stack = []
+
+    def handle_data(self, data):
+        if self.stack == ["script"]:
+            self.scripts[-1] += data
+        elif not self.stack:
+            self.texts.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture
+def page(results, details):
+    return Page(render_report(results, details))
+
+
+def test_report_is_one_file_below_six_megabytes(results, details):
+    html = render_report(results, details)
+    page = Page(html)
+    assert len(html.encode()) < 6_000_000
+    assert not [a for _, a in page.elements if a.get("src", "data:")[:5] != "data:"]
+    assert not [a for a in page.all("link") if a["href"] != "data:,"]
+    assert "default-src 'none'" in html
+
+
+def test_answer_cost_and_doubt_come_first(page):
+    start = page.text[:1200]
+    assert "Train vanilla longer if clean accuracy is all you need" in start
+    assert "1 pass per image for 100 epochs" in start
+    assert "Use adversarial where this matters" in start
+    assert "3 seeds a method" in start
+
+
+def test_tables_hold_means_intervals_and_p_values(page, results):
+    entry = next(e for e in results["summary"] if e["method"] == "advprop")
+    versus = entry["versus"]["vanilla_equal_cost"]
+    low, high = (100 * end for end in entry["clean_accuracy"]["ci95"])
+    assert f"{low:.1f} to {high:.1f}" in page.text
+    assert with_minus(f"{100 * versus['difference']:+.1f}") in page.text
+    assert f"p = {versus['p_value']:.2g}" in page.text
+    assert "20 epochs of 5" in page.text
+    assert "Tested on 2000 images" in page.text
+
+
+def test_tables_and_figures_are_semantic(page):
+    assert all(attrs.get("scope") in ("row", "col") for attrs in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table")) == 4
+    assert len(page.all("h1")) == 1
+    assert all(attrs["alt"] for attrs in page.all("img"))
+    charts = [a for a in page.all("div") if a.get("class") == "chart"]
+    assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in charts)
+    assert len(charts) == 3 + 6 + 5 + 2
+
+
+def test_command_versions_and_notes_are_told(results, details):
+    details["notes"] = ["2 of 17 runs are missing."]
+    results["runs"][0]["red_flags"] = ["adversarial above clean accuracy"]
+    text = Page(render_report(results, details)).text
+    assert "advprop compare mnist5k --seeds 3 --jobs 2 --out runs/demo" in text
+    assert "torch 2.14.1" in text
+    assert "2 of 17 runs are missing." in text
+    assert "vanilla, seed 0: adversarial above clean accuracy" in text
+
+
+def test_command_of_the_results_serves_where_details_have_none(results):
+    text = Page(render_report({**results, "command": "advprop compare x"})).text
+    assert "advprop compare x" in text
+
+
+def test_hostile_names_stay_text(sample):
+    results, details = sample(seeds=2, methods=("vanilla", "advprop"))
+    hostile = json.loads(json.dumps([results, details]).replace("advprop", json.dumps(EVIL)[1:-1]))
+    results, details = hostile
+    results["recipe"] = EVIL
+    details["notes"] = [EVIL]
+    for item in details["records"][1]["gallery"]:
+        item.update(label=EVIL, clean_prediction=EVIL, adversarial_prediction=EVIL)
+    for row in details["records"][1]["statistics"]:
+        row["layer"] += EVIL
+    page = Page(render_report(results, details))
+    charts = [a for a in page.all("div") if a.get("class") == "chart"]
+    assert len(page.all("script")) == len(charts) + 2
+    assert not any("alert(" in script for script in page.scripts[len(charts) :][1:])
+    assert not any("onerror" in attrs for _, attrs in page.elements)
+    assert EVIL in page.text
+    figures = [json.loads(script) for script in page.scripts[: len(charts)]]
+    assert any("&lt;script&gt;" in json.dumps(figure) for figure in figures)
+    assert not any("<script" in script for script in page.scripts[: len(charts)])
+
+
+@pytest.mark.parametrize("missing", ["curves", "records", "command", "notes", "gallery"])
+def test_missing_sections_are_said_to_be_missing(results, details, missing):
+    details.pop(missing, None)
+    for record in details.get("records", []) if missing == "gallery" else []:
+        record["gallery"] = []
+    words = {
+        "curves": "No training curves recorded",
+        "records": "No run with two branches",
+        "command": "The command was not recorded",
+        "gallery": "No images recorded",
+        "notes": "Made by",
+    }
+    assert words[missing] in Page(render_report(results, details)).text
+
+
+def test_single_run_claims_no_comparison(sample):
+    results, details = sample(seeds=1, methods=("vanilla",))
+    text = Page(render_report(results, details)).text
+    assert "there is nothing to compare it with" in text
+    assert "No differences: they need a vanilla run" in text
+    assert "No run with two branches" in text
+
+
+def test_one_seed_shows_differences_without_p_values(sample):
+    results, details = sample(seeds=1)
+    text = Page(render_report(results, details)).text
+    assert "Not decided: with one seed a method" in text
+    assert not re.search(r"p [=<] 0\.\d", text)
+
+
+def test_nothing_finished_yet_is_still_a_page():
+    text = Page(render_report({"recipe": "mnist5k", "runs": [], "summary": []})).text
+    assert "No run has been tested yet" in text
+    assert "No training curves recorded" in text
+
+
+def test_summary_is_made_from_runs_where_it_is_missing(results, details):
+    whole = render_report(results, details)
+    assert render_report({k: v for k, v in results.items() if k != "summary"}, details) == whole
+
+
+def test_minus_signs_only_before_numbers():
+    assert with_minus("-1.0 to +2.0 (-3) co-op x-5") == (
+        "\N{MINUS SIGN}1.0 to +2.0 (\N{MINUS SIGN}3) co-op x-5"
+    )

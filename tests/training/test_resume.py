@@ -1,0 +1,181 @@
+"""Resumed equals uninterrupted, bit for bit; what is damaged is passed over; signals save."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from advprop.config import RunConfig
+from advprop.config.overrides import apply_overrides
+from advprop.recipes.builtin import digits
+from advprop.runs import load_run, train
+from advprop.training.checkpoint import Checkpoints, read_checkpoint
+from advprop.training.stopping import InterruptedTraining, NotFiniteError
+from advprop.training.trainer import Trainer
+
+METHODS = ("vanilla", "adversarial", "mixed", "advprop", "adversarial_then_clean")
+
+
+def quick(method: str = "advprop", *settings: str) -> RunConfig:
+    base = [
+        "training.num_epochs=3",
+        "data.num_train=100",
+        "training.batch_size=20",
+        "training.checkpoint_every_steps=2",
+        "model.options.drop_rate=0.2",
+        "model.options.width=4",
+    ]
+    return apply_overrides(digits().with_method(method), [*base, *settings])
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Let the trainer's next `fit` die after so many steps, as `kill -9` would: unsaved."""
+    whole_step = Trainer.train_step
+
+    def dying(self: Trainer, batch: object) -> object:
+        if self.position.step == steps:
+            raise MemoryError("killed")
+        return whole_step(self, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "train_step", dying)
+
+
+def newest(folder: Path) -> dict[str, object]:
+    return read_checkpoint(Checkpoints(folder / "checkpoints").by_step()[0])
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    states = newest(one), newest(other)
+    for key in ("model", "ema"):
+        if states[0][key] is None:
+            assert states[1][key] is None
+            continue
+        assert states[0][key].keys() == states[1][key].keys()
+        for name, tensor in states[0][key].items():
+            assert torch.equal(tensor, states[1][key][name]), name
+    logs = [
+        [
+            {k: v for k, v in json.loads(line).items() if k not in ("seconds", "images_per_second")}
+            for line in (folder / "metrics.jsonl").read_text().splitlines()
+        ]
+        for folder in (one, other)
+    ]
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("steps", [3, 5])
+def test_resumed_equals_uninterrupted(
+    method: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = quick(method, "training.ema_decay=0.9")
+    train(config, tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        with pytest.raises(MemoryError):
+            train(config, tmp_path / "cut", quiet=True)
+    resumed = train(config, tmp_path / "cut", resume=True, quiet=True)
+    assert resumed["epochs"] == 3
+    assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_resume_starts_where_there_is_nothing_yet(tmp_path: Path) -> None:
+    train(quick(), tmp_path / "run", resume=True, quiet=True)
+    assert load_run(tmp_path / "run").result["epochs"] == 3
+
+
+def test_a_truncated_checkpoint_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = quick()
+    train(config, tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 9)
+        with pytest.raises(MemoryError):
+            train(config, tmp_path / "cut", quiet=True)
+    last = Checkpoints(tmp_path / "cut" / "checkpoints").by_step()[0]
+    last.write_bytes(last.read_bytes()[:-200])
+    with pytest.warns(UserWarning, match="trying the one before"):
+        train(config, tmp_path / "cut", resume=True, quiet=True)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_failed_write_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"model": {"a": torch.ones(3)}})
+
+    class Unwritable:
+        def __reduce__(self) -> str:
+            raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(2, {"model": {"a": Unwritable()}})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000001.pt"]
+    assert torch.equal(checkpoints.load_newest()["model"]["a"], torch.ones(3))
+
+
+def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    torch.save({"format": 1, "model": Payload()}, tmp_path / "step-000000001.pt")
+    with pytest.raises(ValueError, match="damaged, or no checkpoint"):
+        read_checkpoint(tmp_path / "step-000000001.pt")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    config = quick("vanilla", "training.learning_rate=1e30", "training.warmup_epochs=0")
+    with pytest.raises(NotFiniteError, match=r"lower training\.learning_rate"):
+        train(config, tmp_path / "run", quiet=True)
+
+
+def test_an_interrupt_saves_at_the_step_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = quick("advprop", "training.checkpoint_every_steps=none")
+    train(config, tmp_path / "whole", quiet=True)
+    whole_step = Trainer.train_step
+
+    def signalled(self: Trainer, batch: object) -> object:
+        if self.position.step == 6:
+            signal.raise_signal(signal.SIGTERM)
+        return whole_step(self, batch)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", signalled)
+        with pytest.raises(InterruptedTraining, match="after step 7 of 15; saved") as ended:
+            train(config, tmp_path / "cut", quiet=True)
+    assert ended.value.exit_code == 143
+    train(config, tmp_path / "cut", resume=True, quiet=True)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_killed_process_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """The real thing: the command in a process of its own, `kill -9` in the middle."""
+    config = quick("advprop", "training.num_epochs=12")
+    settings = tmp_path / "config.json"
+    settings.write_text(config.model_dump_json())
+    command = [sys.executable, "-m", "advprop", "train", str(settings), "--resume", "--quiet"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "cut")], env=environment, stdout=subprocess.DEVNULL
+    )
+    while not list((tmp_path / "cut" / "checkpoints").glob("step-*.pt")):
+        assert running.poll() is None
+        time.sleep(0.02)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert newest(tmp_path / "cut")["position"]["epoch"] < 12
+    train(config, tmp_path / "cut", resume=True, quiet=True)
+    train(config, tmp_path / "whole", quiet=True)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
