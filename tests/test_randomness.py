@@ -132,9 +132,14 @@ def test_random_streams_are_restored_after_an_exception() -> None:
     torch.manual_seed(0)
     np_state, state = np.random.get_state()[1].tolist(), torch.get_rng_state()
     python_state = random.getstate()
-    with pytest.raises(KeyError), random_streams(0):
-        draw_all()
-        raise KeyError
+
+    def fail() -> None:
+        with random_streams(0):
+            draw_all()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert torch.equal(torch.get_rng_state(), state)
     assert np.random.get_state()[1].tolist() == np_state
     assert random.getstate() == python_state

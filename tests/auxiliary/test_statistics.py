@@ -82,7 +82,7 @@ def test_each_branch_has_its_own_distance_whichever_is_active() -> None:
 
 def test_training_on_other_images_moves_statistics_apart() -> None:
     model = add_auxiliary_norms(small_net()).train()
-    for step in range(20):
+    for step in range(60):
         model(some_images(seed=step))
         with use_branch(model, "adversarial"):
             model(some_images(seed=step) * 3 + 1)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advprop.data.selection import first_stratified, shared_out, stratified_order
@@ -11,6 +11,7 @@ from advprop.data.selection import first_stratified, shared_out, stratified_orde
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=80))
 def test_every_beginning_has_the_classes_in_proportion(labels):
     order = stratified_order(labels, [str(position) for position in range(len(labels))])
@@ -49,6 +50,7 @@ def test_shares_are_about_those_asked_for():
     assert abs(len(parts["test"]) - 600) < 4 * (4000 * 0.15 * 0.85) ** 0.5
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 10**6))
 def test_no_file_is_lost_doubled_or_left_without_a_split(count, start):
     names = [f"{start}/{number}.png" for number in range(count)]
@@ -57,6 +59,7 @@ def test_no_file_is_lost_doubled_or_left_without_a_split(count, start):
     assert all(parts[part] for part in list(SHARES)[:count])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6))
 def test_adding_files_moves_no_other(start):
     names = [f"{start}/{number}.png" for number in range(120)]

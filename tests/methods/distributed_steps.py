@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -47,9 +48,12 @@ def step(method: Method, model: nn.Module, rank: int) -> None:
 
 def run_rank(rank: int, folder: str) -> None:
     """Save the gradients of each case and the number of all-reduces it took."""
-    torch.set_num_threads(1)
     distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=RANKS,
+        timeout=timedelta(minutes=5),
     )
     results = {}
     for name, (method, unused) in CASES.items():
@@ -70,3 +74,9 @@ def run_rank(rank: int, folder: str) -> None:
     torch.save(results, Path(folder) / f"rank{rank}.pt")
     distributed.barrier()
     distributed.destroy_process_group()
+
+
+def run_other_rank(process: int, folder: str) -> None:
+    """What a further process starts with; the test's own is rank 0."""
+    torch.set_num_threads(1)
+    run_rank(process + 1, folder)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_steps import CASES, RANKS, net_for, run_rank, step
+from distributed_steps import CASES, RANKS, net_for, run_other_rank, run_rank, step
 from tiny import gradients, same_tensors
 from torch import multiprocessing
 
@@ -17,7 +17,12 @@ every_case = pytest.mark.parametrize("name", CASES)
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(run_rank, args=(str(folder),), nprocs=RANKS)
+    # rank 0 runs here: a process of its own would import torch and timm for seconds
+    others = multiprocessing.spawn(
+        run_other_rank, args=(str(folder),), nprocs=RANKS - 1, join=False
+    )
+    run_rank(0, str(folder))
+    assert others.join(timeout=60)
     return [torch.load(Path(folder) / f"rank{rank}.pt") for rank in range(RANKS)]
 
 

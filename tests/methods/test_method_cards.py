@@ -1,4 +1,4 @@
-"""The method cards hold what they promise: code runs, commands are understood, defaults are true."""
+"""The method cards keep their word: code runs, commands are understood, defaults are true."""
 
 from __future__ import annotations
 

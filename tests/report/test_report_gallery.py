@@ -1,12 +1,11 @@
 import pytest
-from conftest import png, sample_record
 
 from advprop.report.gallery import galleries, read_picture
 
 
-def test_picture_knows_its_size():
-    picture = read_picture(png(200, size=12), "clean", "a seven")
-    assert (picture.width, picture.height, picture.alt) == (12, 12, "a seven")
+def test_picture_knows_its_size(picture):
+    found = read_picture(picture(200, size=12), "clean", "a seven")
+    assert (found.width, found.height, found.alt) == (12, 12, "a seven")
 
 
 @pytest.mark.parametrize(
@@ -20,15 +19,19 @@ def test_picture_knows_its_size():
         "data:image/svg+xml;base64,PHN2Zy8+",
         "data:image/png;base64,AAAA",
         "data:image/png;base64,A",
-        png(1) + '" onerror="alert(1)',
     ],
 )
 def test_anything_but_an_embedded_png_is_no_picture(source):
     assert read_picture(source, "clean", "") is None
 
 
-def test_first_gallery_of_each_method_advprop_first():
-    records = [sample_record(m, seed) for seed in (0, 1) for m in ("vanilla", "advprop")]
+def test_nothing_rides_on_a_picture(picture):
+    assert read_picture(picture(1) + '" onerror="alert(1)', "clean", "") is None
+    assert read_picture(picture(1) + "\n", "clean", "") is None
+
+
+def test_first_gallery_of_each_method_advprop_first(record):
+    records = [record(m, seed) for seed in (0, 1) for m in ("vanilla", "advprop")]
     found = galleries([{"method": "mixed", "seed": 0}, *records])
     assert [(gallery.method, gallery.seed) for gallery in found] == [
         ("advprop", "0"),
@@ -37,8 +40,8 @@ def test_first_gallery_of_each_method_advprop_first():
     assert found[0].sentence == "8 of 8 right when clean, 5 when attacked"
 
 
-def test_alternative_text_tells_both_readings():
-    (gallery,) = galleries([sample_record("advprop")])
+def test_alternative_text_tells_both_readings(record):
+    (gallery,) = galleries([record("advprop")])
     first = gallery.triples[0]
     assert first.clean_right
     assert not first.adversarial_right

@@ -71,7 +71,7 @@ def test_tables_hold_means_intervals_and_p_values(page, results):
     assert with_minus(f"{100 * versus['difference']:+.1f}") in page.text
     assert f"p = {versus['p_value']:.2g}" in page.text
     assert "20 epochs of 5" in page.text
-    assert "Tested on 2000 images" in page.text
+    assert "Images: mnist5k test." in page.text
 
 
 def test_tables_and_figures_are_semantic(page):

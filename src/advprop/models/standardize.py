@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,14 +95,17 @@ def _timm_statistics(model: nn.Module) -> tuple[list[float], list[float]]:
 
 
 def _num_input_channels(model: nn.Module, settings: Mapping[str, Any]) -> int:
-    """What the first convolution takes: `pretrained_cfg` tells only what the weights took."""
+    """What the model takes: `pretrained_cfg` tells only what the weights took."""
+    if hasattr(model, "in_chans"):
+        return int(cast("int", model.in_chans))
+    # older releases of timm do not set it on every model
     names = settings.get("first_conv") or ()
     modules = dict(model.named_modules())
     for name in (names,) if isinstance(names, str) else names:
         channels = getattr(modules.get(name), "in_channels", None)
         if channels is not None:
             return int(channels)
-    return int(getattr(model, "in_chans", len(settings["mean"])))
+    return len(settings["mean"])
 
 
 def _for_channels(values: Sequence[float], num_channels: int) -> list[float]:

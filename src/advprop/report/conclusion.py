@@ -38,7 +38,7 @@ def conclude(summary: Sequence[Entry]) -> Conclusion:
         return Conclusion(headline="No run has been tested yet.")
     leader = max(measured, key=lambda entry: entry[CLEAN]["mean"])
     if len(measured) == 1:
-        headline = f"{leader['method']} gets {percent(leader)} of the clean test images right."
+        headline = f"{leader['method']} gets {percent(leader)} of the clean images right."
         lonely = "It is the only method run: there is nothing to compare it with."
         return Conclusion(headline=headline, cost=f"{lonely} {_cost(leader, None)}")
     headline, told = _headline(measured, leader)
@@ -72,7 +72,7 @@ def _headline(summary: Sequence[Entry], leader: Entry) -> tuple[str, Entry]:
         doubt = "" if equal else " Vanilla of equal cost was not run: it might do as well."
         gain = points_text(first.difference["difference"])
         return (
-            f"Use {first.best['method']}: {percent(first.best)} of the clean test images right, "
+            f"Use {first.best['method']}: {percent(first.best)} of the clean images right, "
             f"{gain} points against {against}.{doubt}"
         ), first.best
     return _without_winner(summary, first)

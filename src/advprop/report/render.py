@@ -80,7 +80,7 @@ def render_report(results: Json, details: Json | None = None) -> str:
         "galleries": galleries(records),
         "statistics_groups": _groups(("", statistics_panels(records, styles), 2)),
         "commands": _lines(details.get("command") or results.get("command")),
-        "tested_on": sorted({run["tested_on"] for run in runs if run.get("tested_on")}),
+        "tested_on": sorted({str(run["tested_on"]) for run in runs if run.get("tested_on")}),
         "notes": _notes(runs, details),
         "versions": {str(k): str(v) for k, v in (results.get("versions") or {}).items()},
     }
