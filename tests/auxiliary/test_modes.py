@@ -185,12 +185,12 @@ def test_the_branch_is_left_alone() -> None:
 def test_settings_without_effect_are_refused() -> None:
     model = branched(small_net()).train()
     with (
-        pytest.raises(ValueError, match="update=True has no effect.*statistics=\"batch\""),
+        pytest.raises(ValueError, match='update=True has no effect.*statistics="batch"'),
         attack_mode(model, update=True),
     ):
         pass
     with (
-        pytest.raises(ValueError, match="statistics='mine': choose \"running\" or \"batch\""),
+        pytest.raises(ValueError, match='statistics=\'mine\': choose "running" or "batch"'),
         attack_mode(model, statistics="mine"),
     ):
         pass

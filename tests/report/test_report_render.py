@@ -84,6 +84,14 @@ def test_tables_and_figures_are_semantic(page):
     assert len(charts) == 3 + 6 + 5 + 2
 
 
+def test_galleries_stand_in_the_order_of_the_table(results, details):
+    details["records"].reverse()
+    page = Page(render_report(results, details))
+    words = page.text.split("What the attack does")[1]
+    places = [words.index(f"{m} seed") for m in ("advprop", "vanilla", "adversarial", "mixed")]
+    assert places == sorted(places)
+
+
 def test_command_versions_and_notes_are_told(results, details):
     details["notes"] = ["2 of 17 runs are missing."]
     results["runs"][0]["red_flags"] = ["adversarial above clean accuracy"]

@@ -143,8 +143,8 @@ class _Branches(nn.ModuleDict):
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
         old = self._modules.get(name)
-        synchronised = isinstance(module, nn.SyncBatchNorm)
-        if synchronised and hasattr(old, "act") and not hasattr(module, "act"):
+        # torch's own class keeps the activation as a child that it never calls
+        if type(module) is nn.SyncBatchNorm and hasattr(old, "act"):
             raise ValueError(
                 f"torch's SyncBatchNorm conversion drops the activation inside "
                 f"{type(old).__name__}; use timm.layers.convert_sync_batchnorm"

@@ -96,8 +96,10 @@ def _without_winner(summary: Sequence[Entry], first: Comparison) -> tuple[str, E
             f"{name} beats vanilla of equal epochs on clean images, but not vanilla of equal "
             "cost: its gain cannot be told from that of longer training."
         ), first.best
-    text = "Stay with vanilla for clean accuracy: no other method is significantly better."
-    return text, vanilla or longer or first.best
+    return (
+        "Stay with vanilla for clean accuracy until more runs say otherwise: "
+        "no other method is significantly better."
+    ), vanilla or longer or first.best
 
 
 def _gains_by_length(longer: Entry) -> bool:

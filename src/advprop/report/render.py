@@ -60,6 +60,7 @@ def render_report(results: Json, details: Json | None = None) -> str:
     records = [{**r, "method": str(r["method"])} for r in details.get("records") or ()]
     named = [entry["method"] for entry in [*summary, *curves, *records]]
     styles = method_styles(list(dict.fromkeys(named)))
+    records.sort(key=lambda record: list(styles).index(record["method"]))
     page = {
         "recipe": str(results.get("recipe") or "unnamed"),
         "conclusion": conclude(summary),
