@@ -24,6 +24,7 @@ ROWS = (
     {"report", "export_format"},
     {"exporting", "prediction"},
     {"config"},
+    {"run_folder"},
     {"runs"},
     {"suites"},
     {"recording", "comparison_plan"},

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from advprop.models.standardize import standardized as standardized
     from advprop.prediction import predict as predict
     from advprop.randomness import ImageStreams as ImageStreams
-    from advprop.runs import export as export
-    from advprop.runs import load_run as load_run
+    from advprop.run_folder import export as export
+    from advprop.run_folder import load_run as load_run
     from advprop.runs import train as train
     from advprop.shapes import Batch as Batch
     from advprop.suites import evaluate as evaluate
@@ -75,13 +75,13 @@ _MODULE_OF = {
     "build_model": "models.build",
     "compare": "comparison",
     "evaluate": "suites",
-    "export": "runs",
+    "export": "run_folder",
     "fgsm": "attacks.pgd",
     "given": "attacks.targets",
     "has_auxiliary_norms": "auxiliary.branches",
     "least_likely_class": "attacks.targets",
     "load_export": "exporting",
-    "load_run": "runs",
+    "load_run": "run_folder",
     "predict": "prediction",
     "random_other_class": "attacks.targets",
     "remove_auxiliary_norms": "auxiliary.surgery",

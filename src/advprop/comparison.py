@@ -18,7 +18,8 @@ from advprop.config.overrides import differences, read_config
 from advprop.config.run import RunConfig
 from advprop.evaluation.results import summarise
 from advprop.recording import RESULTS, complete_run, is_run, run_details, write_report
-from advprop.runs import train, versions
+from advprop.run_folder import versions
+from advprop.runs import train
 from advprop.training.files import write_json
 from advprop.training.stopping import InterruptedTraining, NotFiniteError
 

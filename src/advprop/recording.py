@@ -13,7 +13,7 @@ from advprop.auxiliary.statistics import branch_distances
 from advprop.data.loaders import test_batches
 from advprop.evaluation.gallery import record_gallery
 from advprop.report.render import render_report
-from advprop.runs import CONFIG, METRICS, load_run
+from advprop.run_folder import CONFIG, METRICS, load_run
 from advprop.suites import evaluate, through_branch
 from advprop.training.files import write_atomically, write_json
 from advprop.training.run_log import RunLog

@@ -22,7 +22,7 @@ from advprop.data.sources import ImageSplit
 from advprop.evaluation.accuracy import evaluate_adversarial, evaluate_clean, evaluate_noise
 from advprop.exporting import is_export, load_export
 from advprop.models.standardize import Standardized
-from advprop.runs import Weights, load_run, versions
+from advprop.run_folder import Weights, load_run, versions
 from advprop.shapes import Images, Logits, LogitsFn
 
 SUITES = ("clean", "noise", "adversarial")

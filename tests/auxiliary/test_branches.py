@@ -159,7 +159,7 @@ def test_a_tensor_read_from_a_layer_belongs_to_the_active_branch() -> None:
         assert model[1].num_features == 6
     with use_branch(model, ("clean", "adversarial")):
         assert model[1].num_features == 6
-        with pytest.raises(ValueError, match='"weight" .* split over 2 branches'):
+        with pytest.raises(ValueError, match=r'"weight" .* split over 2 branches'):
             _ = model[1].weight
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = model[1].nothing
@@ -218,7 +218,7 @@ def test_a_model_without_branches_is_refused(call) -> None:
 def test_a_model_converted_twice_is_refused_and_unharmed() -> None:
     model = branched(small_net())
     before = snapshot(model)
-    with pytest.raises(ValueError, match="branches already.*remove_auxiliary_norms first"):
+    with pytest.raises(ValueError, match=r"branches already.*remove_auxiliary_norms first"):
         add_auxiliary_norms(model, ("noise",))
     assert same(snapshot(model), before)
     remove_auxiliary_norms(model)
@@ -277,7 +277,7 @@ def test_layers_without_sizes_are_refused() -> None:
 def test_models_put_together_from_converted_parts_are_refused() -> None:
     part = branched(small_net()[:3])
     for other in (copy.deepcopy(part), branched(small_net()[:3])):
-        with pytest.raises(ValueError, match='"1.1" got its branches in another call'):
+        with pytest.raises(ValueError, match=r'"1\.1" got its branches in another call'):
             use_branch(nn.Sequential(part, other), "adversarial").__enter__()
     twice = nn.Sequential(nn.Sequential(part, nn.Conv2d(6, 3, 1)), part)
     assert not torch.equal(

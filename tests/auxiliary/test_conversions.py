@@ -55,7 +55,7 @@ def test_a_plain_checkpoint_loads_into_every_branch(separate: str, assign: bool)
     model.load_state_dict(checkpoint, assign=assign)
     assert list(checkpoint) == list(plain.state_dict())  # the caller's dictionary is left alone
     expected = plain(some_images())
-    assert_outputs(model, {name: expected for name in BRANCHES})
+    assert_outputs(model, dict.fromkeys(BRANCHES, expected))
     # and the branches are free to part
     with torch.no_grad():
         for layer in layers_of(model, "adversarial"):

@@ -16,10 +16,44 @@ from advprop.auxiliary.surgery import add_auxiliary_norms
 
 # at least one of each kind of layer, of network and of layout
 SPREAD = frozenset(
-    "byobnet cait convit convnext csatv2 cspnet deit edgenext efficientformer_v2 "
-    "efficientnet efficientvit_mit eva fasternet gcvit ghostnet inception_next iformer levit "
-    "lowformer mambaout maxxvit metaformer mlp_mixer mobilenetv3 mobilevit pit pvt_v2 regnet "
-    "resnet resnetv2 shvit starnet vision_transformer_hybrid vitamin volo xcit".split()
+    [
+        "byobnet",
+        "cait",
+        "convit",
+        "convnext",
+        "csatv2",
+        "cspnet",
+        "deit",
+        "edgenext",
+        "efficientformer_v2",
+        "efficientnet",
+        "efficientvit_mit",
+        "eva",
+        "fasternet",
+        "gcvit",
+        "ghostnet",
+        "inception_next",
+        "iformer",
+        "levit",
+        "lowformer",
+        "mambaout",
+        "maxxvit",
+        "metaformer",
+        "mlp_mixer",
+        "mobilenetv3",
+        "mobilevit",
+        "pit",
+        "pvt_v2",
+        "regnet",
+        "resnet",
+        "resnetv2",
+        "shvit",
+        "starnet",
+        "vision_transformer_hybrid",
+        "vitamin",
+        "volo",
+        "xcit",
+    ]
 )
 
 

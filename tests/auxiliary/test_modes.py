@@ -21,6 +21,11 @@ def flags(model: nn.Module) -> list[tuple[bool, list[bool]]]:
     ]
 
 
+def attack_that_fails(model: nn.Module) -> None:
+    model(some_images())
+    raise StoppedError
+
+
 def mixed_flags_net() -> nn.Module:
     """In train mode, but with a layer in eval mode and a frozen one."""
     model = branched(small_net(dropout=0.5)).train()
@@ -40,8 +45,7 @@ def test_every_flag_is_restored(options: dict) -> None:
         assert flags(model) != before
     assert flags(model) == before
     with pytest.raises(StoppedError), attack_mode(model, **options):
-        model(some_images())
-        raise StoppedError
+        attack_that_fails(model)
     assert flags(model) == before
 
 
@@ -113,8 +117,7 @@ def test_statistics_stay_as_they_are_after_an_exception() -> None:
     model = branched(small_net()).train()
     before = buffers(model)
     with pytest.raises(StoppedError), attack_mode(model, statistics="batch"):
-        model(some_images())
-        raise StoppedError
+        attack_that_fails(model)
     assert same(buffers(model), before)
     model(some_images())
     assert not same(buffers(model), before)
@@ -185,7 +188,7 @@ def test_the_branch_is_left_alone() -> None:
 def test_settings_without_effect_are_refused() -> None:
     model = branched(small_net()).train()
     with (
-        pytest.raises(ValueError, match='update=True has no effect.*statistics="batch"'),
+        pytest.raises(ValueError, match=r'update=True has no effect.*statistics="batch"'),
         attack_mode(model, update=True),
     ):
         pass

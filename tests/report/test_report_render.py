@@ -125,7 +125,7 @@ def test_hostile_names_stay_text(sample):
     assert EVIL in page.text
     figures = [json.loads(script) for script in page.scripts[: len(charts)]]
     assert any("&lt;script&gt;" in json.dumps(figure) for figure in figures)
-    assert not any("<script" in script for script in page.scripts[: len(charts)])
+    assert not any("<" in script for script in page.scripts[: len(charts)])
 
 
 @pytest.mark.parametrize("missing", ["curves", "records", "command", "notes", "gallery"])

@@ -16,7 +16,8 @@ import torch
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
 from advprop.recipes.builtin import digits
-from advprop.runs import load_run, train
+from advprop.run_folder import load_run
+from advprop.runs import train
 from advprop.training.checkpoint import Checkpoints, read_checkpoint
 from advprop.training.stopping import InterruptedTraining, NotFiniteError
 from advprop.training.trainer import Trainer

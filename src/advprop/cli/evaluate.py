@@ -28,7 +28,7 @@ def main(
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
 ) -> None:
     """Test a model: clean accuracy, under noise, under attack."""
-    from advprop.runs import check_weights
+    from advprop.run_folder import check_weights
     from advprop.suites import evaluate
     from advprop.training.files import write_json
 

@@ -16,7 +16,7 @@ def main(
     weights: WeightsOption = None,
 ) -> None:
     """Write the plain model, its outputs proven equal, as safetensors and config.json."""
-    from advprop.runs import check_weights, export
+    from advprop.run_folder import check_weights, export
 
     folder = export(run, out, weights=check_weights(weights))
     typer.echo(f"{folder} written; outputs equal the run's clean branch, bit for bit")

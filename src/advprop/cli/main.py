@@ -53,7 +53,7 @@ def run() -> None:
         code = getattr(error, "exit_code", None)
         if code is None:
             raise
-        _end(str(error), code)
+        _end("; ".join([str(error), *getattr(error, "__notes__", [])]), code)
 
 
 def _end(message: str, code: int) -> None:

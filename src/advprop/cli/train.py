@@ -31,7 +31,8 @@ def main(
     """Train one model."""
     from advprop.config.overrides import apply_overrides
     from advprop.recipes.resolve import resolve_recipe
-    from advprop.runs import is_finished, train
+    from advprop.run_folder import is_finished
+    from advprop.runs import train
     from advprop.training.stopping import InterruptedTraining
 
     config = resolve_recipe(recipe)

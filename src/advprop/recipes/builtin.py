@@ -44,7 +44,12 @@ def digits() -> RunConfig:
     return base.model_copy(
         update={
             "recipe": "digits",
-            "model": ModelConfig(name="small_resnet", mean=(0.3053,), std=(0.3760,)),
+            "model": ModelConfig(
+                name="small_resnet",
+                mean=(0.3053,),
+                std=(0.3760,),
+                options={"stem_stride": 1},
+            ),
             "data": BuiltinDataConfig(name="digits", num_train=300),
         }
     )
