@@ -199,6 +199,8 @@ def _outcomes(
         try:
             yield from _as_they_finish(running)
         except BaseException:
+            for worker in multiprocessing.active_children():
+                worker.terminate()  # a training one saves first
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
@@ -214,7 +216,7 @@ def _as_they_finish(
 
 
 def _start_worker(threads: int) -> None:
-    # an idle worker leaves an interrupt to its parent; a training one saves first
+    # Ctrl-C reaches the parent too, and it is the parent that ends its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
 

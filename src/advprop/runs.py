@@ -60,6 +60,7 @@ def train(
     result = _result(config, trainer)
     if accelerator.is_main_process:
         write_json(folder / RESULT, result)
+    accelerator.end_training()  # a process group left open would abort the process
     return result
 
 

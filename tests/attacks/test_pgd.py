@@ -372,8 +372,11 @@ def test_autocast_perturbs_as_much_as_float32(attack: Attack, dtype: torch.dtype
 
 
 @pytest.mark.parametrize("ball", [Linf(0.1), L2(0.1)], ids=str)
-def test_half_precision_models(ball: ThreatModel) -> None:
+@pytest.mark.parametrize("soft", [False, True], ids=["hard labels", "soft labels"])
+def test_half_precision_models(ball: ThreatModel, soft: bool) -> None:
     model, images, labels = tiny_net().eval(), tiny_images(margin=0.2), tiny_labels()
+    if soft:
+        labels = F.one_hot(labels, NUM_CLASSES) * 0.9 + 0.1 / NUM_CLASSES
     attack = PGD(threat_model=ball, num_steps=3, step_size=0.05, targets=untargeted)
     full = attack(model, images, labels, generator=seeded()) - images
     adversarial = attack(model.half(), images.half(), labels, generator=seeded())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from scipy import stats
@@ -16,7 +18,7 @@ from advprop.attacks.targets import (
     random_other_class,
     untargeted,
 )
-from advprop.randomness import ImageStreams
+from advprop.randomness import ImageStreams, Randomness
 from advprop.threat_models import Linf
 
 
@@ -91,6 +93,52 @@ def test_least_likely_class_is_chosen_at_the_starting_point() -> None:
         targets=given,
     )
     assert torch.equal(attack(model, images, labels), aimed(model, images, chosen))
+
+
+@pytest.mark.parametrize("num_steps", [1, 4])
+def test_the_target_is_chosen_once_and_kept(num_steps: int) -> None:
+    model, images, labels = tiny_net().eval(), tiny_images(), tiny_labels()
+    met: list[torch.Tensor] = []
+
+    def rule(
+        labels: torch.Tensor, logits: torch.Tensor, generator: Randomness
+    ) -> tuple[torch.Tensor, int]:
+        met.append(logits)
+        return random_other_class(labels, logits, generator)
+
+    attack = PGD(
+        threat_model=Linf(0.3),
+        num_steps=num_steps,
+        step_size=0.1,
+        random_start_probability=0.0,
+        targets=rule,
+    )
+    adversarial = attack(model, images, labels, generator=seeded())
+    assert len(met) == 1
+    assert not met[0].requires_grad
+    assert torch.equal(met[0], model(images))
+    targets, _ = random_other_class(labels, met[0], seeded())
+    aimed = dataclasses.replace(attack, targets=given)
+    assert torch.equal(adversarial, aimed(model, images, targets))
+
+
+def test_the_goal_is_set_once_at_the_starting_point() -> None:
+    model, images, labels = tiny_net().eval(), tiny_images(), tiny_labels()
+    asked: list[torch.Tensor] = []
+
+    def rule(labels: Labels, logits: Logits, generator: Randomness) -> tuple[Labels, Literal[-1]]:
+        asked.append(logits)
+        assert not logits.requires_grad
+        return (labels + len(asked)) % NUM_CLASSES, -1
+
+    attack = PGD(threat_model=Linf(0.1), num_steps=4, step_size=0.05, targets=rule)
+    aimed = PGD(threat_model=Linf(0.1), num_steps=4, step_size=0.05, targets=given)
+    adversarial = attack(model, images, labels, generator=seeded())
+    start = PGD(threat_model=Linf(0.1), num_steps=0, step_size=0.0)
+    (logits,) = asked
+    assert torch.equal(logits, model(start(model, images, labels, generator=seeded())))
+    expected = aimed(model, images, (labels + 1) % NUM_CLASSES, generator=seeded())
+    assert torch.equal(adversarial, expected)
 
 
 def test_untargeted_and_given() -> None:

@@ -27,8 +27,9 @@ def main(
 ) -> None:
     """Train and test methods side by side; goes on with what the folder has already."""
     from advprop.cli.tables import print_results
-    from advprop.comparison import compare
+    from advprop.comparison import compare, read_results
     from advprop.recipes.resolve import resolve_recipe
+    from advprop.recording import RESULTS
 
     config = resolve_recipe(recipe)
     folder = out or Path("runs") / f"compare-{config.recipe}"
@@ -42,16 +43,22 @@ def main(
                 err=True,
             )
 
-    results = compare(
-        config,
-        folder,
-        methods=comma_separated(methods),
-        num_seeds=seeds,
-        jobs=jobs,
-        overrides=settings or [],
-        report_finished=show,
-        command=shlex.join(["advprop", *sys.argv[1:]]),
-    )
+    try:
+        results = compare(
+            config,
+            folder,
+            methods=comma_separated(methods),
+            num_seeds=seeds,
+            jobs=jobs,
+            overrides=settings or [],
+            report_finished=show,
+            command=shlex.join(["advprop", *sys.argv[1:]]),
+        )
+    except KeyboardInterrupt:
+        if (folder / RESULTS).is_file():
+            print_results(read_results(folder))
+        typer.echo(f"{folder}: the same command goes on", err=True)
+        raise
     print_results(results)
     typer.echo(f"{folder}/results.json and {folder}/report.html written")
     if results["failed"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from typing import Annotated, Any
@@ -43,6 +44,7 @@ def _options(
 def run() -> None:
     """Run the command line: a user's mistake is one message and exit code 2, no traceback."""
     warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except KeyboardInterrupt:
@@ -54,6 +56,10 @@ def run() -> None:
         if code is None:
             raise
         _end("; ".join([str(error), *getattr(error, "__notes__", [])]), code)
+
+
+def _terminate(signum: int, _frame: object) -> None:
+    raise SystemExit(128 + signum)
 
 
 def _end(message: str, code: int) -> None:

@@ -17,7 +17,7 @@ def mnist5k() -> RunConfig:
         recipe="mnist5k",
         method=AdvPropConfig(
             attack=AttackConfig(
-                threat_model=ThreatModelConfig(epsilon=0.1), num_steps=3, step_size=0.05
+                threat_model=ThreatModelConfig(epsilon=0.2), num_steps=3, step_size=0.1
             )
         ),
         model=ModelConfig(name="small_resnet", mean=(0.1307,), std=(0.3081,)),
@@ -25,7 +25,7 @@ def mnist5k() -> RunConfig:
         training=TrainingSettings(
             num_epochs=20,
             batch_size=50,
-            learning_rate=0.1,
+            learning_rate=0.2,
             weight_decay=5e-4,
             warmup_epochs=1.0,
         ),

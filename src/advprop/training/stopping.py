@@ -42,12 +42,19 @@ class StopSignal:
 
 @contextmanager
 def stop_signal() -> Iterator[StopSignal]:
-    """Catch SIGINT and SIGTERM inside (in the main thread; elsewhere nothing is caught)."""
+    """Catch SIGINT and SIGTERM inside; an ignored one stays ignored.
+
+    Outside the main thread nothing is caught, since Python allows no handlers there.
+    """
     stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
     previous = {number: signal.signal(number, stop) for number in signals}
     try:
         yield stop

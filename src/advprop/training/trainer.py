@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -187,6 +188,7 @@ class Trainer:
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
             "totals": self.totals.state_dict(),
+            "threads": torch.get_num_threads(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -199,6 +201,12 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.position = Position(**state["position"])
         self.totals = EpochTotals(**state["totals"])
+        if state["threads"] != torch.get_num_threads():
+            warnings.warn(
+                f"the checkpoint was written on {state['threads']} threads, this process has "
+                f"{torch.get_num_threads()}: results may differ in the last bits",
+                stacklevel=2,
+            )
         if self.accelerator.is_main_process:
             self.log.rewind(self.position.step)
 
