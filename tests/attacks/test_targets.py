@@ -122,25 +122,6 @@ def test_the_target_is_chosen_once_and_kept(num_steps: int) -> None:
     assert torch.equal(adversarial, aimed(model, images, targets))
 
 
-def test_the_goal_is_set_once_at_the_starting_point() -> None:
-    model, images, labels = tiny_net().eval(), tiny_images(), tiny_labels()
-    asked: list[torch.Tensor] = []
-
-    def rule(labels: Labels, logits: Logits, generator: Randomness) -> tuple[Labels, Literal[-1]]:
-        asked.append(logits)
-        assert not logits.requires_grad
-        return (labels + len(asked)) % NUM_CLASSES, -1
-
-    attack = PGD(threat_model=Linf(0.1), num_steps=4, step_size=0.05, targets=rule)
-    aimed = PGD(threat_model=Linf(0.1), num_steps=4, step_size=0.05, targets=given)
-    adversarial = attack(model, images, labels, generator=seeded())
-    start = PGD(threat_model=Linf(0.1), num_steps=0, step_size=0.0)
-    (logits,) = asked
-    assert torch.equal(logits, model(start(model, images, labels, generator=seeded())))
-    expected = aimed(model, images, (labels + 1) % NUM_CLASSES, generator=seeded())
-    assert torch.equal(adversarial, expected)
-
-
 def test_untargeted_and_given() -> None:
     labels, logits = tiny_labels(), torch.zeros(8, NUM_CLASSES)
     assert untargeted(labels, logits) == (labels, 1)

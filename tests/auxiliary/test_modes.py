@@ -198,3 +198,9 @@ def test_settings_without_effect_are_refused() -> None:
     ):
         pass
     assert model.training
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_added_layers_are_in_the_models_mode(training: bool) -> None:
+    model = branched(small_net().train(training))
+    assert {layer.training for layer in model.modules()} == {training}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 from weakref import WeakSet
 
@@ -70,11 +70,9 @@ class AuxiliaryNorm(nn.Module):
 
     def _run(self, name: str, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         branch = self.branches[name]
-        if branch.training and not torch.compiler.is_compiling() and in_recomputation():
-            with frozen_statistics(branch):
-                output: Tensor = branch(images, *args, **kwargs)
-        else:
-            output = branch(images, *args, **kwargs)
+        recomputed = not torch.compiler.is_compiling() and in_recomputation()
+        with frozen_statistics(branch) if recomputed else nullcontext():
+            output: Tensor = branch(images, *args, **kwargs)
         return output
 
     def __getattr__(self, name: str) -> Any:
