@@ -64,7 +64,7 @@ def add_auxiliary_norms(
     normalisation layer returns its replacement). Build the optimiser after this call.
 
     `separate` says which tensors each branch owns: running "statistics", "affine" parameters, or
-    "both" (AdvProp, Xie et al. 2020, section 4.2); the rest is shared. `is_norm` tells further
+    "both" (as AdvProp has it, Xie et al. 2020); the rest is shared. `is_norm` tells further
     layers to replace beside torch's and timm's.
 
     Raises ValueError for unusable names, a model that has branches already, or one without any

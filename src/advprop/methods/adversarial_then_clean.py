@@ -17,7 +17,7 @@ from advprop.shapes import Batch
 class AdversarialThenClean(Method):
     """Adversarial images for the first `adversarial_share` of training, clean ones for the rest.
 
-    Half and half in the paper's pilot (Xie et al. 2020, section 3). Needs `Context.progress`.
+    Half and half in the pilot study of Xie et al. 2020. Needs `Context.progress`.
     """
 
     attack: Attack

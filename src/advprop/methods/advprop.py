@@ -1,4 +1,4 @@
-"""AdvProp (Xie et al., CVPR 2020, arXiv 1911.09665, algorithm 1)."""
+"""AdvProp (Xie et al., CVPR 2020, arXiv 1911.09665)."""
 
 from __future__ import annotations
 

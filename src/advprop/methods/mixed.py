@@ -25,7 +25,7 @@ class Mixed(Method):
     """Clean and adversarial images in one batch through the same layers, losses summed.
 
     Always one concatenated batch: its point is that the statistics are those of the mixture
-    (Xie et al. 2020, section 3).
+    (Xie et al. 2020).
     """
 
     attack: Attack
