@@ -31,7 +31,7 @@ def test_distances_of_one_layer() -> None:
     (distance,) = branch_distances(norm_with_known_distances(), "adversarial")
     assert distance.layer == "0"
     assert distance.mean_distance == pytest.approx((2 / 2 + 3 / 1) / 2)
-    assert distance.variance_ratio == pytest.approx(math.sqrt(2 * 0.5))
+    assert distance.variance_ratio == pytest.approx(2.0)
     assert distance.weight_distance == pytest.approx((0.5 + 1.0) / 2)
     assert distance.bias_distance == pytest.approx(0.5 / 2)
 
@@ -42,7 +42,7 @@ def test_epsilon_counts_as_the_layer_counts_it() -> None:
         norm.eps = 5.0
     (distance,) = branch_distances(model, "adversarial")
     assert distance.mean_distance == pytest.approx((2 / 3 + 3 / math.sqrt(6)) / 2)
-    assert distance.variance_ratio == pytest.approx(math.sqrt(13 / 9 * 5.5 / 6))
+    assert distance.variance_ratio == pytest.approx(math.sqrt(13 / 9 * 6 / 5.5))
 
 
 def test_layers_without_parameters() -> None:

@@ -15,7 +15,8 @@ class BranchDistance:
     """One layer's distance between the clean and another branch, averaged over its channels.
 
     `mean_distance` is the difference of the running means in clean standard deviations,
-    `variance_ratio` the other branch's running variance over the clean one (geometric mean),
+    `variance_ratio` the factor between the running variances, whichever is larger on top
+    (geometric mean, so 1 means equal in every channel),
     `weight_distance` and `bias_distance` the differences of the affine parameters.
     """
 
@@ -51,7 +52,7 @@ def _distance(name: str, clean: Any, other: Any) -> BranchDistance:
     return BranchDistance(
         layer=name,
         mean_distance=shift.mean().item(),
-        variance_ratio=ratio.log().mean().exp().item(),
+        variance_ratio=ratio.log().abs().mean().exp().item(),
         weight_distance=_mean_difference(clean.weight, other.weight),
         bias_distance=_mean_difference(clean.bias, other.bias),
     )

@@ -1,4 +1,4 @@
-"""Results as a table on the terminal."""
+"""Results as a table on the terminal, narrow enough for 80 columns."""
 
 from __future__ import annotations
 
@@ -8,41 +8,42 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-_ACCURACIES = {
-    "clean_accuracy": "clean",
-    "noise_accuracy": "noise",
-    "adversarial_accuracy": "adversarial",
-}
+from advprop.evaluation.results import (
+    ACCURACIES,
+    EQUAL_COST,
+    difference_cell,
+    difference_of,
+)
+
+_HEADINGS = ("clean", "noise", "adver-\nsarial", "passes", "sec.", "clean vs\nequal\ncost")
 
 
 def print_results(results: Mapping[str, Any]) -> None:
-    """Print the summary of a comparison: accuracies in percent with 95 % intervals, and cost."""
-    versus = "vanilla_equal_cost"
-    table = Table(title=f"{results['recipe']}: test accuracy in %, 95 % intervals")
+    """Print the summary of a comparison: test accuracies with 95 % intervals, and cost."""
+    table = Table(
+        title=f"{results['recipe']}: test accuracy in %, 95 % intervals",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     table.add_column("method", no_wrap=True)
-    for name in (*_ACCURACIES.values(), f"clean - {versus}", "passes", "seconds"):
-        table.add_column(name, justify="right")
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
     for entry in results["summary"]:
+        difference = difference_cell(difference_of(entry, EQUAL_COST, ACCURACIES[0]))
         table.add_row(
             entry["method"],
-            *(_interval(entry.get(accuracy)) for accuracy in _ACCURACIES),
-            _difference(entry["versus"].get(versus)),
+            *(_accuracy(entry.get(accuracy)) for accuracy in ACCURACIES),
             f"{entry['total_passes']:g}",
             f"{entry['train_seconds']:.0f}",
+            "\n".join(part for part in (difference.value, difference.p_value) if part),
         )
     Console().print(table)
 
 
-def _interval(value: Mapping[str, Any] | None) -> str:
+def _accuracy(value: Mapping[str, Any] | None) -> str:
     if value is None:
         return "-"
     if value["ci95"] is None:
         return f"{100 * value['mean']:.1f}"
     return f"{100 * value['mean']:.1f} ± {50 * (value['ci95'][1] - value['ci95'][0]):.1f}"
-
-
-def _difference(value: Mapping[str, Any] | None) -> str:
-    if value is None or value["difference"] is None:
-        return "-"
-    p_value = "" if value["p_value"] is None else f" (p {value['p_value']:.2f})"
-    return f"{100 * value['difference']:+.1f}{p_value}"

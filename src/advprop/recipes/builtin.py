@@ -30,7 +30,7 @@ def mnist5k() -> RunConfig:
             warmup_epochs=1.0,
         ),
         evaluation=EvaluationConfig(
-            noise_standard_deviation=0.3, attack=_untargeted(epsilon=0.1, num_steps=10)
+            noise_standard_deviation=0.2, attack=_untargeted(epsilon=0.1, num_steps=10)
         ),
     )
 

@@ -20,7 +20,7 @@ MOST_POINTS = 300
 # key: heading, axis, and the value of branches that do not differ
 DISTANCES = {
     "mean_distance": ("Running means", "in clean standard deviations", 0.0),
-    "variance_ratio": ("Running variances", "adversarial over clean", 1.0),
+    "variance_ratio": ("Running variances", "factor between the two", 1.0),
     "weight_distance": ("Scales", "absolute difference", 0.0),
     "bias_distance": ("Shifts", "absolute difference", 0.0),
 }
