@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
+# compiled modules are kept, whatever the caller prefers: importing torch and timm without takes long
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all lint format clean help
 .DEFAULT_GOAL := help
 

@@ -42,12 +42,12 @@ class Family:
             warnings.simplefilter("ignore")  # of timm: deprecated arguments of its own
             model = timm.create_model(self.model, **self.options).eval()
         randomise_constants(model)
-        calibrate_statistics(model, self.images(seed=2))
+        calibrate_statistics(model, self.images(seed=2, count=4 * BATCH))
         return model
 
-    def images(self, *, seed: int) -> Tensor:
+    def images(self, *, seed: int, count: int = BATCH) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return torch.randn(BATCH, 3, self.size, self.size, generator=generator)
+        return torch.randn(count, 3, self.size, self.size, generator=generator)
 
 
 FAMILIES = (
@@ -186,6 +186,8 @@ def randomise_constants(model: nn.Module) -> None:
 def calibrate_statistics(model: nn.Module, images: Tensor) -> None:
     """Take running statistics from a batch: with arbitrary ones deep nets lose their signal."""
     layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
+    if not layers:
+        return
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 1.0
