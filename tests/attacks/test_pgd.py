@@ -385,6 +385,22 @@ def test_half_precision_models(ball: ThreatModel, soft: bool) -> None:
     assert half.abs().mean().item() == pytest.approx(full.abs().mean().item(), rel=0.05)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_confident_half_precision_model_is_attacked_through_its_true_class(
+    dtype: torch.dtype,
+) -> None:
+    # probability minus one is zero in half precision: the loss has to be taken in float32
+    images = torch.full((1, 1, 1, NUM_CLASSES), 0.1)
+    images[..., 0] = 0.9
+
+    def logits_of(points: Tensor) -> Tensor:  # one pixel a class, a margin of 12
+        return (15 * points.flatten(1)).to(dtype)
+
+    change = fgsm(Linf(0.05))(logits_of, images, torch.tensor([0])) - images
+    expected = torch.tensor([-0.05, 0.05, 0.05, 0.05, 0.05])
+    torch.testing.assert_close(change.flatten(), expected, rtol=0, atol=1e-6)
+
+
 def test_weights_still_learn_under_the_same_autocast() -> None:
     # autocast caches the weights it converts: a copy made without gradients would cut them off
     model = tiny_net()

@@ -91,8 +91,8 @@ FAMILIES = (
     Family("hrnet", "hrnet_w18_small", 64),
     Family("iformer", "iformer_t", 64),
     Family("inception_next", "inception_next_atto", 64),
-    Family("inception_resnet_v2", "ens_adv_inception_resnet_v2", 96),
-    Family("inception_v3", "adv_inception_v3", 96),
+    Family("inception_resnet_v2", "inception_resnet_v2", 96),
+    Family("inception_v3", "inception_v3", 96),
     Family("inception_v4", "inception_v4", 96),
     Family("lcnetv2", "lcnetv2_small", 64),
     Family("levit", "levit_128s", 64, {"img_size": 64}),
@@ -107,7 +107,7 @@ FAMILIES = (
     Family("mvitv2", "mvitv2_tiny", 64, {"img_size": 64}),
     Family("naflexvit", "naflexvit_base_patch16_parfac_gap", 64, {"img_size": 64}),
     Family("nasnet", "nasnetalarge", 64),
-    Family("nest", "jx_nest_tiny", 64, {"img_size": 64}),
+    Family("nest", "nest_tiny", 64, {"img_size": 64}),
     Family("nextvit", "nextvit_small", 64),
     Family("nfnet", "test_nfnet", 64),
     Family("pit", "pit_ti_224", 64, {"img_size": 64}),
@@ -162,12 +162,10 @@ def timm_family_names() -> list[str]:
 def smallest_model(family: str) -> str:
     """The model of `family` with the fewest parameters, found on the meta device."""
     sizes = {}
-    for name in sorted(_registry._module_to_models[family]):
-        try:
-            with torch.device("meta"):
-                sizes[name] = sum(p.numel() for p in timm.create_model(name).parameters())
-        except RuntimeError:  # names that timm keeps for weights it has no longer
-            continue
+    # deprecated names only point to models that are listed anyway
+    for name in sorted(_registry._module_to_models[family] - set(_registry._deprecated_models)):
+        with torch.device("meta"):
+            sizes[name] = sum(p.numel() for p in timm.create_model(name).parameters())
     return min(sizes, key=sizes.__getitem__)
 
 

@@ -47,7 +47,7 @@ def step(method: Method, model: nn.Module, rank: int) -> None:
 
 
 def run_rank(rank: int, folder: str) -> None:
-    """Save the gradients of each case and the number of all-reduces it took."""
+    """Save each case's gradients, and how many forward passes and all-reduces it took."""
     distributed.init_process_group(
         "gloo",
         init_method=f"file://{folder}/store",
@@ -59,18 +59,22 @@ def run_rank(rank: int, folder: str) -> None:
     for name, (method, unused) in CASES.items():
         model = DistributedDataParallel(net_for(method), find_unused_parameters=unused)
         reductions: list[int] = []
+        forwards: list[int] = []
 
         def counting(state, bucket):  # torch refuses annotations that are strings
             state.append(len(bucket.gradients()))
             return allreduce_hook(distributed.group.WORLD, bucket)
 
         model.register_comm_hook(reductions, counting)
+        model.register_forward_pre_hook(
+            lambda _, inputs, forwards=forwards: forwards.append(len(inputs[0]))
+        )
         step(method, model, rank)
         found = gradients(model.module)
-        count = len(reductions)
+        counts = len(forwards), len(reductions)
         model.zero_grad()
         step(method, model, rank)  # a second one shows a reduction that was not finished
-        results[name] = found, count, gradients(model.module)
+        results[name] = found, counts, gradients(model.module)
     torch.save(results, Path(folder) / f"rank{rank}.pt")
     distributed.barrier()
     distributed.destroy_process_group()

@@ -30,7 +30,13 @@ from advprop.auxiliary.branches import branch_parameters, use_branch
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, Method, StepMetrics
+from advprop.methods.base import (
+    Context,
+    Method,
+    StepMetrics,
+    metrics_of,
+    perturbation_size,
+)
 from advprop.methods.mixed import Mixed
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams
@@ -386,6 +392,19 @@ def test_metrics_are_those_of_the_model() -> None:
     assert torch.equal(metrics.loss, F.cross_entropy(logits, tiny_labels()))
     correct = (logits.argmax(1) == tiny_labels()).float().mean()
     assert torch.equal(metrics.kinds["clean"].accuracy, correct)
+
+
+def test_accuracy_pairs_each_image_with_its_own_label() -> None:
+    logits = torch.eye(NUM_CLASSES)[[0, 1, 2, 3]]
+    labels = torch.tensor([0, 1, 2, 0])
+    for given in (labels, F.one_hot(labels, NUM_CLASSES) * 0.6 + 0.4 / NUM_CLASSES):
+        assert metrics_of(logits, given, torch.tensor(1.0)).accuracy == 0.75
+
+
+def test_perturbation_is_a_size_not_a_sum_of_signs() -> None:
+    signs = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1)
+    size = perturbation_size(torch.full((2, 1, 2, 2), 0.5), 0.5 + 0.1 * signs.expand(2, 1, 2, 2))
+    torch.testing.assert_close(size, torch.tensor(0.1))
 
 
 # --- calling

@@ -50,8 +50,10 @@ def test_processes_agree_in_every_step(results: list[dict[str, Any]], name: str)
 
 @every_case
 def test_t11_attacks_fire_no_reduction(results: list[dict[str, Any]], name: str) -> None:
-    # one for each backward pass that trains; the net's gradients fit one bucket
-    assert results[0][name][1] == (2 if name == "advprop separate" else 1)
+    # a forward pass of the wrapper and a reduction for each pass that trains, none for the attack
+    # (a forward pass broadcasts all statistics); the net's gradients fit one bucket
+    passes = 2 if name == "advprop separate" else 1
+    assert results[0][name][1] == (passes, passes)
 
 
 def test_t12_forms_agree_across_processes(results: list[dict[str, Any]]) -> None:
