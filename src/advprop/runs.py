@@ -101,7 +101,9 @@ def _accelerator(config: RunConfig) -> Accelerator:
     if AcceleratorState._shared_state:
         # a second run in one process may use another precision
         AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=config.training.mixed_precision)
+    # without cpu=True, processes that torchrun starts on a CPU would not know of each other
+    on_cpu = not torch.accelerator.is_available()
+    return Accelerator(cpu=on_cpu, mixed_precision=config.training.mixed_precision)
 
 
 def _trainer(config: RunConfig, folder: Path, accelerator: Accelerator) -> Trainer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +48,8 @@ def main(
     except InterruptedTraining as error:
         error.add_note("go on with the same command and --resume")
         raise
+    if int(os.environ.get("RANK", "0")) > 0:
+        return  # of the processes that torchrun starts, the first speaks
     ending = "finished already, nothing done" if was_finished else "finished"
     typer.echo(
         f"{folder}: {ending}; validation accuracy {result['validation_accuracy']:.1%} after "
