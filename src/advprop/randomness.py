@@ -43,14 +43,25 @@ class ImageStreams:
         """The streams of the images `indices` in `epoch` of the run with this `seed`."""
         return cls([(seed, epoch, int(index)) for index in indices])
 
-    def draw(self, shape: Sequence[int], purpose: str, *, normal: bool) -> Tensor:
-        """Random numbers of `shape`; row i depends on the key of image i and `purpose` alone."""
+    def draw(
+        self,
+        shape: Sequence[int],
+        purpose: str,
+        *,
+        normal: bool,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Random numbers of `shape`; row i depends on the key of image i and `purpose` alone.
+
+        They are drawn on `device`, where copying them from the CPU would cost more than a step;
+        each kind of device has numbers of its own.
+        """
         if len(self.keys) != shape[0]:
             raise ValueError(
                 f"{len(self.keys)} random streams for {shape[0]} images: one for each is needed"
             )
-        values = torch.empty(tuple(shape))
-        stream = torch.Generator()
+        values = torch.empty(tuple(shape), device=device)
+        stream = torch.Generator(device=device)
         for row, key in zip(values, self.keys, strict=True):
             stream.manual_seed(derive_seed(*key, purpose))
             row.normal_(generator=stream) if normal else row.uniform_(generator=stream)
@@ -74,7 +85,7 @@ def normal(like: Tensor, randomness: Randomness, *, purpose: str) -> Tensor:
 def _draw(like: Tensor, randomness: Randomness, purpose: str, *, normal: bool) -> Tensor:
     # drawn in float32, so that half precision meets the same numbers, rounded
     if isinstance(randomness, ImageStreams):
-        values = randomness.draw(like.shape, purpose, normal=normal)
+        values = randomness.draw(like.shape, purpose, normal=normal, device=like.device)
     else:
         device = like.device if randomness is None else randomness.device
         values = torch.empty(like.shape, device=device)

@@ -11,7 +11,8 @@ from typing import Literal
 class TrainingSettings:
     """Settings of the optimiser, its schedule, and what is kept along the way.
 
-    `optimizer` is a name that `timm.optim` knows; `batch_size` counts clean images over all
+    `optimizer` is a name that `timm.optim` knows (its "sgd" has Nesterov momentum, its "momentum"
+    the ordinary one); `batch_size` counts clean images over all
     devices. The learning rate rises linearly for `warmup_epochs` (from zero), then follows
     `schedule`. `ema_decay` keeps an average of the weights, None none. Checkpoints are written at
     the end of every epoch, and every `checkpoint_every_steps` steps where given.
