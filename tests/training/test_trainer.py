@@ -50,7 +50,7 @@ def test_clipping_bounds_the_first_step(tmp_path: Path) -> None:
             "training.num_epochs=1",
             "training.batch_size=100",
             "training.weight_decay=0",
-            "training.momentum=0",
+            "training.optimizer=momentum",
             "training.schedule=constant",
             "training.warmup_epochs=0",
             f"training.gradient_clip={clip}",

@@ -12,10 +12,10 @@ class TrainingSettings:
     """Settings of the optimiser, its schedule, and what is kept along the way.
 
     `optimizer` is a name that `timm.optim` knows (its "sgd" has Nesterov momentum, its "momentum"
-    the ordinary one); `batch_size` counts clean images over all
-    devices. The learning rate rises linearly for `warmup_epochs` (from zero), then follows
-    `schedule`. `ema_decay` keeps an average of the weights, None none. Checkpoints are written at
-    the end of every epoch, and every `checkpoint_every_steps` steps where given.
+    the ordinary one); `batch_size` counts clean images over all devices. The learning rate rises
+    linearly for `warmup_epochs`, then follows `schedule`. `ema_decay` keeps an average of the
+    weights, None none. Checkpoints are written at the end of every epoch, and every
+    `checkpoint_every_steps` steps where given.
 
     Raises ValueError for values that cannot train.
     """
