@@ -184,9 +184,13 @@ def _outcomes(
 ) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
     """Each job with its row, or with the error that ended it, as they finish."""
     if jobs == 1:
+        before = torch.get_num_threads()
         torch.set_num_threads(threads)
-        for job in planned:
-            yield job, _run_job(job)
+        try:
+            for job in planned:
+                yield job, _run_job(job)
+        finally:
+            torch.set_num_threads(before)  # the caller's process goes on
         return
     pool = ProcessPoolExecutor(
         jobs,

@@ -121,7 +121,9 @@ def test_compare_writes_results_and_goes_on_with_what_it_has(cli: Cli, tmp_path:
     one_step = ("--set", "method.attack.num_steps=1")
     command = ("compare", "digits", "--methods", "vanilla,advprop", "--out", folder)
     command = (*command, *QUICK, *one_step)
+    threads = torch.get_num_threads()
     compared = cli(*command, "--seeds", 1)
+    assert torch.get_num_threads() == threads
     assert compared.code == 0, compared.err
     results = json.loads((folder / "results.json").read_text())
     assert [run["method"] for run in results["runs"]] == [
