@@ -13,7 +13,7 @@ from advprop.auxiliary.statistics import branch_distances
 from advprop.data.loaders import test_batches
 from advprop.evaluation.gallery import record_gallery
 from advprop.report.render import render_report
-from advprop.run_folder import CONFIG, METRICS, load_run
+from advprop.run_folder import CONFIG, METRICS, load_run, read_result
 from advprop.suites import evaluate, through_branch
 from advprop.training.files import write_atomically, write_json
 from advprop.training.run_log import RunLog
@@ -27,8 +27,8 @@ def complete_run(folder: Path) -> dict[str, Any]:
 
     Raises ValueError for a run that is not finished.
     """
-    run = load_run(folder)
-    if not run.result:
+    result = read_result(folder)
+    if not result:
         raise ValueError(f"{folder}: not finished; advprop train ... --resume goes on")
     if not (folder / TEST).is_file():
         write_json(folder / TEST, evaluate(folder))
@@ -36,7 +36,7 @@ def complete_run(folder: Path) -> dict[str, Any]:
         write_json(folder / RECORD, _record(folder))
     suites = json.loads((folder / TEST).read_text())["suites"]
     accuracies = {f"{suite}_accuracy": suites[suite][f"{suite}_accuracy"] for suite in suites}
-    return {**run.result, **accuracies, "tested_on": suites["clean"]["images"]}
+    return {**result, **accuracies, "tested_on": suites["clean"]["images"]}
 
 
 def run_details(folder: Path, *, method: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -34,15 +34,6 @@ def main(
     config = resolve_recipe(recipe)
     folder = out or Path("runs") / f"compare-{config.recipe}"
 
-    def show(row: dict[str, Any]) -> None:
-        if not quiet:
-            typer.echo(
-                f"{row['method']} seed {row['seed']}: clean {row['clean_accuracy']:.1%}, "
-                f"noise {row['noise_accuracy']:.1%}, adversarial "
-                f"{row['adversarial_accuracy']:.1%} ({row['train_seconds']:.0f} s)",
-                err=True,
-            )
-
     try:
         results = compare(
             config,
@@ -51,7 +42,7 @@ def main(
             num_seeds=seeds,
             jobs=jobs,
             overrides=settings or [],
-            report_finished=show,
+            report_finished=_ignore if quiet else _show,
             command=shlex.join(["advprop", *sys.argv[1:]]),
         )
     except KeyboardInterrupt:
@@ -63,3 +54,16 @@ def main(
     typer.echo(f"{folder}/results.json and {folder}/report.html written")
     if results["failed"]:
         raise typer.Exit(3)
+
+
+def _show(row: dict[str, Any]) -> None:
+    typer.echo(
+        f"{row['method']} seed {row['seed']}: clean {row['clean_accuracy']:.1%}, "
+        f"noise {row['noise_accuracy']:.1%}, adversarial "
+        f"{row['adversarial_accuracy']:.1%} ({row['train_seconds']:.0f} s)",
+        err=True,
+    )
+
+
+def _ignore(row: dict[str, Any]) -> None:
+    pass
