@@ -32,7 +32,7 @@ def quick(method: str = "advprop", *settings: str) -> RunConfig:
         "training.batch_size=20",
         "training.checkpoint_every_steps=2",
         "model.options.drop_rate=0.2",
-        "model.options.width=4",
+        "model.options.width=8",
     ]
     return apply_overrides(digits().with_method(method), [*base, *settings])
 

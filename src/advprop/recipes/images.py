@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from advprop.config import RunConfig
+from advprop.config.data import FolderDataConfig
 from advprop.config.methods import AdvPropConfig, AttackConfig, ThreatModelConfig
-from advprop.config.run import EvaluationConfig, FolderDataConfig, ModelConfig
+from advprop.config.run import EvaluationConfig, ModelConfig
 from advprop.training.settings import TrainingSettings
 
 
