@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable
 from functools import partial
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 from advprop.auxiliary.branches import branch_names, use_branch
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
 from advprop.data.preprocessing import Preprocessing
+from advprop.export_format import read_checks
 from advprop.exporting import is_export, load_export, write_export
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized, standardized
 
 NAMES = ("cat", "dog", "eel")
+FILES = ["README.md", "config.json", "model.safetensors"]
 MEAN, STD = (0.41, 0.37, 0.59), (0.21, 0.33, 0.1)
 
 
@@ -95,7 +98,7 @@ def test_all_that_was_said_comes_back(tmp_path: Path) -> None:
     model = small()
     provenance = {"config": {"recipe": "mnist5k"}, "weights": "ema", "accuracy": None}
     folder = write_small(model, tmp_path / "deep" / "export", provenance=provenance)
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == FILES
     export = load_export(folder)
     assert export.class_names == NAMES
     assert export.preprocessing == GREY
@@ -103,6 +106,37 @@ def test_all_that_was_said_comes_back(tmp_path: Path) -> None:
     assert not export.model.training
     assert torch.equal(export.model(images()), model.eval()(images()))
     assert is_export(folder)
+
+
+@torch.no_grad()
+def test_other_formats_lie_beside_it_with_what_was_measured(tmp_path: Path) -> None:
+    model = add_auxiliary_norms(small())
+    folder = write_small(model, tmp_path / "export", formats=["torch_export"])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "model.pt2"])
+    check = read_checks(folder)["model.pt2"]
+    digest = hashlib.sha256((folder / "model.pt2").read_bytes()).hexdigest()
+    assert (check["format"], check["sha256"]) == ("torch_export", digest)
+    assert check["max_difference"] == 0
+    program = torch.export.load(folder / "model.pt2").module()
+    export = load_export(folder)
+    assert torch.equal(program(images()), export.model(images()))
+    assert export.provenance == {}
+    assert "| `model.pt2` |" in (folder / "README.md").read_text()
+
+
+def test_a_format_that_fails_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match='format "tflite" unknown'):
+        write_small(small(), tmp_path / "export", formats=["tflite"])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no such operator\nand a long story")
+
+    monkeypatch.setattr(torch.export, "export", refuse)
+    with pytest.raises(ValueError, match=r"RuntimeError: no such operator\); nothing was written"):
+        write_small(small(), tmp_path / "export", formats=["hub", "torch_export"])
+    assert list(tmp_path.iterdir()) == []
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.data.preprocessing import Preprocessing
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized, standardized
-from advprop.prediction import predict
+from advprop.prediction import find_images, predict, predictions
 
 NAMES = ("red", "green", "blue")
 RGB = Preprocessing(image_shape=(3, 8, 8))
@@ -87,3 +88,102 @@ def test_wrong_input_is_named(paths: list[Path], tmp_path: Path) -> None:
         predict(model, paths, class_names=NAMES, preprocessing=RGB, top=0)
     with pytest.raises(ValueError, match="2 class names for 3 logits"):
         predict(model, paths, class_names=NAMES[:2], preprocessing=RGB)
+
+
+def test_an_unreadable_file_leaves_the_others_their_classes(
+    paths: list[Path], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(paths[0].read_bytes()[:40])
+    asked = [broken, paths[0], tmp_path / "gone.png", paths[1], paths[2], broken]
+    for batch_size in (1, 2, 6):
+        found = list(
+            predictions(
+                colour_model(),
+                asked,
+                class_names=NAMES,
+                preprocessing=RGB,
+                top=1,
+                batch_size=batch_size,
+            )
+        )
+        assert [prediction.path for prediction in found] == [str(path) for path in asked]
+        assert [p.classes[0][0] for p in found if p.error is None] == ["red", "green", "blue"]
+        errors = [prediction.error for prediction in found]
+        assert [error is None for error in errors] == [False, True, False, True, True, False]
+        assert "broken.png" in errors[0]
+        assert "there is no such file" in errors[2]
+        assert all(not prediction.classes for prediction in found if prediction.error)
+
+
+def test_no_more_than_a_batch_is_read_ahead(paths: list[Path]) -> None:
+    asked = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal asked
+        while True:
+            asked += 1
+            yield paths[0]
+
+    stream = predictions(
+        colour_model(), endless(), class_names=NAMES, preprocessing=RGB, batch_size=4
+    )
+    for _ in range(6):
+        assert next(stream).classes[0][0] == "red"
+    assert asked == 8
+
+
+def touched(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def listed(root: Path, *names: str) -> list[str]:
+    found = find_images([str(root / name) for name in names])
+    return [Path(path).relative_to(root).as_posix() for path in found]
+
+
+def test_folders_are_searched_for_images(tmp_path: Path) -> None:
+    touched(tmp_path, "b.png", "a/2.JPG", "a/1.webp", "a/deep/3.png", "notes.txt", "a/list.csv")
+    touched(tmp_path, ".hidden.png", ".cache/4.png")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    assert listed(tmp_path, "") == ["b.png", "a/1.webp", "a/2.JPG", "a/deep/3.png"]
+    # a file that is named is taken whatever it is called
+    assert listed(tmp_path, "notes.txt", "a/deep", "b.png") == [
+        "notes.txt",
+        "a/deep/3.png",
+        "b.png",
+    ]
+
+
+def test_patterns_are_expanded(tmp_path: Path) -> None:
+    touched(tmp_path, "b.png", "a/2.png", "a/1.png", "a/c/3.png", "a/notes.txt", "img[1].png")
+    (tmp_path / "folder.png").mkdir()
+    assert listed(tmp_path, "*.png") == ["b.png", "img[1].png"]
+    assert listed(tmp_path, "a/*") == ["a/1.png", "a/2.png"]
+    assert listed(tmp_path, "a/**") == ["a/1.png", "a/2.png", "a/c/3.png"]
+    assert listed(tmp_path, "**/?.png") == ["a/1.png", "a/2.png", "a/c/3.png", "b.png"]
+    assert listed(tmp_path, "img[1].png") == ["img[1].png"]  # a file before a pattern
+
+
+def test_a_name_for_no_image_is_refused_at_once(tmp_path: Path) -> None:
+    touched(tmp_path, "b.png", "empty/notes.txt")
+    for name, message in (
+        ("empty", "no image in this folder or below it; images end in .bmp"),
+        ("*.jpg", r"\*\.jpg: no image is called so"),
+        ("c.png", r"c\.png: there is no such file or folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            find_images([str(tmp_path / "b.png"), str(tmp_path / name)])
+    with pytest.raises(ValueError, match="no image named"):
+        find_images([])
+
+
+def test_a_folder_is_listed_as_it_is_asked_for(tmp_path: Path) -> None:
+    touched(tmp_path, "1.png", "a/2.png")
+    found = find_images([str(tmp_path)])
+    assert next(found).endswith("1.png")
+    touched(tmp_path, "a/3.png")
+    assert [Path(path).name for path in found] == ["2.png", "3.png"]

@@ -25,6 +25,7 @@ ROWS = (
     {"exporting", "prediction", "cost"},
     {"config"},
     {"run_folder"},
+    {"assembly"},
     {"runs"},
     {"suites"},
     {"recording", "comparison_plan", "planning"},

@@ -59,9 +59,7 @@ def _method_configs(
     bases = {name: config.with_method(name) for name in names or [VANILLA]}
     _check_overrides(bases, overrides)
     configs = {
-        name: apply_overrides(
-            base, [o for o in overrides if not _is_of_method(o) or has_path(base, _path(o))]
-        )
+        name: apply_overrides(base, [o for o in overrides if not _is_of_method(o) or _has(base, o)])
         for name, base in bases.items()
     }
     dearest = max(c.method.build().passes_per_image for c in configs.values())
@@ -72,9 +70,7 @@ def _method_configs(
 
 def _check_overrides(bases: dict[str, RunConfig], overrides: Sequence[str]) -> None:
     for override in overrides:
-        if _is_of_method(override) and not any(
-            has_path(base, _path(override)) for base in bases.values()
-        ):
+        if _is_of_method(override) and not any(_has(base, override) for base in bases.values()):
             raise ValueError(f'"{_path(override)}" is no setting of {", ".join(bases)}')
 
 
@@ -85,6 +81,8 @@ def _stretched(vanilla: RunConfig, factor: float) -> RunConfig:
         settings,
         num_epochs=math.ceil(settings.num_epochs * factor),
         warmup_epochs=settings.warmup_epochs * factor,
+        decay_epochs=settings.decay_epochs * factor,
+        milestones=tuple(milestone * factor for milestone in settings.milestones),
         evaluate_every_epochs=math.ceil(settings.evaluate_every_epochs * factor),
     )
     return vanilla.model_copy(update={"training": training})
@@ -92,6 +90,10 @@ def _stretched(vanilla: RunConfig, factor: float) -> RunConfig:
 
 def _path(override: str) -> str:
     return parse_override(override)[0]
+
+
+def _has(config: RunConfig, override: str) -> bool:
+    return has_path(config.model_dump(mode="json"), _path(override))
 
 
 def _is_of_method(override: str) -> bool:

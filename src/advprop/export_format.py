@@ -1,11 +1,14 @@
-"""The two files of an export: `config.json` in the form of timm's hub, and `model.safetensors`."""
+"""The two files that make an export: `config.json` as on timm's hub, and `model.safetensors`.
+
+Both are data: reading them runs no code.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,16 +22,21 @@ from advprop.models.standardize import Standardized
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
+_OURS = ("format", "weights_sha256", "checks")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportInfo:
-    """What an export says about its model; the fields are those of `write_export`."""
+    """What an export says about its model; the fields are those of `write_export`.
+
+    `checks` is what `write_interchange` found about further files, by file.
+    """
 
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     provenance: Mapping[str, Any]
     options: Mapping[str, Any]
+    checks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def write_files(model: Standardized, folder: Path, info: ExportInfo) -> None:
@@ -36,10 +44,16 @@ def write_files(model: Standardized, folder: Path, info: ExportInfo) -> None:
     # clones: safetensors refuses tensors that share memory, and every key is to be there
     state = {key: value.contiguous().clone() for key, value in model.model.state_dict().items()}
     safetensors.torch.save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    config = {
-        **_description(model, info),
-        "advprop": {**info.provenance, "format": FORMAT, "weights_sha256": _digest(folder)},
+    write_config(model, folder, info)
+
+
+def write_config(model: Standardized, folder: Path, info: ExportInfo) -> None:
+    """Write `config.json` (again): its checksums are those of the files as they are now."""
+    checks = {
+        file: {**check, "sha256": _digest(folder / file)} for file, check in info.checks.items()
     }
+    ours = {"format": FORMAT, "weights_sha256": _digest(folder / WEIGHTS), "checks": checks}
+    config = {**_description(model, info), "advprop": {**info.provenance, **ours}}
     (folder / CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n")
 
 
@@ -53,13 +67,18 @@ def read_files(folder: Path) -> tuple[Standardized, ExportInfo]:
         raise ValueError(f"{folder / CONFIG}: damaged ({error!r}); export again") from error
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder}: {WEIGHTS} is missing; export again")
-    if _digest(folder) != digest:
+    if _digest(folder / WEIGHTS) != digest:
         raise ValueError(
             f"{folder / WEIGHTS}: cut off or changed since it was written (its checksum differs "
             f"from the one in {CONFIG}); copy or export it again"
         )
     _load_state(model.model, safetensors.torch.load_file(folder / WEIGHTS), folder)
     return model, info
+
+
+def read_checks(folder: Path) -> dict[str, dict[str, Any]]:
+    """What was found about the export's files besides these two; errors as in `load_export`."""
+    return dict(_read_config(folder)["advprop"].get("checks", {}))
 
 
 def looks_like_export(folder: Path) -> bool:
@@ -110,8 +129,9 @@ def _from_description(config: Mapping[str, Any]) -> tuple[Standardized, ExportIn
             interpolation=settings["interpolation"],
             crop_pct=settings["crop_pct"],
         ),
-        provenance={k: v for k, v in about.items() if k not in ("format", "weights_sha256")},
+        provenance={key: value for key, value in about.items() if key not in _OURS},
         options=config["model_args"],
+        checks=about.get("checks", {}),
     )
     statistics = {"mean": settings["mean"], "std": settings["std"]}
     return build_model(config["architecture"], **info.options, **statistics), info
@@ -176,6 +196,6 @@ def _numbers(values: Tensor) -> list[float]:
     return [float(str(np.float32(value))) for value in values.flatten().tolist()]
 
 
-def _digest(folder: Path) -> str:
-    with (folder / WEIGHTS).open("rb") as file:
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

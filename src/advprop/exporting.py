@@ -1,7 +1,8 @@
 """Exports: one plain model as a folder that timm loads, or that `load_export` does.
 
 `timm.create_model("local-dir:FOLDER", pretrained=True)` takes such a folder where the architecture
-is timm's; mean, std, image size, interpolation and class names are those of the training.
+is timm's; mean, std, image size, interpolation and class names are those of the training. A model
+card tells where the model is from; ONNX and torch.export's form lie beside it where asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,15 @@ from advprop.auxiliary.branches import has_auxiliary_norms
 from advprop.auxiliary.norm import CLEAN
 from advprop.auxiliary.surgery import remove_auxiliary_norms
 from advprop.data.preprocessing import Preprocessing
-from advprop.export_format import ExportInfo, looks_like_export, read_files, write_files
+from advprop.export_format import (
+    ExportInfo,
+    looks_like_export,
+    read_files,
+    write_config,
+    write_files,
+)
+from advprop.interchange import HUB, check_formats, write_interchange
+from advprop.model_card import CARD, model_card
 from advprop.models.build import construction, is_timm
 from advprop.models.standardize import Standardized, standardized
 from advprop.randomness import generator_for, random_streams
@@ -48,6 +57,7 @@ def write_export(
     provenance: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     branch: str = CLEAN,
+    formats: Sequence[str] = (HUB,),
 ) -> Path:
     """Write `model` without its auxiliary branches to `folder`, and return that path.
 
@@ -56,9 +66,12 @@ def write_export(
     one to keep. Architecture and options are those the model was built with; `options` replaces
     what JSON cannot hold or timm did not record. The caller's model stays as it is; weights are
     written as float32. What was written is loaded again, by `load_export` and by timm, and has to
-    give bit-equal outputs before `folder` appears, whole. ValueError: `folder` is not empty, the
-    model could not be made again from its name, or what is said does not fit it.
+    give bit-equal outputs before `folder` appears, whole. `formats` may add "onnx" and
+    "torch_export", compared with `model` too (`advprop.interchange`). ValueError: `folder` is not
+    empty, the model could not be made again from its name or written in a format, or what is said
+    does not fit it. ImportError: ONNX's packages are missing.
     """
+    check_formats(formats)
     info = ExportInfo(
         class_names=tuple(class_names),
         preprocessing=preprocessing,
@@ -66,10 +79,7 @@ def write_export(
         options=options or {},
     )
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: a file, not a folder; name another")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder}: not empty, and nothing is overwritten; name another folder")
+    _check_free(folder)
     plain = _plain_copy(model, branch)
     images = torch.rand(2, *info.preprocessing.image_shape, generator=generator_for("export"))
     logits = _logits(plain, images)
@@ -77,6 +87,11 @@ def write_export(
     with _appearing(folder) as unfinished:
         write_files(plain, unfinished, info)
         _prove_equal(plain, unfinished, images, logits)
+        shape = info.preprocessing.image_shape
+        checks = write_interchange(plain, unfinished, image_shape=shape, formats=formats)
+        info = replace(info, checks=checks)
+        write_config(plain, unfinished, info)
+        (unfinished / CARD).write_text(_card(plain, info, branch), encoding="utf-8")
     return folder
 
 
@@ -99,6 +114,28 @@ def load_export(folder: str | Path) -> LoadedExport:
         class_names=info.class_names,
         preprocessing=info.preprocessing,
         provenance=dict(info.provenance),
+    )
+
+
+def _check_free(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: a file, not a folder; name another")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder}: not empty, and nothing is overwritten; name another folder")
+
+
+def _card(plain: Standardized, info: ExportInfo, branch: str) -> str:
+    architecture, _ = construction(plain.model)
+    return model_card(
+        architecture=architecture,
+        timm_loads=is_timm(architecture),
+        class_names=info.class_names,
+        preprocessing=info.preprocessing,
+        mean=plain.mean.flatten().tolist(),
+        std=plain.std.flatten().tolist(),
+        branch=branch,
+        provenance=info.provenance,
+        checks=info.checks,
     )
 
 

@@ -1,18 +1,33 @@
-"""What a model says about image files."""
+"""What a model says about image files, few or very many."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from advprop.auxiliary.branches import has_auxiliary_norms, use_branch
 from advprop.auxiliary.norm import CLEAN
 from advprop.data.preprocessing import Preprocessing
+from advprop.data.reading import IMAGE_ENDINGS
 from advprop.models.standardize import Standardized
 from advprop.shapes import Images, Logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The likeliest classes of one file with their probabilities, or why it cannot be read."""
+
+    path: str
+    classes: tuple[tuple[str, float], ...] = ()
+    error: str | None = None
 
 
 def predict(
@@ -32,20 +47,89 @@ def predict(
     """
     if not images:
         raise ValueError("no image named: give at least one file")
+    found = []
+    for prediction in predictions(
+        model,
+        images,
+        class_names=class_names,
+        preprocessing=preprocessing,
+        top=top,
+        batch_size=batch_size,
+    ):
+        if prediction.error is not None:
+            raise ValueError(prediction.error)
+        found.append(list(prediction.classes))
+    return found
+
+
+def predictions(
+    model: Standardized,
+    images: Iterable[str | Path],
+    *,
+    class_names: Sequence[str],
+    preprocessing: Preprocessing,
+    top: int = 3,
+    batch_size: int = 32,
+) -> Iterator[Prediction]:
+    """As `predict`, one by one and in order; a file that cannot be read has an `error` instead.
+
+    No more than `batch_size` images are held at a time. ValueError: `top` or `batch_size` below 1,
+    or names that are not one for each logit.
+    """
     if top < 1 or batch_size < 1:
         raise ValueError(f"top={top}, batch_size={batch_size}: both must be at least 1")
+    paths = iter(images)
+    while batch := [str(path) for path in islice(paths, batch_size)]:
+        outcomes = [_read(path, preprocessing) for path in batch]
+        readable = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
+        classes = _classes(model, readable, class_names, top)
+        for path, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, str):
+                yield Prediction(path=path, error=outcome)
+            else:
+                yield Prediction(path=path, classes=next(classes))
+
+
+def find_images(names: Iterable[str]) -> Iterator[str]:
+    """The image files that `names` stand for: files, folders with all below them, and patterns.
+
+    A pattern has `*`, `?`, `[...]`, or `**` for any folders. Of folders and patterns only files
+    with an image's ending are taken, none hidden, sorted folder by folder; they are listed as they
+    are asked for. ValueError, at once: a name that stands for no image.
+    """
     found = []
-    for first in range(0, len(images), batch_size):
-        paths = images[first : first + batch_size]
-        logits = _clean_logits(model, torch.stack([preprocessing(path) for path in paths]))
-        if logits.shape[1] != len(class_names):
-            raise ValueError(f"{len(class_names)} class names for {logits.shape[1]} logits")
-        probabilities, classes = logits.softmax(dim=1).topk(min(top, len(class_names)))
-        found += [
-            [(class_names[index], value) for index, value in zip(*row, strict=True)]
-            for row in zip(classes.tolist(), probabilities.tolist(), strict=True)
-        ]
-    return found
+    for name in names:
+        paths = _paths(name)
+        first = next(paths, None)
+        if first is None:
+            raise ValueError(_no_image(name))
+        found.append(chain([first], paths))
+    if not found:
+        raise ValueError("no image named: give files, folders or patterns")
+    return chain.from_iterable(found)
+
+
+def _read(path: str, preprocessing: Preprocessing) -> Tensor | str:
+    """The image, or what is wrong with the file."""
+    try:
+        return preprocessing(path)
+    except ValueError as error:
+        return str(error)
+
+
+def _classes(
+    model: Standardized, images: Sequence[Tensor], class_names: Sequence[str], top: int
+) -> Iterator[tuple[tuple[str, float], ...]]:
+    if not images:
+        return
+    logits = _clean_logits(model, torch.stack(tuple(images)))
+    if logits.shape[1] != len(class_names):
+        raise ValueError(
+            f"{len(class_names)} class names for {logits.shape[1]} logits: one for each"
+        )
+    probabilities, indices = logits.softmax(dim=1).topk(min(top, len(class_names)))
+    for row in zip(indices.tolist(), probabilities.tolist(), strict=True):
+        yield tuple((class_names[index], value) for index, value in zip(*row, strict=True))
 
 
 @torch.no_grad()
@@ -58,3 +142,47 @@ def _clean_logits(model: Standardized, images: Images) -> Logits:
             return logits.float().cpu()
     finally:
         model.train(training)
+
+
+def _paths(name: str) -> Iterator[str]:
+    if os.path.isdir(name):
+        yield from _images_below(name)
+    elif os.path.lexists(name):
+        yield name
+    else:
+        yield from filter(_is_image_file, sorted(glob.iglob(name, recursive=True)))
+
+
+def _images_below(folder: str) -> Iterator[str]:
+    """Links are followed, a loop of them is walked once."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_reraise):
+        seen.add(os.path.realpath(place))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) not in seen
+        )
+        yield from (os.path.join(place, name) for name in sorted(files) if _is_image(name))
+
+
+def _is_image(path: str) -> bool:
+    name = os.path.basename(path)
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
+
+
+def _is_image_file(path: str) -> bool:
+    return _is_image(path) and not os.path.isdir(path)
+
+
+def _no_image(name: str) -> str:
+    endings = f"images end in {', '.join(sorted(IMAGE_ENDINGS))}"
+    if os.path.isdir(name):
+        return f"{name}: no image in this folder or below it; {endings}"
+    if glob.has_magic(name):
+        return f"{name}: no image is called so; ** reaches into folders, {endings}"
+    return f"{name}: there is no such file or folder; check the path"
+
+
+def _reraise(error: OSError) -> None:
+    raise error

@@ -29,6 +29,11 @@ def generator_for(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
+def image_key(seed: int, epoch: int, index: int, copy: int = 0) -> tuple[int, ...]:
+    """The parts of a seed that belong to one use of an image; its first, copy 0, adds none."""
+    return (seed, epoch, index, copy) if copy else (seed, epoch, index)
+
+
 @dataclass(frozen=True)
 class ImageStreams:
     """One random stream for each image of a batch, whatever batch or rank the image is in.
@@ -39,9 +44,25 @@ class ImageStreams:
     keys: Sequence[tuple[int | str, ...]]
 
     @classmethod
-    def for_batch(cls, seed: int, epoch: int, indices: Tensor | Sequence[int]) -> ImageStreams:
-        """The streams of the images `indices` in `epoch` of the run with this `seed`."""
-        return cls([(seed, epoch, int(index)) for index in indices])
+    def for_batch(
+        cls,
+        seed: int,
+        epoch: int,
+        indices: Tensor | Sequence[int],
+        copies: Tensor | Sequence[int] | None = None,
+    ) -> ImageStreams:
+        """The streams of the images `indices` in `epoch` of the run with this `seed`.
+
+        `copies` tell the uses of one image in an epoch apart (None: each is used once).
+        ValueError: another number of copies than of images.
+        """
+        copies = [0] * len(indices) if copies is None else copies
+        return cls(
+            [
+                image_key(seed, epoch, int(index), int(copy))
+                for index, copy in zip(indices, copies, strict=True)
+            ]
+        )
 
     def draw(
         self,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -15,13 +17,16 @@ from advprop import __version__
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.overrides import read_config
 from advprop.config.run import RunConfig
+from advprop.data.preprocessing import Preprocessing
 from advprop.data.sources import ImageData
 from advprop.exporting import write_export
 from advprop.models.standardize import Standardized
 from advprop.training.checkpoint import Checkpoints, load_weights, read_checkpoint
+from advprop.training.files import write_json
 
 Weights = Literal["last", "best", "ema"]
 CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
+DATA = "data.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,8 @@ class Run:
     folder: Path
     config: RunConfig
     model: Standardized
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
     weights: Weights
     result: dict[str, Any]
 
@@ -44,7 +51,7 @@ class Run:
 
 
 def load_run(folder: str | Path, *, weights: Weights | None = None) -> Run:
-    """The run in `folder` with its model on the CPU.
+    """The run in `folder` with its model on the CPU; its data need not be there any more.
 
     `weights` are those of the "last" step, the "best" on clean validation images, or the average
     ("ema"); by default the average where one is kept, else the last. Raises ValueError or OSError
@@ -55,29 +62,45 @@ def load_run(folder: str | Path, *, weights: Weights | None = None) -> Run:
         raise ValueError(f"{folder}: no run here ({CONFIG} is missing)")
     config = read_config(folder / CONFIG)
     chosen: Weights = weights or ("last" if config.training.ema_decay is None else "ema")
-    data = config.data.load(config.seed)
-    model = build_run_model(config, data, pretrained=False)
+    class_names, preprocessing = _read_data_facts(folder)
+    model = _build_model(config, len(class_names), preprocessing.image_shape, pretrained=False)
     load_weights(model, _saved_weights(folder, chosen), source=str(folder))
     return Run(
-        folder=folder, config=config, model=model.eval(), weights=chosen, result=read_result(folder)
+        folder=folder,
+        config=config,
+        model=model.eval(),
+        class_names=class_names,
+        preprocessing=preprocessing,
+        weights=chosen,
+        result=read_result(folder),
     )
 
 
-def export(run: str | Path, out: str | Path, *, weights: Weights | None = None) -> Path:
+def export(
+    run: str | Path,
+    out: str | Path,
+    *,
+    weights: Weights | None = None,
+    formats: Sequence[str] = ("hub",),
+) -> Path:
     """Write the run's plain model (`advprop.exporting.write_export`) into the folder `out`."""
     loaded = load_run(run, weights=weights)
-    data = loaded.load_data()
+    data, test = _read_json(loaded.folder / DATA), loaded.folder / "test.json"
+    told = ("name", "num_train", "num_validation", "num_test")
     return write_export(
         loaded.model,
         out,
-        class_names=data.class_names,
-        preprocessing=data.preprocessing,
+        class_names=loaded.class_names,
+        preprocessing=loaded.preprocessing,
         provenance={
             "config": loaded.config.model_dump(mode="json"),
             "weights": loaded.weights,
             "result": loaded.result,
+            "data": {key: data[key] for key in told if key in data},
+            "test": _read_json(test) if test.is_file() else None,
             "versions": versions(),
         },
+        formats=formats,
     )
 
 
@@ -93,22 +116,27 @@ def is_finished(folder: Path) -> bool:
     return (folder / RESULT).is_file()
 
 
-def build_run_model(
-    config: RunConfig, data: ImageData, *, pretrained: bool | None = None
-) -> Standardized:
-    """The run's model before training: its weights depend on the seed, branches are in.
+def build_run_model(config: RunConfig, data: ImageData) -> Standardized:
+    """The run's model before training: its weights depend on the seed, branches are in."""
+    return _build_model(config, data.num_classes, data.image_shape)
 
-    `pretrained=False` leaves out pretrained weights that would be overwritten anyway.
-    """
-    torch.manual_seed(config.seed)
-    settings = config.model
-    if pretrained is not None:
-        settings = settings.model_copy(update={"pretrained": pretrained})
-    model = settings.build(num_classes=data.num_classes, image_shape=data.image_shape)
-    auxiliary = config.method.build().auxiliary
-    if auxiliary:
-        add_auxiliary_norms(model, auxiliary)
-    return model
+
+def write_data_facts(folder: Path, data: ImageData) -> None:
+    """Keep in `data.json` what the run's model and its resumption need to know of the data."""
+    write_json(folder / DATA, _data_facts(data))
+
+
+def check_same_data(folder: Path, data: ImageData) -> None:
+    """Raise ValueError where a run began with other images than `data` has now."""
+    if not (folder / DATA).is_file():
+        return
+    saved, now = _read_json(folder / DATA), _data_facts(data)
+    if changed := [name for name in now if saved.get(name) != now[name]]:
+        listed = "; ".join(f"{name} was {saved.get(name)}, is {now[name]}" for name in changed)
+        raise ValueError(
+            f"{folder}: the data have changed since the run began ({listed[:500]}): put them back, "
+            "or train into another --out"
+        )
 
 
 def versions() -> dict[str, str]:
@@ -120,7 +148,7 @@ def versions() -> dict[str, str]:
 
 def read_result(folder: Path) -> dict[str, Any]:
     """What `result.json` holds; empty for a run that is not finished."""
-    return dict(json.loads((folder / RESULT).read_text())) if is_finished(folder) else {}
+    return _read_json(folder / RESULT) if is_finished(folder) else {}
 
 
 def _saved_weights(folder: Path, weights: Weights) -> dict[str, Any]:
@@ -139,3 +167,61 @@ def _saved_weights(folder: Path, weights: Weights) -> dict[str, Any]:
             "take --weights last or best"
         )
     return dict(chosen)
+
+
+def _build_model(
+    config: RunConfig,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    *,
+    pretrained: bool = True,
+) -> Standardized:
+    """Without `pretrained`, weights that would be overwritten anyway are left out."""
+    torch.manual_seed(config.seed)
+    settings = config.model if pretrained else config.model.without_weights()
+    model = settings.build(num_classes=num_classes, image_shape=image_shape)
+    auxiliary = config.method.build().auxiliary
+    if auxiliary:
+        add_auxiliary_norms(model, auxiliary)
+    return model
+
+
+def _data_facts(data: ImageData) -> dict[str, Any]:
+    labels = data.train.labels.to(torch.int64).numpy().tobytes()
+    return {
+        "name": data.name,
+        "class_names": list(data.class_names),
+        "image_shape": list(data.image_shape),
+        "interpolation": data.preprocessing.interpolation,
+        "crop_pct": data.preprocessing.crop_pct,
+        "num_train": len(data.train),
+        "num_validation": len(data.validation),
+        "num_test": None if data.test is None else len(data.test),
+        "train_labels_sha256": hashlib.sha256(labels).hexdigest(),
+    }
+
+
+def _read_data_facts(folder: Path) -> tuple[tuple[str, ...], Preprocessing]:
+    if not (folder / DATA).is_file():
+        raise ValueError(f"{folder}: {DATA} is missing; advprop train ... --resume writes it")
+    facts = _read_json(folder / DATA)
+    try:
+        channels, height, width = facts["image_shape"]
+        preprocessing = Preprocessing(
+            image_shape=(channels, height, width),
+            interpolation=facts["interpolation"],
+            crop_pct=facts["crop_pct"],
+        )
+        return tuple(str(name) for name in facts["class_names"]), preprocessing
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / DATA}: damaged ({error!r}); train again") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path}: damaged, an object is expected")
+    return tree

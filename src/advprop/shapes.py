@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import torch
@@ -24,14 +24,18 @@ LogitsFn: TypeAlias = Callable[[Images], Logits]
 class Batch:
     """What a loader yields and a method trains on.
 
-    `indices` are the images' positions in their data set; `views` holds further versions of the
-    same images under the name of the branch that learns from them (fine-grained AdvProp).
+    `indices` are the images' positions in their data set, `copies` tell the uses of one image in
+    an epoch apart (0 is the first); `views` holds further versions of the same images under the
+    name of the branch that learns from them (fine-grained AdvProp). `unreadable` names the files
+    that other images stand in for, and why.
     """
 
     images: Images
     labels: Labels
     indices: Int[Tensor, " batch"] | None = None
     views: Mapping[str, Images] = field(default_factory=dict)
+    copies: Int[Tensor, " batch"] | None = None
+    unreadable: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -42,11 +46,20 @@ class Batch:
         def move(images: Tensor) -> Tensor:
             return images.to(device, non_blocking=True, memory_format=memory_format)
 
-        return Batch(
+        return replace(
+            self,
             images=move(self.images),
             labels=self.labels.to(device, non_blocking=True),
-            indices=self.indices,
             views={name: move(view) for name, view in self.views.items()},
+        )
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory from which a device copies without waiting."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            labels=self.labels.pin_memory(),
+            views={name: view.pin_memory() for name, view in self.views.items()},
         )
 
 

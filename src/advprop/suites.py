@@ -86,14 +86,13 @@ def load_subject(path: Path, *, weights: Weights | None = None) -> Subject:
         raise ValueError(f"{path}: no such folder; give a run's or an export's")
     if not is_export(path):
         run = load_run(path, weights=weights)
-        data = run.load_data()
         return Subject(
             name=str(path),
             model=run.model,
             config=run.config,
             weights=run.weights,
-            class_names=data.class_names,
-            preprocessing=data.preprocessing,
+            class_names=run.class_names,
+            preprocessing=run.preprocessing,
         )
     if weights is not None:
         raise ValueError(f"{path}: an export holds one set of weights; leave --weights out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from command_line import QUICK, Cli, contents
 from PIL import Image
 
 import advprop
+from advprop.data.preprocessing import Preprocessing
+from advprop.exporting import write_export
+from advprop.models.build import build_model
 
 
 def test_a_run_from_training_to_prediction(cli: Cli, tmp_path: Path) -> None:
@@ -34,8 +38,13 @@ def test_a_run_from_training_to_prediction(cli: Cli, tmp_path: Path) -> None:
     assert set(found["suites"]) == {"clean", "noise", "adversarial"}
     assert (found["branch"], found["weights"]) == ("clean", "last")
 
-    exported = cli("export", run, "--out", export)
+    exported = cli("export", run, "--out", export, "--format", "hub,torch_export")
     assert exported.code == 0, exported.err
+    assert f"{export / 'model.pt2'}: same classes, logits differ by at most 0 " in exported.out
+    card = (export / "README.md").read_text()
+    assert "| method | advprop |" in card
+    assert "| seed | 3 |" in card
+    assert "| train images | 100 |" in card
     again = cli("evaluate", export, "--json", tmp_path / "again.json")
     assert again.code == 0, again.err
     assert json.loads((tmp_path / "again.json").read_text())["suites"] == found["suites"]
@@ -89,6 +98,74 @@ def test_a_folder_of_photos_trains_and_timm_loads_the_export(
     tested = cli("evaluate", export, "--suite", "clean", "--data", f"clean={photos}")
     assert tested.code == 0, tested.err
     assert "of 40 images" in tested.out
+
+
+CHINA = Path(str(files("sklearn.datasets.images") / "china.jpg"))
+
+
+@pytest.fixture
+def timm_export(tmp_path: Path) -> Path:
+    """An export of one of timm's networks for colour images, its weights random."""
+    torch.manual_seed(0)
+    model = build_model("test_resnet", num_classes=3, in_chans=3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    preprocessing = Preprocessing(image_shape=(3, 64, 64), interpolation="bilinear", crop_pct=0.9)
+    return write_export(
+        model, tmp_path / "timm", class_names=("a", "b", "c"), preprocessing=preprocessing
+    )
+
+
+def test_prediction_is_what_timm_says_of_the_export(cli: Cli, timm_export: Path) -> None:
+    predicted = cli("predict", timm_export, CHINA, "--json", "-")
+    assert predicted.code == 0, predicted.err
+    ((entry,),) = [json.loads(predicted.out)]
+    assert entry["image"] == str(CHINA)
+    model = timm.create_model(f"local-dir:{timm_export}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    with Image.open(CHINA) as image, torch.no_grad():
+        probabilities = model(transform(image.convert("RGB")).unsqueeze(0)).softmax(dim=1)[0]
+    names = model.pretrained_cfg["label_names"]
+    expected = sorted(zip(probabilities.tolist(), names, strict=True), reverse=True)
+    assert expected[0][0] > expected[1][0] + 0.01
+    assert [(c["probability"], c["name"]) for c in entry["classes"]] == expected
+
+
+def test_predictions_of_a_folder_with_a_corrupt_image(
+    cli: Cli, timm_export: Path, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "blue" / "07.png").write_bytes(b"no picture")
+    found = tmp_path / "found.json"
+    ended = cli("predict", timm_export, photos, "--json", found, "--top", 1, "--batch-size", 16)
+    assert ended.code == 2
+    assert ended.err.count("cannot read the image") == 1
+    assert str(photos / "blue" / "07.png") in ended.err
+    assert "1 of 40 images could not be read" in ended.err
+    entries = json.loads(found.read_text())
+    assert [entry["image"] for entry in entries] == sorted(map(str, photos.rglob("*.png")))
+    assert [set(entry) for entry in entries].count({"image", "error"}) == 1
+    assert ended.out.count("\n") == 39
+    pattern = cli("predict", timm_export, photos / "red" / "*0?.png", "--top", 1)
+    assert (pattern.code, pattern.out.count("\n")) == (0, 10)
+    assert pattern.out.splitlines()[0] in ended.out.splitlines()
+
+
+@pytest.mark.full
+def test_onnx_through_the_command_line(cli: Cli, tmp_path: Path) -> None:
+    import onnxruntime
+
+    run, export = tmp_path / "run", tmp_path / "export"
+    cli("train", "digits", "--out", run, *QUICK)
+    exported = cli("export", run, "--out", export, "--format", "onnx")
+    assert (exported.code, exported.err) == (0, "")
+    assert f"{export / 'model.onnx'}: same classes, logits differ by at most" in exported.out
+    model = advprop.load_export(export).model
+    session = onnxruntime.InferenceSession(export / "model.onnx")
+    images = torch.rand(5, *session.get_inputs()[0].shape[1:])
+    (logits,) = session.run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(logits), model(images), rtol=1e-4, atol=1e-4)
 
 
 def test_a_finished_run_is_left_as_it_is(cli: Cli, tmp_path: Path) -> None:

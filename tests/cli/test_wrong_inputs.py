@@ -84,7 +84,21 @@ WRONG = {
     "truncated checkpoints": (lambda f: ["evaluate", f / "truncated"], "whole"),
     "another architecture": (lambda f: ["evaluate", f / "foreign"], "another architecture"),
     "export over something": (lambda f: ["export", f / "run", "--out", f / "one"], "not empty"),
-    "not a picture": (lambda f: ["predict", f / "run", f / "file"], "file"),
+    "unknown format": (
+        lambda f: ["export", f / "run", "--out", f / "new", "--format", "tflite"],
+        "choose from hub, onnx, torch_export",
+    ),
+    "not a picture": (lambda f: ["predict", f / "run", f / "file"], "1 of 1 images"),
+    "missing picture": (lambda f: ["predict", f / "run", f / "none.png"], "no such file"),
+    "folder without pictures": (
+        lambda f: ["predict", f / "run", f / "run"],
+        "no image in this folder",
+    ),
+    "pattern of nothing": (lambda f: ["predict", f / "run", f / "*.jpg"], "no image is called so"),
+    "prediction into nowhere": (
+        lambda f: ["predict", f / "run", f / "one", "--json", f / "none" / "found.json"],
+        "none",
+    ),
     "unknown method to compare": (
         lambda f: ["compare", "digits", "--methods", "vanilla,foo", "--out", f / "c"],
         'method "foo"',

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from advprop.data import loaders
 from advprop.data.folders import load_folder
 from advprop.data.loaders import num_train_batches, test_batches, train_batches
 from advprop.data.preprocessing import Augmentation
-from advprop.data.sources import ArraySplit, ImageSplit
+from advprop.data.sources import ArraySplit, ImageSplit, Key
 
 # forking while torch's threads run is torch's own choice, newer Pythons warn of it
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -106,7 +105,7 @@ def test_going_on_from_a_batch_reads_nothing_before_it(first):
     assert len(rest) == 10 - first
     assert not split.asked
     assert indices(rest) == whole[first:]
-    assert split.asked == [(2, index) for batch in whole[first:] for index in batch]
+    assert split.asked == [Key(2, index) for batch in whole[first:] for index in batch]
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -137,7 +136,7 @@ def test_evaluation_has_every_image_once_and_in_order():
     batches = test_batches(split, batch_size=5)
     assert len(batches) == 5
     assert indices(batches) == [list(range(s, min(s + 5, 23))) for s in range(0, 23, 5)]
-    assert split.asked == [(None, index) for index in range(23)]
+    assert split.asked == [Key(None, index) for index in range(23)]
 
 
 def test_a_limit_is_spread_over_all_classes():
@@ -184,20 +183,33 @@ def test_an_unreadable_file_ends_in_one_line_that_names_it(write_images, workers
     assert "Traceback" not in str(error.value)
 
 
-@pytest.mark.parametrize(("kind", "as_value"), [(ValueError, True), (RuntimeError, False)])
-def test_only_a_users_errors_lose_their_traceback_in_a_worker(kind, as_value):
-    class FaultySplit(RecordingSplit):
-        def images(self, keys):
-            raise kind("here")
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_processes_share_the_evaluation_of_every_image(world_size):
+    split = array_split(23)
+    shares = [
+        test_batches(split, batch_size=4, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    assert sorted(chain.from_iterable(map(flat, shares))) == list(range(23))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    whole = indices(test_batches(split, batch_size=4))
+    assert [whole[rank::world_size] for rank in range(world_size)] == [indices(s) for s in shares]
 
-    # what runs in the worker: torch adds the traceback to what is raised there
-    try:
-        result = loaders._ErrorsAsValues(FaultySplit(4)).__getitems__([(None, 0)])
-    except RuntimeError:
-        assert not as_value
-    else:
-        assert as_value
-        assert isinstance(result, ValueError)
+
+def test_a_process_may_have_nothing_to_evaluate():
+    assert flat(test_batches(array_split(3), batch_size=4, rank=1, world_size=2)) == []
+    with pytest.raises(ValueError, match="rank=2: must be from 0 to 1"):
+        test_batches(array_split(3), batch_size=4, rank=2, world_size=2)
+
+
+def test_batches_take_their_order_from_the_split():
+    class Sorted(ArraySplit):
+        def epoch_order(self, seed, epoch):
+            return torch.arange(len(self)).roll(seed + epoch)
+
+    split = Sorted(**vars(array_split(6)))
+    batches = train_batches(split, batch_size=3, seed=1, epoch=1)
+    assert indices(batches) == [[4, 5, 0], [1, 2, 3]]
 
 
 @pytest.mark.parametrize(

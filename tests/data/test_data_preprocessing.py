@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from advprop.data.preprocessing import Augmentation, Preprocessing
+from advprop.data.preprocessing import Augmentation, Preprocessing, _posterize
 from advprop.randomness import random_streams
 
 
@@ -96,6 +96,82 @@ def test_crops_keep_to_their_scale():
     assert len({int(crop.min()) for crop in crops}) > 10
 
 
+POLICIES = (
+    "rand-m9-mstd0.5-inc1", "rand-m9-mstd0.5", "original", "originalr", "v0", "v0r", "augmix-m3-w3",
+    "3a",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_policies_change_the_view_and_are_a_function_of_their_key(policy):
+    image = random_image(24, 24)
+    whole = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "hflip": 0.0}
+    shape = Preprocessing(image_shape=(3, 24, 24))
+    plain = Augmentation(**whole).transform(shape)(image)
+    view = Augmentation(**whole, auto_augment=policy).transform(shape)
+
+    def seen(number):
+        with random_streams(0, number, "augmentation"):
+            return view(image)
+
+    # so many that each operation comes at each strength: none may fail
+    views = [seen(number) for number in range(200)]
+    assert all(pixels.dtype == torch.uint8 and pixels.shape == (3, 24, 24) for pixels in views)
+    assert sum(not torch.equal(pixels, plain) for pixels in views) > 100
+    assert len({pixels.numpy().tobytes() for pixels in views}) > 10
+    torch.rand(3), np.random.rand(3)
+    for number in (7, 0, 199):
+        assert torch.equal(seen(number), views[number])
+
+
+def test_posterizing_to_no_bits_is_black_and_to_some_as_pillow_does():
+    image = random_image(9, 9)
+    for bits in (0, 1, 4, 8):
+        mask = ~(2 ** (8 - bits) - 1) & 255
+        assert (np.asarray(_posterize(image, bits)) == (np.asarray(image) & mask)).all()
+
+
+def erased(mode, *, probability=1.0, number=0, channels=3):
+    image = torch.rand(channels, 32, 32, generator=torch.Generator().manual_seed(number))
+    with random_streams(number, "augmentation"):
+        settings = Augmentation(random_erasing=probability, erasing_mode=mode)
+        return image, settings.erase(image.clone())
+
+
+@pytest.mark.parametrize("mode", ["const", "rand", "pixel"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_erasing_fills_one_rectangle_and_touches_nothing_else(mode, channels):
+    shares, colours = [], []
+    for number in range(40):
+        image, result = erased(mode, number=number, channels=channels)
+        assert torch.equal(result, erased(mode, number=number, channels=channels)[1])
+        changed = (result != image).any(dim=0)
+        rows, columns = changed.any(dim=1).nonzero(), changed.any(dim=0).nonzero()
+        assert (int(rows.max() - rows.min()) + 1) * (int(columns.max() - columns.min()) + 1) == int(
+            changed.sum()
+        )
+        shares.append(float(changed.float().mean()))
+        colours.append(result[:, changed])
+        assert 0 <= float(result.min()) <= float(result.max()) <= 1
+    assert 0.01 < min(shares) < max(shares) < 0.4
+    constant = [bool((colour == colour[:, :1]).all()) for colour in colours]
+    assert set(constant) == {mode != "pixel"}
+    values = torch.cat([colour.flatten() for colour in colours])
+    assert (len(values.unique()) == 1) == (mode == "const")
+    assert abs(float(values.mean()) - 0.5) < 0.1
+    assert (float(values.std()) > 0.15) == (mode != "const")
+
+
+def test_erasing_happens_as_often_as_asked_and_never_by_default():
+    results = [erased("const", probability=0.3, number=number) for number in range(200)]
+    count = sum(not torch.equal(image, result) for image, result in results)
+    assert 60 - 4 * 6.5 < count < 60 + 4 * 6.5
+    image = torch.rand(3, 8, 8)
+    state = torch.get_rng_state()
+    assert Augmentation().erase(image) is image
+    assert torch.equal(state, torch.get_rng_state())
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -118,6 +194,8 @@ def test_wrong_preprocessing_is_refused(settings, message):
         ({"ratio": (2.0, 1.0)}, "ratio="),
         ({"hflip": 1.1}, r"hflip=1\.1: a probability"),
         ({"color_jitter": -0.1}, "at least 0"),
+        ({"random_erasing": 1.5}, r"random_erasing=1\.5: a probability"),
+        ({"erasing_mode": "grey"}, r"erasing_mode='grey': must be one of .*'const'"),
     ],
 )
 def test_wrong_augmentation_is_refused(settings, message):

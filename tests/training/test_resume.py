@@ -41,10 +41,10 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """Let the trainer's next `fit` die after so many steps, as `kill -9` would: unsaved."""
     whole_step = Trainer.train_step
 
-    def dying(self: Trainer, batch: object) -> object:
+    def dying(self: Trainer, *arguments: object) -> object:
         if self.position.step == steps:
             raise MemoryError("killed")
-        return whole_step(self, batch)  # type: ignore[arg-type]
+        return whole_step(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Trainer, "train_step", dying)
 
@@ -147,10 +147,10 @@ def test_an_interrupt_saves_at_the_step_and_the_run_goes_on(
     train(config, tmp_path / "whole", quiet=True)
     whole_step = Trainer.train_step
 
-    def signalled(self: Trainer, batch: object) -> object:
+    def signalled(self: Trainer, *arguments: object) -> object:
         if self.position.step == 6:
             signal.raise_signal(signal.SIGTERM)
-        return whole_step(self, batch)  # type: ignore[arg-type]
+        return whole_step(self, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_step", signalled)

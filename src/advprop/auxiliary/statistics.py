@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from advprop.auxiliary.norm import CLEAN, AuxiliaryNorm
@@ -43,6 +44,16 @@ def branch_distances(model: nn.Module, branch: str) -> list[BranchDistance]:
             if isinstance(getattr(clean, "running_mean", None), Tensor):
                 found.append(_distance(name, clean, other))
     return found
+
+
+def equals_clean(model: nn.Module, branch: str) -> bool:
+    """Whether `branch` holds the very numbers of the clean one, in every layer."""
+    return all(
+        torch.equal(tensor, layer.branches[CLEAN].state_dict()[name])
+        for layer in model.modules()
+        if isinstance(layer, AuxiliaryNorm)
+        for name, tensor in layer.branches[branch].state_dict().items()
+    )
 
 
 def _distance(name: str, clean: Any, other: Any) -> BranchDistance:

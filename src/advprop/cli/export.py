@@ -7,17 +7,32 @@ from typing import Annotated
 
 import typer
 
-from advprop.cli.options import WeightsOption
+from advprop.cli.options import WeightsOption, comma_separated
 
 
 def main(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     out: Annotated[Path, typer.Option(help="The export's folder.")],
     weights: WeightsOption = None,
+    format: Annotated[
+        str,
+        typer.Option(
+            metavar="hub,onnx,torch_export",
+            help="Formats, separated by commas; hub (safetensors and config.json) always comes.",
+        ),
+    ] = "hub",
 ) -> None:
-    """Write the plain model, its outputs proven equal, as safetensors and config.json."""
+    """Write the plain model, its outputs proven equal, with a model card."""
+    from advprop.export_format import read_checks
     from advprop.run_folder import check_weights, export
 
-    folder = export(run, out, weights=check_weights(weights))
+    folder = export(
+        run, out, weights=check_weights(weights), formats=comma_separated(format) or ["hub"]
+    )
     typer.echo(f"{folder} written; outputs equal the run's clean branch, bit for bit")
+    for file, check in read_checks(folder).items():
+        typer.echo(
+            f"{folder / file}: same classes, logits differ by at most "
+            f"{check['max_difference']:.2g} (allowed: {check['tolerance']:.2g})"
+        )
     typer.echo(f"next: advprop predict {folder} IMAGE")

@@ -11,7 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from advprop import __version__
-from advprop.cli import compare, evaluate, export, predict, recipes, report, train
+from advprop.cli import (
+    compare,
+    evaluate,
+    export,
+    plan,
+    predict,
+    recipes,
+    report,
+    shards,
+    train,
+)
 
 app = typer.Typer(
     name="advprop",
@@ -21,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (recipes, train, evaluate, compare, report, export, predict):
+for command in (recipes, plan, train, evaluate, compare, report, export, predict, shards):
     app.command(name=command.__name__.rpartition(".")[2])(command.main)
 
 
@@ -63,7 +73,9 @@ def _terminate(signum: int, _frame: object) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    typer.echo(f"advprop: {message}", err=True)
+    rank = os.environ.get("RANK", "0")
+    process = "" if rank == "0" else f" (process {rank})"
+    typer.echo(f"advprop{process}: {message}", err=True)
     sys.stdout.flush()
     # loader workers and pools of an interrupted run must not keep the process
     os._exit(code) if code == 130 else sys.exit(code)

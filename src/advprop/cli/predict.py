@@ -3,30 +3,100 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from advprop.cli.options import RunArgument
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from advprop.prediction import Prediction
+
 
 def main(
     run_or_export: RunArgument,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="Image files, folders, or quoted patterns."),
+    ],
     top: Annotated[int, typer.Option(help="So many classes for each image.", min=1)] = 3,
+    batch_size: Annotated[int, typer.Option(help="So many images at a time.", min=1)] = 32,
+    json: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write a JSON list to this file; - is standard output."),
+    ] = None,
 ) -> None:
     """Classify image files."""
-    from advprop.prediction import predict
+    import torch
+
+    from advprop.exporting import is_export, load_export
+    from advprop.prediction import find_images, predictions
     from advprop.suites import load_subject
 
-    subject = load_subject(run_or_export)
-    found = predict(
-        subject.model,
-        images,
+    files = find_images(images)
+    subject = (
+        load_export(run_or_export) if is_export(run_or_export) else load_subject(run_or_export)
+    )
+    found = predictions(
+        subject.model.to("cuda" if torch.cuda.is_available() else "cpu"),
+        files,
         class_names=subject.class_names,
         preprocessing=subject.preprocessing,
         top=top,
+        batch_size=batch_size,
     )
-    for path, classes in zip(images, found, strict=True):
-        listed = ", ".join(f"{name} {probability:.1%}" for name, probability in classes)
-        typer.echo(f"{path}: {listed}")
+    total, failed = _write(found, json)
+    if failed:
+        raise ValueError(f"{failed} of {total} images could not be read; each is named above")
+
+
+def _write(found: Iterable[Prediction], json: str | None) -> tuple[int, int]:
+    """Show or write `found`; returns how many there were, and how many could not be read."""
+    import sys
+
+    from advprop.training.files import write_atomically
+
+    if json is None:
+        return _report(found, None)
+    if json == "-":
+        return _report(found, sys.stdout.buffer, quiet=True)
+    ended: list[tuple[int, int]] = []
+    write_atomically(Path(json), lambda file: ended.append(_report(found, file)))
+    return ended[0]
+
+
+def _report(
+    found: Iterable[Prediction], file: IO[bytes] | None, *, quiet: bool = False
+) -> tuple[int, int]:
+    total = failed = 0
+    for total, prediction in enumerate(found, start=1):
+        if prediction.error is not None:
+            failed += 1
+            typer.echo(f"advprop: warning: {prediction.error}", err=True)
+        elif not quiet:
+            typer.echo(_line(prediction))
+        if file is not None:
+            file.write(("[\n" if total == 1 else ",\n").encode() + _entry(prediction))
+    if file is not None:
+        file.write(b"\n]\n")
+    return total, failed
+
+
+def _line(prediction: Prediction) -> str:
+    listed = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.classes)
+    return f"{prediction.path}: {listed}"
+
+
+def _entry(prediction: Prediction) -> bytes:
+    import json
+
+    entry: dict[str, Any] = {"image": prediction.path}
+    if prediction.error is not None:
+        entry["error"] = prediction.error
+    else:
+        entry["classes"] = [
+            {"name": name, "probability": probability} for name, probability in prediction.classes
+        ]
+    return json.dumps(entry).encode()

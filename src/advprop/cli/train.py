@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,32 +27,41 @@ def main(
             "--resume", help="Go on from the newest checkpoint, or start where there is none."
         ),
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard's event files into the folder.")
+    ] = False,
+    wandb: Annotated[
+        str | None,
+        typer.Option(metavar="PROJECT", help="Log to this project of Weights & Biases."),
+    ] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train one model."""
-    from advprop.config.overrides import apply_overrides
-    from advprop.recipes.resolve import resolve_recipe
+    """Train one model; under torchrun, on many devices."""
+    from advprop.recipes.resolve import resolve_run
     from advprop.run_folder import is_finished
     from advprop.runs import train
     from advprop.training.stopping import InterruptedTraining
 
-    config = resolve_recipe(recipe)
-    if method is not None:
-        config = config.with_method(method)
     overrides = [*(settings or []), *([f"seed={seed}"] if seed is not None else [])]
-    config = apply_overrides(config, overrides)
+    config = resolve_run(recipe, method=method, overrides=overrides)
     folder = out or Path("runs") / f"{config.recipe}-{config.method.kind}-seed{config.seed}"
     was_finished = is_finished(folder)
     try:
-        result = train(config, folder, resume=resume, quiet=quiet)
+        result = train(
+            config, folder, resume=resume, quiet=quiet, tensorboard=tensorboard, wandb=wandb
+        )
     except InterruptedTraining as error:
-        error.add_note("go on with the same command and --resume")
+        error.add_note(f"go on with the same command and --resume ({folder})")
         raise
-    if int(os.environ.get("RANK", "0")) > 0:
-        return  # of the processes that torchrun starts, the first speaks
-    ending = "finished already, nothing done" if was_finished else "finished"
+    if int(os.environ.get("RANK", "0")) == 0:  # of torchrun's processes the first speaks
+        ending = "finished already, nothing done" if was_finished else "finished"
+        _show(folder, ending, result)
+
+
+def _show(folder: Path, ending: str, result: dict[str, Any]) -> None:
     typer.echo(
         f"{folder}: {ending}; validation accuracy {result['validation_accuracy']:.1%} after "
         f"{result['epochs']} epochs, {result['train_seconds']:.0f} s"
     )
+    typer.echo("there: config.json, metrics.jsonl, result.json, checkpoints/ (the last and best)")
     typer.echo(f"next: advprop evaluate {folder}")

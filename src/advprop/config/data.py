@@ -3,18 +3,56 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
+from pydantic_core import to_jsonable_python
 
-from advprop.config.fields import Config
+from advprop.config.fields import Config, Fraction
 from advprop.data.builtin import BuiltinName, load_builtin
 from advprop.data.folders import load_folder
+from advprop.data.mixing import Mixing
 from advprop.data.preprocessing import Augmentation, Interpolation, Preprocessing
+from advprop.data.sampling import Sampling
+from advprop.data.shards import load_shards
 from advprop.data.sources import ImageData
+from advprop.data.timm_datasets import load_timm_dataset
+from advprop.data.unreadable import check_max_unreadable
 
 
-class BuiltinDataConfig(Config):
+class BatchesConfig(Config):
+    """What every source of images has in common: how batches are drawn and mixed."""
+
+    sampling: Sampling = Sampling()
+    mixing: Mixing = Mixing()
+
+
+class DecodedDataConfig(BatchesConfig):
+    """What all sources of compressed images have in common: how they are looked at."""
+
+    image_size: int = 128
+    channels: Literal[1, 3] = 3
+    num_train: int | None = None
+    interpolation: Interpolation = "bicubic"
+    crop_pct: float = 0.875
+    augmentation: Augmentation | None = Augmentation()
+    max_unreadable: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _valid(self) -> DecodedDataConfig:
+        Preprocessing.square(self.image_size, self.channels, self.interpolation, self.crop_pct)
+        check_max_unreadable(self.max_unreadable)
+        return self
+
+    def views(self, seed: int) -> dict[str, Any]:
+        """The settings above and `seed`, as arguments of the functions that load data sets."""
+        return {name: getattr(self, name) for name in _VIEWS} | {"seed": seed}
+
+
+_VIEWS = tuple(set(DecodedDataConfig.model_fields) - set(BatchesConfig.model_fields))
+
+
+class BuiltinDataConfig(BatchesConfig):
     """An embedded data set, `num_train` of its training images (None: all)."""
 
     kind: Literal["builtin"] = "builtin"
@@ -26,38 +64,99 @@ class BuiltinDataConfig(Config):
         return load_builtin(self.name, num_train=self.num_train)
 
 
-class FolderDataConfig(Config):
+class FolderDataConfig(DecodedDataConfig):
     """A folder of images (`advprop.data.folders.load_folder` says how it may be laid out)."""
 
     kind: Literal["folder"] = "folder"
     root: Path | None = None
-    image_size: int = 128
-    channels: Literal[1, 3] = 3
-    num_train: int | None = None
-    interpolation: Interpolation = "bicubic"
-    crop_pct: float = 0.875
-    augmentation: Augmentation | None = Augmentation()
-
-    @model_validator(mode="after")
-    def _valid(self) -> FolderDataConfig:
-        shape = (self.channels, self.image_size, self.image_size)
-        Preprocessing(image_shape=shape, interpolation=self.interpolation, crop_pct=self.crop_pct)
-        return self
 
     def load(self, seed: int) -> ImageData:
         """List the files; raise ValueError where no folder was named."""
         if self.root is None:
             raise ValueError("no folder of images named: --set data.root=DIR")
-        return load_folder(
-            self.root,
-            image_size=self.image_size,
-            channels=self.channels,
-            num_train=self.num_train,
-            augmentation=self.augmentation,
-            interpolation=self.interpolation,
-            crop_pct=self.crop_pct,
-            seed=seed,
+        return load_folder(self.root, **self.views(seed))
+
+
+class TimmDataConfig(DecodedDataConfig):
+    """A data set that timm opens by name (`advprop.data.timm_datasets.load_timm_dataset`)."""
+
+    kind: Literal["timm"] = "timm"
+    name: str | None = None
+    root: Path | None = None
+    train: str = "train"
+    validation: str | None = None
+    test: str | None = "test"
+    input_key: str = "image"
+    target_key: str = "label"
+    download: bool = False
+
+    def load(self, seed: int) -> ImageData:
+        """Open the splits; raise ValueError where no data set was named."""
+        if self.name is None:
+            raise ValueError("no data set named: --set data.name=torch/cifar10 or hfds/NAME")
+        return load_timm_dataset(
+            self.name,
+            root=self.root,
+            train=self.train,
+            validation=self.validation,
+            test=self.test,
+            input_key=self.input_key,
+            target_key=self.target_key,
+            download=self.download,
+            **self.views(seed),
         )
 
 
-DataConfig = Annotated[BuiltinDataConfig | FolderDataConfig, Field(discriminator="kind")]
+class ShardsDataConfig(DecodedDataConfig):
+    """Local WebDataset shards (`advprop.data.shards.load_shards` says how they are named)."""
+
+    kind: Literal["shards"] = "shards"
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+    classes: Path | None = None
+    shuffle_shards: int = Field(default=8, ge=1)
+
+    def load(self, seed: int) -> ImageData:
+        """Index the shards; raise ValueError where none were named."""
+        if self.train is None:
+            raise ValueError("no shards named: --set data.train=DIR or DIR/train-{0000..0099}.tar")
+        return load_shards(
+            train=self.train,
+            validation=self.validation,
+            test=self.test,
+            classes=self.classes,
+            shuffle_shards=self.shuffle_shards,
+            **self.views(seed),
+        )
+
+
+DataConfig = Annotated[
+    BuiltinDataConfig | FolderDataConfig | TimmDataConfig | ShardsDataConfig,
+    Field(discriminator="kind"),
+]
+
+DATA_KINDS: dict[str, type[BatchesConfig]] = {
+    "builtin": BuiltinDataConfig,
+    "folder": FolderDataConfig,
+    "timm": TimmDataConfig,
+    "shards": ShardsDataConfig,
+}
+
+
+def settings_for_kind(data: BatchesConfig, kind: str) -> dict[str, Any]:
+    """The settings of `data` that another kind of source has too, and its own defaults.
+
+    Plain data, to be validated; what has no default is None. ValueError: an unknown kind.
+    """
+    if kind not in DATA_KINDS:
+        raise ValueError(f'data.kind "{kind}" unknown: choose from {", ".join(DATA_KINDS)}')
+    known = data.model_dump(mode="json")
+    fields = DATA_KINDS[kind].model_fields
+    kept = {name: known[name] for name in fields if name in known}
+    fresh = {
+        name: None if field.is_required() else field.get_default(call_default_factory=True)
+        for name, field in fields.items()
+    }
+    # the parts in common are plain already; what is left of the defaults are plain values
+    return {**to_jsonable_python(fresh), **kept, "kind": kind}

@@ -10,10 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from advprop.config.data import DATA_KINDS, settings_for_kind
+from advprop.config.methods import METHODS
 from advprop.config.run import RunConfig
 
 # below these, keys are free (options of a model) or a whole object may stand in for None
-_FREE = ("model.options",)
+_FREE = ("model.options", "training.optimizer_options")
 
 
 def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
@@ -23,10 +25,14 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     names every unknown path and every unfit value.
     """
     tree = config.model_dump(mode="json")
-    unknown = [path for path, _ in map(parse_override, overrides) if not has_path(config, path)]
+    pairs = [parse_override(override) for override in overrides]
+    for path, value in pairs:
+        if path == "data.kind" and value != config.data.kind:
+            tree["data"] = settings_for_kind(config.data, value)
+    unknown = [path for path, _ in pairs if not has_path(tree, path)]
     if unknown:
         raise ValueError(_unknown_paths(tree, unknown, config.recipe))
-    for path, value in map(parse_override, overrides):
+    for path, value in pairs:
         *parents, last = path.split(".")
         node = tree
         for name in parents:
@@ -48,9 +54,9 @@ def parse_override(override: str) -> tuple[str, Any]:
         return path.strip(), text.strip()
 
 
-def has_path(config: RunConfig, path: str) -> bool:
-    """Whether `path` names a value of this configuration."""
-    node: Any = config.model_dump(mode="json")
+def has_path(tree: Mapping[str, Any], path: str) -> bool:
+    """Whether `path` names a value of this configuration, given as plain data."""
+    node: Any = tree
     *parents, last = path.split(".")
     for name in parents:
         if not isinstance(node, dict) or name not in node:
@@ -100,14 +106,12 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
-    kinds = {"builtin", "folder", "vanilla", "adversarial", "mixed", "advprop"}
+    kinds = {*DATA_KINDS, *METHODS}
     for problem in error.errors(include_url=False):
         # a tagged union puts its tag into the path, which is no part of the file's
         names = [str(name) for name in problem["loc"]]
         path = ".".join(
-            name
-            for position, name in enumerate(names)
-            if not (position == 1 and (name in kinds or name == "adversarial_then_clean"))
+            name for position, name in enumerate(names) if not (position == 1 and name in kinds)
         )
         message = problem["msg"].removeprefix("Value error, ")
         given = problem["input"]

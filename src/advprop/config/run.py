@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from advprop.config.data import DataConfig
 from advprop.config.fields import Config, Fraction
 from advprop.config.methods import AttackConfig, MethodConfig, VanillaConfig, method_config
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized
+from advprop.models.weights import load_local_weights
 from advprop.training.settings import TrainingSettings
 
 
 class ModelConfig(Config):
     """`small_resnet`, or any name that `timm.create_model` knows, with its `options`.
 
-    `mean` and `std` default to those of timm's `pretrained_cfg`.
+    `pretrained` takes timm's weights, `checkpoint` those of a local file or export
+    (`advprop.models.weights`). `mean` and `std` default to those of timm's `pretrained_cfg`.
     """
 
     name: str
     pretrained: bool = False
+    checkpoint: Path | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     def build(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> Standardized:
         """Build the model, without branches; it takes images of shape (channels, H, W)."""
-        return build_model(
+        model = build_model(
             self.name,
             num_classes=num_classes,
             in_chans=image_shape[0],
@@ -38,6 +42,22 @@ class ModelConfig(Config):
             std=self.std,
             **self.options,
         )
+        if self.checkpoint is not None:
+            load_local_weights(model.model, self.checkpoint)
+        return model
+
+    def without_weights(self) -> ModelConfig:
+        """The same architecture from random weights, which others will replace."""
+        return self.model_copy(update={"pretrained": False, "checkpoint": None})
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ModelConfig:
+        if self.pretrained and self.checkpoint is not None:
+            raise ValueError(
+                f"pretrained weights and checkpoint {self.checkpoint} are both given: "
+                "set pretrained=false to start from the checkpoint"
+            )
+        return self
 
 
 class EvaluationConfig(Config):

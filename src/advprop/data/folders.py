@@ -4,62 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
+from PIL import Image
 
+from advprop.data.decoding import DecodedSplit
 from advprop.data.listing import Classes, check_readable, list_classes, shortened, with_folder
-from advprop.data.preprocessing import (
-    Augmentation,
-    Interpolation,
-    Preprocessing,
-    Transform,
-    unit_range,
-)
+from advprop.data.preprocessing import Augmentation, Interpolation, Preprocessing
 from advprop.data.reading import read_image
 from advprop.data.selection import first_stratified
-from advprop.data.sources import ImageData, ImageSplit, Key
+from advprop.data.sources import ImageData
 from advprop.data.splitting import list_splits
-from advprop.randomness import random_streams
-from advprop.shapes import Images
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FileSplit(ImageSplit):
-    """Images in files, read anew each time.
-
-    In an epoch they are augmented, by random numbers that depend on (seed, epoch, index) alone.
-    """
+class FileSplit(DecodedSplit):
+    """Images in files, read anew each time."""
 
     paths: tuple[str, ...]
-    labels: Int[Tensor, " num_images"]
-    preprocessing: Preprocessing
-    augmentation: Augmentation | None = None
-    seed: int = 0
 
-    def images(self, keys: Sequence[Key]) -> Images:
-        """The images of `keys`; ValueError names a file that cannot be read."""
-        images = torch.empty(len(keys), *self.preprocessing.image_shape)
-        for image, (epoch, index) in zip(images, keys, strict=True):
-            image.copy_(self._image(epoch, index))
-        return images
-
-    def _image(self, epoch: int | None, index: int) -> Tensor:
-        if epoch is None or self._random_view is None:
-            return self.preprocessing(self.paths[index])
-        image = read_image(self.paths[index], channels=self.preprocessing.image_shape[0])
-        with random_streams(self.seed, epoch, index, "augmentation"):
-            return unit_range(self._random_view(image))
-
-    @cached_property
-    def _random_view(self) -> Transform | None:
-        return (
-            None if self.augmentation is None else self.augmentation.transform(self.preprocessing)
-        )
+    def read(self, index: int) -> Image.Image:
+        """The image in file `index`; ValueError names a file that cannot be read."""
+        return read_image(self.paths[index], channels=self.preprocessing.image_shape[0])
 
 
 def load_folder(
@@ -72,6 +40,7 @@ def load_folder(
     interpolation: Interpolation = "bicubic",
     crop_pct: float = 0.875,
     seed: int = 0,
+    max_unreadable: float = 0.0,
 ) -> ImageData:
     """A folder of images: `train/`, `val/`, perhaps `test/`, each with a folder for each class.
 
@@ -79,38 +48,33 @@ def load_folder(
     (or in a lone `train/`) is shared out to all three, about 70, 15 and 15 in a hundred of each
     class, by a hash of the path in it. `test` is None where there are `train/` and `val/` alone.
     Images are square, of `image_size` pixels; `augmentation` is for training, seeded by `seed`;
-    `num_train` trains on fewer, in proportion to the classes.
+    `num_train` trains on fewer, in proportion to the classes. `max_unreadable` is the share of the
+    training images that may be unreadable; others stand in for them.
 
     OSError: no such folder. ValueError: one class only, empty or differing classes, too few images,
     unreadable files (all in one message), settings out of bounds.
     """
-    preprocessing = Preprocessing(
-        image_shape=(channels, image_size, image_size),
-        interpolation=interpolation,
-        crop_pct=crop_pct,
-    )
+    preprocessing = Preprocessing.square(image_size, channels, interpolation, crop_pct)
     root = Path(root)
-    splits = list_splits(root)
-    class_names = tuple(splits["train"])
-
-    def split(name: str, augmentation: Augmentation | None = None) -> FileSplit:
-        return _file_split(splits[name], class_names, preprocessing, augmentation, seed)
-
-    train = _subset(split("train", augmentation), num_train)
+    listed = list_splits(root)
+    class_names = tuple(listed["train"])
+    splits = {
+        name: _file_split(classes, class_names, preprocessing) for name, classes in listed.items()
+    }
+    train = _subset(splits["train"], num_train)
+    train = replace(train, augmentation=augmentation, seed=seed, max_unreadable=max_unreadable)
     if augmentation:
         augmentation.transform(preprocessing)  # a wrong setting shows now, not in a worker
-    data = ImageData(
+    checked = [split for name, split in splits.items() if name != "train" or not max_unreadable]
+    check_readable(path for split in checked for path in split.paths)
+    return ImageData(
         name=root.resolve().name,
         class_names=class_names,
         preprocessing=preprocessing,
         train=train,
-        validation=split("validation"),
-        test=split("test") if "test" in splits else None,
+        validation=splits["validation"],
+        test=splits.get("test"),
     )
-    check_readable(
-        path for classes in splits.values() for paths in classes.values() for path in paths
-    )
-    return data
 
 
 def load_test_folder(
@@ -147,8 +111,6 @@ def _file_split(
     classes: Classes,
     class_names: Sequence[str],
     preprocessing: Preprocessing,
-    augmentation: Augmentation | None = None,
-    seed: int = 0,
 ) -> FileSplit:
     label_of = {name: label for label, name in enumerate(class_names)}
     labels = [label_of[name] for name, paths in classes.items() for _ in paths]
@@ -156,6 +118,4 @@ def _file_split(
         paths=tuple(chain.from_iterable(classes.values())),
         labels=torch.tensor(labels),
         preprocessing=preprocessing,
-        augmentation=augmentation,
-        seed=seed,
     )

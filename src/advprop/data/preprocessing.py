@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from advprop.data.reading import read_image
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Erasing: TypeAlias = Literal["const", "rand", "pixel"]
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
 
 
@@ -41,8 +42,16 @@ class Preprocessing:
             )
         if not 0 < self.crop_pct <= 1:
             raise ValueError(f"crop_pct={self.crop_pct}: must be above 0 and at most 1")
-        if self.interpolation not in (known := Interpolation.__args__):  # type: ignore[attr-defined]
+        if self.interpolation not in (known := get_args(Interpolation)):
             raise ValueError(f"interpolation={self.interpolation!r}: must be one of {known}")
+
+    @classmethod
+    def square(
+        cls, image_size: int, channels: int, interpolation: Interpolation, crop_pct: float
+    ) -> Preprocessing:
+        """For images of `image_size` pixels in height and width."""
+        shape = (channels, image_size, image_size)
+        return cls(image_shape=shape, interpolation=interpolation, crop_pct=crop_pct)
 
     def __call__(self, path: str | Path) -> Float[Tensor, "C H W"]:
         """The image in `path`, float32 in [0, 1]; ValueError names a file that cannot be read."""
@@ -59,18 +68,25 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Random views to train on: a crop, resized; a flip; by choice changed colours.
+    """Random views to train on: a crop, resized; a flip; by choice changed colours, an erased part.
 
     `scale` is the crop's share of the area, `ratio` its width over height, `hflip` the probability
     of a flip, `color_jitter` the strength of random brightness, contrast and saturation (0: none).
     `auto_augment` names one of timm's policies ("rand-m9-mstd0.5", "original", ...).
+    `random_erasing` is the probability that a rectangle is filled: by `erasing_mode` with grey
+    ("const"), with one random colour ("rand") or with a random colour for each pixel ("pixel").
     """
+
+    # pydantic reads this when the class stands in a configuration: unknown names are errors
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     hflip: float = 0.5
     color_jitter: float = 0.0
     auto_augment: str | None = None
+    random_erasing: float = 0.0
+    erasing_mode: Erasing = "pixel"
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -83,6 +99,10 @@ class Augmentation:
             raise ValueError(f"hflip={self.hflip}: a probability, from 0 to 1")
         if self.color_jitter < 0:
             raise ValueError(f"color_jitter={self.color_jitter}: must be at least 0 (0: none)")
+        if not 0 <= self.random_erasing <= 1:
+            raise ValueError(f"random_erasing={self.random_erasing}: a probability, from 0 to 1")
+        if self.erasing_mode not in (known := get_args(Erasing)):
+            raise ValueError(f"erasing_mode={self.erasing_mode!r}: must be one of {known}")
 
     def transform(self, preprocessing: Preprocessing) -> Transform:
         """From an image that was read to a random view of `preprocessing`'s shape, uint8 CHW.
@@ -96,7 +116,7 @@ class Augmentation:
                 "the images have 1; leave it out"
             )
         try:
-            return _timm_transform(
+            transform = _timm_transform(
                 preprocessing,
                 is_training=True,
                 scale=self.scale,
@@ -110,6 +130,24 @@ class Augmentation:
                 f"auto_augment={self.auto_augment!r}: timm knows no such policy ({error}); "
                 'examples: "rand-m9-mstd0.5", "original", "v0", "augmix-m3-w3"'
             ) from error
+        for operation in _policy_operations(transform):
+            if operation.name.startswith("Posterize"):
+                operation.aug_fn = _posterize
+        return transform
+
+    def erase(self, image: Float[Tensor, "C H W"]) -> Float[Tensor, "C H W"]:
+        """`image`, in [0, 1], perhaps with a rectangle filled; all other pixels stay as they are.
+
+        It draws from the global streams of `random` and torch.
+        """
+        if not self.random_erasing:
+            return image
+        from timm.data.random_erasing import RandomErasing  # seconds to import
+
+        erasing = RandomErasing(self.random_erasing, mode=self.erasing_mode, device="cpu")
+        # timm's colours are standard normal, as for standardised images
+        colours = erasing(torch.full_like(image, torch.nan))
+        return torch.where(colours.isnan(), image, (0.5 + 0.25 * colours).clamp(0, 1))
 
 
 def unit_range(pixels: Tensor) -> Tensor:
@@ -127,3 +165,18 @@ def _timm_transform(preprocessing: Preprocessing, **settings: Any) -> Transform:
         **settings,
     )
     return transform
+
+
+def _policy_operations(transform: Any) -> Iterator[Any]:
+    """The single operations of timm's policy in a transform."""
+    for step in transform.transforms:
+        yield from getattr(step, "ops", ())  # RandAugment, AugMix
+        for operations in getattr(step, "policy", ()):  # AutoAugment
+            yield from operations
+
+
+def _posterize(image: Image.Image, bits_to_keep: int, **_: object) -> Image.Image:
+    """As timm's own; policies ask for 0 bits too, which newer Pillows refuse."""
+    if bits_to_keep < 1:
+        return Image.new(image.mode, image.size)
+    return image if bits_to_keep >= 8 else ImageOps.posterize(image, bits_to_keep)

@@ -22,8 +22,22 @@ def read_image(path: str | Path, *, channels: int) -> Image.Image:
     converted, 16 bits a channel are scaled to 8. ValueError: the file cannot be read (missing,
     truncated, no image, too large, pixels without a known range), named in the message.
     """
-    with _named_errors(path), Image.open(path) as image:
-        return _upright(image, "RGB" if channels == 3 else "L")
+    with named_errors(path), Image.open(path) as image:
+        return upright(image, channels)
+
+
+def upright(image: Image.Image, channels: int) -> Image.Image:
+    """An image that Pillow has opened, as `read_image` gives it; the pixels are read now."""
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    elif image.mode == "F":
+        raise ValueError("its pixels are floats without a known range; save it with 8 or 16 bits")
+    elif image.has_transparency_data:
+        opaque = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
+        image = image.convert("RGB")
+    return image.convert("RGB" if channels == 3 else "L")
 
 
 def header_problem(path: str | Path) -> str | None:
@@ -34,18 +48,20 @@ def header_problem(path: str | Path) -> str | None:
     try:
         with _strict_pillow(), Image.open(path):
             return None
-    except Exception as error:  # as in _named_errors
+    except Exception as error:  # as in named_errors
         return f"{path}: {_reason(error)}"
 
 
 @contextmanager
-def _named_errors(path: str | Path) -> Iterator[None]:
-    """Whatever goes wrong becomes a ValueError that names the file."""
+def named_errors(name: str | Path) -> Iterator[None]:
+    """Whatever is wrong with an image becomes a ValueError that names it."""
     try:
         with _strict_pillow():
             yield
+    except MemoryError:  # no fault of the file
+        raise
     except Exception as error:  # Pillow's decoders raise all kinds of them
-        raise ValueError(f"cannot read the image {path}: {_reason(error)}") from error
+        raise ValueError(f"cannot read the image {name}: {_reason(error)}") from error
 
 
 @contextmanager
@@ -67,19 +83,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, IsADirectoryError):
         return "it is a folder; name a file"
     return f"{str(error) or type(error).__name__}; repair or delete it"
-
-
-def _upright(image: Image.Image, mode: str) -> Image.Image:
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I"):
-        image = _eight_bits(image)
-    elif image.mode == "F":
-        raise ValueError("its pixels are floats without a known range; save it with 8 or 16 bits")
-    elif image.has_transparency_data:
-        opaque = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
-        image = image.convert("RGB")
-    return image.convert(mode)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -57,6 +57,30 @@ def shared_out(names: Sequence[str], shares: Mapping[str, float]) -> dict[str, l
     return {part: sorted(chosen) for part, chosen in parts.items()}
 
 
+def shared_positions(
+    labels: Sequence[int], names: Sequence[str], shares: Mapping[str, float]
+) -> dict[str, list[int]]:
+    """Part to the positions of its images, sorted; each class is shared out by `shared_out`.
+
+    The `names` of images differ. ValueError: too few images, so that a part has none.
+    """
+    position_of = {name: position for position, name in enumerate(names)}
+    members: dict[int, list[str]] = {}
+    for label, name in zip(labels, names, strict=True):
+        members.setdefault(label, []).append(name)
+    parts: dict[str, list[int]] = {part: [] for part in shares}
+    for own in members.values():
+        for part, chosen in shared_out(own, shares).items():
+            parts[part] += [position_of[name] for name in chosen]
+    if empty := [part for part, positions in parts.items() if not positions]:
+        raise ValueError(
+            f"too few images to split: none is left for {' and '.join(empty)}; a class with at "
+            f"least {len(shares)} images is needed, the largest has "
+            f"{max(map(len, members.values()), default=0)}"
+        )
+    return {part: sorted(positions) for part, positions in parts.items()}
+
+
 def _part_at(place: float, shares: Mapping[str, float]) -> str:
     """The part in which `place`, a fraction of the sum of all shares, lies."""
     end, total = 0.0, sum(shares.values())

@@ -5,43 +5,74 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from advprop.data.preprocessing import Preprocessing
+from advprop.randomness import generator_for
 from advprop.shapes import Batch, Images
 
-Key: TypeAlias = tuple[int | None, int]
-"""(epoch, index) of a training image; (None, index) asks for the evaluation's view of it."""
+
+class Key(NamedTuple):
+    """One use of an image: epoch None asks for the evaluation's view of it.
+
+    `copy` tells uses in the same epoch apart; each is augmented differently.
+    """
+
+    epoch: int | None
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
+    copy: int = 0
 
 
 class ImageSplit(ABC):
     """One split of a data set; a map-style data set for torch's `DataLoader`.
 
     An image depends on its key alone, so loader workers keep no state and a run may go on from any
-    batch. `labels` are int64 of shape [num_images].
+    batch. `labels` are int64 of shape [num_images]; `max_unreadable` is the share of the images
+    that training may find unreadable.
     """
 
     labels: Int[Tensor, " num_images"]
+    max_unreadable: float = 0.0
 
     @abstractmethod
     def images(self, keys: Sequence[Key]) -> Images:
         """The images of `keys`, float32 in [0, 1], shape [len(keys), C, H, W]."""
 
-    def image(self, index: int, *, epoch: int | None = None) -> Float[Tensor, "C H W"]:
+    def image(
+        self, index: int, *, epoch: int | None = None, copy: int = 0
+    ) -> Float[Tensor, "C H W"]:
         """Image `index` as training meets it in `epoch`, or as evaluation does (None)."""
-        return self.images([(epoch, index)])[0]
+        return self.images([Key(epoch, index, copy)])[0]
+
+    def epoch_order(self, seed: int, epoch: int) -> Int[Tensor, " num_images"]:
+        """Every index once, int64, in an order that depends on (seed, epoch) alone."""
+        return torch.randperm(len(self), generator=generator_for(seed, epoch, "order"))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """The batch of `keys`; torch's loader hands it over as it is."""
-        indices = torch.tensor([index for _, index in keys], dtype=torch.int64)
-        return Batch(images=self.images(keys), labels=self.labels[indices], indices=indices)
+        return self.batch_of(keys, self.images(keys))
+
+    def batch_of(
+        self, keys: Sequence[Key], images: Images, unreadable: Sequence[str] = ()
+    ) -> Batch:
+        """`images`, those of `keys`, with their labels, indices and copies."""
+        indices, copies = (
+            torch.tensor([Key(*key)[1:] for key in keys], dtype=torch.int64).reshape(-1, 2).T
+        )
+        return Batch(
+            images=images,
+            labels=self.labels[indices],
+            indices=indices,
+            copies=copies,
+            unreadable=tuple(unreadable),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,7 +85,7 @@ class ArraySplit(ImageSplit):
 
     def images(self, keys: Sequence[Key]) -> Images:
         """The images of `keys`, cut out in one go; they are the same in every epoch."""
-        return self.pixels[[index for _, index in keys]].to(torch.float32).div_(self.brightest)
+        return self.pixels[[key[1] for key in keys]].to(torch.float32).div_(self.brightest)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

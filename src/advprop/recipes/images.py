@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from advprop.config import RunConfig
 from advprop.config.data import FolderDataConfig
-from advprop.config.methods import AdvPropConfig, AttackConfig, ThreatModelConfig
+from advprop.config.methods import AdvPropConfig
 from advprop.config.run import EvaluationConfig, ModelConfig
+from advprop.data.preprocessing import Augmentation
+from advprop.recipes.attacks import attack_to_test, grey_levels
 from advprop.training.settings import TrainingSettings
 
 
@@ -17,11 +19,7 @@ def from_scratch() -> RunConfig:
     """
     return RunConfig(
         recipe="from_scratch",
-        method=AdvPropConfig(
-            attack=AttackConfig(
-                threat_model=ThreatModelConfig(epsilon=1 / 255), num_steps=1, step_size=1 / 255
-            )
-        ),
+        method=AdvPropConfig(attack=grey_levels(1, 1)),
         model=ModelConfig(name="resnet18"),
         data=FolderDataConfig(image_size=128),
         training=TrainingSettings(
@@ -32,15 +30,38 @@ def from_scratch() -> RunConfig:
             warmup_epochs=3.0,
             label_smoothing=0.1,
             gradient_clip=5.0,
+            checkpoint_every_minutes=15.0,
+            num_workers=2,
         ),
-        evaluation=EvaluationConfig(
-            batch_size=64,
-            noise_standard_deviation=0.1,
-            attack=AttackConfig(
-                threat_model=ThreatModelConfig(epsilon=1 / 255),
-                num_steps=10,
-                step_size=0.25 / 255,
-                targets="untargeted",
-            ),
+        evaluation=EvaluationConfig(batch_size=64, attack=attack_to_test(epsilon=1)),
+    )
+
+
+def finetune() -> RunConfig:
+    """AdvProp from pretrained weights on any folder of images.
+
+    `advprop train finetune --set data.root=DIR`, with `--set model.name=NAME` for another of timm's
+    pretrained models, or `--set model.pretrained=false --set model.checkpoint=FILE` for local
+    weights. Auxiliary branches start from the pretrained clean layers. One weak attack step: three
+    passes an image. `training.layer_decay=0.8` spares the lower layers, `training.frozen_layers=1`
+    the stem.
+    """
+    return RunConfig(
+        recipe="finetune",
+        method=AdvPropConfig(attack=grey_levels(1, 1)),
+        model=ModelConfig(name="tf_efficientnet_b0.ap_in1k", pretrained=True),
+        data=FolderDataConfig(image_size=224, augmentation=Augmentation(scale=(0.3, 1.0))),
+        training=TrainingSettings(
+            num_epochs=15,
+            batch_size=32,
+            optimizer="adamw",
+            learning_rate=5e-4,
+            weight_decay=0.05,
+            warmup_epochs=1.0,
+            label_smoothing=0.1,
+            gradient_clip=5.0,
+            checkpoint_every_minutes=15.0,
+            num_workers=2,
         ),
+        evaluation=EvaluationConfig(batch_size=64, attack=attack_to_test(epsilon=1)),
     )

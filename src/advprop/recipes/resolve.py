@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from advprop.config import RunConfig
-from advprop.config.overrides import read_config
+from advprop.config.overrides import apply_overrides, read_config
 from advprop.recipes import RECIPES
 
 
@@ -31,6 +32,16 @@ def resolve_recipe(recipe: str) -> RunConfig:
         f'recipe "{recipe}" unknown: {hint}there are {", ".join(RECIPES)}; '
         "a saved config.json or file.py:function will do too"
     )
+
+
+def resolve_run(
+    recipe: str, *, method: str | None = None, overrides: Sequence[str] = ()
+) -> RunConfig:
+    """The configuration of `recipe` with another method and "PATH=VALUE" changes, checked whole."""
+    config = resolve_recipe(recipe)
+    if method is not None:
+        config = config.with_method(method)
+    return apply_overrides(config, overrides)
 
 
 def _from_file(path: Path, function: str) -> RunConfig:

@@ -1,39 +1,69 @@
-"""Optimiser and learning-rate schedule, both timm's."""
+"""Optimiser, frozen layers and learning-rate schedule, all timm's."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from timm.models import group_parameters
 from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler, StepLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
 
+from advprop.models.standardize import Standardized
 from advprop.training.settings import TrainingSettings
 
 
 def build_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
-    """The optimiser over all parameters, those of every branch among them.
+    """The optimiser over all parameters that train, those of every branch among them.
 
     Biases and the parameters of normalisation layers are not decayed. Raises ValueError for a
-    name that timm does not know.
+    name or an option that timm does not know, and for layer decay where the model names no layers.
     """
+    # timm finds a model's groups of layers by its own parameter names
+    plain = model.model if isinstance(model, Standardized) else model
+    if settings.layer_decay is not None:
+        _check_layers(plain, "layer_decay")
+    known = {"momentum": settings.momentum, **settings.optimizer_options}
     try:
         optimizer: Optimizer = create_optimizer_v2(
-            model,
+            plain,
             opt=settings.optimizer,
             lr=settings.learning_rate,
-            momentum=settings.momentum,
             weight_decay=settings.weight_decay,
+            layer_decay=settings.layer_decay,
             filter_bias_and_bn=True,
+            **known,
         )
     except (AssertionError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f'optimizer "{settings.optimizer}" cannot be built ({error}): '
-            "timm.optim.list_optimizers() has the names, such as sgd, adamw, rmsproptf"
+            f'optimizer "{settings.optimizer}" with {settings.optimizer_options} cannot be built '
+            f"({error}): timm.optim.list_optimizers() has the names, such as sgd, adamw, rmsproptf"
         ) from None
     return optimizer
+
+
+def freeze_layers(model: nn.Module, count: int) -> None:
+    """Keep the weights of the first `count` groups of layers as they are, in every branch.
+
+    Raises ValueError where there are not more groups than that, or none at all.
+    """
+    if count == 0:
+        return
+    plain: Any = model.model if isinstance(model, Standardized) else model
+    _check_layers(plain, "frozen_layers")
+    groups: dict[int, list[str]] = group_parameters(plain, plain.group_matcher(coarse=True))
+    if count >= len(groups):
+        raise ValueError(
+            f"frozen_layers {count}: the model has {len(groups)} groups of layers, the last of "
+            "which must train"
+        )
+    parameters = dict(plain.named_parameters())
+    for group in sorted(groups)[:count]:
+        for name in groups[group]:
+            if name in parameters:
+                parameters[name].requires_grad_(False)
 
 
 def build_schedule(
@@ -49,4 +79,21 @@ def build_schedule(
     }
     if settings.schedule == "cosine":
         return CosineLRScheduler(optimizer, t_initial=total, **common)
-    return StepLRScheduler(optimizer, decay_t=total, decay_rate=1.0, **common)
+    # decay is counted from the first step, not from the end of the warm-up
+    common["warmup_prefix"] = False
+    if settings.schedule == "staircase":
+        every = settings.decay_epochs * steps_per_epoch
+        return StepLRScheduler(optimizer, decay_t=every, decay_rate=settings.decay_rate, **common)
+    # timm lets a milestone count one step early
+    milestones = [round(epoch * steps_per_epoch) + 1 for epoch in settings.milestones]
+    return MultiStepLRScheduler(
+        optimizer, decay_t=milestones, decay_rate=settings.decay_rate, **common
+    )
+
+
+def _check_layers(model: nn.Module, setting: str) -> None:
+    if not hasattr(model, "group_matcher"):
+        raise ValueError(
+            f"{setting}: {type(model).__name__} does not name its groups of layers; "
+            "models of timm do, leave the setting out for others"
+        )

@@ -1,10 +1,11 @@
-"""What a run shows while it goes on: a bar on a terminal, a line an epoch elsewhere."""
+"""What a run shows while it goes on: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -14,16 +15,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from advprop.training.totals import EpochTotals
 
 _REFRESH_SECONDS = 0.5
+_LINE_SECONDS = 60.0
 
 
 class TrainingProgress(AbstractContextManager["TrainingProgress"]):
-    """Shows losses and accuracies of each kind of images, images a second, and time left.
+    """Shows losses and accuracies of each kind of images, images a second, cost, and time left.
 
-    Without a terminal it prints a line an epoch; `quiet` prints nothing.
+    Without a terminal it prints a line an epoch, and one a minute in long epochs; `quiet` prints
+    nothing. Cost is in passes over the images so far, of which vanilla training needs one an epoch.
     """
 
-    def __init__(self, *, total_steps: int, done: int, quiet: bool) -> None:
+    def __init__(
+        self,
+        *,
+        total_steps: int,
+        done: int,
+        batch_size: int,
+        passes_per_image: float,
+        quiet: bool,
+    ) -> None:
         self.console = Console(stderr=True, quiet=quiet)
+        self._total, self._batch_size, self._passes = total_steps, batch_size, passes_per_image
         self._shows_bar = self.console.is_terminal and not quiet
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -37,10 +49,12 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         self._task = self._bar.add_task(
             "train", total=total_steps, completed=done, epoch=0, numbers=""
         )
-        self._refreshed = 0.0
+        self._first = done
+        self._began = self._shown = time.monotonic()
 
     def __enter__(self) -> TrainingProgress:
         self._bar.start()
+        self._began = self._shown = time.monotonic()
         return self
 
     def __exit__(
@@ -53,24 +67,46 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
 
     def step(self, *, step: int, epoch: int, totals: EpochTotals) -> None:
         """Move the bar; the numbers are read now and then, since that waits for the device."""
-        if not self._shows_bar:
+        if self._shows_bar:
+            self._bar.update(self._task, completed=step)
+        since = time.monotonic() - self._shown
+        if since <= (_REFRESH_SECONDS if self._shows_bar else _LINE_SECONDS):
             return
-        self._bar.update(self._task, completed=step)
-        if time.monotonic() - self._refreshed > _REFRESH_SECONDS:
-            self._refreshed = time.monotonic()
-            self._bar.update(self._task, epoch=epoch + 1, numbers=describe(totals.means()))
+        self._shown = time.monotonic()
+        numbers = f"{describe(totals.means())}  {self._images_per_second(step):,.0f} images/s"
+        if self._shows_bar:
+            self._bar.update(self._task, epoch=epoch + 1, numbers=numbers)
+        else:
+            self._print(f"epoch {epoch + 1}  step {step} of {self._total}  {numbers}", step)
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
         """Print an epoch's line where there is no bar."""
-        if not self._shows_bar:
-            validation = entry["validation_accuracy"]
-            ending = "" if validation is None else f"  validation {validation:.1%}"
-            self.console.print(
-                f"epoch {entry['epoch']}  {describe(entry['train'])}{ending}"
-                f"  {entry['images_per_second']:.0f} images/s",
-                highlight=False,
-                soft_wrap=True,
-            )
+        if self._shows_bar:
+            return
+        self._shown = time.monotonic()
+        validation = entry["validation_accuracy"]
+        parts = [f"epoch {entry['epoch']}", describe(entry["train"])]
+        if entry["perturbation"] is not None:
+            parts.append(f"perturbation {255 * entry['perturbation']:.2f}/255")
+        if validation is not None:
+            parts.append(f"validation {validation:.1%}")
+        parts.append(f"{entry['images_per_second']:,.0f} images/s")
+        if self._passes != 1:
+            parts.append(f"cost {entry['passes']:g} passes (vanilla {entry['epoch']})")
+        self._print("  ".join(parts), entry["step"])
+
+    def _print(self, text: str, step: int) -> None:
+        left = self._seconds_left(step)
+        ending = f"  left {timedelta(seconds=round(left))}" if left >= 1 else ""
+        self.console.print(text + ending, highlight=False, soft_wrap=True)
+
+    def _images_per_second(self, step: int) -> float:
+        elapsed = max(time.monotonic() - self._began, 1e-9)
+        return (step - self._first) * self._batch_size / elapsed
+
+    def _seconds_left(self, step: int) -> float:
+        elapsed = time.monotonic() - self._began
+        return elapsed * (self._total - step) / max(step - self._first, 1)
 
 
 def describe(means: Mapping[str, Any]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from advprop.training.alarms import alarms
 from advprop.training.files import write_atomically
+from advprop.training.state import Position
 
 
 @dataclass(frozen=True)
@@ -39,3 +41,29 @@ class RunLog:
         kept = [entry for entry in self.read() if entry["step"] <= step]
         text = "".join(json.dumps(entry) + "\n" for entry in kept)
         write_atomically(self.path, lambda file: file.write(text.encode()))
+
+
+def epoch_entry(
+    position: Position,
+    means: Mapping[str, Any],
+    *,
+    passes_per_image: float,
+    images_per_epoch: int,
+    learning_rate: float,
+    validation_accuracy: float | None,
+    warnings: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What the log says of the epoch that has just ended; `means` are those of `EpochTotals`."""
+    images = position.epoch * images_per_epoch
+    return {
+        "step": position.step,
+        "epoch": position.epoch,
+        "passes": position.epoch * passes_per_image,
+        "learning_rate": learning_rate,
+        "perturbation": means.get("perturbation"),
+        "train": {kind: numbers for kind, numbers in means.items() if kind != "perturbation"},
+        "validation_accuracy": validation_accuracy,
+        "seconds": round(position.seconds, 3),
+        "images_per_second": images / max(position.seconds, 1e-9),
+        "alarms": [*alarms(means, num_images=images_per_epoch), *warnings],
+    }

@@ -1,21 +1,31 @@
-"""How long and how fast to train."""
+"""How long, how fast and on what to train."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """Settings of the optimiser, its schedule, and what is kept along the way.
+    """Settings of the optimiser, its schedule, the engine, and what is kept along the way.
 
     `optimizer` is a name that `timm.optim` knows (its "sgd" has Nesterov momentum, its "momentum"
-    the ordinary one); `batch_size` counts clean images over all devices. The learning rate rises
-    linearly for `warmup_epochs`, then follows `schedule`. `ema_decay` keeps an average of the
-    weights, None none. Checkpoints are written at the end of every epoch, and every
-    `checkpoint_every_steps` steps where given.
+    the ordinary one), `optimizer_options` what it takes besides; `batch_size` counts clean images
+    over all devices, of which `gradient_accumulation` parts go through the model one after another.
+    `layer_decay` multiplies the rate once for each group of layers below the last,
+    `frozen_layers` keeps the weights of so many of them as they are (timm's coarse groups, the stem
+    first; running statistics still follow the images).
+
+    The learning rate rises linearly for `warmup_epochs`, then follows `schedule`: "cosine",
+    "constant", "staircase" (times `decay_rate` every `decay_epochs`) or "milestones" (times
+    `decay_rate` at each of them, in epochs). `ema_decay` keeps an average of the weights, None
+    none; `ema_warmup` lets a short run's average forget its initial weights.
+
+    Checkpoints are written at the end of every epoch, and every `checkpoint_every_steps` steps or
+    `checkpoint_every_minutes`; the last `keep_checkpoints` stay. A loss that is not finite stops
+    the run, or goes back to the last checkpoint with half the rate ("rollback").
 
     Raises ValueError for values that cannot train.
     """
@@ -25,44 +35,92 @@ class TrainingSettings:
 
     num_epochs: int
     batch_size: int
+    gradient_accumulation: int = 1
     optimizer: str = "sgd"
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    schedule: Literal["cosine", "constant"] = "cosine"
+    layer_decay: float | None = None
+    frozen_layers: int = 0
+    schedule: Literal["cosine", "constant", "staircase", "milestones"] = "cosine"
+    decay_rate: float = 0.1
+    decay_epochs: float = 30.0
+    milestones: tuple[float, ...] = ()
     warmup_epochs: float = 0.0
     label_smoothing: float = 0.0
     gradient_clip: float | None = None
     ema_decay: float | None = None
+    ema_warmup: bool = True
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = True
+    compile: bool = False
+    activation_checkpointing: bool = False
     checkpoint_every_steps: int | None = None
+    checkpoint_every_minutes: float | None = None
+    keep_checkpoints: int = 2
+    not_finite: Literal["stop", "rollback"] = "stop"
     evaluate_every_epochs: int = 1
     num_workers: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "batch_size", "evaluate_every_epochs"):
+        for name in _FROM_ONE:
             _at_least(name, getattr(self, name), 1)
-        for name in ("momentum", "weight_decay", "warmup_epochs", "num_workers"):
+        for name in ("momentum", "weight_decay", "warmup_epochs", "num_workers", "frozen_layers"):
             _at_least(name, getattr(self, name), 0)
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate {self.learning_rate}: give a number above 0")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing {self.label_smoothing}: give one in [0, 1)")
+        if self.batch_size % self.gradient_accumulation:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be divided into gradient_accumulation "
+                f"{self.gradient_accumulation} equal parts: take a multiple"
+            )
+        self._check_schedule()
+        self._check_optional()
+
+    def _check_schedule(self) -> None:
         if self.warmup_epochs > self.num_epochs:
             raise ValueError(
                 f"warmup_epochs {self.warmup_epochs:g} exceeds num_epochs {self.num_epochs}: "
                 "warm up for a part of training only"
             )
-        self._check_optional()
+        if not 0 < self.decay_rate <= 1:
+            raise ValueError(f"decay_rate {self.decay_rate}: give one above 0, at most 1")
+        if not (math.isfinite(self.decay_epochs) and self.decay_epochs > 0):
+            raise ValueError(f"decay_epochs {self.decay_epochs}: give a number above 0")
+        if list(self.milestones) != sorted(set(self.milestones)) or any(
+            milestone <= 0 for milestone in self.milestones
+        ):
+            raise ValueError(f"milestones {self.milestones}: rising epochs above 0")
+        if (self.schedule == "milestones") != bool(self.milestones):
+            raise ValueError(
+                f'schedule "{self.schedule}" with milestones {list(self.milestones)}: '
+                'give milestones with schedule "milestones", and only there'
+            )
 
     def _check_optional(self) -> None:
         if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise ValueError(f"gradient_clip {self.gradient_clip}: a number above 0, or none")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(f"ema_decay {self.ema_decay}: one between 0 and 1, or none")
         if self.checkpoint_every_steps is not None:
             _at_least("checkpoint_every_steps", self.checkpoint_every_steps, 1)
+        minutes = self.checkpoint_every_minutes
+        if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+            raise ValueError(f"checkpoint_every_minutes {minutes}: a number above 0, or none")
+        for name in ("ema_decay", "layer_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"{name} {value}: one between 0 and 1, or none")
+
+
+_FROM_ONE = (
+    "num_epochs",
+    "batch_size",
+    "gradient_accumulation",
+    "evaluate_every_epochs",
+    "keep_checkpoints",
+)
 
 
 def _at_least(name: str, value: float, bound: int) -> None:

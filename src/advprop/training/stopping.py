@@ -8,11 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from advprop.training.settings import TrainingSettings
+from advprop.training.state import Position
+
 
 class NotFiniteError(RuntimeError):
     """The loss became infinite or not a number; weights and checkpoints are from before."""
 
     exit_code = 3
+
+
+def not_finite(loss: float, position: Position, settings: TrainingSettings) -> NotFiniteError:
+    """The error for a `loss` met in the step after `position`."""
+    return NotFiniteError(
+        f"the loss became {loss} in epoch {position.epoch + 1}, step {position.step + 1}: "
+        f"lower training.learning_rate (now {settings.learning_rate:g}), warm up longer, or set "
+        "training.gradient_clip"
+    )
 
 
 class InterruptedTraining(RuntimeError):  # noqa: N818 - an ending, not a fault

@@ -4,44 +4,40 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from timm.utils import ModelEmaV3
 from torch import nn
 
-from advprop.methods.base import Context, Method, StepMetrics
-from advprop.randomness import ImageStreams, derive_seed
+from advprop.methods.base import Method, StepMetrics
 from advprop.shapes import Batch
-from advprop.training.checkpoint import Checkpoints, load_weights
+from advprop.training.checkpoint import Checkpoints
+from advprop.training.engine import build_average, compile_model, prepare_model
+from advprop.training.learner import Learner
 from advprop.training.optim import build_optimizer, build_schedule
+from advprop.training.processes import agree, average_statistics
 from advprop.training.progress import TrainingProgress
-from advprop.training.run_log import RunLog
+from advprop.training.run_log import RunLog, epoch_entry
 from advprop.training.settings import TrainingSettings
-from advprop.training.stopping import InterruptedTraining, NotFiniteError, StopSignal, stop_signal
+from advprop.training.state import Position, TrainingState
+from advprop.training.stopping import InterruptedTraining, NotFiniteError, not_finite, stop_signal
 from advprop.training.totals import EpochTotals
+from advprop.training.trackers import Tracker, flat_numbers
 
-
-@dataclass
-class Position:
-    """How far a run is: `batch` batches into `epoch`, `step` steps and `seconds` in all."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    best_validation_accuracy: float = -1.0
+_MAX_ROLLBACKS = 5
+_TRACK_EVERY_STEPS = 50
 
 
 class Trainer:
     """Trains `model` with `method`; everything that a resumed run needs is in its checkpoints.
 
     `batches(epoch, first_batch)` gives this process's share of an epoch's batches, on the CPU;
-    `validate(model)` the accuracy that `best` is chosen by. Order, augmentation, random starts
-    and targets are functions of seed, epoch and image, dropout one of seed, step and process.
+    `validate(model)` the accuracy that `best` is chosen by; `inspect(model)` warnings about the
+    model after an epoch. Order, augmentation, random starts and targets are functions of seed,
+    epoch and image, dropout one of seed, step and process.
     """
 
     def __init__(
@@ -57,28 +53,37 @@ class Trainer:
         checkpoints: Checkpoints,
         log: RunLog,
         accelerator: Accelerator,
+        inspect: Callable[[nn.Module], list[str]] = lambda model: [],
     ) -> None:
-        self.method, self.settings, self.seed = method, settings, seed
+        self.method, self.settings = method, settings
         self.batches, self.steps_per_epoch, self.validate = batches, steps_per_epoch, validate
         self.checkpoints, self.log, self.accelerator = checkpoints, log, accelerator
-        self.memory_format = (
-            torch.channels_last if settings.channels_last else torch.contiguous_format
-        )
-        self.plain_model = model.to(accelerator.device, memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.ema = self._build_ema()
+        self.inspect = inspect
+        self.trackers: list[Tracker] = []
+        self.plain_model = prepare_model(model, settings, accelerator.device)
+        ema = build_average(self.plain_model, settings)
         optimizer = build_optimizer(self.plain_model, settings)
+        if settings.compile:
+            compile_model(self.plain_model)
         self.model, self.optimizer = accelerator.prepare(self.plain_model, optimizer)
+        self.state = TrainingState(self.plain_model, self.optimizer, ema, accelerator.scaler)
         # not prepared: accelerate would step it once for each process
         self.schedule = build_schedule(optimizer, settings, steps_per_epoch)
-        self.loss_fn = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
-        self.position = Position()
-        self.totals = EpochTotals()
-        self._clock = time.monotonic()
+        self.learner = Learner(
+            model=self.model, method=method, settings=settings, seed=seed, accelerator=accelerator
+        )
+        self.stop_signum: int | None = None
+        self._clock = self._saved_at = time.monotonic()
 
     @property
     def total_steps(self) -> int:
         """Optimiser steps of the whole run."""
         return self.settings.num_epochs * self.steps_per_epoch
+
+    @property
+    def position(self) -> Position:
+        """How far the run is."""
+        return self.state.position
 
     def fit(self, *, quiet: bool = False) -> None:
         """Train to the end from wherever `position` is.
@@ -89,161 +94,155 @@ class Trainer:
         progress = TrainingProgress(
             total_steps=self.total_steps,
             done=self.position.step,
+            batch_size=self.settings.batch_size,
+            passes_per_image=self.method.passes_per_image,
             quiet=quiet or not self.accelerator.is_main_process,
         )
+        if self.settings.not_finite == "rollback" and self.position.step == 0:
+            self.save()  # else there would be nothing to go back to in the first epoch
         with stop_signal() as stop, progress:
             while self.position.epoch < self.settings.num_epochs:
-                self.model.train()
-                self._clock = time.monotonic()
-                for batch in self.batches(self.position.epoch, self.position.batch):
-                    self.train_step(batch)
-                    progress.step(
-                        step=self.position.step, epoch=self.position.epoch, totals=self.totals
-                    )
-                    self.save_when_due(stop)
-                progress.epoch(self.finish_epoch())
+                try:
+                    self.train_epoch(lambda: stop.received, progress)
+                    progress.epoch(self.finish_epoch())
+                except NotFiniteError as error:
+                    self.roll_back(error)
 
-    def train_step(self, batch: Batch) -> StepMetrics:
-        """Gradients, a look at the loss, clipping, the optimiser's step, averages, metrics."""
+    def train_epoch(self, received: Callable[[], int | None], progress: TrainingProgress) -> None:
+        """What is left of the present epoch: for each batch a step, shown, and saved when due."""
+        self.model.train()
+        self._clock = time.monotonic()
+        for batch in self.batches(self.position.epoch, self.position.batch):
+            self.train_step(batch, received())
+            progress.step(
+                step=self.position.step, epoch=self.position.epoch, totals=self.state.totals
+            )
+            self.save_when_due(received())
+
+    def train_step(self, batch: Batch, signum: int | None = None) -> None:
+        """Gradients, a look at the loss, clipping, the optimiser's step, averages."""
         position = self.position
-        device = self.accelerator.device
         self.optimizer.zero_grad(set_to_none=True)
-        self.schedule.step_update(position.step)
-        torch.manual_seed(
-            derive_seed(self.seed, position.step, self.accelerator.process_index, "dropout")
-        )
-        metrics = self.method.forward_backward(
-            self.model, batch.to(device, memory_format=self.memory_format), self._context(batch)
-        )
-        self._stop_if_not_finite(metrics)
+        self._set_learning_rate()
+        parts = self.learner.gradients(batch, position, progress=position.step / self.total_steps)
+        loss = torch.stack([metrics.loss for metrics in parts]).mean()
+        is_finite, self.stop_signum = agree(self.accelerator, loss, signum)
+        if not is_finite:
+            raise not_finite(loss.item(), position, self.settings)
         if self.settings.gradient_clip is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
         self.optimizer.step()
+        average_statistics(self.accelerator, self.plain_model)
         position.step += 1
         position.batch += 1
-        if self.ema is not None:
-            self.ema.update(self.plain_model, step=position.step)
-        self.totals.add(metrics)
+        self.state.update_average()
+        self._count(parts)
         self._tick()
-        return metrics
 
-    def save_when_due(self, stop: StopSignal) -> None:
+    def save_when_due(self, signum: int | None = None) -> None:
         """Write a checkpoint in the middle of an epoch, on schedule or because a signal came."""
-        every = self.settings.checkpoint_every_steps
-        in_epoch = self.position.batch < self.steps_per_epoch
-        if in_epoch and every is not None and self.position.step % every == 0:
+        settings, in_epoch = self.settings, self.position.batch < self.steps_per_epoch
+        steps, minutes = settings.checkpoint_every_steps, settings.checkpoint_every_minutes
+        is_due = steps is not None and self.position.step % steps == 0
+        is_due |= minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+        if in_epoch and is_due:
             self.save()
-        if stop.received is not None:
+        # several processes stop by what they agreed on, at the same step
+        stop = signum if self.accelerator.num_processes == 1 else self.stop_signum
+        if stop is not None:
             self.save()
             raise InterruptedTraining(
                 f"stopped by a signal in epoch {self.position.epoch + 1}, "
                 f"after step {self.position.step} of {self.total_steps}; saved",
-                stop.received,
+                stop,
             )
 
     def finish_epoch(self) -> dict[str, Any]:
         """Validate when due, log, keep the best weights, and save; returns the log's entry."""
         position, settings = self.position, self.settings
-        position.epoch, position.batch = position.epoch + 1, 0
-        is_last = position.epoch == settings.num_epochs
+        is_last = position.epoch + 1 == settings.num_epochs
         accuracy = None
-        if is_last or position.epoch % settings.evaluate_every_epochs == 0:
-            accuracy = self.validate(self.averaged_model)
-        means = self.totals.means()
-        entry = {
-            "step": position.step,
-            "epoch": position.epoch,
-            "passes": position.epoch * self.method.passes_per_image,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "perturbation": means.pop("perturbation", None),
-            "train": means,
-            "validation_accuracy": accuracy,
-            "seconds": round(position.seconds, 3),
-            "images_per_second": position.step * settings.batch_size / max(position.seconds, 1e-9),
-        }
+        if is_last or (position.epoch + 1) % settings.evaluate_every_epochs == 0:
+            try:
+                accuracy = self.validate(self.state.averaged_model)
+            except BaseException:
+                self.save()  # the epoch's steps are not lost with its validation
+                raise
+        position.epoch, position.batch = position.epoch + 1, 0
+        entry = epoch_entry(
+            position,
+            self.state.totals.means(),
+            passes_per_image=self.method.passes_per_image,
+            images_per_epoch=self.steps_per_epoch * settings.batch_size,
+            learning_rate=max(group["lr"] for group in self.optimizer.param_groups),
+            validation_accuracy=accuracy,
+            warnings=self.inspect(self.plain_model),
+        )
         if self.accelerator.is_main_process:
             self.log.append(entry)
+            self._track(dict(flat_numbers(entry)))
+            for alarm in entry["alarms"]:
+                warnings.warn(f"epoch {position.epoch}: {alarm}", stacklevel=2)
             self._keep_best(accuracy)
-        self.totals = EpochTotals()
+        self.state.totals = EpochTotals()
         self.save()
         return entry
 
-    @property
-    def averaged_model(self) -> nn.Module:
-        """The average of the weights where one is kept, else the model itself."""
-        return self.plain_model if self.ema is None else cast("nn.Module", self.ema.module)
+    def roll_back(self, error: NotFiniteError) -> None:
+        """Go on from the last checkpoint with a smaller rate; `error` again where that is out."""
+        rollbacks = self.position.rollbacks + 1
+        if self.settings.not_finite != "rollback" or rollbacks > _MAX_ROLLBACKS:
+            raise error
+        state = self.checkpoints.load_newest()
+        if state is None:
+            raise error
+        self.load_state_dict(state)
+        self.position.rollbacks = rollbacks
+        if self.accelerator.is_main_process:
+            warnings.warn(
+                f"{error}; went back to step {self.position.step}, at "
+                f"{0.5**rollbacks:g} times the learning rate",
+                stacklevel=2,
+            )
 
     def save(self) -> None:
         """Write a checkpoint at the present position; the first process alone does."""
+        self._saved_at = time.monotonic()
         if self.accelerator.is_main_process:
-            self.checkpoints.save(self.position.step, self.state_dict())
-
-    def state_dict(self) -> dict[str, Any]:
-        """All state there is."""
-        scaler = self.accelerator.scaler
-        return {
-            "position": asdict(self.position),
-            "model": self.plain_model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": None if self.ema is None else self.ema.module.state_dict(),
-            "scaler": None if scaler is None else scaler.state_dict(),
-            "totals": self.totals.state_dict(),
-            "threads": torch.get_num_threads(),
-        }
+            self.checkpoints.save(self.position.step, self.state.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint. Raises ValueError where it does not fit."""
-        load_weights(self.plain_model, state["model"], source="checkpoint")
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.ema is not None:
-            load_weights(self.ema.module, state["ema"], source="checkpoint (average)")
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.position = Position(**state["position"])
-        self.totals = EpochTotals(**state["totals"])
-        if state["threads"] != torch.get_num_threads():
-            warnings.warn(
-                f"the checkpoint was written on {state['threads']} threads, this process has "
-                f"{torch.get_num_threads()}: results may differ in the last bits",
-                stacklevel=2,
-            )
+        self.state.load_state_dict(state)
         if self.accelerator.is_main_process:
             self.log.rewind(self.position.step)
 
-    def _context(self, batch: Batch) -> Context:
-        streams = None
-        if batch.indices is not None:
-            streams = ImageStreams.for_batch(self.seed, self.position.epoch, batch.indices)
-        return Context(
-            progress=self.position.step / self.total_steps,
-            step=self.position.step,
-            loss_fn=self.loss_fn,
-            backward=self.accelerator.backward,
-            generator=streams,
-        )
+    def _count(self, parts: Sequence[StepMetrics]) -> None:
+        for metrics in parts:
+            self.state.totals.add(metrics)
+        if self.trackers and self.position.step % _TRACK_EVERY_STEPS == 0:
+            step = EpochTotals()
+            for metrics in parts:
+                step.add(metrics)
+            self._track({f"step/{name}": value for name, value in flat_numbers(step.means())})
+
+    def _set_learning_rate(self) -> None:
+        self.schedule.step_update(self.position.step)
+        if self.position.rollbacks:
+            for group in self.optimizer.param_groups:
+                group["lr"] *= 0.5**self.position.rollbacks
+
+    def _keep_best(self, accuracy: float | None) -> None:
+        if accuracy is not None and accuracy > self.position.best_validation_accuracy:
+            self.position.best_validation_accuracy = accuracy
+            weights = self.state.averaged_model.state_dict()
+            self.checkpoints.save_best({"model": weights, "position": asdict(self.position)})
+
+    def _track(self, values: dict[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker.log(self.position.step, values)
 
     def _tick(self) -> None:
         now = time.monotonic()
         self.position.seconds += now - self._clock
         self._clock = now
-
-    def _stop_if_not_finite(self, metrics: StepMetrics) -> None:
-        # the one place of a step that waits for the device
-        if not torch.isfinite(metrics.loss).item():
-            raise NotFiniteError(
-                f"the loss became {metrics.loss.item()} in epoch {self.position.epoch + 1}, step "
-                f"{self.position.step + 1}: lower training.learning_rate (now "
-                f"{self.settings.learning_rate:g}), warm up longer, or set training.gradient_clip"
-            )
-
-    def _keep_best(self, accuracy: float | None) -> None:
-        if accuracy is not None and accuracy > self.position.best_validation_accuracy:
-            self.position.best_validation_accuracy = accuracy
-            state = {"model": self.averaged_model.state_dict(), "position": asdict(self.position)}
-            self.checkpoints.save_best(state)
-
-    def _build_ema(self) -> ModelEmaV3 | None:
-        if self.settings.ema_decay is None:
-            return None
-        # the warm-up keeps a short run's average from being its initial weights
-        return ModelEmaV3(self.plain_model, decay=self.settings.ema_decay, use_warmup=True)

@@ -1,0 +1,114 @@
+"""A `Trainer` from a configuration: model, method, batches, validation, put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from timm.layers import convert_sync_batchnorm
+from torch import nn
+
+from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
+from advprop.auxiliary.statistics import equals_clean
+from advprop.config.run import RunConfig
+from advprop.data.loaders import Batches, num_train_batches, test_batches, train_batches
+from advprop.data.sources import ImageData, ImageSplit
+from advprop.data.unreadable import UnreadableTally
+from advprop.evaluation.accuracy import evaluate_clean
+from advprop.run_folder import METRICS, build_run_model
+from advprop.training.checkpoint import Checkpoints
+from advprop.training.run_log import RunLog
+from advprop.training.trainer import Trainer
+
+
+def build_trainer(
+    config: RunConfig,
+    data: ImageData,
+    folder: Path,
+    accelerator: Accelerator,
+) -> Trainer:
+    """The trainer of a run in `folder`, at its beginning. Raises ValueError for what cannot be."""
+    settings, rank, world = config.training, accelerator.process_index, accelerator.num_processes
+    model: nn.Module = build_run_model(config, data)
+    if world > 1 and accelerator.device.type == "cuda":
+        model = convert_sync_batchnorm(model)
+
+    tally = UnreadableTally(max_share=data.train.max_unreadable, num_images=len(data.train))
+
+    def batches(epoch: int, first_batch: int) -> Batches:
+        return train_batches(
+            data.train,
+            batch_size=settings.batch_size,
+            seed=config.seed,
+            epoch=epoch,
+            first_batch=first_batch,
+            num_workers=settings.num_workers,
+            rank=rank,
+            world_size=world,
+            sampling=config.data.sampling,
+            mixing=config.data.mixing,
+            num_classes=data.num_classes,
+            tally=tally,
+            pin_memory=accelerator.device.type != "cpu",
+        )
+
+    def validate(model: nn.Module) -> float:
+        return shared_accuracy(
+            model, data.validation, accelerator, batch_size=config.evaluation.batch_size
+        )
+
+    return Trainer(
+        model=model,
+        method=config.method.build(),
+        settings=settings,
+        seed=config.seed,
+        batches=batches,
+        steps_per_epoch=num_train_batches(len(data.train), batch_size=settings.batch_size),
+        validate=validate,
+        checkpoints=Checkpoints(folder / "checkpoints", keep=settings.keep_checkpoints),
+        log=RunLog(folder / METRICS),
+        accelerator=accelerator,
+        inspect=unused_branches,
+    )
+
+
+def shared_accuracy(
+    model: nn.Module, split: ImageSplit, accelerator: Accelerator, *, batch_size: int
+) -> float:
+    """Accuracy of the clean branch in eval mode, each process testing its share of `split`.
+
+    The model's mode is as before after it.
+    """
+    training = model.training
+    model.eval()
+    batches = test_batches(
+        split,
+        batch_size=batch_size,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
+    moved = (
+        batch.to(accelerator.device, memory_format=torch.contiguous_format) for batch in batches
+    )
+    try:
+        found = evaluate_clean(model, moved) if len(batches) else None
+    finally:
+        model.train(training)
+    images = found["num_images"] if found else 0
+    correct = round(found["clean_accuracy"] * images) if found else 0
+    counts = torch.tensor([correct, images], dtype=torch.float64).to(accelerator.device)
+    correct, images = accelerator.reduce(counts).tolist()
+    return float(correct / images)
+
+
+def unused_branches(model: nn.Module) -> list[str]:
+    """A warning for each auxiliary branch that equals the clean one in every layer."""
+    if not has_auxiliary_norms(model):
+        return []
+    _, *auxiliary = branch_names(model)
+    return [
+        f'branch "{branch}" does not differ from the clean one: no images went through it'
+        for branch in auxiliary
+        if equals_clean(model, branch)
+    ]

@@ -1,0 +1,167 @@
+"""`advprop plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from advprop.cli.options import RecipeArgument, SetOption
+from advprop.cost.assumptions import A100_TFLOPS, PUBLISHED, UTILISATION
+
+Row = tuple[str, Callable[[dict[str, Any]], str]]
+
+
+def main(
+    recipe: RecipeArgument,
+    method: Annotated[
+        str | None, typer.Option(help="Another method than the recipe's.", show_default=False)
+    ] = None,
+    devices: Annotated[int, typer.Option(help="So many devices share each batch.")] = 1,
+    device_tflops: Annotated[
+        float, typer.Option(help="Assumed rate of a device, 10^12 FLOPs a second.")
+    ] = A100_TFLOPS,
+    utilisation: Annotated[
+        float, typer.Option(help="Assumed share of that rate that training reaches.")
+    ] = UTILISATION,
+    images: Annotated[
+        int | None, typer.Option(help="Training images, where the data are not here.", min=1)
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Classes, where the data are not here.", min=1)
+    ] = None,
+    settings: SetOption = None,
+    json: Annotated[Path | None, typer.Option(help="Write the plan to this file.")] = None,
+) -> None:
+    """Tell what a run would cost, beside vanilla training: FLOPs, memory, hours."""
+    from advprop.config.overrides import apply_overrides
+    from advprop.planning import plan
+    from advprop.recipes.resolve import resolve_recipe
+    from advprop.training.files import write_json
+
+    config = resolve_recipe(recipe)
+    if method is not None:
+        config = config.with_method(method)
+    result = plan(
+        apply_overrides(config, settings or []),
+        devices=devices,
+        device_tflops=device_tflops,
+        utilisation=utilisation,
+        num_images=images,
+        num_classes=classes,
+    )
+    _print_plan(result)
+    if json is not None:
+        write_json(json, result)
+
+
+def _print_plan(plan: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    data, rates = plan["data"], plan["assumptions"]
+    channels, height, width = data["image_shape"]
+    console.print(
+        f"{plan['recipe']}: {plan['model']}, {channels} x {height} x {width}, "
+        f"{data['num_classes']:,} classes\n"
+        f"{plan['epochs']:,} epochs of {plan['steps_per_epoch']:,} steps, {plan['steps']:,} in "
+        f"all; {plan['batch_size']:,} of {data['num_images']:,} images a step\n"
+    )
+    console.print(_table(plan))
+    console.print()
+    console.print(_clusters(plan))
+    if any(row["problem"] for row in plan["clusters"]):
+        console.print("- the batch cannot be shared equally by so many devices")
+    console.print(
+        f"\nAssumed, not measured: {rates['device_tflops']:g} TFLOP/s a device at "
+        f"{rates['utilisation']:.3g} utilisation, on any number of devices (--device-tflops, "
+        f"--utilisation). {A100_TFLOPS:g} is an A100's data sheet in bf16; {PUBLISHED}. "
+        "Not counted: validation, reading images, waiting."
+    )
+
+
+def _table(plan: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for name in plan["methods"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for title, cell in _rows(plan):
+        table.add_row(title, *(cell(cost) for cost in plan["methods"].values()))
+    return table
+
+
+def _rows(plan: dict[str, Any]) -> list[Row]:
+    half = " (16 bit)" if plan["precision"] != "no" else ""
+    each = f"{plan['images_per_device']:,} images"
+    passes: list[Row] = [
+        ("passes an image", lambda cost: f"{cost['passes_per_image']:g}"),
+        ("  of these attack steps", lambda cost: f"{cost['attack_passes']:g}"),
+        ("parameters trained", lambda cost: f"{cost['parameters']['with_branches']:,}"),
+        ("  exported", lambda cost: f"{cost['parameters']['plain']:,}"),
+    ]
+    flops = {
+        "forward": "FLOPs of a forward pass",
+        "training_pass": "  of a training pass",
+        "attack_step": "  of an attack step",
+        "per_image": "  of an image, all passes",
+        "per_epoch": "  of an epoch",
+        "total": "  in all",
+    }
+    memory = {
+        "weights": "memory of a device: weights",
+        "gradients": "  gradients",
+        "optimizer": f"  state of {plan['optimizer']}",
+        "average": "  average of the weights",
+        "half_weights": "  weights in 16 bit",
+        "buckets": "  exchange of gradients",
+        "activations": f"  activations, {each}{half}",
+        "total": "  in all",
+    }
+    return [
+        *passes,
+        *((title, _cell("flops", key)) for key, title in flops.items()),
+        ("  times vanilla's", lambda cost: f"{cost['times_vanilla']:.2f}"),
+        *((title, _cell("memory", key)) for key, title in memory.items()),
+        ("device-hours", lambda cost: _rounded(cost["device_hours"])),
+    ]
+
+
+def _cell(group: str, key: str) -> Callable[[dict[str, Any]], str]:
+    unit = "B" if group == "memory" else ""
+    return lambda cost: _scaled(cost[group][key], unit)
+
+
+def _clusters(plan: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    names = list(plan["methods"])
+    headings = [f"{what}\n{name}" for what in ("hours", "sent a step") for name in names]
+    for heading in ("devices", "images\nat once", *(text.replace("_", "\n") for text in headings)):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in plan["clusters"]:
+        if row["problem"] is None:
+            hours = [_rounded(row["hours"][name]) for name in names]
+            sent = [_scaled(sum(row["sent_per_step"][name].values()), "B") for name in names]
+            table.add_row(f"{row['devices']:,}", f"{row['images_per_device']:,}", *hours, *sent)
+        else:
+            table.add_row(f"{row['devices']:,}", "-", *["-"] * 2 * len(names))
+    return table
+
+
+def _scaled(value: float, unit: str) -> str:
+    """A number in powers of 1,000, as in 1.23 G."""
+    prefixes = ["", "k", "M", "G", "T", "P", "E", "Z"]
+    while value >= 999.5 and len(prefixes) > 1:
+        value /= 1000
+        prefixes.pop(0)
+    return f"{value:.3g} {prefixes[0]}{unit}".rstrip()
+
+
+def _rounded(value: float) -> str:
+    """Three digits, or all of a whole number."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"

@@ -1,0 +1,29 @@
+"""`advprop shards`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def main(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A folder of images, a folder for each class.")
+    ],
+    out: Annotated[Path, typer.Option(help="The shards' folder, new or empty.")],
+    images_per_shard: Annotated[int, typer.Option(help="So many images in each tar file.")] = 1000,
+) -> None:
+    """Write a folder of images as tar files, which large or remote disks read faster."""
+    from advprop.data.shard_writing import write_shards
+
+    written = write_shards(folder, out, images_per_shard=images_per_shard)
+    listed = "; ".join(
+        f"{split} {count.num_images} images in {count.num_shards}"
+        for split, count in written.items()
+    )
+    typer.echo(f"{out} written, shards of each split: {listed}")
+    setting = shlex.quote(f"data.train={out}")
+    typer.echo(f"next: advprop train RECIPE --set data.kind=shards --set {setting}")

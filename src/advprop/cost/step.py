@@ -1,0 +1,113 @@
+"""One step of a training method, run without data to see what it costs."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from advprop.attacks.pgd import PGD, fgsm
+from advprop.auxiliary.modes import attack_mode
+from advprop.cost.flops import FlopCounter
+from advprop.cost.memory import SavedTensors
+from advprop.methods.base import Method
+from advprop.shapes import Batch
+from advprop.threat_models import Linf
+
+_NO_ATTACK = PGD(threat_model=Linf(0.0), num_steps=0, step_size=0.0, random_start_probability=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
+    """FLOPs for one image, and the bytes of activations that a whole batch needs at once.
+
+    `training_flops` and `attack_flops` are those of one pass: the first gives gradients of the
+    weights, the second of the image alone. `training_passes` and `attack_passes` add up to the
+    method's `passes_per_image`.
+    """
+
+    forward_flops: int
+    training_flops: int
+    attack_flops: int
+    training_passes: float
+    attack_passes: float
+    activation_bytes: int
+
+    @property
+    def flops_per_image(self) -> float:
+        """All passes of one clean image."""
+        training = self.training_passes * self.training_flops
+        return training + self.attack_passes * self.attack_flops
+
+
+def step_cost(
+    model: nn.Module, method: Method, batch: Batch, *, float_bytes: int | None = None
+) -> StepCost:
+    """What one step of `method` over `batch` costs; `model` and `batch` on the meta device.
+
+    The step is run with an attack that does nothing, which leaves the training passes; the rest of
+    `passes_per_image` are attack steps, of which one is run. `float_bytes` is the size of a saved
+    floating-point number where that is not the tensors' own. Attention runs as plain matrix
+    products. The model is left in training mode, with gradients.
+    """
+    saved = SavedTensors([*model.parameters(), *model.buffers()], float_bytes=float_bytes)
+    model.train()
+    with sdpa_kernel(SDPBackend.MATH):
+        with FlopCounter() as forward, torch.no_grad():
+            model(batch.images)
+        with FlopCounter() as training, saved, _ImagesSeen(model) as seen:
+            without_attack(method).forward_backward(model, batch)
+        with FlopCounter() as attack, saved, attack_mode(model):
+            fgsm(Linf(1 / 255))(model, batch.images, batch.labels)
+    return StepCost(
+        forward_flops=round(forward.flops / len(batch)),
+        training_flops=round(training.flops / seen.count),
+        attack_flops=round(attack.flops / len(batch)),
+        training_passes=seen.count / len(batch),
+        attack_passes=method.passes_per_image - seen.count / len(batch),
+        activation_bytes=saved.peak,
+    )
+
+
+def without_attack(method: Method) -> Method:
+    """The same method, its attack (if it has one) giving the clean images back."""
+    return _with(method, attack=_NO_ATTACK)
+
+
+def on_devices(method: Method, devices: int) -> Method:
+    """The same method in the form it has on so many devices."""
+    is_open = getattr(method, "form", None) == "auto"
+    return _with(method, form="joint") if is_open and devices > 1 else method
+
+
+def empty_batch(batch_size: int, image_shape: tuple[int, int, int]) -> Batch:
+    """A batch without data, for models on the meta device."""
+    return Batch(
+        images=torch.empty(batch_size, *image_shape, device="meta"),
+        labels=torch.empty(batch_size, dtype=torch.int64, device="meta"),
+    )
+
+
+def _with(method: Method, **values: Any) -> Method:
+    """`method` with those of the `values` that it has a field for."""
+    names = {field.name for field in fields(method)}  # type: ignore[arg-type]  # all are dataclasses
+    known = {name: value for name, value in values.items() if name in names}
+    return replace(method, **known) if known else method  # type: ignore[type-var]
+
+
+class _ImagesSeen(AbstractContextManager["_ImagesSeen"]):
+    """Counts the images that go through `model`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.count = 0
+        self._handle = model.register_forward_pre_hook(self._add)
+
+    def _add(self, _model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.count += len(inputs[0])
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()

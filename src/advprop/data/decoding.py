@@ -1,0 +1,108 @@
+"""Images that are decoded each time they are asked for, and augmented in training."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+
+import torch
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
+
+from advprop.data.preprocessing import Augmentation, Preprocessing, Transform, unit_range
+from advprop.data.sources import ImageSplit, Key
+from advprop.data.unreadable import check_max_unreadable
+from advprop.randomness import derive_seed, image_key, random_streams
+from advprop.shapes import Batch, Images
+
+_ATTEMPTS = 10  # images tried in the place of one that cannot be read; the first half of its class
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecodedSplit(ImageSplit):
+    """Images that `read` gives as Pillow's, by index; all else is the same for every source.
+
+    In an epoch they are augmented, by random numbers that depend on (seed, epoch, index, copy)
+    alone. With `max_unreadable` above 0, another image stands in for one of training that cannot
+    be read, as one more copy of itself; batches say so, and `UnreadableTally` counts.
+    """
+
+    labels: Int[Tensor, " num_images"]
+    preprocessing: Preprocessing
+    augmentation: Augmentation | None = None
+    seed: int = 0
+    max_unreadable: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_max_unreadable(self.max_unreadable)
+
+    @abstractmethod
+    def read(self, index: int) -> Image.Image:
+        """Image `index`, upright, "RGB" or "L" as `preprocessing` has 3 channels or 1.
+
+        ValueError: it cannot be read; the message names it.
+        """
+
+    def images(self, keys: Sequence[Key]) -> Images:
+        """The images of `keys`; ValueError names one that cannot be read."""
+        return self.__getitems__(keys).images
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """The batch of `keys`; others stand in for unreadable images as far as that is allowed."""
+        images = torch.empty(len(keys), *self.preprocessing.image_shape)
+        shown: list[Key] = []
+        unreadable: list[str] = []
+        for image, wanted in zip(images, keys, strict=True):
+            key, picture = self._readable(Key(*wanted), unreadable)
+            image.copy_(self._view(picture, key))
+            shown.append(key)
+        return self.batch_of(shown, images, unreadable)
+
+    def _readable(self, wanted: Key, unreadable: list[str]) -> tuple[Key, Image.Image]:
+        """The image of `wanted` or one that stands in for it, and its key."""
+        if wanted.epoch is None or not self.max_unreadable:
+            return wanted, self.read(wanted.index)
+        problems: list[str] = []
+        for key in chain((wanted,), self._others(wanted)):
+            try:
+                picture = self.read(key.index)
+            except ValueError as error:
+                problems.append(str(error))
+            else:
+                unreadable += problems
+                return key, picture
+        raise ValueError(
+            f"{problems[0]}; nor can {_ATTEMPTS} other images that were tried in its place: check "
+            "that the storage is still there"
+        )
+
+    def _others(self, wanted: Key) -> Iterator[Key]:
+        """Keys that may stand in for `wanted`, a function of (seed, epoch, index, copy)."""
+        others = self.labels == self.labels[wanted.index]
+        others[wanted.index] = False
+        own_class = others.nonzero().flatten()
+        # no copy of an ordinary epoch has so high a number, and no other image's stand-in has it
+        copy = len(self) * (1 + wanted.copy) + wanted.index
+        key = image_key(self.seed, wanted.epoch or 0, wanted.index, wanted.copy)
+        for attempt in range(_ATTEMPTS):
+            place = derive_seed(*key, "stand-in", attempt)
+            if attempt < _ATTEMPTS // 2 and len(own_class):
+                index = int(own_class[place % len(own_class)])
+            else:
+                index = place % len(self)
+            yield Key(wanted.epoch, index, copy)
+
+    def _view(self, picture: Image.Image, key: Key) -> Tensor:
+        if key.epoch is None or self.augmentation is None:
+            return self.preprocessing.apply(picture)
+        with random_streams(*image_key(self.seed, key.epoch, key.index, key.copy), "augmentation"):
+            return self.augmentation.erase(unit_range(self._random_view(picture)))
+
+    @cached_property
+    def _random_view(self) -> Transform:
+        assert self.augmentation is not None
+        return self.augmentation.transform(self.preprocessing)

@@ -1,0 +1,72 @@
+"""Mixup and CutMix of neighbouring images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from advprop.randomness import image_key, random_streams
+from advprop.shapes import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """Two images become two mixtures of both, and their labels distributions (timm's `Mixup`).
+
+    `mixup` (Zhang et al., 2018) and `cutmix` (Yun et al., 2019) are the alphas of the shares' Beta
+    distribution, 0 is off. A pair is mixed with `probability`, where both are on by CutMix with
+    `switch_probability`. Raises ValueError for numbers out of bounds.
+    """
+
+    # pydantic reads this when the class stands in a configuration: unknown names are errors
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    probability: float = 1.0
+    switch_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("mixup", "cutmix"):
+            alpha = getattr(self, name)
+            if not (math.isfinite(alpha) and alpha >= 0):
+                raise ValueError(f"{name}={alpha}: an alpha of at least 0 (0: off, 1: uniform)")
+        for name in ("probability", "switch_probability"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name}={value}: a probability, from 0 to 1")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is ever mixed."""
+        return max(self.mixup, self.cutmix) > 0
+
+    def __call__(self, batch: Batch, *, seed: int, epoch: int, num_classes: int) -> Batch:
+        """`batch`, images 2k and 2k + 1 mixed with each other; labels [batch, num_classes].
+
+        What a pair becomes depends on (seed, epoch) and the index and copy of its first image.
+        """
+        if not self.is_on:
+            return batch
+        from timm.data.mixup import Mixup  # seconds to import
+
+        assert batch.indices is not None
+        assert batch.copies is not None
+        mix = Mixup(
+            mixup_alpha=self.mixup,
+            cutmix_alpha=self.cutmix,
+            prob=self.probability,
+            switch_prob=self.switch_probability,
+            label_smoothing=0.0,  # the loss does that
+            num_classes=num_classes,
+        )
+        images = batch.images.clone()
+        labels = torch.empty(len(batch), num_classes)
+        firsts = zip(batch.indices[::2].tolist(), batch.copies[::2].tolist(), strict=True)
+        for number, (index, copy) in enumerate(firsts):
+            pair = slice(2 * number, 2 * number + 2)
+            with random_streams(*image_key(seed, epoch, index, copy), "mixing"):
+                images[pair], labels[pair] = mix(images[pair], batch.labels[pair])
+        # shares that are rounded may add up to a little more than 1
+        return replace(batch, images=images.clamp_(0, 1), labels=labels)

@@ -1,0 +1,157 @@
+"""Data sets of Hugging Face and torchvision, as far as timm opens them by index."""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
+
+from advprop.data.decoding import DecodedSplit
+from advprop.data.reading import named_errors, upright
+
+
+class Records(ABC):
+    """Images and labels by position, in the order of their source."""
+
+    name: str
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def image(self, position: int, channels: int) -> Image.Image:
+        """The image at `position`, upright; any error says that it cannot be read."""
+
+    @abstractmethod
+    def labels(self) -> list[Any]:
+        """Every image's label, without reading the images."""
+
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the labels 0, 1, ..., or None where the source has none."""
+
+
+@dataclass(frozen=True, eq=False)
+class HubRecords(Records):
+    """A data set of the package `datasets`, behind timm's reader."""
+
+    name: str
+    reader: Any
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def image(self, position: int, channels: int) -> Image.Image:
+        """Decode the bytes or the file of a row."""
+        file, _ = self.reader[position]
+        with file, Image.open(file) as image:
+            return upright(image, channels)
+
+    def labels(self) -> list[Any]:
+        """The column of labels."""
+        key = self.reader.label_key
+        return list(self.reader.dataset.select_columns([key])[:][key])
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """Those of a `ClassLabel`."""
+        return tuple(self.reader.class_to_idx) or None
+
+
+@dataclass(frozen=True, eq=False)
+class TorchRecords(Records):
+    """A data set of torchvision that gives pairs of a Pillow image and a label."""
+
+    name: str
+    dataset: Any
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def image(self, position: int, channels: int) -> Image.Image:
+        """The first of the pair."""
+        image, _ = self.dataset[position]
+        return upright(image, channels)
+
+    def labels(self) -> list[Any]:
+        """`targets`, which all of its data sets of classes have but the iNaturalist ones."""
+        targets = getattr(self.dataset, "targets", None)
+        if targets is None:
+            raise ValueError(f"{self.name} lists no labels: export it as a folder of images")
+        return torch.as_tensor(targets).tolist()
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """`classes`; where a class has several names, the first."""
+        names = getattr(self.dataset, "classes", None) or []
+        return tuple(name if isinstance(name, str) else name[0] for name in names) or None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RecordSplit(DecodedSplit):
+    """The records at `positions`, [num_images]."""
+
+    records: Records
+    positions: Int[Tensor, " num_images"]
+
+    def read(self, index: int) -> Image.Image:
+        """Record `index` of the split; ValueError names one that cannot be read."""
+        position = int(self.positions[index])
+        with named_errors(f"{self.records.name}[{position}]"):
+            return self.records.image(position, self.preprocessing.image_shape[0])
+
+
+def open_records(
+    name: str,
+    split: str,
+    *,
+    root: str | Path | None = None,
+    columns: tuple[str, str] = ("image", "label"),
+    download: bool = False,
+) -> Records:
+    """One split of the data set that timm calls `name`: "hfds/..." or "torch/...".
+
+    `columns` are those of images and labels, for Hugging Face; `download` is for torchvision.
+    ImportError: the package `datasets` is missing. ValueError: another kind of name, or a data set,
+    split or column that is not there (with the library's own reason).
+    """
+    kind, _, rest = name.partition("/")
+    if kind not in ("hfds", "torch") or not rest:
+        raise ValueError(
+            f"name={name!r}: write hfds/NAME for a data set of Hugging Face (a name of the hub or "
+            "a local folder) or torch/NAME for one of torchvision; other kinds only stream their "
+            "images, which cannot be resumed exactly"
+        )
+    title, folder = f"{name} {split}", str(root) if root else None
+    if kind == "torch":
+        return TorchRecords(title, _opened(name, folder, split, download=download))
+    if importlib.util.find_spec("datasets") is None:
+        raise ImportError(f'{name} needs the package datasets: pip install "advprop[data]"')
+    input_key, target_key = columns
+    reader = _opened(name, folder, split, input_key=input_key, target_key=target_key).reader
+    # timm makes up a column without images where there is none of that name
+    rows = reader.dataset.with_format("arrow")[:1].to_pylist()
+    filled = [column for row in rows for column, value in row.items() if value is not None]
+    if not {input_key, target_key} <= set(filled):
+        raise ValueError(
+            f"{title} has no images in input_key={input_key!r} or no labels in "
+            f"target_key={target_key!r}; its first row has {', '.join(filled) or 'nothing'}"
+        )
+    return HubRecords(title, reader)
+
+
+def _opened(name: str, root: str | None, split: str, **options: Any) -> Any:
+    from timm.data import create_dataset  # seconds to import
+
+    try:
+        return create_dataset(name, root=root, split=split, **options)
+    except Exception as error:  # each library has errors of its own
+        raise ValueError(
+            f"cannot open the {split!r} split of {name} (root={root}): "
+            f"{str(error) or type(error).__name__}"
+        ) from error

@@ -1,0 +1,157 @@
+"""The plain model for other programs: `model.onnx` and torch.export's `model.pt2`, both checked."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+
+from advprop.models.standardize import Standardized
+from advprop.randomness import generator_for
+from advprop.shapes import Images, Logits, LogitsFn
+
+HUB, ONNX, TORCH_EXPORT = "hub", "onnx", "torch_export"
+FORMATS = (HUB, ONNX, TORCH_EXPORT)
+CHECKED_BATCH_SIZES = (1, 3)
+RELATIVE_TOLERANCE = 1e-3
+"""What a logit may differ by, as a share of the largest one: other kernels round differently."""
+
+_ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+_DYNAMIC_BATCH = ({0: Dim("batch")},)
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """ValueError for an unknown one of `formats`, ImportError where its packages are missing."""
+    for name in formats:
+        if name not in FORMATS:
+            raise ValueError(f'format "{name}" unknown: choose from {", ".join(FORMATS)}')
+    missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if ONNX in formats and missing:
+        raise ImportError(
+            f"the format onnx needs {', '.join(missing)}: pip install 'advprop[onnx]', "
+            "or leave it out"
+        )
+
+
+def write_interchange(
+    model: Standardized,
+    folder: Path,
+    *,
+    image_shape: tuple[int, int, int],
+    formats: Sequence[str],
+) -> dict[str, dict[str, Any]]:
+    """Write a plain `model` on the CPU, in eval mode, in those of `formats` that are not "hub".
+
+    The files take float32 `images` in [0, 1], shape [batch, *image_shape], any batch, and give
+    `logits`. Each is read again and compared with `model`; returned is what was found, by file:
+    `{format, max_difference, tolerance, batch_sizes}`. ValueError: the architecture cannot be
+    written so, or the file gives other logits.
+    """
+    wanted = [name for name in _WRITERS if name in formats]
+    if not wanted:
+        return {}
+    with _named_errors(wanted):
+        program = _captured(model, image_shape)
+    found = {}
+    for name in wanted:
+        file, write = _WRITERS[name]
+        with _named_errors([name]), torch.no_grad():
+            logits_fn = write(program, folder / file)
+            pairs = [(model(images), logits_fn(images)) for images in _random_batches(image_shape)]
+        found[file] = {"format": name, **_compared(pairs, name)}
+    return found
+
+
+def _captured(model: Standardized, image_shape: tuple[int, int, int]) -> ExportedProgram:
+    program = torch.export.export(
+        model, (torch.rand(2, *image_shape, generator=_generator()),), dynamic_shapes=_DYNAMIC_BATCH
+    )
+    for module in program.graph_module.modules():
+        if isinstance(module, GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)  # it names folders of the machine
+    return program
+
+
+def _write_onnx(program: ExportedProgram, path: Path) -> LogitsFn:
+    made = torch.onnx.export(
+        program,
+        dynamo=True,
+        dynamic_shapes=_DYNAMIC_BATCH,
+        input_names=["images"],
+        output_names=["logits"],
+        verbose=False,
+    )
+    if made is None:
+        raise RuntimeError("torch.onnx made no program")
+    made.save(path)
+    onnxruntime = importlib.import_module("onnxruntime")  # an extra, and without types
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def logits_fn(images: Images) -> Logits:
+        return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+    return logits_fn
+
+
+def _write_torch_export(program: ExportedProgram, path: Path) -> LogitsFn:
+    torch.export.save(program, path)
+    # it may run code of the file: right for one that was written just now, and for no other
+    return torch.export.load(path).module()
+
+
+_WRITERS: dict[str, tuple[str, Callable[[ExportedProgram, Path], LogitsFn]]] = {
+    ONNX: ("model.onnx", _write_onnx),
+    TORCH_EXPORT: ("model.pt2", _write_torch_export),
+}
+
+
+def _compared(pairs: Sequence[tuple[Logits, Logits]], name: str) -> dict[str, Any]:
+    expected, found = (torch.cat(logits) for logits in zip(*pairs, strict=True))
+    difference = float((found - expected).abs().max())
+    tolerance = RELATIVE_TOLERANCE * float(expected.abs().max())
+    same_classes = torch.equal(found.argmax(dim=1), expected.argmax(dim=1))
+    if not (difference <= tolerance and same_classes):  # NaN is no number below the tolerance
+        raise ValueError(
+            f"as {name} the model gives other logits: they differ by {difference:.2g}, at most "
+            f"{tolerance:.2g} is right, and the classes are {'' if same_classes else 'not '}the "
+            f"same; nothing was written, leave the format {name} out"
+        )
+    return {
+        "max_difference": difference,
+        "tolerance": tolerance,
+        "batch_sizes": list(CHECKED_BATCH_SIZES),
+    }
+
+
+def _random_batches(image_shape: tuple[int, int, int]) -> Iterator[Images]:
+    generator = _generator()
+    for size in CHECKED_BATCH_SIZES:
+        yield torch.rand(size, *image_shape, generator=generator)
+
+
+def _generator() -> torch.Generator:
+    return generator_for("interchange")
+
+
+@contextmanager
+def _named_errors(formats: Sequence[str]) -> Iterator[None]:
+    """What stops an exporter becomes a ValueError; a full disk or a missing package stays."""
+    try:
+        yield
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # exporters raise all kinds of them
+        listed = ", ".join(formats)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"the model cannot be written as {listed} ({type(error).__name__}: {reason}); nothing "
+            f"was written, leave the format {listed} out"
+        ) from error

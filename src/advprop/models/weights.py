@@ -1,0 +1,119 @@
+"""Weights from a local file, read without running code from it."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+_NESTED = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+
+
+def load_local_weights(model: nn.Module, path: str | Path) -> None:
+    """Load a plain model's weights from `path`: safetensors, a torch file, or a folder of either.
+
+    Checkpoints of timm and others are unpacked (the average of weights first), prefixes of
+    wrappers dropped, branches of advprop's own reduced to the clean one. A classifier of another
+    size is left out, and named in a warning. Raises ValueError for a file that is damaged or does
+    not fit, FileNotFoundError for one that is not there.
+    """
+    path = _file(Path(path))
+    weights = _plain_keys(_unpacked(_read(path), path), model)
+    own = model.state_dict()
+    reshaped = [key for key in own if key in weights and own[key].shape != weights[key].shape]
+    head = _classifier_keys(model)
+    problems = [
+        f"{key} is {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in reshaped
+        if key not in head
+    ]
+    missing = [key for key in own if key not in weights and key not in head]
+    problems += [f"{key} is missing" for key in missing]
+    problems += [f"{key} is unknown" for key in weights if key not in own]
+    if problems:
+        raise ValueError(
+            f"{path}: {len(problems)} of {len(own)} tensors do not fit the architecture, as "
+            f"{'; '.join(problems[:3])}: name the model that they were trained in"
+        )
+    fresh = [key for key in head if key in reshaped or key not in weights]
+    if fresh:
+        warnings.warn(
+            f"{path}: the classifier has other classes there; {', '.join(fresh)} start anew",
+            stacklevel=2,
+        )
+    model.load_state_dict(
+        {key: value for key, value in weights.items() if key not in fresh}
+        | {key: own[key] for key in fresh}
+    )
+
+
+def _file(path: Path) -> Path:
+    if path.is_dir():
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            if (path / name).is_file():
+                return path / name
+        raise FileNotFoundError(f"{path}: no model.safetensors in this folder; name a file")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint; check model.checkpoint")
+    return path
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path}: holds more than weights, and would run code when loaded whole: save its "
+            f"state_dict alone ({str(error).splitlines()[0]})"
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: damaged, or no file of weights ({error})") from None
+
+
+def _unpacked(state: Any, path: Path) -> dict[str, Tensor]:
+    for name in _NESTED:
+        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
+            state = state[name]
+            break
+    if not isinstance(state, Mapping) or not state:
+        raise ValueError(f"{path}: holds no weights (no mapping from names to tensors)")
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        names = [name for name, value in state.items() if not isinstance(value, Tensor)]
+        raise ValueError(f"{path}: {names[0]} is no tensor; save the state_dict alone")
+    return {str(name): value for name, value in state.items()}
+
+
+def _plain_keys(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    own = model.state_dict().keys()
+    plain = {}
+    for key, value in weights.items():
+        if ".branches." in key:
+            # a run of advprop: its clean branch is the plain model
+            layer, _, rest = key.partition(".branches.")
+            branch, _, name = rest.partition(".")
+            if branch != "clean":
+                continue
+            key = f"{layer}.{name}"
+        while key not in own and key.startswith(_PREFIXES):
+            key = key.partition(".")[2]
+        plain[key] = value
+    if "mean" not in own:
+        # mean and std of a Standardized model
+        plain = {key: value for key, value in plain.items() if key not in ("mean", "std")}
+    return plain
+
+
+def _classifier_keys(model: nn.Module) -> list[str]:
+    names = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or "fc"
+    names = (names,) if isinstance(names, str) else tuple(names)
+    return [key for key in model.state_dict() if any(key.startswith(f"{name}.") for name in names)]

@@ -1,0 +1,24 @@
+"""The attacks that recipes train and test with, in grey levels of 255."""
+
+from __future__ import annotations
+
+from advprop.config.methods import AttackConfig, ThreatModelConfig
+
+
+def grey_levels(epsilon: int, num_steps: int) -> AttackConfig:
+    """To train with: steps of one grey level towards a random wrong class, random start."""
+    return AttackConfig(
+        threat_model=ThreatModelConfig(epsilon=epsilon / 255),
+        num_steps=num_steps,
+        step_size=1 / 255,
+    )
+
+
+def attack_to_test(*, epsilon: float, num_steps: int = 10) -> AttackConfig:
+    """To test with: untargeted, the steps adding up to 2.5 epsilon."""
+    return AttackConfig(
+        threat_model=ThreatModelConfig(epsilon=epsilon / 255),
+        num_steps=num_steps,
+        step_size=2.5 * epsilon / 255 / num_steps,
+        targets="untargeted",
+    )

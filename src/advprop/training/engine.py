@@ -1,0 +1,90 @@
+"""Devices, precision, compilation: what happens to a model before it is trained."""
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from advprop.models.standardize import Standardized
+from advprop.training.optim import freeze_layers
+from advprop.training.settings import TrainingSettings
+
+# branches, modes and gradient states multiply, and each needs a program of its own
+_PROGRAMS = 64
+
+
+def build_accelerator(settings: TrainingSettings) -> Accelerator:
+    """The process's device and precision, and its fellows if `torchrun` started it.
+
+    Raises ValueError for a precision that the device has not.
+    """
+    if AcceleratorState._shared_state:
+        # a second run in one process may use another precision
+        AcceleratorState._reset_state()
+    on_cpu = not torch.accelerator.is_available()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+        _join_processes(on_cpu=on_cpu)
+    # without cpu=True, processes that torchrun starts on a CPU would not know of each other
+    return Accelerator(cpu=on_cpu, mixed_precision=settings.mixed_precision)
+
+
+def _join_processes(*, on_cpu: bool) -> None:
+    if not on_cpu:
+        torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", "0")))
+    store, rank, world_size = next(iter(torch.distributed.rendezvous("env://")))
+    # processes that torchrun starts anew would otherwise find the addresses of those that ended
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
+    torch.distributed.init_process_group(
+        torch.distributed.get_default_backend_for_device(device or "cpu"),
+        store=torch.distributed.PrefixStore(f"attempt {attempt}", store),
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def memory_format(settings: TrainingSettings) -> torch.memory_format:
+    """The layout of images and weights."""
+    return torch.channels_last if settings.channels_last else torch.contiguous_format
+
+
+def prepare_model(model: nn.Module, settings: TrainingSettings, device: torch.device) -> nn.Module:
+    """`model` on its device, layers frozen and activation checkpointing on as `settings` say.
+
+    Raises ValueError for what the model cannot do.
+    """
+    freeze_layers(model, settings.frozen_layers)
+    if settings.activation_checkpointing:
+        _checkpoint_activations(model)
+    placed = model.to(device, memory_format=memory_format(settings))  # type: ignore[call-overload]
+    return cast("nn.Module", placed)
+
+
+def build_average(model: nn.Module, settings: TrainingSettings) -> ModelEmaV3 | None:
+    """The average of weights and statistics that `settings` ask for."""
+    if settings.ema_decay is None:
+        return None
+    return ModelEmaV3(model, decay=settings.ema_decay, use_warmup=settings.ema_warmup)
+
+
+def compile_model(model: nn.Module) -> None:
+    """Let `torch.compile` work on `model` in place, so that keys of its weights stay."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _PROGRAMS)
+    model.compile()
+
+
+def _checkpoint_activations(model: nn.Module) -> None:
+    plain = model.model if isinstance(model, Standardized) else model
+    try:
+        plain.set_grad_checkpointing(True)  # type: ignore[operator]  # of timm's models
+    except (AttributeError, AssertionError):
+        raise ValueError(
+            f"activation_checkpointing: {type(plain).__name__} cannot do it; leave it out, or "
+            "take more gradient_accumulation"
+        ) from None

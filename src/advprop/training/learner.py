@@ -1,0 +1,89 @@
+"""One step's gradients: a method's `forward_backward` over a batch, in several parts by choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from advprop.methods.base import Context, Method, StepMetrics
+from advprop.randomness import ImageStreams, derive_seed
+from advprop.shapes import Batch
+from advprop.training.engine import memory_format
+from advprop.training.settings import TrainingSettings
+from advprop.training.state import Position
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """Leaves the gradients of a batch's mean loss in `.grad`, over all processes."""
+
+    model: nn.Module
+    method: Method
+    settings: TrainingSettings
+    seed: int
+    accelerator: Accelerator
+
+    def gradients(self, batch: Batch, position: Position, *, progress: float) -> list[StepMetrics]:
+        """Metrics of each part of the batch, as tensors on the device."""
+        rank = self.accelerator.process_index
+        torch.manual_seed(derive_seed(self.seed, position.step, rank, "dropout"))
+        count = self.settings.gradient_accumulation
+        metrics = []
+        for number, part in enumerate(micro_batches(batch, count), start=1):
+            # gradients travel between processes with the last part only
+            waits = self.accelerator.no_sync(self.model) if number < count else nullcontext()
+            moved = part.to(self.accelerator.device, memory_format=memory_format(self.settings))
+            with waits:
+                metrics.append(
+                    self.method.forward_backward(
+                        self.model, moved, self._context(part, position, progress)
+                    )
+                )
+        return metrics
+
+    def _context(self, batch: Batch, position: Position, progress: float) -> Context:
+        streams = None
+        if batch.indices is not None:
+            streams = ImageStreams.for_batch(self.seed, position.epoch, batch.indices, batch.copies)
+        return Context(
+            progress=progress,
+            step=position.step,
+            loss_fn=nn.CrossEntropyLoss(label_smoothing=self.settings.label_smoothing),
+            backward=self._backward,
+            generator=streams,
+        )
+
+    def _backward(self, loss: Tensor) -> None:
+        self.accelerator.backward(loss / self.settings.gradient_accumulation)
+
+
+def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
+    """`count` equal consecutive parts of `batch`. ValueError where it cannot be divided."""
+    if count == 1:
+        yield batch
+        return
+    if len(batch) % count:
+        raise ValueError(
+            f"{len(batch)} images a process cannot be divided into gradient_accumulation {count} "
+            "equal parts: change batch_size, or the number of processes"
+        )
+    size = len(batch) // count
+    for first in range(0, len(batch), size):
+        part = slice(first, first + size)
+        yield replace(
+            batch,
+            views={name: view[part] for name, view in batch.views.items()},
+            **{name: value[part] for name, value in _tensors(batch).items()},
+        )
+
+
+def _tensors(batch: Batch) -> dict[str, Any]:
+    """The fields that hold one entry an image."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}

@@ -1,0 +1,89 @@
+"""All state of a training run: what a checkpoint holds."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from advprop.training.checkpoint import load_weights
+from advprop.training.totals import EpochTotals
+
+
+@dataclass
+class Position:
+    """How far a run is: `batch` batches into `epoch`, `step` steps and `seconds` in all.
+
+    Each of the `rollbacks` after a loss that was not finite halves the learning rate.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best_validation_accuracy: float = -1.0
+    rollbacks: int = 0
+
+
+@dataclass
+class TrainingState:
+    """Weights with their branches, optimiser, average, loss scale, and the position.
+
+    Nothing else need be saved: everything random is a function of seed, epoch and image.
+    """
+
+    model: nn.Module
+    optimizer: Any  # accelerate's wrapper of one
+    ema: ModelEmaV3 | None
+    scaler: Any
+    position: Position = field(default_factory=Position)
+    totals: EpochTotals = field(default_factory=EpochTotals)
+
+    @property
+    def averaged_model(self) -> nn.Module:
+        """The average of the weights where one is kept, else the model itself."""
+        return self.model if self.ema is None else cast("nn.Module", self.ema.module)
+
+    def update_average(self) -> None:
+        """Count the present weights in."""
+        if self.ema is not None:
+            self.ema.update(self.model, step=self.position.step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "position": asdict(self.position),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "totals": self.totals.state_dict(),
+            "threads": torch.get_num_threads(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint. Raises ValueError where it does not fit."""
+        try:
+            load_weights(self.model, state["model"], source="checkpoint")
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.ema is not None:
+                load_weights(self.ema.module, state["ema"], source="checkpoint (average)")
+            if self.scaler is not None:
+                self.scaler.load_state_dict(state["scaler"])
+            self.position = Position(**state["position"])
+            self.totals = EpochTotals(**state["totals"])
+            threads = state["threads"]
+        except (KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+            raise ValueError(
+                f"the checkpoint is damaged, or of a run with other settings ({error!r})"
+            ) from error
+        if threads != torch.get_num_threads():
+            warnings.warn(
+                f"the checkpoint was written on {threads} threads, this process has "
+                f"{torch.get_num_threads()}: results may differ in the last bits",
+                stacklevel=2,
+            )

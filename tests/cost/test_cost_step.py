@@ -1,0 +1,107 @@
+"""The cost of a method's step: what the formula says is what the step runs."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from advprop.attacks.pgd import PGD
+from advprop.auxiliary.surgery import add_auxiliary_norms
+from advprop.config.methods import METHODS, method_config
+from advprop.cost.flops import FlopCounter
+from advprop.cost.step import StepCost, empty_batch, on_devices, step_cost, without_attack
+from advprop.methods.adversarial_then_clean import AdversarialThenClean
+from advprop.methods.advprop import AdvProp
+from advprop.methods.base import Context, Method
+from advprop.methods.mixed import Mixed
+from advprop.methods.vanilla import Vanilla
+from advprop.models.small_resnet import SmallResNet
+from advprop.threat_models import Linf
+
+SHAPE = (3, 32, 32)
+ATTACK = PGD(threat_model=Linf(0.1), num_steps=3, step_size=0.05)
+
+
+def empty_model(method: Method) -> nn.Module:
+    with torch.device("meta"):
+        model: nn.Module = SmallResNet(num_classes=5, in_chans=3, width=8, stem_stride=1)
+    return add_auxiliary_norms(model, method.auxiliary) if method.auxiliary else model
+
+
+def cost_of(method: Method, batch_size: int = 4) -> StepCost:
+    return step_cost(empty_model(method), method, empty_batch(batch_size, SHAPE))
+
+
+def executed_flops(method: Method, progress: float) -> float:
+    """FLOPs an image of the whole step, its own attack included."""
+    with FlopCounter() as counter:
+        method.forward_backward(
+            empty_model(method).train(), empty_batch(4, SHAPE), Context(progress=progress)
+        )
+    return counter.flops / 4
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_the_cost_of_a_step_is_what_the_step_executes(kind: str) -> None:
+    method = method_config(kind).build()
+    cost = cost_of(method)
+    # adversarial images for half of training, clean ones after: any other method does not change
+    executed = (executed_flops(method, 0.0) + executed_flops(method, 0.999)) / 2
+    assert cost.flops_per_image == executed
+    assert cost.training_passes + cost.attack_passes == method.passes_per_image
+
+
+def test_a_phase_counts_by_its_share() -> None:
+    method = AdversarialThenClean(attack=ATTACK, adversarial_share=0.25)
+    cost = cost_of(method)
+    assert (cost.training_passes, cost.attack_passes) == (1, 0.75)
+    executed = 0.25 * executed_flops(method, 0.0) + 0.75 * executed_flops(method, 0.999)
+    assert cost.flops_per_image == executed
+
+
+def test_an_attack_step_is_about_two_thirds_of_a_training_pass() -> None:
+    cost = cost_of(Mixed(attack=ATTACK))
+    assert cost.attack_flops == 2 * cost.forward_flops
+    first_layer = 2 * 32 * 32 * 8 * 3 * 9
+    assert cost.training_flops == 3 * cost.forward_flops - first_layer
+
+
+def test_separate_passes_hold_one_graph_and_joint_ones_two() -> None:
+    vanilla = cost_of(Vanilla()).activation_bytes
+    separate = cost_of(AdvProp(attack=ATTACK, form="separate")).activation_bytes
+    joint = cost_of(AdvProp(attack=ATTACK, form="joint")).activation_bytes
+    mixed = cost_of(Mixed(attack=ATTACK)).activation_bytes
+    assert separate == vanilla
+    assert mixed == pytest.approx(2 * vanilla, rel=0.01)
+    # the halves that go through different layers are joined again in a tensor of their own
+    assert joint >= mixed
+
+
+def test_activations_grow_with_the_batch_and_flops_an_image_do_not() -> None:
+    small, large = cost_of(Vanilla(), 2), cost_of(Vanilla(), 64)
+    assert small.flops_per_image == large.flops_per_image
+    assert large.activation_bytes == pytest.approx(32 * small.activation_bytes, rel=0.02)
+
+
+def test_checkpointing_trades_a_forward_pass_for_activations() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("resnet10t", num_classes=5)
+    plain = step_cost(model, Vanilla(), empty_batch(4, SHAPE))
+    model.set_grad_checkpointing(True)
+    spared = step_cost(model, Vanilla(), empty_batch(4, SHAPE))
+    assert spared.activation_bytes < 0.8 * plain.activation_bytes
+    assert plain.training_flops < spared.training_flops <= plain.training_flops * 4 / 3
+
+
+def test_several_devices_take_the_joint_form_where_it_is_open() -> None:
+    assert on_devices(AdvProp(attack=ATTACK), 2).form == "joint"
+    assert on_devices(AdvProp(attack=ATTACK), 1).form == "auto"
+    assert on_devices(AdvProp(attack=ATTACK, form="separate"), 2).form == "separate"
+    assert on_devices(Vanilla(), 2) == Vanilla()
+
+
+def test_without_its_attack_a_method_keeps_its_training_passes() -> None:
+    assert without_attack(AdvProp(attack=ATTACK)).passes_per_image == 2
+    assert without_attack(Vanilla()) == Vanilla()

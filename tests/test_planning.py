@@ -1,0 +1,213 @@
+"""`plan`: sizes, totals, devices, and the command that prints them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
+from advprop.cli import plan as command
+from advprop.config import RunConfig
+from advprop.config.overrides import apply_overrides
+from advprop.config.run import ModelConfig
+from advprop.planning import data_sizes, plan
+from advprop.recipes.builtin import digits
+from advprop.recipes.images import from_scratch
+
+SMALL = {"num_images": 1000, "num_classes": 10}
+
+
+NET = (
+    "model.name=small_resnet",
+    "model.mean=[0.5, 0.5, 0.5]",
+    "model.std=[0.5, 0.5, 0.5]",
+    "data.image_size=32",
+)
+
+
+def small_images(*overrides: str) -> RunConfig:
+    """A small net on images of 32 pixels: steps of 64 images for 60 epochs."""
+    return apply_overrides(from_scratch(), [*NET, *overrides])
+
+
+def efficientnet(recipe: str = "imagenet_efficientnet_b0") -> RunConfig:
+    model = ModelConfig(name="tf_efficientnet_b0", mean=(0.5,) * 3, std=(0.5,) * 3)
+    return small_images().model_copy(update={"recipe": recipe, "model": model})
+
+
+def run_plan(*arguments: object) -> Result:
+    app = typer.Typer()
+    app.command()(command.main)
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def test_totals_follow_from_steps_and_flops_an_image() -> None:
+    found = plan(small_images(), **SMALL, device_tflops=100.0, utilisation=0.5)
+    assert found["steps_per_epoch"] == 1000 // 64
+    assert found["steps"] == 60 * 15
+    cost = found["methods"]["advprop"]
+    flops = cost["flops"]
+    assert flops["per_image"] == 2 * flops["training_pass"] + flops["attack_step"]
+    assert flops["total"] == 60 * 15 * 64 * flops["per_image"]
+    assert cost["device_hours"] == pytest.approx(flops["total"] / 50e12 / 3600)
+    assert cost["passes_per_image"] == 3
+    assert found["methods"]["vanilla"]["passes_per_image"] == 1
+    vanilla = found["methods"]["vanilla"]["flops"]["per_image"]
+    assert cost["times_vanilla"] == flops["per_image"] / vanilla
+
+
+def test_vanilla_stands_alone() -> None:
+    assert list(plan(small_images().with_method("vanilla"), **SMALL)["methods"]) == ["vanilla"]
+
+
+def test_rates_change_hours_and_nothing_else() -> None:
+    slow, fast = (plan(small_images(), **SMALL, device_tflops=rate) for rate in (100.0, 200.0))
+    for name in ("vanilla", "advprop"):
+        slow_cost, fast_cost = slow["methods"][name], fast["methods"][name]
+        assert slow_cost.pop("device_hours") == 2 * fast_cost.pop("device_hours")
+        assert slow_cost == fast_cost
+
+
+def test_branches_add_the_parameters_of_their_layers_and_the_export_has_none() -> None:
+    parameters = plan(small_images(), **SMALL)["methods"]["advprop"]["parameters"]
+    model = small_images().model.build(num_classes=10, image_shape=(3, 32, 32))
+    plain = sum(parameter.numel() for parameter in model.parameters())
+    norms = [layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    added = sum(parameter.numel() for layer in norms for parameter in layer.parameters())
+    assert parameters == {"plain": plain, "with_branches": plain + added}
+    assert added > 0
+    exported = remove_auxiliary_norms(add_auxiliary_norms(model))
+    assert sum(parameter.numel() for parameter in exported.parameters()) == parameters["plain"]
+
+
+def test_memory_and_traffic_are_those_of_so_many_devices() -> None:
+    one, eight = (plan(small_images(), **SMALL, devices=devices) for devices in (1, 8))
+    assert (one["images_per_device"], eight["images_per_device"]) == (64, 8)
+    memory = {
+        count: found["methods"]["vanilla"]["memory"] for count, found in ((1, one), (8, eight))
+    }
+    assert memory[1]["activations"] == pytest.approx(8 * memory[8]["activations"], rel=0.02)
+    assert (memory[1]["buckets"], memory[8]["buckets"]) == (0, memory[8]["gradients"])
+    clusters = {row["devices"]: row for row in eight["clusters"]}
+    assert list(clusters) == [1, 8, 64, 1024]
+    assert clusters[8]["hours"]["advprop"] == eight["methods"]["advprop"]["device_hours"] / 8
+    gradients = clusters[8]["sent_per_step"]["vanilla"]["gradients"]
+    assert gradients == 2 * 7 / 8 * memory[8]["gradients"]
+    assert clusters[1024]["images_per_device"] is None
+    assert "smaller than 1024 devices" in clusters[1024]["problem"]
+
+
+def vanilla_cost(*overrides: str, devices: int = 1) -> dict[str, Any]:
+    config = small_images(*overrides).with_method("vanilla")
+    found: dict[str, Any] = plan(config, **SMALL, devices=devices)["methods"]["vanilla"]
+    return found
+
+
+def test_training_settings_count() -> None:
+    base = vanilla_cost()["memory"]
+    parts = vanilla_cost("training.gradient_accumulation=4")["memory"]
+    assert parts["activations"] < base["activations"] / 3
+    half = vanilla_cost("training.mixed_precision=bf16")["memory"]
+    assert half["activations"] == pytest.approx(base["activations"] / 2, rel=0.05)
+    assert half["half_weights"] == base["gradients"] / 2
+
+
+def test_frozen_layers_cost_less() -> None:
+    base, frozen = (
+        vanilla_cost("model.name=resnet10t", f"training.frozen_layers={count}", devices=8)
+        for count in (0, 3)
+    )
+    assert frozen["flops"]["training_pass"] < base["flops"]["training_pass"]
+    assert frozen["exchanged"]["gradients"] < base["exchanged"]["gradients"]
+
+
+def test_weights_are_neither_downloaded_nor_read() -> None:
+    pretrained = vanilla_cost("model.name=resnet10t", "model.pretrained=true")
+    assert pretrained["parameters"]["plain"] > 4_900_000
+    assert vanilla_cost("model.checkpoint=missing.safetensors") == vanilla_cost()
+
+
+def test_sizes_are_given_or_those_of_the_data(tmp_path: Path) -> None:
+    for name in ("blue", "red"):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            Image.new("RGB", (8, 8), name).save(tmp_path / name / f"{number:02}.png")
+    config = small_images(f"data.root={tmp_path}")
+    found = data_sizes(config)
+    assert found.num_images == len(config.data.load(config.seed).train) < 40
+    assert (found.num_classes, found.image_shape) == (2, (3, 32, 32))
+    assert data_sizes(config, num_images=7).num_images == 7
+    assert data_sizes(small_images(), **SMALL).image_shape == (3, 32, 32)
+    assert data_sizes(digits(), num_classes=4).num_images == 300
+    stated = small_images("data.num_train=77")
+    assert data_sizes(stated, num_classes=2).num_images == 77
+
+
+def test_imagenet_need_not_be_here(tmp_path: Path) -> None:
+    found = data_sizes(efficientnet())
+    assert (found.num_images, found.num_classes) == (1_281_167, 1000)
+    elsewhere = efficientnet().data.model_copy(update={"root": tmp_path / "elsewhere"})
+    assert data_sizes(efficientnet().model_copy(update={"data": elsewhere})) == found
+    some = efficientnet().data.model_copy(update={"num_train": 5000})
+    assert data_sizes(efficientnet().model_copy(update={"data": some})).num_images == 5000
+
+
+@pytest.mark.parametrize(
+    ("options", "overrides", "message"),
+    [
+        ({}, [], "--images N --classes N"),
+        ({"num_images": 100}, [], "--images N --classes N"),
+        ({**SMALL, "devices": 0}, [], "at least 1"),
+        ({**SMALL, "devices": 3}, [], "batch_size=64 cannot be divided by 3 devices"),
+        ({**SMALL, "device_tflops": 0.0}, [], "device_tflops 0"),
+        ({**SMALL, "utilisation": 1.5}, [], "at most 1"),
+        ({"num_images": 0, "num_classes": 2}, [], "images 0"),
+        (SMALL, ["model.name=resnet8"], "resnet8"),
+        (SMALL, ["model.name=vgg11", "data.image_size=8"], "vgg11 cannot be run on .*8, 8"),
+        (SMALL, ["training.optimizer=sgdd"], "sgdd"),
+    ],
+)
+def test_wrong_inputs(options: dict[str, float], overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(small_images(*overrides), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("tf_efficientnet_b0", 5_288_548),
+        ("tf_efficientnet_b8", 87_413_142),
+        ("resnet50", 25_557_032),
+        ("vit_tiny_patch16_224", 5_717_416),
+    ],
+)
+def test_large_models_are_built_without_memory(name: str, parameters: int) -> None:
+    config = efficientnet().model.model_copy(update={"name": name})
+    with torch.device("meta"):
+        model = config.build(num_classes=1000, image_shape=(3, 224, 224))
+    assert all(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def test_the_command_prints_80_columns_and_writes_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    arguments = ("--images", 1000, "--classes", 10, "--json", tmp_path / "plan.json")
+    small = [word for override in NET for word in ("--set", override)]
+    done = run_plan("from_scratch", *small, "--method", "adversarial_then_clean", *arguments)
+    assert done.exit_code == 0, done.output
+    assert "\x1b" not in done.output
+    assert max(map(len, done.output.splitlines())) <= 80
+    for words in ("passes an image", "Assumed, not measured: 312 TFLOP/s", "cannot be shared"):
+        assert words in done.output
+    written = json.loads((tmp_path / "plan.json").read_text())
+    config = apply_overrides(from_scratch(), NET).with_method("adversarial_then_clean")
+    assert written == json.loads(json.dumps(plan(config, **SMALL)))
