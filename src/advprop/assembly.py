@@ -53,6 +53,10 @@ def build_trainer(
             pin_memory=accelerator.device.type != "cpu",
         )
 
+    def inspect(model: nn.Module) -> list[str]:
+        unread = [f"{tally.count} training images could not be read; others stood in for them"]
+        return unused_branches(model) + (unread if tally.count else [])
+
     def validate(model: nn.Module) -> float:
         return shared_accuracy(
             model, data.validation, accelerator, batch_size=config.evaluation.batch_size
@@ -69,7 +73,7 @@ def build_trainer(
         checkpoints=Checkpoints(folder / "checkpoints", keep=settings.keep_checkpoints),
         log=RunLog(folder / METRICS),
         accelerator=accelerator,
-        inspect=unused_branches,
+        inspect=inspect,
     )
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.run import RunConfig
-from advprop.cost.assumptions import A100_TFLOPS, UTILISATION
+from advprop.cost.assumptions import A100_TFLOPS, DEPTHWISE_UTILISATION, UTILISATION
 from advprop.cost.devices import Exchange, exchange, hours, images_per_device
 from advprop.cost.memory import memory_cost
 from advprop.cost.step import StepCost, empty_batch, on_devices, step_cost
@@ -41,7 +41,7 @@ def plan(
     *,
     devices: int = 1,
     device_tflops: float = A100_TFLOPS,
-    utilisation: float = UTILISATION,
+    utilisation: float | None = None,
     num_images: int | None = None,
     num_classes: int | None = None,
 ) -> dict[str, Any]:
@@ -49,15 +49,18 @@ def plan(
 
     FLOPs count a multiplication and an addition as two; sizes are in bytes, on one of `devices`.
     `device_tflops` (10^12 FLOPs a second) and `utilisation` (a share of them) are assumptions, on
-    which hours depend and nothing else does. Nothing is trained or downloaded, and no image is
+    which hours depend and nothing else does; by default what published runs of similar nets reach.
+    Nothing is trained or downloaded, and no image is
     read; `num_images` and `num_classes` stand in for data that are not here.
 
     Raises ValueError for an assumption out of bounds, unknown sizes, a batch that cannot be shared
     by `devices`, or a model that cannot be built or run.
     """
-    _check_rates(device_tflops, utilisation)
     share = images_per_device(config.training, devices)
     sizes = data_sizes(config, num_images=num_images, num_classes=num_classes)
+    if utilisation is None:
+        utilisation = _typical_utilisation(_empty_model(config, sizes))
+    _check_rates(device_tflops, utilisation)
     settings = config.training
     steps_per_epoch = num_train_batches(sizes.num_images, batch_size=settings.batch_size)
     images_per_step = min(settings.batch_size, sizes.num_images)
@@ -163,6 +166,11 @@ def _empty_model(config: RunConfig, sizes: DataSizes) -> Standardized:
         return config.model.without_weights().build(
             num_classes=sizes.num_classes, image_shape=sizes.image_shape
         )
+
+
+def _typical_utilisation(model: nn.Module) -> float:
+    grouped = any(getattr(module, "groups", 1) > 1 for module in model.modules())
+    return DEPTHWISE_UTILISATION if grouped else UTILISATION
 
 
 def _num_parameters(model: nn.Module) -> int:

@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from advprop.assembly import build_trainer
 from advprop.config.overrides import differences, read_config
 from advprop.config.run import RunConfig
+from advprop.data.workers import worker_deaths_explained
 from advprop.run_folder import (
     CONFIG,
     RESULT,
@@ -75,7 +76,8 @@ def train(
             trainer.trackers = _trackers(config, folder, trainer.position.step, tensorboard, wandb)
         for tracker in trainer.trackers:
             held.callback(tracker.close)
-        trainer.fit(quiet=quiet)
+        with worker_deaths_explained():
+            trainer.fit(quiet=quiet)
         result = _result(config, trainer)
         if accelerator.is_main_process:
             write_json(folder / RESULT, result)

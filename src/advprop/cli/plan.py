@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from advprop.cli.options import RecipeArgument, SetOption
-from advprop.cost.assumptions import A100_TFLOPS, PUBLISHED, UTILISATION
+from advprop.cost.assumptions import A100_TFLOPS, PUBLISHED
 
 Row = tuple[str, Callable[[dict[str, Any]], str]]
 
@@ -24,8 +24,9 @@ def main(
         float, typer.Option(help="Assumed rate of a device, 10^12 FLOPs a second.")
     ] = A100_TFLOPS,
     utilisation: Annotated[
-        float, typer.Option(help="Assumed share of that rate that training reaches.")
-    ] = UTILISATION,
+        float | None,
+        typer.Option(help="Assumed share of that rate; by default that of similar nets."),
+    ] = None,
     images: Annotated[
         int | None, typer.Option(help="Training images, where the data are not here.", min=1)
     ] = None,
@@ -36,16 +37,12 @@ def main(
     json: Annotated[Path | None, typer.Option(help="Write the plan to this file.")] = None,
 ) -> None:
     """Tell what a run would cost, beside vanilla training: FLOPs, memory, hours."""
-    from advprop.config.overrides import apply_overrides
     from advprop.planning import plan
-    from advprop.recipes.resolve import resolve_recipe
+    from advprop.recipes.resolve import resolve_run
     from advprop.training.files import write_json
 
-    config = resolve_recipe(recipe)
-    if method is not None:
-        config = config.with_method(method)
     result = plan(
-        apply_overrides(config, settings or []),
+        resolve_run(recipe, method=method, overrides=settings or []),
         devices=devices,
         device_tflops=device_tflops,
         utilisation=utilisation,

@@ -3,8 +3,14 @@
 A100_TFLOPS = 312.0
 """An A100's dense matrix products in bfloat16, 10^12 FLOPs a second, by its data sheet."""
 
-UTILISATION = 0.3
-"""The share of that rate which training is taken to reach; too high for small EfficientNets."""
+UTILISATION = 0.2
+"""The share of that rate which training is taken to reach, about ResNet-50's."""
 
-PUBLISHED = "NVIDIA's published A100 runs come to 19 % with ResNet-50, 2 % with EfficientNet-B0"
+DEPTHWISE_UTILISATION = 0.02
+"""The same for nets with depthwise convolutions, which wait for memory: EfficientNet-B0's."""
+
+PUBLISHED = (
+    "NVIDIA's published A100 runs come to 19 % with ResNet-50, 3 % with EfficientNet-B4, "
+    "2 % with B0"
+)
 """From its README of each model: images a second times our FLOPs an image, over 312 TFLOP/s."""

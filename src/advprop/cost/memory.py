@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._pytree import tree_leaves
 
 from advprop.training.optim import build_optimizer
 from advprop.training.settings import TrainingSettings
@@ -93,7 +94,8 @@ def _state_after_a_step(model: nn.Module, settings: TrainingSettings) -> int:
         optimizer.step()
     finally:
         model.zero_grad(set_to_none=True)
-    values = (value for state in optimizer.state.values() for value in state.values())
+    # some keep lists of tensors for a parameter
+    values = tree_leaves(list(optimizer.state.values()))
     return num_bytes(value for value in values if isinstance(value, Tensor))
 
 

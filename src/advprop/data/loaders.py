@@ -23,8 +23,8 @@ class Batches:
 
     Which images they hold is settled before the first is read, so that skipping costs nothing.
     `indices` and `copies` have one tensor for each batch. Each pass starts `num_workers` processes
-    anew, which takes a quarter of a second by fork, and seconds where the system spawns them; each
-    prepares `prefetch_factor` batches ahead (None: 2).
+    anew: a quarter of a second by fork, the imports of torch and timm where the system spawns them
+    (seconds, on busy machines half a minute). Each prepares `prefetch_factor` batches (None: 2).
     """
 
     assembly: Assembly

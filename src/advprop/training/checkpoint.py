@@ -34,8 +34,13 @@ class Checkpoints:
         return sorted(self.folder.glob("step-*.pt"), reverse=True)
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint of `step`, then drop what is too old. Raises OSError."""
+        """Write the checkpoint of `step`, then drop what is too old. Raises OSError.
+
+        Only the process that holds the run's lock may: what killed ones left unfinished goes too.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in self.folder.glob(".*.pt.*"):
+            unfinished.unlink(missing_ok=True)
         _write(self.folder / f"step-{step:09d}.pt", state)
         for old in self.by_step()[self.keep :]:
             old.unlink()
