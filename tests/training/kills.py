@@ -137,7 +137,7 @@ def kill_once(child: int, rng: random.Random, span: float, aim: str | None) -> b
             return False
         time.sleep(0.0005)
     if aim is not None:
-        time.sleep(rng.uniform(0, 0.008))
+        time.sleep(rng.uniform(0, 0.08))
     os.kill(child, signal.SIGKILL)
     return bool(has_died(child, wait=True))
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+
+from advprop.models.torch_files import read_torch_file
 
 _NESTED = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -70,13 +71,13 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read_torch_file(path)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path}: holds more than weights, and would run code when loaded whole: save its "
             f"state_dict alone ({str(error).splitlines()[0]})"
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged, or no file of weights ({error})") from None
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from advprop.models.torch_files import read_torch_file
 from advprop.training.files import write_atomically
 
 FORMAT = 1
@@ -70,43 +71,57 @@ class Checkpoints:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU. Raises ValueError for a damaged or foreign file."""
+    """What a checkpoint holds, on the CPU, and as "source" its path for messages.
+
+    Raises ValueError for a damaged or foreign file.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_torch_file(path)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such checkpoint") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+    except (ValueError, pickle.UnpicklingError):
         raise ValueError(f"{path}: damaged, or no checkpoint") from None
     if not isinstance(state, dict) or "format" not in state or "model" not in state:
         raise ValueError(f"{path}: not a checkpoint of advprop")
-    if state["format"] != FORMAT:
+    if type(state["format"]) is not int or state["format"] != FORMAT:
         raise ValueError(
             f"{path}: checkpoint format {state['format']}, this version reads {FORMAT}"
         )
-    return state
+    return {**state, "source": str(path)}
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Any], *, source: str) -> None:
-    """Load `weights` into `model`; ValueError says in short what does not fit."""
+def load_weights(model: nn.Module, weights: object, *, source: str) -> None:
+    """Load `weights`, tensors by name, into `model`; ValueError says in short what does not fit."""
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
+        raise ValueError(f"{source}: damaged, its weights are not tensors by name")
     own = model.state_dict()
     missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     reshaped = [
-        f"{key} {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
+        f"{key} {_kind(weights[key])} instead of {_kind(own[key])}"
         for key in sorted(own.keys() & weights.keys())
-        if own[key].shape != weights[key].shape
+        if _kind(own[key]) != _kind(weights[key])
     ]
     problems = [
         f"{len(items)} {what}, such as {items[0]}"
         for what, items in (
             ("tensors are missing", missing),
             ("tensors are unknown", foreign),
-            ("tensors have another shape", reshaped),
+            ("tensors have another shape or type", reshaped),
         )
         if items
     ]
     if problems:
         raise ValueError(f"{source}: weights of another architecture: {'; '.join(problems)}")
     model.load_state_dict(weights)
+
+
+def _kind(tensor: Tensor) -> str:
+    """Shape and type of a tensor, and what is unusual about it."""
+    words = [str(tuple(tensor.shape)), str(tensor.dtype).removeprefix("torch.")]
+    words += [str(tensor.layout).removeprefix("torch.")] * (tensor.layout != torch.strided)
+    return " ".join(words + ["without values"] * tensor.is_meta)
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from advprop.training.checkpoint import load_weights
+from advprop.training.optimizer_state import check_number, load_optimizer, load_scaler
 from advprop.training.totals import EpochTotals
 
 
@@ -18,7 +19,8 @@ from advprop.training.totals import EpochTotals
 class Position:
     """How far a run is: `batch` batches into `epoch`, `step` steps and `seconds` in all.
 
-    Each of the `rollbacks` after a loss that was not finite halves the learning rate.
+    Each of the `rollbacks` after a loss that was not finite halves the learning rate. Raises
+    ValueError for what cannot be.
     """
 
     epoch: int = 0
@@ -27,6 +29,14 @@ class Position:
     seconds: float = 0.0
     best_validation_accuracy: float = -1.0
     rollbacks: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epoch", "batch", "step", "rollbacks"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name} {value!r}: a whole number of at least 0 is expected")
+        check_number("seconds", self.seconds, at_least=0)
+        check_number("best_validation_accuracy", self.best_validation_accuracy, at_least=-1)
 
 
 @dataclass
@@ -66,20 +76,23 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint. Raises ValueError where it does not fit."""
+        """Go on from a checkpoint. Raises ValueError, which names it, where it does not fit."""
+        source = state.get("source", "checkpoint")
+        load_weights(self.model, state.get("model"), source=source)
+        if self.ema is not None:
+            load_weights(self.ema.module, state.get("ema"), source=f"{source} (average)")
         try:
-            load_weights(self.model, state["model"], source="checkpoint")
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.ema is not None:
-                load_weights(self.ema.module, state["ema"], source="checkpoint (average)")
+            load_optimizer(self.optimizer, state["optimizer"])
             if self.scaler is not None:
-                self.scaler.load_state_dict(state["scaler"])
+                load_scaler(self.scaler, state["scaler"])
             self.position = Position(**state["position"])
             self.totals = EpochTotals(**state["totals"])
             threads = state["threads"]
-        except (KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+            check_number("threads", threads, at_least=1)
+        except _DAMAGE as error:
             raise ValueError(
-                f"the checkpoint is damaged, or of a run with other settings ({error!r})"
+                f"{source}: damaged, or of a run with other settings ({error!r}); move it away to "
+                "go on from the one before, or train into another folder"
             ) from error
         if threads != torch.get_num_threads():
             warnings.warn(
@@ -87,3 +100,6 @@ class TrainingState:
                 f"{torch.get_num_threads()}: results may differ in the last bits",
                 stacklevel=2,
             )
+
+
+_DAMAGE = (KeyError, TypeError, AttributeError, RuntimeError, IndexError, ValueError)

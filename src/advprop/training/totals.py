@@ -11,11 +11,15 @@ from advprop.methods.base import StepMetrics
 
 
 class EpochTotals:
-    """Sums of each step's metrics; reading them waits for the device, adding does not."""
+    """Sums of each step's metrics; reading them waits for the device, adding does not.
+
+    `sums` and `steps` are those of `state_dict`; ValueError where they cannot be.
+    """
 
     def __init__(self, sums: dict[str, Tensor] | None = None, steps: int = 0) -> None:
         self.sums = sums or {}
         self.steps = steps
+        _check(self.sums, steps)
 
     def add(self, metrics: StepMetrics) -> None:
         """Count one step in."""
@@ -56,3 +60,13 @@ class EpochTotals:
             self.sums[key] = (
                 self.sums[key].to(value.device) + amount if key in self.sums else amount
             )
+
+
+def _check(sums: dict[str, Tensor], steps: int) -> None:
+    if type(steps) is not int or steps < 0:
+        raise ValueError(f"{steps!r} steps: a whole number of at least 0 is expected")
+    for name, total in sums.items():
+        if not isinstance(total, Tensor) or total.dim() or not total.isfinite():
+            raise ValueError(f"sum {name} is {total!r}: a single finite number is expected")
+        if not name.endswith("#") and not (f"{name}#" in sums and sums[f"{name}#"] > 0):
+            raise ValueError(f"sum {name} is of no steps: a number of steps is expected")

@@ -220,7 +220,7 @@ class Trainer:
     def _count(self, parts: Sequence[StepMetrics]) -> None:
         for metrics in parts:
             self.state.totals.add(metrics)
-        if self.trackers and self.position.step % _TRACK_EVERY_STEPS == 0:
+        if self.trackers and self.position.step % _TRACK_EVERY_STEPS == 1:
             step = EpochTotals()
             for metrics in parts:
                 step.add(metrics)

@@ -1,0 +1,55 @@
+"""Saved states of optimiser and loss scale, looked at before a step trips over them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def load_optimizer(optimizer: Any, state: Any) -> None:
+    """Load `state` into an optimiser (accelerate's wrapper of one) over the same parameters.
+
+    Raises ValueError, KeyError, TypeError or AttributeError where it is of another kind.
+    """
+    groups = [dict(group) for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for own, loaded in zip(groups, optimizer.param_groups, strict=True):
+        for name, value in own.items():
+            if isinstance(value, int | float):
+                check_number(name, loaded[name])
+    parameters = {p for group in optimizer.param_groups for p in group["params"]}
+    for parameter, values in optimizer.state.items():
+        if parameter not in parameters:
+            raise ValueError(f"the optimiser has no parameter {parameter!r}")
+        for name, value in values.items():
+            _check_value(name, value, parameter)
+
+
+def load_scaler(scaler: Any, state: Mapping[str, Any]) -> None:
+    """Load the state of a loss scale; errors as in `load_optimizer`, and RuntimeError."""
+    for name, value in state.items():
+        check_number(name, value, at_least=0)
+    scaler.load_state_dict(state)
+
+
+def check_number(name: str, value: object, *, at_least: float = -math.inf) -> None:
+    """ValueError unless `value` is a finite number of at least so much."""
+    if not isinstance(value, int | float) or not (math.isfinite(value) and value >= at_least):
+        bound = f" of at least {at_least}" if at_least > -math.inf else ""
+        raise ValueError(f"{name} {value!r}: a finite number{bound} is expected")
+
+
+def _check_value(name: str, value: object, parameter: nn.Parameter) -> None:
+    """What an optimiser keeps for one parameter; each has its own names for that."""
+    if isinstance(value, Tensor):
+        same = value.dim() == parameter.dim() > 1
+        # factored moments have sizes of 1
+        if same and any(a not in (1, b) for a, b in zip(value.shape, parameter.shape, strict=True)):
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}"
+            )
+    elif not isinstance(value, int | float | Mapping | Sequence | None) or isinstance(value, str):
+        raise ValueError(f"{name} {value!r}: a tensor or a number is expected")

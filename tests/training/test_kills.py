@@ -1,0 +1,149 @@
+"""Killed at any moment and resumed, a run ends as an undisturbed one does, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from advprop.config import RunConfig
+from advprop.config.overrides import apply_overrides
+from advprop.recipes.builtin import digits
+from advprop.runs import train
+from advprop.training.checkpoint import Checkpoints
+from advprop.training.run_log import RunLog
+
+CLOCK = {"seconds", "images_per_second", "train_seconds"}
+
+
+def killed_and_resumed(folder: Path, count: int, *cases: str) -> list[dict[str, Any]]:
+    """Kill runs `count` times (`kills.py`), compare each with an undisturbed one; the kills."""
+    script = Path(__file__).with_name("kills.py")
+    ended = subprocess.run(
+        [sys.executable, str(script), str(folder), str(count), *cases],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-5000:]
+    told = json.loads(ended.stdout)
+    for run in told["runs"]:
+        whole, cut = ending(folder / run.split("/")[0] / "whole"), ending(folder / run)
+        assert list(whole) == list(cut), run
+        for name in whole:
+            assert_same(whole[name], cut[name], f"{run}: {name}")
+        hidden = [path.name for path in (folder / run).rglob(".*")]
+        assert hidden == [".lock"], f"{run}: what a killed process had half-written is still there"
+    kills: list[dict[str, Any]] = told["kills"]
+    assert len(kills) == count
+    assert not [kill for kill in kills if kill["survivors"]]
+    return kills
+
+
+def ending(folder: Path) -> dict[str, Any]:
+    """All that a finished run leaves, but for what a clock told."""
+    checkpoints = Checkpoints(folder / "checkpoints")
+    state = checkpoints.load_newest()
+    assert state is not None
+    best = torch.load(checkpoints.best, weights_only=True)
+    result = json.loads((folder / "result.json").read_text())
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return without_clock({**state, "best": best, "result": result, "log": log})
+
+
+def without_clock(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {name: without_clock(value) for name, value in tree.items() if name not in CLOCK}
+    return [without_clock(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def assert_same(one: Any, other: Any, name: str) -> None:
+    """Equal tensors (bit for bit) and values in equal places."""
+    if isinstance(one, dict):
+        assert list(one) == list(other), name
+        for key in one:
+            assert_same(one[key], other[key], f"{name}.{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), name
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{name}[{number}]")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), name
+    else:
+        assert one == other, name
+
+
+def test_five_kills(tmp_path: Path) -> None:
+    killed_and_resumed(tmp_path, 5, "loader workers")
+
+
+@pytest.mark.full
+def test_one_hundred_kills(tmp_path: Path) -> None:
+    kills = killed_and_resumed(tmp_path, 100, "every step", "loader workers", "every epoch")
+    stages = Counter(kill["stage"] for kill in kills)
+    later = sum(kill["has_checkpoint"] for kill in kills)
+    halves = sum(kill["temporaries"] for kill in kills)
+    print(
+        f"100 kills: {dict(stages)}; {later} after a first checkpoint; {halves} files half-written"
+    )
+    assert later >= 70
+    assert stages["checkpoint"] >= 15
+    assert halves >= 5  # kills that hit between the first byte and the rename
+
+
+def quick() -> RunConfig:
+    settings = ["training.num_epochs=2", "data.num_train=40", "training.batch_size=20"]
+    return apply_overrides(digits().with_method("vanilla"), settings)
+
+
+def test_a_kill_before_the_first_checkpoint_logs_no_epoch_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dying(*_: object) -> None:
+        raise MemoryError("killed between the log's entry and the checkpoint")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", dying)
+        with pytest.raises(MemoryError):
+            train(quick(), tmp_path, quiet=True)
+    train(quick(), tmp_path, resume=True, quiet=True)
+    assert [entry["epoch"] for entry in RunLog(tmp_path / "metrics.jsonl").read()] == [1, 2]
+
+
+@pytest.mark.parametrize("dying", ["config.json", "data.json"])
+def test_a_kill_while_the_folder_is_made_blocks_nothing(
+    dying: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that kills itself where it would put the file in its place."""
+    child = os.fork()
+    if not child:
+        whole = Path.replace
+
+        def replace(self: Path, target: Path) -> Path:
+            if Path(target).name == dying:
+                os.kill(os.getpid(), 9)
+            return whole(self, target)
+
+        monkeypatch.setattr(Path, "replace", replace)
+        try:
+            train(quick(), tmp_path / "run", quiet=True)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+    train(quick(), tmp_path / "run", resume=True, quiet=True)
+    assert [path.name for path in (tmp_path / "run").rglob(".*")] == [".lock"]
+
+
+def test_a_checkpoint_sweeps_up_what_killed_ones_left(tmp_path: Path) -> None:
+    for name in (".step-000000001.pt.abcdefgh", ".best.pt.abcdefgh"):
+        (tmp_path / name).write_bytes(b"half")
+    Checkpoints(tmp_path).save(2, {"model": {}})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000002.pt"]
