@@ -180,3 +180,20 @@ def test_compiling_raises_the_number_of_programs() -> None:
 def test_a_prepared_model_has_the_layout_of_images() -> None:
     model = prepare_model(nn.Conv2d(8, 8, 3), settings(), torch.device("cpu"))
     assert model.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU for it")
+def test_half_precision_without_a_gpu_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mixed_precision fp16 needs a GPU"):
+        train(quick("vanilla", "training.mixed_precision=fp16"), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_in_bfloat16_attacks_as_far_as_one_in_float32(tmp_path: Path) -> None:
+    perturbations = {}
+    for precision in ("no", "bf16"):
+        config = quick("advprop", f"training.mixed_precision={precision}")
+        train(config, tmp_path / precision, quiet=True)
+        entry = json.loads((tmp_path / precision / "metrics.jsonl").read_text())
+        perturbations[precision] = entry["perturbation"]
+    assert perturbations["bf16"] == pytest.approx(perturbations["no"], rel=0.1)

@@ -28,6 +28,8 @@ def build_accelerator(settings: TrainingSettings) -> Accelerator:
         # a second run in one process may use another precision
         AcceleratorState._reset_state()
     on_cpu = not torch.accelerator.is_available()
+    if on_cpu and settings.mixed_precision == "fp16":
+        raise ValueError("mixed_precision fp16 needs a GPU, there is none here: take bf16 or no")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
         _join_processes(on_cpu=on_cpu)
     # without cpu=True, processes that torchrun starts on a CPU would not know of each other
