@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from advprop.data.preprocessing import Preprocessing
 from advprop.models.build import build_model, construction
 from advprop.models.standardize import Standardized
+from advprop.training.files import read_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
@@ -63,7 +66,7 @@ def read_files(folder: Path) -> tuple[Standardized, ExportInfo]:
     try:
         model, info = _from_description(config)
         digest = config["advprop"]["weights_sha256"]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder / CONFIG}: damaged ({error!r}); export again") from error
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder}: {WEIGHTS} is missing; export again")
@@ -72,7 +75,11 @@ def read_files(folder: Path) -> tuple[Standardized, ExportInfo]:
             f"{folder / WEIGHTS}: cut off or changed since it was written (its checksum differs "
             f"from the one in {CONFIG}); copy or export it again"
         )
-    _load_state(model.model, safetensors.torch.load_file(folder / WEIGHTS), folder)
+    try:
+        state = safetensors.torch.load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS}: damaged ({error}); export again") from None
+    _load_state(model.model, state, folder)
     return model, info
 
 
@@ -84,10 +91,17 @@ def read_checks(folder: Path) -> dict[str, dict[str, Any]]:
 def looks_like_export(folder: Path) -> bool:
     """Whether one of the two files is there (a run has a `config.json` too, of another kind)."""
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = read_json(folder / CONFIG)
     except (OSError, ValueError):
         return (folder / WEIGHTS).is_file()
-    return (folder / WEIGHTS).is_file() or (isinstance(config, dict) and "architecture" in config)
+    return (folder / WEIGHTS).is_file() or "architecture" in config
+
+
+def class_names_of(names: Any) -> tuple[str, ...]:
+    """Class names as a file lists them. TypeError: something else is there."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{names!r} is no list of class names")
+    return tuple(names)
 
 
 def _description(model: Standardized, info: ExportInfo) -> dict[str, Any]:
@@ -122,10 +136,11 @@ def _description(model: Standardized, info: ExportInfo) -> dict[str, Any]:
 
 def _from_description(config: Mapping[str, Any]) -> tuple[Standardized, ExportInfo]:
     settings, about = config["pretrained_cfg"], config["advprop"]
+    channels, height, width = (operator.index(size) for size in settings["input_size"])
     info = ExportInfo(
-        class_names=tuple(config["label_names"]),
+        class_names=class_names_of(config["label_names"]),
         preprocessing=Preprocessing(
-            image_shape=cast("tuple[int, int, int]", tuple(settings["input_size"])),
+            image_shape=(channels, height, width),
             interpolation=settings["interpolation"],
             crop_pct=settings["crop_pct"],
         ),
@@ -134,7 +149,9 @@ def _from_description(config: Mapping[str, Any]) -> tuple[Standardized, ExportIn
         checks=about.get("checks", {}),
     )
     statistics = {"mean": settings["mean"], "std": settings["std"]}
-    return build_model(config["architecture"], **info.options, **statistics), info
+    # given here too, `pretrained` among the options would be an error: nothing is to be fetched
+    model = build_model(config["architecture"], pretrained=False, **info.options, **statistics)
+    return model, info
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -144,10 +161,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: not an export, {CONFIG} is missing")
     try:
-        config = json.loads(path.read_text())
+        config = read_json(path)
     except ValueError as error:
-        raise ValueError(f"{path}: damaged, not JSON ({error}); export again") from error
-    about = config.get("advprop") if isinstance(config, dict) else None
+        raise ValueError(f"{error}; export again") from None
+    about = config.get("advprop")
     if not isinstance(about, dict):
         raise ValueError(
             f"{path}: not an export of advprop (no entry of that name); "
@@ -158,7 +175,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{path}: format {about.get('format')}, this version of advprop reads {FORMAT}; "
             "use the version that wrote it"
         )
-    return dict(config)
+    return config
 
 
 def _load_state(model: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
+import operator
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +19,11 @@ from advprop.config.overrides import read_config
 from advprop.config.run import RunConfig
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.sources import ImageData
+from advprop.export_format import class_names_of
 from advprop.exporting import write_export
 from advprop.models.standardize import Standardized
 from advprop.training.checkpoint import Checkpoints, load_weights, read_checkpoint
-from advprop.training.files import write_json
+from advprop.training.files import read_json, write_json
 
 Weights = Literal["last", "best", "ema"]
 CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
@@ -64,7 +65,8 @@ def load_run(folder: str | Path, *, weights: Weights | None = None) -> Run:
     chosen: Weights = weights or ("last" if config.training.ema_decay is None else "ema")
     class_names, preprocessing = _read_data_facts(folder)
     model = _build_model(config, len(class_names), preprocessing.image_shape, pretrained=False)
-    load_weights(model, _saved_weights(folder, chosen), source=str(folder))
+    saved, source = _saved_weights(folder, chosen)
+    load_weights(model, saved, source=source)
     return Run(
         folder=folder,
         config=config,
@@ -85,7 +87,7 @@ def export(
 ) -> Path:
     """Write the run's plain model (`advprop.exporting.write_export`) into the folder `out`."""
     loaded = load_run(run, weights=weights)
-    data, test = _read_json(loaded.folder / DATA), loaded.folder / "test.json"
+    data, test = read_json(loaded.folder / DATA), loaded.folder / "test.json"
     told = ("name", "num_train", "num_validation", "num_test")
     return write_export(
         loaded.model,
@@ -97,7 +99,7 @@ def export(
             "weights": loaded.weights,
             "result": loaded.result,
             "data": {key: data[key] for key in told if key in data},
-            "test": _read_json(test) if test.is_file() else None,
+            "test": read_json(test) if test.is_file() else None,
             "versions": versions(),
         },
         formats=formats,
@@ -130,7 +132,7 @@ def check_same_data(folder: Path, data: ImageData) -> None:
     """Raise ValueError where a run began with other images than `data` has now."""
     if not (folder / DATA).is_file():
         return
-    saved, now = _read_json(folder / DATA), _data_facts(data)
+    saved, now = read_json(folder / DATA), _data_facts(data)
     if changed := [name for name in now if saved.get(name) != now[name]]:
         listed = "; ".join(f"{name} was {saved.get(name)}, is {now[name]}" for name in changed)
         raise ValueError(
@@ -147,26 +149,52 @@ def versions() -> dict[str, str]:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """What `result.json` holds; empty for a run that is not finished."""
-    return _read_json(folder / RESULT) if is_finished(folder) else {}
+    """What `result.json` holds; empty for a run that is not finished.
+
+    ValueError: it is damaged, and training with `resume` writes it again once it is away.
+    """
+    if not is_finished(folder):
+        return {}
+    remedy = "delete it, and advprop train ... --resume writes it again"
+    try:
+        result = read_json(folder / RESULT)
+    except ValueError as error:
+        raise ValueError(f"{error}; {remedy}") from None
+    for name, kind in _RESULT_KINDS.items():
+        if not isinstance(result.get(name), kind):
+            raise ValueError(
+                f"{folder / RESULT}: damaged, {name} is {result.get(name)!r}; {remedy}"
+            )
+    return result
 
 
-def _saved_weights(folder: Path, weights: Weights) -> dict[str, Any]:
+_RESULT_KINDS = {
+    **dict.fromkeys(("recipe", "method"), str),
+    **dict.fromkeys(("seed", "epochs"), int),
+    **dict.fromkeys(("passes_per_image", "total_passes", "train_seconds"), (int, float)),
+    "validation_accuracy": (int, float),
+    "versions": dict,
+}
+
+
+def _saved_weights(folder: Path, weights: Weights) -> tuple[Any, str]:
+    """Tensors by name, as yet unchecked, and the file that they are from."""
     checkpoints = Checkpoints(folder / "checkpoints")
     if weights == "best":
         if not checkpoints.best.is_file():
             raise ValueError(f"{folder}: no best weights yet, they come with the first epoch")
-        return dict(read_checkpoint(checkpoints.best)["model"])
-    state = checkpoints.load_newest()
+        state: dict[str, Any] | None = read_checkpoint(checkpoints.best)
+    else:
+        state = checkpoints.load_newest()
     if state is None:
         raise ValueError(f"{folder}: no checkpoint yet; advprop train ... --resume goes on")
-    chosen = state["ema" if weights == "ema" else "model"]
+    chosen = state.get("ema") if weights == "ema" else state["model"]
     if chosen is None:
         raise ValueError(
             f"{folder}: no average of weights was kept (training.ema_decay is none); "
             "take --weights last or best"
         )
-    return dict(chosen)
+    return chosen, state["source"]
 
 
 def _build_model(
@@ -204,24 +232,14 @@ def _data_facts(data: ImageData) -> dict[str, Any]:
 def _read_data_facts(folder: Path) -> tuple[tuple[str, ...], Preprocessing]:
     if not (folder / DATA).is_file():
         raise ValueError(f"{folder}: {DATA} is missing; advprop train ... --resume writes it")
-    facts = _read_json(folder / DATA)
+    facts = read_json(folder / DATA)
     try:
-        channels, height, width = facts["image_shape"]
+        channels, height, width = (operator.index(size) for size in facts["image_shape"])
         preprocessing = Preprocessing(
             image_shape=(channels, height, width),
             interpolation=facts["interpolation"],
             crop_pct=facts["crop_pct"],
         )
-        return tuple(str(name) for name in facts["class_names"]), preprocessing
+        return class_names_of(facts["class_names"]), preprocessing
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / DATA}: damaged ({error!r}); train again") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
-    if not isinstance(tree, dict):
-        raise ValueError(f"{path}: damaged, an object is expected")
-    return tree

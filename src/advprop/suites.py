@@ -97,11 +97,17 @@ def load_subject(path: Path, *, weights: Weights | None = None) -> Subject:
     if weights is not None:
         raise ValueError(f"{path}: an export holds one set of weights; leave --weights out")
     export = load_export(path)
+    try:
+        config, saved = validated(export.provenance["config"]), str(export.provenance["weights"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path}: does not tell of the run that it is from ({error}); export a run's folder"
+        ) from None
     return Subject(
         name=str(path),
         model=export.model,
-        config=validated(export.provenance["config"]),
-        weights=export.provenance["weights"],
+        config=config,
+        weights=saved,
         class_names=export.class_names,
         preprocessing=export.preprocessing,
     )

@@ -17,7 +17,8 @@ from advprop.runs import train
 from advprop.suites import evaluate
 from advprop.training.checkpoint import Checkpoints
 
-BYTES = changes(cuts=16, flips=24, replacements=12)
+BYTES = changes(cuts=24, flips=40, replacements=16)
+SOME_BYTES = changes(cuts=3, flips=4, replacements=2)
 Tree = dict[str, Any]
 
 
@@ -30,13 +31,13 @@ def same_weights(folder: Path, other: Path, weights: Any = "last") -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
-@pytest.mark.parametrize("change", BYTES)
+@pytest.mark.parametrize("change", SOME_BYTES)
 def test_a_resumed_run_ends_as_if_nothing_had_been_damaged(
     change: str, run: Path, whole_run: Path, config: RunConfig
 ) -> None:
     """Whatever became of the newest file: it is passed over, or the damage means nothing."""
     (run / "result.json").unlink()
-    damage(steps(run)[0], BYTES[change])
+    damage(steps(run)[0], SOME_BYTES[change])
     outcome = attempt(lambda: train(config, run, resume=True, quiet=True))
     assert outcome.message is None
     assert outcome.result["epochs"] == 2
@@ -100,7 +101,9 @@ def test_zeros_in_the_middle_of_the_weights_are_seen(
 
 
 def first_state(state: Tree) -> Tree:
-    return state["optimizer"]["state"][next(iter(state["optimizer"]["state"]))]
+    """What the optimiser keeps for a convolution."""
+    found = (s for s in state["optimizer"]["state"].values() if s["momentum_buffer"].dim() == 4)
+    return next(found)
 
 
 def set_weight(state: Tree, value: object) -> None:
@@ -146,7 +149,7 @@ CONTENTS: dict[str, Callable[[Tree], object]] = {
         f"position.{name} {what}": swap(value, "position", name)
         for name in POSITION
         for what, value in VALUES.items()
-        if (name, what) not in {("seconds", "far too much")}
+        if what != "far too much" or name == "best_validation_accuracy"
     },
     **{f"position without {name}": drop("position", name) for name in POSITION},
     "position.epoch a fraction": swap(0.5, "position", "epoch"),
@@ -155,6 +158,7 @@ CONTENTS: dict[str, Callable[[Tree], object]] = {
         f"{part} {what}": swap(value, part)
         for part in ("model", "position", "optimizer", "totals", "threads")
         for what, value in VALUES.items()
+        if (part, what) != ("threads", "far too much")  # a warning
     },
     **{
         f"without {part}": drop(part)
@@ -184,7 +188,6 @@ CONTENTS: dict[str, Callable[[Tree], object]] = {
     "optimizer.state transposed": lambda s: first_state(s).update(
         momentum_buffer=first_state(s)["momentum_buffer"].transpose(0, 1)
     ),
-    "optimizer.state of numbers": lambda s: first_state(s).update(momentum_buffer=1.0),
     "optimizer.param_groups text": swap("x", "optimizer", "param_groups"),
     "optimizer.param_groups none": swap([], "optimizer", "param_groups"),
     "optimizer.param_groups of text": swap(["x", "y"], "optimizer", "param_groups"),

@@ -41,11 +41,17 @@ CASES = {
     "every step": ("training.checkpoint_every_steps=1",),
     "loader workers": ("training.checkpoint_every_steps=2", "training.num_workers=2"),
     "every epoch": (),
+    "quick": (
+        "training.num_epochs=2",
+        "training.checkpoint_every_steps=1",
+        "training.num_workers=2",
+    ),
 }
 AIMS = {
     "every step": (None, "checkpoint"),
     "loader workers": (None, "checkpoint", "start of workers"),
     "every epoch": (None, "checkpoint", "end of epoch"),
+    "quick": (None, "checkpoint"),
 }
 """Stages that a case's kills are aimed at, as often as at none."""
 STAGES = ("start", "step", "checkpoint", "end of epoch", "start of workers", "end")

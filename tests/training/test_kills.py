@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from advprop.runs import train
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.run_log import RunLog
 
-CLOCK = {"seconds", "images_per_second", "train_seconds"}
+APART = {"seconds", "images_per_second", "train_seconds", "source"}
+"""What two runs of one configuration may tell apart: times, and where a checkpoint lies."""
 
 
 def killed_and_resumed(folder: Path, count: int, *cases: str) -> list[dict[str, Any]]:
@@ -40,8 +43,7 @@ def killed_and_resumed(folder: Path, count: int, *cases: str) -> list[dict[str, 
         assert list(whole) == list(cut), run
         for name in whole:
             assert_same(whole[name], cut[name], f"{run}: {name}")
-        hidden = [path.name for path in (folder / run).rglob(".*")]
-        assert hidden == [".lock"], f"{run}: what a killed process had half-written is still there"
+        assert hidden(folder / run) == [".lock"], f"{run}: half-written files are left"
     kills: list[dict[str, Any]] = told["kills"]
     assert len(kills) == count
     assert not [kill for kill in kills if kill["survivors"]]
@@ -49,20 +51,20 @@ def killed_and_resumed(folder: Path, count: int, *cases: str) -> list[dict[str, 
 
 
 def ending(folder: Path) -> dict[str, Any]:
-    """All that a finished run leaves, but for what a clock told."""
+    """All that a finished run leaves."""
     checkpoints = Checkpoints(folder / "checkpoints")
     state = checkpoints.load_newest()
     assert state is not None
     best = torch.load(checkpoints.best, weights_only=True)
     result = json.loads((folder / "result.json").read_text())
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return without_clock({**state, "best": best, "result": result, "log": log})
+    return comparable({**state, "best": best, "result": result, "log": log})
 
 
-def without_clock(tree: Any) -> Any:
+def comparable(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {name: without_clock(value) for name, value in tree.items() if name not in CLOCK}
-    return [without_clock(value) for value in tree] if isinstance(tree, list) else tree
+        return {name: comparable(value) for name, value in tree.items() if name not in APART}
+    return [comparable(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def assert_same(one: Any, other: Any, name: str) -> None:
@@ -82,7 +84,7 @@ def assert_same(one: Any, other: Any, name: str) -> None:
 
 
 def test_five_kills(tmp_path: Path) -> None:
-    killed_and_resumed(tmp_path, 5, "loader workers")
+    killed_and_resumed(tmp_path, 5, "quick")
 
 
 @pytest.mark.full
@@ -104,41 +106,36 @@ def quick() -> RunConfig:
     return apply_overrides(digits().with_method("vanilla"), settings)
 
 
-def test_a_kill_before_the_first_checkpoint_logs_no_epoch_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def dying(*_: object) -> None:
-        raise MemoryError("killed between the log's entry and the checkpoint")
+@contextmanager
+def killed_before_placing(file: str) -> Iterator[None]:
+    """A run dies where it would put `file` in its place, and nobody tidies up."""
+    whole = Path.replace
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", dying)
-        with pytest.raises(MemoryError):
-            train(quick(), tmp_path, quiet=True)
-    train(quick(), tmp_path, resume=True, quiet=True)
-    assert [entry["epoch"] for entry in RunLog(tmp_path / "metrics.jsonl").read()] == [1, 2]
-
-
-@pytest.mark.parametrize("dying", ["config.json", "data.json"])
-def test_a_kill_while_the_folder_is_made_blocks_nothing(
-    dying: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     def replace(self: Path, target: Path) -> Path:
-        if target.name == dying:
+        if target.name == file:
             raise MemoryError("killed")
         return whole(self, target)
 
-    whole = Path.replace
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
         patch.setattr(Path, "replace", replace)
-        patch.setattr(Path, "unlink", lambda self, missing_ok=False: None)  # no kill tidies up
-        with pytest.raises(MemoryError):
-            train(quick(), tmp_path / "run", quiet=True)
-    train(quick(), tmp_path / "run", resume=True, quiet=True)
-    assert [path.name for path in (tmp_path / "run").rglob(".*")] == [".lock"]
+        patch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+        yield
 
 
-def test_a_checkpoint_sweeps_up_what_killed_ones_left(tmp_path: Path) -> None:
-    for name in (".step-000000001.pt.abcdefgh", ".best.pt.abcdefgh"):
-        (tmp_path / name).write_bytes(b"half")
-    Checkpoints(tmp_path).save(2, {"model": {}})
-    assert [path.name for path in tmp_path.iterdir()] == ["step-000000002.pt"]
+@pytest.mark.parametrize(
+    "file", ["config.json", "data.json", "best.pt", "step-000000002.pt", "result.json"]
+)
+def test_a_kill_in_the_middle_of_a_write_blocks_nothing_and_leaves_nothing(
+    file: str, tmp_path: Path
+) -> None:
+    with killed_before_placing(file):
+        train(quick(), tmp_path, quiet=True)
+    assert len(hidden(tmp_path)) == 2  # the lock and the file half-written
+    train(quick(), tmp_path, resume=True, quiet=True)
+    assert hidden(tmp_path) == [".lock"]
+    # an entry of the log that no checkpoint followed is not there twice
+    assert [entry["epoch"] for entry in RunLog(tmp_path / "metrics.jsonl").read()] == [1, 2]
+
+
+def hidden(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob(".*")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from advprop.config.data import DATA_KINDS, settings_for_kind
 from advprop.config.methods import METHODS
 from advprop.config.run import RunConfig
+from advprop.training.files import parse_json, read_json
 
 # below these, keys are free (options of a model) or a whole object may stand in for None
 _FREE = ("model.options", "training.optimizer_options")
@@ -33,6 +33,8 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     if unknown:
         raise ValueError(_unknown_paths(tree, unknown, config.recipe))
     for path, value in pairs:
+        if not has_path(tree, path):
+            raise ValueError(f'"{path}" is below another setting of this command: give one of them')
         *parents, last = path.split(".")
         node = tree
         for name in parents:
@@ -49,8 +51,8 @@ def parse_override(override: str) -> tuple[str, Any]:
     if text.strip().lower() == "none":
         return path.strip(), None
     try:
-        return path.strip(), json.loads(text)
-    except json.JSONDecodeError:
+        return path.strip(), parse_json(text)
+    except ValueError:
         return path.strip(), text.strip()
 
 
@@ -75,12 +77,7 @@ def validated(tree: Mapping[str, Any]) -> RunConfig:
 
 def read_config(path: Path) -> RunConfig:
     """Read a saved `config.json`; OSError or ValueError says what is wrong with it."""
-    try:
-        tree = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
-    if not isinstance(tree, dict):
-        raise ValueError(f"{path}: a run's configuration is an object, this is another value")
+    tree = read_json(path)
     try:
         return validated(tree)
     except ValueError as error:

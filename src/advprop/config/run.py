@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from advprop.models.build import build_model
 from advprop.models.standardize import Standardized
 from advprop.models.weights import load_local_weights
 from advprop.training.settings import TrainingSettings
+
+_NO_OPTIONS = frozenset(inspect.signature(build_model).parameters) | {"checkpoint_path"}
 
 
 class ModelConfig(Config):
@@ -49,6 +52,16 @@ class ModelConfig(Config):
     def without_weights(self) -> ModelConfig:
         """The same architecture from random weights, which others will replace."""
         return self.model_copy(update={"pretrained": False, "checkpoint": None})
+
+    @model_validator(mode="after")
+    def _free_options(self) -> ModelConfig:
+        for name in self.options:
+            if name in _NO_OPTIONS:
+                raise ValueError(
+                    f"options has {name}, which is no option of an architecture: "
+                    "it follows from the data, or is a setting of model itself"
+                )
+        return self
 
     @model_validator(mode="after")
     def _one_origin(self) -> ModelConfig:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -16,6 +17,8 @@ from advprop.models.torch_files import read_torch_file
 
 _NESTED = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
+# of a Standardized model, and the counter of torch's AveragedModel
+_NO_WEIGHTS = ("mean", "std", "n_averaged")
 
 
 def load_local_weights(model: nn.Module, path: str | Path) -> None:
@@ -23,8 +26,8 @@ def load_local_weights(model: nn.Module, path: str | Path) -> None:
 
     Checkpoints of timm and others are unpacked (the average of weights first), prefixes of
     wrappers dropped, branches of advprop's own reduced to the clean one. A classifier of another
-    size is left out, and named in a warning. Raises ValueError for a file that is damaged or does
-    not fit, FileNotFoundError for one that is not there.
+    size is left out, named in a warning, and starts at zero. Raises ValueError for a file that is
+    damaged or does not fit, FileNotFoundError for one that is not there.
     """
     path = _file(Path(path))
     weights = _plain_keys(_unpacked(_read(path), path), model)
@@ -47,13 +50,11 @@ def load_local_weights(model: nn.Module, path: str | Path) -> None:
     fresh = [key for key in head if key in reshaped or key not in weights]
     if fresh:
         warnings.warn(
-            f"{path}: the classifier has other classes there; {', '.join(fresh)} start anew",
+            f"{path}: the classifier has other classes there; {', '.join(fresh)} start at zero",
             stacklevel=2,
         )
-    model.load_state_dict(
-        {key: value for key, value in weights.items() if key not in fresh}
-        | {key: own[key] for key in fresh}
-    )
+    # EfficientNets' own start for few classes has logits so large that short trainings suffer
+    model.load_state_dict(weights | {key: torch.zeros_like(own[key]) for key in fresh})
 
 
 def _file(path: Path) -> Path:
@@ -108,10 +109,7 @@ def _plain_keys(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Te
         while key not in own and key.startswith(_PREFIXES):
             key = key.partition(".")[2]
         plain[key] = value
-    if "mean" not in own:
-        # mean and std of a Standardized model
-        plain = {key: value for key, value in plain.items() if key not in ("mean", "std")}
-    return plain
+    return {key: value for key, value in plain.items() if key in own or key not in _NO_WEIGHTS}
 
 
 def _classifier_keys(model: nn.Module) -> list[str]:

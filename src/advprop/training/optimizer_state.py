@@ -35,21 +35,26 @@ def load_scaler(scaler: Any, state: Mapping[str, Any]) -> None:
     scaler.load_state_dict(state)
 
 
-def check_number(name: str, value: object, *, at_least: float = -math.inf) -> None:
-    """ValueError unless `value` is a finite number of at least so much."""
-    if not isinstance(value, int | float) or not (math.isfinite(value) and value >= at_least):
-        bound = f" of at least {at_least}" if at_least > -math.inf else ""
-        raise ValueError(f"{name} {value!r}: a finite number{bound} is expected")
+def check_number(
+    name: str, value: object, *, at_least: float = -math.inf, at_most: float = math.inf
+) -> None:
+    """ValueError unless `value` is a finite number within these bounds."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} {value!r}: a finite number is expected")
+    if not at_least <= value <= at_most:
+        raise ValueError(f"{name} {value!r}: a number from {at_least} to {at_most} is expected")
 
 
 def _check_value(name: str, value: object, parameter: nn.Parameter) -> None:
     """What an optimiser keeps for one parameter; each has its own names for that."""
     if isinstance(value, Tensor):
-        same = value.dim() == parameter.dim() > 1
-        # factored moments have sizes of 1
-        if same and any(a not in (1, b) for a, b in zip(value.shape, parameter.shape, strict=True)):
-            raise ValueError(
-                f"{name} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}"
-            )
+        shape, wanted = tuple(value.shape), tuple(parameter.shape)
+        # factored moments have fewer dimensions or sizes of 1; quantised ones tables of numbers
+        fits = len(shape) < max(2, len(wanted)) or (
+            len(shape) == len(wanted)
+            and all(size in (1, full) for size, full in zip(shape, wanted, strict=True))
+        )
+        if not fits:
+            raise ValueError(f"{name} has shape {shape}, its parameter {wanted}")
     elif not isinstance(value, int | float | Mapping | Sequence | None) or isinstance(value, str):
         raise ValueError(f"{name} {value!r}: a tensor or a number is expected")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from advprop.training.alarms import alarms
-from advprop.training.files import write_atomically
+from advprop.training.files import parse_json, write_atomically
 from advprop.training.state import Position
 
 
@@ -25,22 +25,30 @@ class RunLog:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole entries; a line cut off by a kill is left out."""
+        """All whole entries; a line that was cut off by a kill, or damaged, is left out."""
         if not self.path.exists():
             return []
-        entries = []
-        for line in self.path.read_text().splitlines():
-            try:
-                entries.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return entries
+        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+        return [entry for line in lines if (entry := _entry(line)) is not None]
 
     def rewind(self, step: int) -> None:
         """Drop what was logged after `step`, so that a resumed run logs it once."""
         kept = [entry for entry in self.read() if entry["step"] <= step]
         text = "".join(json.dumps(entry) + "\n" for entry in kept)
         write_atomically(self.path, lambda file: file.write(text.encode()))
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    """What `epoch_entry` wrote, None where the line is another."""
+    try:
+        value = parse_json(line)
+    except ValueError:
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("train"), dict):
+        return None
+    whole = all(type(value.get(name)) is int for name in ("step", "epoch"))
+    numbers = value.get("passes"), value.get("validation_accuracy", ...) or 0.0
+    return value if whole and all(isinstance(n, int | float) for n in numbers) else None
 
 
 def epoch_entry(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
 import torch
@@ -36,7 +36,8 @@ class Position:
             if type(value) is not int or value < 0:
                 raise ValueError(f"{name} {value!r}: a whole number of at least 0 is expected")
         check_number("seconds", self.seconds, at_least=0)
-        check_number("best_validation_accuracy", self.best_validation_accuracy, at_least=-1)
+        best = self.best_validation_accuracy
+        check_number("best_validation_accuracy", best, at_least=-1, at_most=1)
 
 
 @dataclass
@@ -85,7 +86,7 @@ class TrainingState:
             load_optimizer(self.optimizer, state["optimizer"])
             if self.scaler is not None:
                 load_scaler(self.scaler, state["scaler"])
-            self.position = Position(**state["position"])
+            self.position = Position(**_whole(state["position"]))
             self.totals = EpochTotals(**state["totals"])
             threads = state["threads"]
             check_number("threads", threads, at_least=1)
@@ -100,6 +101,13 @@ class TrainingState:
                 f"{torch.get_num_threads()}: results may differ in the last bits",
                 stacklevel=2,
             )
+
+
+def _whole(position: dict[str, Any]) -> dict[str, Any]:
+    """The same, if nothing is missing that would be 0 then."""
+    for item in fields(Position):
+        position[item.name]
+    return position
 
 
 _DAMAGE = (KeyError, TypeError, AttributeError, RuntimeError, IndexError, ValueError)

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from tiny import branches_of
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from advprop.auxiliary.surgery import add_auxiliary_norms
+from advprop.models.build import build_model
+from advprop.models.small_resnet import SmallResNet
+from advprop.models.standardize import Standardized, standardized
+from advprop.models.weights import load_local_weights
+
+State = dict[str, Tensor]
+
+
+def small(num_classes: int = 4, *, seed: int = 0) -> SmallResNet:
+    torch.manual_seed(seed)
+    return SmallResNet(num_classes, width=8)
+
+
+def saved(path: Path, state: Any) -> Path:
+    torch.save(state, path)
+    return path
+
+
+def equal(first: State, second: State) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(first[key], second[key]) for key in first
+    )
+
+
+def prefixed(state: State, prefix: str) -> State:
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+def averaged(state: State) -> State:
+    """As torch's AveragedModel saves it."""
+    return {"n_averaged": torch.tensor(7), **prefixed(state, "module.")}
+
+
+def standardized_run(state: State) -> dict[str, Any]:
+    """As a run of advprop saves it, its auxiliary branch elsewhere."""
+    plain = small()
+    plain.load_state_dict(state)
+    model = add_auxiliary_norms(standardized(plain, mean=[0.1], std=[0.2]))
+    for norm in branches_of(model, "adversarial"):
+        nn.init.constant_(norm.weight, 9.0)
+    return {"format": 1, "model": model.state_dict(), "ema": None, "position": {"epoch": 1}}
+
+
+WRITTEN: dict[str, Callable[[State], Any]] = {
+    "alone": lambda state: state,
+    "timm": lambda state: {"epoch": 3, "arch": "x", "state_dict": state},
+    "torchvision": lambda state: {"model": state, "optimizer": {"lr": 0.1}},
+    "lightning": lambda state: {"state_dict": prefixed(state, "model."), "global_step": 5},
+    "distributed": lambda state: prefixed(state, "module."),
+    "compiled": lambda state: {"state_dict": prefixed(state, "module._orig_mod.")},
+    "average of timm": lambda state: {
+        "state_dict": {key: value + 1 for key, value in state.items()},
+        "state_dict_ema": state,
+    },
+    "average of torchvision": lambda state: {
+        "model": {key: value + 1 for key, value in state.items()},
+        "model_ema": averaged(state),
+    },
+    "advprop": standardized_run,
+}
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+def test_checkpoints_of_many_programs(form: str, tmp_path: Path) -> None:
+    expected = small(seed=1).state_dict()
+    model = small()
+    load_local_weights(model, saved(tmp_path / "it.pth", WRITTEN[form](expected)))
+    assert equal(model.state_dict(), expected)
+
+
+def test_files_and_folders(tmp_path: Path) -> None:
+    first, second = small(seed=1).state_dict(), small(seed=2).state_dict()
+    saved(tmp_path / "pytorch_model.bin", first)
+    model = small()
+    load_local_weights(model, tmp_path)
+    assert equal(model.state_dict(), first)
+    save_file(second, tmp_path / "model.safetensors")
+    load_local_weights(model, tmp_path)  # preferred, where there are both
+    assert equal(model.state_dict(), second)
+    load_local_weights(model, str(tmp_path / "model.safetensors"))
+    assert equal(model.state_dict(), second)
+
+
+@pytest.mark.parametrize("name", ["small_resnet", "test_efficientnet", "test_vit"])
+def test_a_classifier_of_other_classes_starts_at_zero(name: str, tmp_path: Path) -> None:
+    def build(num_classes: int) -> Standardized:
+        statistics = {"mean": [0.1], "std": [0.2]}
+        return build_model(name, num_classes=num_classes, in_chans=1, **statistics).eval()
+
+    trained = build(7).model.state_dict()
+    model = build(3)
+    with pytest.warns(
+        UserWarning, match=r"it\.pth: the classifier has other classes there; .*zero"
+    ):
+        load_local_weights(model.model, saved(tmp_path / "it.pth", trained))
+    own = model.model.state_dict()
+    fresh = [key for key in own if not torch.equal(own[key], trained[key])]
+    assert [own[key].shape[0] for key in fresh] == [3, 3]
+    assert not any(own[key].any() for key in fresh)
+    assert all(torch.equal(own[key], trained[key]) for key in own if key not in fresh)
+    size = 160 if name == "test_vit" else 32
+    logits = model(torch.rand(2, 1, size, size))
+    assert cross_entropy(logits, torch.tensor([0, 2])).item() == pytest.approx(math.log(3))
+
+
+def test_weights_without_a_classifier(tmp_path: Path) -> None:
+    trained = small(seed=1).state_dict()
+    backbone = {key: value for key, value in trained.items() if not key.startswith("fc.")}
+    model = small()
+    with pytest.warns(UserWarning, match=r"fc\.weight, fc\.bias start at zero"):
+        load_local_weights(model, saved(tmp_path / "it.pth", backbone))
+    assert equal({key: model.state_dict()[key] for key in backbone}, backbone)
+    assert not model.fc.weight.any()
+
+
+def test_two_classifiers_of_one_model(tmp_path: Path) -> None:
+    name = "deit_tiny_distilled_patch16_224"
+    trained = timm.create_model(name, num_classes=7, depth=1, img_size=32).state_dict()
+    model = timm.create_model(name, num_classes=3, depth=1, img_size=32)
+    with pytest.warns(UserWarning, match=r"head\.weight, head\.bias, head_dist\.weight"):
+        load_local_weights(model, saved(tmp_path / "it.pth", trained))
+    assert not model.head_dist.weight.any()
+
+
+def test_other_precisions_become_the_models(tmp_path: Path) -> None:
+    halves = {
+        key: value.bfloat16() if value.is_floating_point() else value
+        for key, value in small(seed=1).state_dict().items()
+    }
+    model = small()
+    load_local_weights(model, saved(tmp_path / "it.pth", halves))
+    assert model.fc.weight.dtype == torch.float32
+    assert torch.equal(model.fc.weight, halves["fc.weight"].float())
+
+
+UNFIT: dict[str, tuple[Callable[[State], Any], str]] = {
+    "another width": (
+        lambda state: SmallResNet(4, width=16).state_dict(),
+        r"\d+ of \d+ tensors do not fit the architecture, as .*weight is \(16, .* instead of \(8,",
+    ),
+    "a layer is missing": (
+        lambda state: dict(list(state.items())[1:]),
+        r"1 of \d+ tensors .*is missing: name the model",
+    ),
+    "a layer too many": (
+        lambda state: {**state, "layer9.weight": torch.ones(1)},
+        r"layer9\.weight is unknown",
+    ),
+    "a number among the tensors": (lambda state: {**state, "lr": 0.1}, "lr is no tensor"),
+    "one tensor": (lambda state: torch.ones(3), "holds no weights"),
+    "nothing": (lambda state: {}, "holds no weights"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_does_not_fit_changes_nothing(case: str, tmp_path: Path) -> None:
+    written, message = UNFIT[case]
+    model = small()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    path = saved(tmp_path / "it.pth", written(small(seed=1).state_dict()))
+    with pytest.raises(ValueError, match=message) as caught:
+        load_local_weights(model, path)
+    assert str(caught.value).startswith(str(path))
+    assert equal(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_damaged_files(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"it.{ending}"
+    if ending == "pth":
+        saved(path, small().state_dict())
+    else:
+        save_file(small().state_dict(), path)
+    whole = path.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"version https://git-lfs.github.com/spec/v1\n"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"it.{ending}: .*damaged"):
+            load_local_weights(small(), path)
+
+
+class _Payload:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("protocol", [2, "torch"])
+def test_code_in_a_file_is_refused_unrun(protocol: int | str, tmp_path: Path) -> None:
+    state = {**small().state_dict(), "extra": _Payload(tmp_path / "run")}
+    path = tmp_path / "it.pth"
+    if protocol == "torch":
+        torch.save(state, path)
+    else:
+        path.write_bytes(pickle.dumps({"extra": state["extra"]}, protocol=2))
+    with pytest.raises(ValueError, match=r"it\.pth: .*would run code.*save its state_dict alone"):
+        load_local_weights(small(), path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_places_where_there_is_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no\.pth: there is no such checkpoint"):
+        load_local_weights(small(), tmp_path / "no.pth")
+    with pytest.raises(FileNotFoundError, match=r"no model\.safetensors in this folder"):
+        load_local_weights(small(), tmp_path)
