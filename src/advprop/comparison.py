@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -20,7 +19,7 @@ from advprop.evaluation.results import summarise
 from advprop.recording import RESULTS, complete_run, is_run, run_details, write_report
 from advprop.run_folder import versions
 from advprop.runs import train
-from advprop.training.files import write_json
+from advprop.training.files import read_json, write_json
 from advprop.training.stopping import InterruptedTraining, NotFiniteError
 
 
@@ -136,10 +135,15 @@ def read_results(folder: Path) -> dict[str, Any]:
     path = folder / RESULTS
     if not path.is_file():
         raise ValueError(f"{folder}: no comparison here ({RESULTS} is missing)")
+    remedy = "compare again, runs are kept"
     try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: damaged ({error}); compare again, runs are kept") from None
+        results = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {remedy}") from None
+    for name, kind in (("runs", list), ("failed", list), ("planned_runs", int), ("command", str)):
+        if not isinstance(results.get(name), kind):
+            raise ValueError(f"{path}: damaged, {name} is {results.get(name)!r}; {remedy}")
+    return results
 
 
 def report(folder: str | Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from advprop.evaluation.gallery import record_gallery
 from advprop.report.render import render_report
 from advprop.run_folder import CONFIG, METRICS, load_run, read_result
 from advprop.suites import evaluate, through_branch
-from advprop.training.files import write_atomically, write_json
+from advprop.training.files import read_json, write_atomically, write_json
 from advprop.training.run_log import RunLog
 
 RESULTS, REPORT, TEST, RECORD = "results.json", "report.html", "test.json", "record.json"
@@ -34,9 +33,13 @@ def complete_run(folder: Path) -> dict[str, Any]:
         write_json(folder / TEST, evaluate(folder))
     if not (folder / RECORD).is_file():
         write_json(folder / RECORD, _record(folder))
-    suites = json.loads((folder / TEST).read_text())["suites"]
-    accuracies = {f"{suite}_accuracy": suites[suite][f"{suite}_accuracy"] for suite in suites}
-    return {**result, **accuracies, "tested_on": suites["clean"]["images"]}
+    try:
+        suites = read_json(folder / TEST)["suites"]
+        accuracies = {f"{suite}_accuracy": suites[suite][f"{suite}_accuracy"] for suite in suites}
+        tested_on = suites["clean"]["images"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(_again(folder / TEST, error)) from None
+    return {**result, **accuracies, "tested_on": tested_on}
 
 
 def run_details(folder: Path, *, method: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -50,7 +53,10 @@ def run_details(folder: Path, *, method: str, seed: int) -> tuple[dict[str, Any]
         }
         for entry in RunLog(folder / METRICS).read()
     ]
-    record = json.loads((folder / RECORD).read_text()) if (folder / RECORD).is_file() else {}
+    try:
+        record = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+    except ValueError as error:
+        raise ValueError(_again(folder / RECORD, error)) from None
     label = {"method": method, "seed": seed}
     return {**label, "points": points}, {**label, **record}
 
@@ -65,6 +71,11 @@ def write_report(folder: Path, results: dict[str, Any], details: dict[str, Any])
 def is_run(folder: Path) -> bool:
     """Whether `folder` holds a run."""
     return (folder / CONFIG).is_file()
+
+
+def _again(path: Path, error: Exception) -> str:
+    reason = str(error) if isinstance(error, ValueError) else f"{path}: damaged ({error!r})"
+    return f"{reason}; delete it, and advprop report writes it again"
 
 
 def _record(folder: Path) -> dict[str, Any]:

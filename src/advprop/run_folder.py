@@ -64,7 +64,10 @@ def load_run(folder: str | Path, *, weights: Weights | None = None) -> Run:
     config = read_config(folder / CONFIG)
     chosen: Weights = weights or ("last" if config.training.ema_decay is None else "ema")
     class_names, preprocessing = _read_data_facts(folder)
-    model = _build_model(config, len(class_names), preprocessing.image_shape, pretrained=False)
+    try:
+        model = _build_model(config, len(class_names), preprocessing.image_shape, pretrained=False)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from error
     saved, source = _saved_weights(folder, chosen)
     load_weights(model, saved, source=source)
     return Run(

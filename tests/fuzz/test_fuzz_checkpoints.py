@@ -184,7 +184,9 @@ CONTENTS: dict[str, Callable[[Tree], object]] = {
     "optimizer.state of text": swap({0: "x"}, "optimizer", "state"),
     "optimizer.state named": swap({"x": {}}, "optimizer", "state"),
     "optimizer.state of text deep": lambda s: first_state(s).update(momentum_buffer="x"),
-    "optimizer.state reshaped": lambda s: first_state(s).update(momentum_buffer=torch.ones(7, 7)),
+    "optimizer.state reshaped": lambda s: first_state(s).update(
+        momentum_buffer=torch.ones(7, 7, 7, 7)
+    ),
     "optimizer.state transposed": lambda s: first_state(s).update(
         momentum_buffer=first_state(s)["momentum_buffer"].transpose(0, 1)
     ),

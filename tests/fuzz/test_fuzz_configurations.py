@@ -93,12 +93,9 @@ def test_a_damaged_run_is_not_trained_over(
     name: str, change: str, run: Path, config: RunConfig
 ) -> None:
     path = run / name
-    content = TREES[change](path.read_bytes())
-    path.write_bytes(content)
+    path.write_bytes(TREES[change](path.read_bytes()))
     if name == "data.json":  # of a finished run it is not looked at
         (run / "result.json").unlink()
-    same = json_or_none(content) == json_or_none(path.read_bytes())
-    assert same
     before = contents(run)
     outcome = attempt(lambda: train(config, run, resume=True, quiet=True))
     if outcome.message is not None:
@@ -106,13 +103,6 @@ def test_a_damaged_run_is_not_trained_over(
         assert contents(run) == before
     else:
         assert outcome.result["epochs"] == 2
-
-
-def json_or_none(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return None
 
 
 LINES: dict[str, Change] = {
@@ -221,7 +211,7 @@ def test_a_report_refuses_other_damage(name: str, change: str, run: Path, cli: C
     for other, text in FOUND.items():
         (folder / other).write_text(text)
     path = folder / name
-    path.write_bytes(TREES[change](FOUND.get(name, '{"runs": []}').encode()))
+    path.write_bytes(TREES[change](FOUND.get(name, "{}").encode()))
     before = contents(folder)
     ended = cli("report", folder)
     if name == "record.json" and change == "empty object":
@@ -281,7 +271,8 @@ def test_settings_are_applied_or_refused(seed: int, config: RunConfig) -> None:
         outcome = attempt(lambda settings=settings: apply_overrides(config, settings))
         assert outcome.message is None or len(outcome.message) > 20
         if outcome.message is None:
-            assert RunConfig.model_validate_json(outcome.result.model_dump_json()) == outcome.result
+            written = json.dumps(outcome.result.model_dump(mode="json"), allow_nan=False)
+            assert RunConfig.model_validate(json.loads(written)) == outcome.result
 
 
 UNBUILDABLE = (
@@ -308,13 +299,11 @@ UNBUILDABLE = (
     "seed=1e30",
     "seed=1000000000000000000000000000000",
     "data.num_train=100000000000000000000000000",
-    "training.optimizer_options.betas=x",
     "training.optimizer_options.lr=x",
     "training.optimizer_options=[]",
     "training.optimizer=",
     "training.optimizer=[]",
     "training.milestones=[1]",
-    "training.batch_size=100000000000000000000000000",
 )
 
 

@@ -7,8 +7,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +104,8 @@ def quick() -> RunConfig:
     return apply_overrides(digits().with_method("vanilla"), settings)
 
 
-@contextmanager
-def killed_before_placing(file: str) -> Iterator[None]:
-    """A run dies where it would put `file` in its place, and nobody tidies up."""
+def train_until_placing(file: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train, and die where `file` would be put in its place, so that nobody tidies up."""
     whole = Path.replace
 
     def replace(self: Path, target: Path) -> Path:
@@ -116,20 +113,20 @@ def killed_before_placing(file: str) -> Iterator[None]:
             raise MemoryError("killed")
         return whole(self, target)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", replace)
         patch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
-        yield
+        with pytest.raises(MemoryError):
+            train(quick(), folder, quiet=True)
 
 
 @pytest.mark.parametrize(
     "file", ["config.json", "data.json", "best.pt", "step-000000002.pt", "result.json"]
 )
-def test_a_kill_in_the_middle_of_a_write_blocks_nothing_and_leaves_nothing(
-    file: str, tmp_path: Path
+def test_a_kill_in_the_middle_of_a_write_leaves_nothing_behind(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with killed_before_placing(file):
-        train(quick(), tmp_path, quiet=True)
+    train_until_placing(file, tmp_path, monkeypatch)
     assert len(hidden(tmp_path)) == 2  # the lock and the file half-written
     train(quick(), tmp_path, resume=True, quiet=True)
     assert hidden(tmp_path) == [".lock"]

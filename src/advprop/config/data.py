@@ -145,7 +145,7 @@ DATA_KINDS: dict[str, type[BatchesConfig]] = {
 
 
 def settings_for_kind(data: BatchesConfig, kind: str) -> dict[str, Any]:
-    """The settings of `data` that another kind of source has too, and its own defaults.
+    """What all kinds of sources have in common as in `data`, the rest as the kind's defaults.
 
     Plain data, to be validated; what has no default is None. ValueError: an unknown kind.
     """
@@ -153,7 +153,9 @@ def settings_for_kind(data: BatchesConfig, kind: str) -> dict[str, Any]:
         raise ValueError(f'data.kind "{kind}" unknown: choose from {", ".join(DATA_KINDS)}')
     known = data.model_dump(mode="json")
     fields = DATA_KINDS[kind].model_fields
-    kept = {name: known[name] for name in fields if name in known}
+    # a folder's root or a set's name mean something else elsewhere
+    common = fields.keys() & DecodedDataConfig.model_fields.keys() & known.keys()
+    kept = {name: known[name] for name in common}
     fresh = {
         name: None if field.is_required() else field.get_default(call_default_factory=True)
         for name, field in fields.items()

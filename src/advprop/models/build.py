@@ -89,7 +89,10 @@ def _small_resnet(options: Mapping[str, Any], *, pretrained: bool) -> SmallResNe
         raise ValueError(
             f"{SMALL_RESNET} takes no option {', '.join(unknown)}; it takes {', '.join(taken)}"
         )
-    return SmallResNet(**options)
+    try:
+        return SmallResNet(**options)
+    except (TypeError, RuntimeError) as error:  # another type, or more than fits into memory
+        raise ValueError(f"{SMALL_RESNET}: {_build_problem(error, options)}") from error
 
 
 def _timm_model(

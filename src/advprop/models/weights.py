@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,11 +74,16 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        return read_torch_file(path)
+        # plain data that training scripts of timm and torchvision put beside the weights
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return read_torch_file(path)
     except pickle.UnpicklingError as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign is None:
+            raise ValueError(f"{path}: damaged, or no file of weights") from None
         raise ValueError(
-            f"{path}: holds more than weights, and would run code when loaded whole: save its "
-            f"state_dict alone ({str(error).splitlines()[0]})"
+            f"{path}: holds {foreign[1]} beside weights, which would run code when loaded: save "
+            "the state_dict alone"
         ) from None
     except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged, or no file of weights ({error})") from None
