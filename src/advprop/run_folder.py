@@ -171,7 +171,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result
 
 
-_RESULT_KINDS = {
+_RESULT_KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("recipe", "method"), str),
     **dict.fromkeys(("seed", "epochs"), int),
     **dict.fromkeys(("passes_per_image", "total_passes", "train_seconds"), (int, float)),
@@ -191,8 +191,8 @@ def _saved_weights(folder: Path, weights: Weights) -> tuple[Any, str]:
         state = checkpoints.load_newest()
     if state is None:
         raise ValueError(f"{folder}: no checkpoint yet; advprop train ... --resume goes on")
-    chosen = state.get("ema") if weights == "ema" else state["model"]
-    if chosen is None:
+    chosen = state["model"] if weights != "ema" else state.get("ema")
+    if weights == "ema" and chosen is None:
         raise ValueError(
             f"{folder}: no average of weights was kept (training.ema_decay is none); "
             "take --weights last or best"

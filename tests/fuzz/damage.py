@@ -7,11 +7,12 @@ import os
 import pickle
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 Change = Callable[[bytes], bytes]
@@ -71,6 +72,16 @@ def changes(*, cuts: int, flips: int, replacements: int) -> dict[str, Change]:
         "second half zero": lambda content: cut(1, 2)(content).ljust(len(content), b"\0"),
         "first block zero": lambda content: bytes(512) + content[512:],
     }
+
+
+def cases(names: Iterable[Any], *, quick: int) -> list[Any]:
+    """Parameters of a test, of which so many, spread evenly, belong to `make test`."""
+    listed = list(names)
+    chosen = {number * len(listed) // quick for number in range(quick)}
+    return [
+        pytest.param(name, marks=() if number in chosen else pytest.mark.full)
+        for number, name in enumerate(listed)
+    ]
 
 
 OTHER_FILES: dict[str, Change] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import Cli, contents
-from damage import Change, assert_named, attempt, changes
+from damage import Change, assert_named, attempt, cases, changes
 from PIL import Image
 
 from advprop.data.folders import load_folder
@@ -35,8 +36,6 @@ def bomb(content: bytes) -> bytes:
     """A PNG whose header claims 65,535 pixels square."""
     side = (65_535).to_bytes(4, "big")
     header = b"IHDR" + side + side + b"\x08\x02\0\0\0"
-    import zlib
-
     checked = header + zlib.crc32(header).to_bytes(4, "big")
     return content[:12] + checked + content[33:]
 
@@ -75,7 +74,7 @@ def read_all(data: ImageData) -> list[torch.Tensor]:
     ]
 
 
-@pytest.mark.parametrize("change", IMAGES)
+@pytest.mark.parametrize("change", cases(IMAGES, quick=30))
 def test_a_folder_with_a_damaged_image(change: str, photos: Path) -> None:
     path = photos / "red" / "3.png"
     path.write_bytes(IMAGES[change](path.read_bytes()))
@@ -91,7 +90,7 @@ def test_a_folder_with_a_damaged_image(change: str, photos: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("change", [*BYTES])
+@pytest.mark.parametrize("change", cases(BYTES, quick=9))
 def test_predict_names_what_it_cannot_read(
     change: str, kind: str, whole_export: Path, tmp_path: Path
 ) -> None:
@@ -192,7 +191,7 @@ def tar_of(count: int) -> bytes:
 SHARD_BYTES = changes(cuts=24, flips=40, replacements=20)
 
 
-@pytest.mark.parametrize("change", SHARD_BYTES)
+@pytest.mark.parametrize("change", cases(SHARD_BYTES, quick=40))
 @pytest.mark.parametrize("tolerance", [0.0, 0.2])
 def test_a_damaged_shard_is_named_or_its_whole_samples_are_used(
     tolerance: float, change: str, tmp_path: Path

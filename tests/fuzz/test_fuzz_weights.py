@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from command_line import Cli, contents
-from damage import Payload, assert_named, attempt, changes, damage, pickled
+from damage import Payload, assert_named, attempt, cases, changes, damage, pickled
 
 from advprop.config.run import ModelConfig
 from advprop.exporting import load_export
@@ -30,7 +32,7 @@ def same(one: Any, other: Any) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
-@pytest.mark.parametrize("change", BYTES)
+@pytest.mark.parametrize("change", cases(BYTES, quick=30))
 def test_no_damage_to_an_exports_weights_goes_unseen(change: str, exported: Path) -> None:
     path = exported / "model.safetensors"
     damage(path, BYTES[change])
@@ -65,8 +67,6 @@ def image(tmp_path: Path) -> Path:
 
 
 def test_an_export_that_tells_nothing_of_its_run_is_not_evaluated(exported: Path) -> None:
-    import json
-
     path = exported / "config.json"
     tree = json.loads(path.read_text())
     del tree["advprop"]["config"]
@@ -78,8 +78,6 @@ def test_an_export_that_tells_nothing_of_its_run_is_not_evaluated(exported: Path
 
 
 def test_an_export_cannot_have_weights_fetched(exported: Path) -> None:
-    import json
-
     path = exported / "config.json"
     tree = json.loads(path.read_text())
     tree["architecture"], tree["model_args"]["pretrained"] = "resnet10t", True
@@ -99,7 +97,7 @@ def build(path: Path) -> Any:
     return settings.build(num_classes=10, image_shape=(1, 8, 8)).model
 
 
-@pytest.mark.parametrize("change", BYTES)
+@pytest.mark.parametrize("change", cases(BYTES, quick=30))
 def test_damaged_torch_weights_are_refused_or_whole(
     change: str, plain: Any, tmp_path: Path
 ) -> None:
@@ -114,7 +112,7 @@ def test_damaged_torch_weights_are_refused_or_whole(
         assert_named(outcome.message, path)
 
 
-@pytest.mark.parametrize("change", BYTES)
+@pytest.mark.parametrize("change", cases(BYTES, quick=30))
 def test_damaged_safetensors_are_refused_or_fit(change: str, plain: Any, tmp_path: Path) -> None:
     """The format has no checksum: other numbers in the place of weights cannot be told apart."""
     path = tmp_path / "model.safetensors"
@@ -158,10 +156,13 @@ def test_foreign_weights_are_refused(kind: str, plain: Any, tmp_path: Path) -> N
     assert_named(outcome.message, path)
 
 
+def test_the_payload_would_tell_on_who_unpickles_it(here: Path) -> None:
+    pickle.loads(pickle.dumps(Payload()))
+    (here / "owned").rmdir()
+
+
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_a_bare_pickle_runs_nothing(protocol: int, tmp_path: Path) -> None:
-    import pickle
-
     path = tmp_path / "weights.bin"
     path.write_bytes(pickle.dumps({"fc.weight": Payload()}, protocol=protocol))
     outcome = attempt(lambda: build(path))

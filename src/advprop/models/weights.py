@@ -99,9 +99,9 @@ def _unpacked(state: Any, path: Path) -> dict[str, Tensor]:
     if not all(isinstance(value, Tensor) for value in state.values()):
         names = [name for name, value in state.items() if not isinstance(value, Tensor)]
         raise ValueError(f"{path}: {names[0]} is no tensor; save the state_dict alone")
-    unfit = [n for n, t in state.items() if t.is_complex() or t.layout != torch.strided or t.is_meta]
-    if unfit:
-        raise ValueError(f"{path}: {unfit[0]} is complex, sparse or without values; save it dense")
+    for name, value in state.items():
+        if value.is_complex() or value.layout != torch.strided or value.is_meta:
+            raise ValueError(f"{path}: {name} is complex, sparse or without values; save it dense")
     return {str(name): value for name, value in state.items()}
 
 
