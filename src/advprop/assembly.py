@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -29,29 +30,12 @@ def build_trainer(
     accelerator: Accelerator,
 ) -> Trainer:
     """The trainer of a run in `folder`, at its beginning. Raises ValueError for what cannot be."""
-    settings, rank, world = config.training, accelerator.process_index, accelerator.num_processes
+    settings = config.training
     model: nn.Module = build_run_model(config, data)
-    if world > 1 and accelerator.device.type == "cuda":
+    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         model = convert_sync_batchnorm(model)
 
     tally = UnreadableTally(max_share=data.train.max_unreadable, num_images=len(data.train))
-
-    def batches(epoch: int, first_batch: int) -> Batches:
-        return train_batches(
-            data.train,
-            batch_size=settings.batch_size,
-            seed=config.seed,
-            epoch=epoch,
-            first_batch=first_batch,
-            num_workers=settings.num_workers,
-            rank=rank,
-            world_size=world,
-            sampling=config.data.sampling,
-            mixing=config.data.mixing,
-            num_classes=data.num_classes,
-            tally=tally,
-            pin_memory=accelerator.device.type != "cpu",
-        )
 
     def inspect(model: nn.Module) -> list[str]:
         unread = [f"{tally.count} training images could not be read; others stood in for them"]
@@ -67,7 +51,7 @@ def build_trainer(
         method=config.method.build(),
         settings=settings,
         seed=config.seed,
-        batches=batches,
+        batches=_training_batches(config, data, accelerator, tally),
         steps_per_epoch=num_train_batches(len(data.train), batch_size=settings.batch_size),
         validate=validate,
         checkpoints=Checkpoints(folder / "checkpoints", keep=settings.keep_checkpoints),
@@ -75,6 +59,31 @@ def build_trainer(
         accelerator=accelerator,
         inspect=inspect,
     )
+
+
+def _training_batches(
+    config: RunConfig, data: ImageData, accelerator: Accelerator, tally: UnreadableTally
+) -> Callable[[int, int], Batches]:
+    """This process's share of an epoch's batches, from a batch on."""
+
+    def batches(epoch: int, first_batch: int) -> Batches:
+        return train_batches(
+            data.train,
+            batch_size=config.training.batch_size,
+            seed=config.seed,
+            epoch=epoch,
+            first_batch=first_batch,
+            num_workers=config.training.num_workers,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            sampling=config.data.sampling,
+            mixing=config.data.mixing,
+            num_classes=data.num_classes,
+            tally=tally,
+            pin_memory=accelerator.device.type != "cpu",
+        )
+
+    return batches
 
 
 def shared_accuracy(

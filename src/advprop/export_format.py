@@ -163,7 +163,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = read_json(path)
     except ValueError as error:
-        raise ValueError(f"{error}; export again") from None
+        raise ValueError(f"{error}; not an export of advprop, or export again") from None
     about = config.get("advprop")
     if not isinstance(about, dict):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,7 @@ def plan(
     rates = {"device_tflops": device_tflops, "utilisation": utilisation}
     configs = {name: config.with_method(name) for name in (VANILLA, config.method.kind)}
     methods = {name: _method_cost(c, sizes, share, devices) for name, c in configs.items()}
-    for cost in methods.values():
-        epoch = cost["flops"]["per_image"] * steps_per_epoch * images_per_step
-        cost["flops"] |= {"per_epoch": epoch, "total": epoch * settings.num_epochs}
-        cost["times_vanilla"] = cost["flops"]["per_image"] / methods[VANILLA]["flops"]["per_image"]
-        cost["device_hours"] = hours(cost["flops"]["total"], devices=1, **rates)
+    _add_totals(methods, steps_per_epoch * images_per_step, settings.num_epochs, rates)
     return {
         "recipe": config.recipe,
         "model": config.model.name,
@@ -88,6 +85,17 @@ def plan(
         "methods": methods,
         "clusters": [_cluster(config, methods, count) for count in sorted({*CLUSTERS, devices})],
     }
+
+
+def _add_totals(
+    methods: dict[str, Any], images: int, num_epochs: int, rates: Mapping[str, float]
+) -> None:
+    """Complete each method's costs by those of an epoch of `images` and of the whole run."""
+    for cost in methods.values():
+        epoch = cost["flops"]["per_image"] * images
+        cost["flops"] |= {"per_epoch": epoch, "total": epoch * num_epochs}
+        cost["times_vanilla"] = cost["flops"]["per_image"] / methods[VANILLA]["flops"]["per_image"]
+        cost["device_hours"] = hours(cost["flops"]["total"], devices=1, **rates)
 
 
 def data_sizes(
