@@ -64,7 +64,7 @@ def build_trainer(
 def _training_batches(
     config: RunConfig, data: ImageData, accelerator: Accelerator, tally: UnreadableTally
 ) -> Callable[[int, int], Batches]:
-    """This process's share of an epoch's batches, from a batch on."""
+    """From an epoch and its first batch to this process's share of the rest."""
 
     def batches(epoch: int, first_batch: int) -> Batches:
         return train_batches(

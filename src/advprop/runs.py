@@ -73,12 +73,13 @@ def train(
         if accelerator.is_main_process:
             write_data_facts(folder, data)
             write_json(folder / CONFIG, config.model_dump(mode="json"))
+            trainer.log.rewind(trainer.position.step)  # a kill before the first checkpoint left one
             trainer.trackers = _trackers(config, folder, trainer.position.step, tensorboard, wandb)
         for tracker in trainer.trackers:
             held.callback(tracker.close)
         with worker_deaths_explained():
             trainer.fit(quiet=quiet)
-        result = _result(config, trainer)
+        result = _agreed(accelerator, lambda: _result(config, trainer))
         if accelerator.is_main_process:
             write_json(folder / RESULT, result)
     return result
@@ -144,7 +145,16 @@ def _trackers(
 
 def _result(config: RunConfig, trainer: Trainer) -> dict[str, Any]:
     epochs, passes = config.training.num_epochs, trainer.method.passes_per_image
-    accuracies = [entry["validation_accuracy"] for entry in trainer.log.read()]
+    last = trainer.log.read()[-1:]
+    if (
+        not last
+        or last[0]["step"] != trainer.position.step
+        or last[0]["validation_accuracy"] is None
+    ):
+        raise ValueError(
+            f"{trainer.log.path}: the last epoch's entry is missing or damaged: move "
+            f"{trainer.checkpoints.by_step()[0]} away, and --resume trains that epoch again"
+        )
     return {
         "recipe": config.recipe,
         "method": config.method.kind,
@@ -153,7 +163,7 @@ def _result(config: RunConfig, trainer: Trainer) -> dict[str, Any]:
         "passes_per_image": passes,
         "total_passes": epochs * passes,
         "train_seconds": round(trainer.position.seconds, 3),
-        "validation_accuracy": accuracies[-1],
+        "validation_accuracy": last[0]["validation_accuracy"],
         "best_validation_accuracy": trainer.position.best_validation_accuracy,
         "threads": torch.get_num_threads(),
         "versions": versions(),

@@ -67,9 +67,10 @@ CONTENTS: dict[str, Callable[[Tree], object]] = {
         f"position.{name} {what}": swap(value, "position", name)
         for name in POSITION
         for what, value in VALUES.items()
-        if what != "far too much" or name == "best_validation_accuracy"
+        if what != "far too much" or name not in ("seconds", "rollbacks")
     },
     **{f"position without {name}": drop("position", name) for name in POSITION},
+    "position.step another": swap(3, "position", "step"),
     "position.epoch a fraction": swap(0.5, "position", "epoch"),
     "position with more": swap(1, "position", "more"),
     **{

@@ -62,6 +62,27 @@ def test_a_damaged_line_of_the_log_costs_no_other(
     assert outcome.result["validation_accuracy"] == entries[-1]["validation_accuracy"]
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_the_end_of_the_log_is_missed(kept: int, run: Path, config: RunConfig) -> None:
+    (run / "result.json").unlink()
+    log = run / "metrics.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:kept]))
+    outcome = attempt(lambda: train(config, run, resume=True, quiet=True))
+    assert outcome.message is not None
+    assert "metrics.jsonl" in outcome.message
+    (run / "checkpoints" / "step-000000004.pt").unlink()  # as the message says
+    assert attempt(lambda: train(config, run, resume=True, quiet=True)).result["epochs"] == 2
+
+
+def test_a_log_without_checkpoints_begins_anew(run: Path, config: RunConfig) -> None:
+    (run / "result.json").unlink()
+    for path in (run / "checkpoints").glob("step-*.pt"):
+        path.unlink()
+    train(config, run, resume=True, quiet=True)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 4]
+
+
 @pytest.mark.parametrize("change", cases(LINES, quick=8))
 def test_a_report_of_a_damaged_log_is_written(change: str, run: Path, cli: Cli) -> None:
     log = run / "metrics.jsonl"

@@ -39,6 +39,15 @@ class Position:
         best = self.best_validation_accuracy
         check_number("best_validation_accuracy", best, at_least=-1, at_most=1)
 
+    def check_within(self, *, num_epochs: int, steps_per_epoch: int) -> None:
+        """ValueError where a run of this length is never there."""
+        step = self.epoch * steps_per_epoch + self.batch
+        if self.step != step or self.batch > steps_per_epoch or self.epoch > num_epochs:
+            raise ValueError(
+                f"step {self.step} is not batch {self.batch} of epoch {self.epoch} in a run of "
+                f"{num_epochs} epochs with {steps_per_epoch} steps each"
+            )
+
 
 @dataclass
 class TrainingState:
@@ -76,7 +85,9 @@ class TrainingState:
             "threads": torch.get_num_threads(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(
+        self, state: dict[str, Any], *, num_epochs: int, steps_per_epoch: int
+    ) -> None:
         """Go on from a checkpoint. Raises ValueError, which names it, where it does not fit."""
         source = state.get("source", "checkpoint")
         load_weights(self.model, state.get("model"), source=source)
@@ -87,6 +98,7 @@ class TrainingState:
             if self.scaler is not None:
                 load_scaler(self.scaler, state["scaler"])
             self.position = Position(**_whole(state["position"]))
+            self.position.check_within(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch)
             self.totals = EpochTotals(**state["totals"])
             threads = state["threads"]
             check_number("threads", threads, at_least=1)

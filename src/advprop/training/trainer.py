@@ -213,7 +213,8 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint. Raises ValueError where it does not fit."""
-        self.state.load_state_dict(state)
+        epochs, steps = self.settings.num_epochs, self.steps_per_epoch
+        self.state.load_state_dict(state, num_epochs=epochs, steps_per_epoch=steps)
         if self.accelerator.is_main_process:
             self.log.rewind(self.position.step)
 
