@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -91,3 +93,22 @@ def test_construction_tells_how_to_build_it_again() -> None:
     )
     with pytest.raises(ValueError, match="Linear is no architecture"):
         construction(nn.Linear(2, 2))
+
+
+def test_a_new_classifier_on_pretrained_layers_starts_at_zero(tmp_path: Path) -> None:
+    """From a local file instead of the hub, which is how timm can be told to."""
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "weights.pth")
+    source = {"file": str(tmp_path / "weights.pth"), "hf_hub_id": None, "url": ""}
+    heads = {}
+    for num_classes in (3, 1000):
+        model = build_model(
+            "resnet18",
+            num_classes=num_classes,
+            in_chans=3,
+            pretrained=True,
+            pretrained_cfg_overlay=source,
+        )
+        heads[num_classes] = model.model.get_classifier()
+    assert not heads[3].weight.any()
+    assert not heads[3].bias.any()
+    assert heads[1000].weight.any()

@@ -14,6 +14,7 @@ from torch import nn
 
 from advprop.models.small_resnet import SmallResNet
 from advprop.models.standardize import Standardized, standardized
+from advprop.models.weights import zero_classifier
 
 SMALL_RESNET = "small_resnet"
 # what architectures raise when an option's value does not suit them
@@ -112,6 +113,8 @@ def _timm_model(
         model = timm.create_model(name, pretrained=pretrained, **options)
     except (OSError, *_BUILD_ERRORS) as error:
         raise ValueError(f"{name}: {_build_problem(error, options)}") from error
+    if pretrained and options["num_classes"] != settings.num_classes:
+        zero_classifier(model)  # timm has left out the weights of another number of classes
     if not hasattr(model, "_model_args"):
         model.__dict__["_model_args"] = options  # as newer releases of timm do
     return model

@@ -35,7 +35,7 @@ def load_local_weights(model: nn.Module, path: str | Path) -> None:
     weights = _plain_keys(_unpacked(_read(path), path), model)
     own = model.state_dict()
     reshaped = [key for key in own if key in weights and own[key].shape != weights[key].shape]
-    head = _classifier_keys(model)
+    head = classifier_keys(model)
     problems = [
         f"{key} is {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
         for key in reshaped
@@ -55,8 +55,9 @@ def load_local_weights(model: nn.Module, path: str | Path) -> None:
             f"{path}: the classifier has other classes there; {', '.join(fresh)} start at zero",
             stacklevel=2,
         )
-    # EfficientNets' own start for few classes has logits so large that short trainings suffer
-    model.load_state_dict(weights | {key: torch.zeros_like(own[key]) for key in fresh})
+    model.load_state_dict(weights | {key: own[key] for key in fresh})
+    if fresh:
+        zero_classifier(model)
 
 
 def _file(path: Path) -> Path:
@@ -122,7 +123,18 @@ def _plain_keys(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Te
     return {key: value for key, value in plain.items() if key in own or key not in _NO_WEIGHTS}
 
 
-def _classifier_keys(model: nn.Module) -> list[str]:
+def zero_classifier(model: nn.Module) -> None:
+    """Let a classifier that starts anew on pretrained layers start at zero: no class is preferred.
+
+    EfficientNets' own start for few classes has logits so large that short trainings suffer.
+    """
+    state = model.state_dict()
+    for key in classifier_keys(model):
+        state[key].zero_()
+
+
+def classifier_keys(model: nn.Module) -> list[str]:
+    """The names of the last layer's tensors in the model's state."""
     names = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or "fc"
     names = (names,) if isinstance(names, str) else tuple(names)
     return [key for key in model.state_dict() if any(key.startswith(f"{name}.") for name in names)]
