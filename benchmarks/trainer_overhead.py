@@ -50,7 +50,7 @@ class Case:
 
 
 def resnet18() -> Case:
-    """ResNet-18 on 64 pixels, 32 images a batch: a quarter of a second a pass."""
+    """ResNet-18 on 64 pixels, 32 images a batch: about half a second a pass."""
     config = apply_overrides(mnist5k(), ["training.batch_size=32", "training.num_epochs=1"])
     config = config.model_copy(update={"model": ModelConfig(name="resnet18")})
     pixels = torch.randint(256, (64, 3, 64, 64), dtype=torch.uint8)

@@ -29,6 +29,17 @@ def generator_for(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
+def seed_dropout(seed: int) -> None:
+    """Seed torch's global streams of all devices there are.
+
+    `torch.manual_seed` takes ten times as long where there is no other device than the CPU.
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 def image_key(seed: int, epoch: int, index: int, copy: int = 0) -> tuple[int, ...]:
     """The parts of a seed that belong to one use of an image; its first, copy 0, adds none."""
     return (seed, epoch, index, copy) if copy else (seed, epoch, index)
@@ -56,11 +67,11 @@ class ImageStreams:
         `copies` tell the uses of one image in an epoch apart (None: each is used once).
         ValueError: another number of copies than of images.
         """
-        copies = [0] * len(indices) if copies is None else copies
+        copies = [0] * len(indices) if copies is None else torch.as_tensor(copies).tolist()
         return cls(
             [
-                image_key(seed, epoch, int(index), int(copy))
-                for index, copy in zip(indices, copies, strict=True)
+                image_key(seed, epoch, index, copy)
+                for index, copy in zip(torch.as_tensor(indices).tolist(), copies, strict=True)
             ]
         )
 

@@ -25,7 +25,7 @@ from advprop.run_folder import (
     write_data_facts,
 )
 from advprop.training.engine import build_accelerator
-from advprop.training.files import in_use, write_json
+from advprop.training.files import UNFINISHED, in_use, sweep, write_json
 from advprop.training.processes import LostProcessError, check_same_step, is_lost_process
 from advprop.training.trackers import TensorBoard, Tracker, WeightsAndBiases
 from advprop.training.trainer import Trainer
@@ -63,6 +63,7 @@ def train(
         def claim() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(in_use(folder))
+            sweep(folder)
             check_same_data(folder, data)
 
         _agreed(accelerator, claim)
@@ -71,9 +72,11 @@ def train(
             trainer.load_state_dict(state)
         check_same_step(accelerator, trainer.position.step)
         if accelerator.is_main_process:
-            write_data_facts(folder, data)
+            # the configuration first: a folder without is taken for somebody else's
             write_json(folder / CONFIG, config.model_dump(mode="json"))
-            trainer.log.rewind(trainer.position.step)  # a kill before the first checkpoint left one
+            write_data_facts(folder, data)
+            # a kill may have come between an epoch's entry and its checkpoint
+            trainer.log.rewind(trainer.position.step)
             trainer.trackers = _trackers(config, folder, trainer.position.step, tensorboard, wandb)
         for tracker in trainer.trackers:
             held.callback(tracker.close)
@@ -105,7 +108,8 @@ def _judge_folder(folder: Path, config: RunConfig, *, resume: bool) -> dict[str,
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: a file, not a folder; give another --out")
     if not (folder / CONFIG).is_file():
-        if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
+        found = [path.name for path in folder.iterdir()] if folder.exists() else []
+        if any(name != ".lock" and not name.endswith(UNFINISHED) for name in found):
             raise ValueError(f"{folder}: not empty, and not a run; give another --out")
         return None
     if not resume:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
+import os
 import pickle
 import signal
 import sys
@@ -10,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,7 +53,7 @@ def batches_from_workers(
         batch_sampler=keys,
         collate_fn=_as_it_is,
         num_workers=num_workers,
-        worker_init_fn=_end_with_parent,
+        worker_init_fn=partial(_end_with_parent, os.getpid()),
         generator=torch.Generator(),  # else it would draw from torch's global stream
         **options,
     )
@@ -133,10 +136,13 @@ def _survives_pickling(error: Exception) -> bool:
         return False
 
 
-def _end_with_parent(worker: int) -> None:
-    """Linux ends this process when its parent ends, however that comes about."""
+def _end_with_parent(parent: int, worker: int) -> None:
+    """Linux ends this process when `parent` ends, however that comes about."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # a fork server would stand between them
+        if multiprocessing.get_start_method() != "forkserver" and os.getppid() != parent:
+            os._exit(1)  # it ended before the call, so no signal will come
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from advprop.models.torch_files import read_torch_file
-from advprop.training.files import write_atomically
+from advprop.training.files import sweep, write_atomically
 
 FORMAT = 1
 
@@ -40,8 +40,7 @@ class Checkpoints:
         Only the process that holds the run's lock may: what killed ones left unfinished goes too.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in self.folder.glob(".*.pt.*"):
-            unfinished.unlink(missing_ok=True)
+        sweep(self.folder)
         _write(self.folder / f"step-{step:09d}.pt", state)
         for old in self.by_step()[self.keep :]:
             old.unlink()

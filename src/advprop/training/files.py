@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+UNFINISHED = ".unfinished"
+"""How the names of files end that `write_atomically` is still filling."""
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in its place.
 
     Raises OSError where the folder cannot be written or the disk is full; `path` is as before.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -28,6 +31,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left unfinished in `folder`; for the one that holds it alone."""
+    for left in folder.glob(f".*{UNFINISHED}"):
+        left.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from advprop.methods.base import Context, Method, StepMetrics
-from advprop.randomness import ImageStreams, derive_seed
+from advprop.randomness import ImageStreams, derive_seed, seed_dropout
 from advprop.shapes import Batch
 from advprop.training.engine import memory_format
 from advprop.training.settings import TrainingSettings
@@ -32,7 +33,7 @@ class Learner:
     def gradients(self, batch: Batch, position: Position, *, progress: float) -> list[StepMetrics]:
         """Metrics of each part of the batch, as tensors on the device."""
         rank = self.accelerator.process_index
-        torch.manual_seed(derive_seed(self.seed, position.step, rank, "dropout"))
+        seed_dropout(derive_seed(self.seed, position.step, rank, "dropout"))
         count = self.settings.gradient_accumulation
         metrics = []
         for number, part in enumerate(micro_batches(batch, count), start=1):
@@ -54,13 +55,14 @@ class Learner:
         return Context(
             progress=progress,
             step=position.step,
-            loss_fn=nn.CrossEntropyLoss(label_smoothing=self.settings.label_smoothing),
+            loss_fn=partial(F.cross_entropy, label_smoothing=self.settings.label_smoothing),
             backward=self._backward,
             generator=streams,
         )
 
     def _backward(self, loss: Tensor) -> None:
-        self.accelerator.backward(loss / self.settings.gradient_accumulation)
+        count = self.settings.gradient_accumulation
+        self.accelerator.backward(loss if count == 1 else loss / count)
 
 
 def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:

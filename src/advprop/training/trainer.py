@@ -65,7 +65,9 @@ class Trainer:
         optimizer = build_optimizer(self.plain_model, settings)
         if settings.compile:
             compile_model(self.plain_model)
-        self.model, self.optimizer = accelerator.prepare(self.plain_model, optimizer)
+        self.model, scaling = accelerator.prepare(self.plain_model, optimizer)
+        # accelerate's own optimiser looks for a package on the disk in every step
+        self.optimizer = optimizer if accelerator.scaler is None else scaling
         self.state = TrainingState(self.plain_model, self.optimizer, ema, accelerator.scaler)
         # not prepared: accelerate would step it once for each process
         self.schedule = build_schedule(optimizer, settings, steps_per_epoch)
