@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from advprop.assembly import build_trainer
 from advprop.config.overrides import differences, read_config
 from advprop.config.run import RunConfig
+from advprop.data.sources import ImageData
 from advprop.data.workers import worker_deaths_explained
 from advprop.run_folder import (
     CONFIG,
@@ -59,14 +60,7 @@ def train(
             return result
         data = config.data.load(config.seed)
         trainer = build_trainer(config, data, folder, accelerator)
-
-        def claim() -> None:
-            folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(in_use(folder))
-            sweep(folder)
-            check_same_data(folder, data)
-
-        _agreed(accelerator, claim)
+        _agreed(accelerator, lambda: _claim(folder, data, held))
         state = trainer.checkpoints.load_newest()
         if state is not None:
             trainer.load_state_dict(state)
@@ -119,6 +113,14 @@ def _judge_folder(folder: Path, config: RunConfig, *, resume: bool) -> dict[str,
         listed = "\n  ".join(changed)
         raise ValueError(f"{folder}: holds another run, not to be resumed as this one:\n  {listed}")
     return read_result(folder) if is_finished(folder) else None
+
+
+def _claim(folder: Path, data: ImageData, held: ExitStack) -> None:
+    """Lock the folder for as long as `held` lasts, and sweep what a kill left half written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held.enter_context(in_use(folder))
+    sweep(folder)
+    check_same_data(folder, data)
 
 
 def _agreed(accelerator: Accelerator, judge: Callable[[], _Finding]) -> _Finding:

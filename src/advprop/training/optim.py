@@ -91,6 +91,14 @@ def build_schedule(
     )
 
 
+def set_learning_rate(schedule: Scheduler, step: int, rollbacks: int) -> None:
+    """The rate of `step`, halved for each time that the run went back to a checkpoint."""
+    schedule.step_update(step)
+    if rollbacks:
+        for group in schedule.optimizer.param_groups:
+            group["lr"] *= 0.5**rollbacks
+
+
 def _check_layers(model: nn.Module, setting: str) -> None:
     if not hasattr(model, "group_matcher"):
         raise ValueError(

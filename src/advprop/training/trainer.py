@@ -17,7 +17,7 @@ from advprop.shapes import Batch
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_average, compile_model, prepare_model
 from advprop.training.learner import Learner
-from advprop.training.optim import build_optimizer, build_schedule
+from advprop.training.optim import build_optimizer, build_schedule, set_learning_rate
 from advprop.training.processes import agree, average_statistics
 from advprop.training.progress import TrainingProgress
 from advprop.training.run_log import RunLog, epoch_entry
@@ -125,7 +125,7 @@ class Trainer:
         """Gradients, a look at the loss, clipping, the optimiser's step, averages."""
         position = self.position
         self.optimizer.zero_grad(set_to_none=True)
-        self._set_learning_rate()
+        set_learning_rate(self.schedule, position.step, position.rollbacks)
         parts = self.learner.gradients(batch, position, progress=position.step / self.total_steps)
         loss = torch.stack([metrics.loss for metrics in parts]).mean()
         is_finite, self.stop_signum = agree(self.accelerator, loss, signum)
@@ -228,12 +228,6 @@ class Trainer:
             for metrics in parts:
                 step.add(metrics)
             self._track({f"step/{name}": value for name, value in flat_numbers(step.means())})
-
-    def _set_learning_rate(self) -> None:
-        self.schedule.step_update(self.position.step)
-        if self.position.rollbacks:
-            for group in self.optimizer.param_groups:
-                group["lr"] *= 0.5**self.position.rollbacks
 
     def _keep_best(self, accuracy: float | None) -> None:
         if accuracy is not None and accuracy > self.position.best_validation_accuracy:
