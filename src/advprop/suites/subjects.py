@@ -1,0 +1,99 @@
+"""What is tested: the model of a run or an export, with what its testing needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from advprop.auxiliary.branches import branch_names, has_auxiliary_norms, use_branch
+from advprop.auxiliary.norm import CLEAN
+from advprop.config.overrides import validated
+from advprop.config.run import EvaluationConfig, RunConfig
+from advprop.data.preprocessing import Preprocessing
+from advprop.data.sources import ImageData
+from advprop.exporting import is_export, load_export
+from advprop.models.standardize import Standardized
+from advprop.run_folder import Weights, load_run
+from advprop.shapes import Images, Logits, LogitsFn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model in eval mode, and what testing it needs.
+
+    `load_data` gives the data set it was trained on, where that is known.
+    """
+
+    name: str
+    model: Standardized
+    evaluation: EvaluationConfig
+    weights: str
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    load_data: Callable[[], ImageData] | None = None
+
+
+def load_subject(path: Path, *, weights: Weights | None = None) -> Subject:
+    """Load a run's or an export's model in eval mode. Raises ValueError or OSError."""
+    if not path.exists():
+        raise ValueError(f"{path}: no such folder; give a run's or an export's")
+    return _of_export(path, weights) if is_export(path) else _of_run(path, weights)
+
+
+def known_branch(model: nn.Module, branch: str) -> str:
+    """`branch`, if `model` has it; else ValueError."""
+    known = branch_names(model) if has_auxiliary_norms(model) else (CLEAN,)
+    if branch not in known:
+        raise ValueError(f'branch "{branch}" unknown, this model has {", ".join(known)}')
+    return branch
+
+
+def through_branch(model: nn.Module, branch: str) -> LogitsFn:
+    """`model` as a function that goes through `branch`, whatever branch is active."""
+    if not has_auxiliary_norms(model):
+        return model
+
+    def logits_fn(images: Images) -> Logits:
+        with use_branch(model, branch):
+            logits: Logits = model(images)
+            return logits
+
+    return logits_fn
+
+
+def _of_run(path: Path, weights: Weights | None) -> Subject:
+    run = load_run(path, weights=weights)
+    return Subject(
+        name=str(path),
+        model=run.model,
+        evaluation=run.config.evaluation,
+        weights=run.weights,
+        class_names=run.class_names,
+        preprocessing=run.preprocessing,
+        load_data=run.load_data,
+    )
+
+
+def _of_export(path: Path, weights: Weights | None) -> Subject:
+    if weights is not None:
+        raise ValueError(f"{path}: an export holds one set of weights; leave --weights out")
+    export = load_export(path)
+    try:
+        config: RunConfig = validated(export.provenance["config"])
+        saved = str(export.provenance["weights"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path}: does not tell of the run that it is from ({error}); export a run's folder"
+        ) from None
+    return Subject(
+        name=str(path),
+        model=export.model,
+        evaluation=config.evaluation,
+        weights=saved,
+        class_names=export.class_names,
+        preprocessing=export.preprocessing,
+        load_data=lambda: config.data.load(config.seed),
+    )

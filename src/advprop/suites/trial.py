@@ -1,0 +1,96 @@
+"""One suite's trial of one model: through which branches, on which images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from advprop.config.run import EvaluationConfig
+from advprop.data.folders import load_test_folder
+from advprop.data.loaders import test_batches
+from advprop.data.sources import ImageSplit
+from advprop.shapes import Batch, LogitsFn
+from advprop.suites.subjects import Subject, through_branch
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trial:
+    """What a suite gets.
+
+    Images go through `eval_branch`, attacks through `attack_branch`. `folder` is what the caller
+    named for this suite, None for the subject's own test images. `limit` is the number of images,
+    None for all.
+    """
+
+    subject: Subject
+    eval_branch: str
+    attack_branch: str
+    folder: Path | None = None
+    limit: int | None = None
+
+    @property
+    def settings(self) -> EvaluationConfig:
+        """The settings of the subject's evaluation."""
+        return self.subject.evaluation
+
+    @property
+    def logits_fn(self) -> LogitsFn:
+        """The model through the branch that is tested."""
+        return through_branch(self.subject.model, self.eval_branch)
+
+    @property
+    def attacked_logits_fn(self) -> LogitsFn:
+        """The model through the branch that is attacked."""
+        return through_branch(self.subject.model, self.attack_branch)
+
+    @cached_property
+    def images(self) -> tuple[ImageSplit, str]:
+        """The images, a folder a class in `folder` or the subject's own, and what to call them.
+
+        ValueError or OSError: there are none, or not of the model's classes.
+        """
+        if self.folder is None:
+            return own_images(self.subject)
+        split = load_test_folder(
+            self.folder,
+            class_names=self.subject.class_names,
+            preprocessing=self.subject.preprocessing,
+        )
+        return split, str(self.folder)
+
+    def batches(self, split: ImageSplit) -> OnDevice:
+        """The batches of `split`, or of its first `limit` images, on the model's device."""
+        return OnDevice(
+            split=split,
+            batch_size=self.settings.batch_size,
+            limit=self.limit,
+            device=self.subject.model.mean.device,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OnDevice:
+    """Batches of a split for testing, moved to `device`; new each time it is iterated over."""
+
+    split: ImageSplit
+    batch_size: int
+    limit: int | None
+    device: torch.device
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in test_batches(self.split, batch_size=self.batch_size, limit=self.limit):
+            yield batch.to(self.device, memory_format=torch.contiguous_format)
+
+
+def own_images(subject: Subject) -> tuple[ImageSplit, str]:
+    """The test images of the subject's own data, or else its validation images, and a name."""
+    if subject.load_data is None:
+        raise ValueError(f"{subject.name}: has no images of its own; name some with --data")
+    data = subject.load_data()
+    if data.test is None:
+        return data.validation, f"{data.name} validation (there is no test/)"
+    return data.test, f"{data.name} test"
