@@ -29,6 +29,7 @@ ROWS = (
     {"runs"},
     {"suites"},
     {"recording", "comparison_plan", "planning"},
+    {"parallel_jobs"},
     {"comparison", "recipes"},
     {"cli"},
 )

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from advprop.comparison_plan import DEFAULT_METHODS, Job, plan_jobs
 from advprop.config.overrides import differences, read_config
 from advprop.config.run import RunConfig
 from advprop.evaluation.results import summarise
+from advprop.parallel_jobs import outcomes
 from advprop.recording import RESULTS, complete_run, is_run, run_details, write_report
 from advprop.run_folder import versions
-from advprop.runs import train
 from advprop.training.files import read_json, write_json
-from advprop.training.stopping import InterruptedTraining, NotFiniteError
 
 
 def compare(
@@ -45,16 +39,41 @@ def compare(
     KeyboardInterrupt after writing what there is.
     """
     folder = Path(out)
-    if num_seeds < 1 or jobs < 1:
-        raise ValueError(f"{num_seeds} seeds and {jobs} jobs: give at least 1 of each")
-    planned = plan_jobs(config, folder, methods, num_seeds, overrides)
+    if num_seeds < 1:
+        raise ValueError(f"{num_seeds} seeds: give at least 1")
+    return run_jobs(
+        plan_jobs(config, folder, methods, num_seeds, overrides),
+        folder,
+        recipe=config.recipe,
+        jobs=jobs,
+        report_finished=report_finished,
+        command=command,
+    )
+
+
+def run_jobs(
+    planned: Sequence[Job],
+    folder: Path,
+    *,
+    recipe: str,
+    jobs: int = 1,
+    report_finished: Callable[[dict[str, Any]], None] = lambda row: None,
+    command: str = "",
+) -> dict[str, Any]:
+    """Train and test any runs side by side, as `compare` does with its own.
+
+    A job's folder may lie outside `folder`, so that several comparisons share a run. Errors as in
+    `compare`.
+    """
+    if jobs < 1:
+        raise ValueError(f"{jobs} jobs: give at least 1")
     _check_folder(folder, planned)
     planned[0].config.data.load(0)  # a wrong folder shows now, not in every job
     threads = max(1, (os.cpu_count() or 1) // jobs)
     folder.mkdir(parents=True, exist_ok=True)
-    comparison = _Comparison(folder, config.recipe, planned, jobs, threads, command)
+    comparison = _Comparison(folder, recipe, planned, jobs, threads, command)
     try:
-        for job, outcome in _outcomes(planned, jobs, threads):
+        for job, outcome in outcomes(planned, jobs, threads):
             row = comparison.add(job, outcome)
             if row is not None:
                 report_finished(row)
@@ -67,7 +86,13 @@ class _Comparison:
     """The rows so far, written down after each."""
 
     def __init__(
-        self, folder: Path, recipe: str, planned: list[Job], jobs: int, threads: int, command: str
+        self,
+        folder: Path,
+        recipe: str,
+        planned: Sequence[Job],
+        jobs: int,
+        threads: int,
+        command: str,
     ) -> None:
         self.folder, self.recipe, self.planned = folder, recipe, planned
         self.jobs, self.threads, self.command = jobs, threads, command
@@ -84,7 +109,7 @@ class _Comparison:
             row = {
                 **outcome,
                 "method": job.method,
-                "folder": str(job.folder.relative_to(self.folder)),
+                "folder": os.path.relpath(job.folder, self.folder),
             }
             self.rows[key] = row
         write_json(self.folder / RESULTS, self.results())
@@ -171,7 +196,8 @@ def report(folder: str | Path) -> Path:
 def _check_folder(folder: Path, planned: Sequence[Job]) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: a file, not a folder; give another --out")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "runs").is_dir():
+    known = any((folder / name).exists() for name in ("runs", RESULTS))
+    if folder.is_dir() and any(folder.iterdir()) and not known:
         raise ValueError(f"{folder}: not empty, and not a comparison; give another --out")
     for job in planned:
         if is_run(job.folder):
@@ -181,60 +207,3 @@ def _check_folder(folder: Path, planned: Sequence[Job]) -> None:
                     f"{job.folder}: a run with other settings; give another --out\n  "
                     + "\n  ".join(changed)
                 )
-
-
-def _outcomes(
-    planned: Sequence[Job], jobs: int, threads: int
-) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
-    """Each job with its row, or with the error that ended it, as they finish."""
-    if jobs == 1:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            for job in planned:
-                yield job, _run_job(job)
-        finally:
-            torch.set_num_threads(before)  # the caller's process goes on
-        return
-    pool = ProcessPoolExecutor(
-        jobs,
-        mp_context=multiprocessing.get_context("spawn"),  # forked threads may hang
-        initializer=_start_worker,
-        initargs=(threads,),
-    )
-    with pool:
-        running = {pool.submit(_run_job, job): job for job in planned}
-        try:
-            yield from _as_they_finish(running)
-        except BaseException:
-            for worker in multiprocessing.active_children():
-                worker.terminate()  # a training one saves first
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _as_they_finish(
-    running: dict[Future[dict[str, Any] | Exception], Job],
-) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
-    pending = set(running)
-    while pending:
-        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-        for future in done:
-            yield running[future], future.result()
-
-
-def _start_worker(threads: int) -> None:
-    # Ctrl-C reaches the parent too, and it is the parent that ends its workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
-
-
-def _run_job(job: Job) -> dict[str, Any] | Exception:
-    """Train and test; a loss that is not finite ends this run, not the comparison."""
-    try:
-        train(job.config, job.folder, resume=True, quiet=True)
-        return complete_run(job.folder)
-    except NotFiniteError as error:
-        return error
-    except InterruptedTraining:
-        raise KeyboardInterrupt from None

@@ -213,7 +213,7 @@ def _build_model(
     model = settings.build(num_classes=num_classes, image_shape=image_shape)
     auxiliary = config.method.build().auxiliary
     if auxiliary:
-        add_auxiliary_norms(model, auxiliary)
+        add_auxiliary_norms(model, auxiliary, separate=config.model.separate)
     return model
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from advprop.auxiliary.norm import Separate
 from advprop.config.data import DataConfig
 from advprop.config.fields import Config, Fraction
 from advprop.config.methods import AttackConfig, MethodConfig, VanillaConfig, method_config
@@ -24,6 +25,8 @@ class ModelConfig(Config):
 
     `pretrained` takes timm's weights, `checkpoint` those of a local file or export
     (`advprop.models.weights`). `mean` and `std` default to those of timm's `pretrained_cfg`.
+    `separate` says what of a normalisation layer each of the method's branches owns
+    (`advprop.add_auxiliary_norms`); it means nothing to methods without auxiliary branches.
     """
 
     name: str
@@ -32,6 +35,7 @@ class ModelConfig(Config):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    separate: Separate = "both"
 
     def build(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> Standardized:
         """Build the model, without branches; it takes images of shape (channels, H, W)."""

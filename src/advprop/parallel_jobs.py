@@ -1,0 +1,76 @@
+"""Several runs at a time, each trained and tested in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import Any
+
+import torch
+
+from advprop.comparison_plan import Job
+from advprop.recording import complete_run
+from advprop.runs import train
+from advprop.training.stopping import InterruptedTraining, NotFiniteError
+
+
+def outcomes(
+    planned: Sequence[Job], jobs: int, threads: int
+) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
+    """Each job with its row, or with the error that ended it, as they finish.
+
+    `jobs` processes run at a time, each with so many threads. Leaving early ends them, saved.
+    """
+    if jobs == 1:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            for job in planned:
+                yield job, _run_job(job)
+        finally:
+            torch.set_num_threads(before)  # the caller's process goes on
+        return
+    pool = ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("spawn"),  # forked threads may hang
+        initializer=_start_worker,
+        initargs=(threads,),
+    )
+    with pool:
+        running = {pool.submit(_run_job, job): job for job in planned}
+        try:
+            yield from _as_they_finish(running)
+        except BaseException:
+            for worker in multiprocessing.active_children():
+                worker.terminate()  # a training one saves first
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _as_they_finish(
+    running: dict[Future[dict[str, Any] | Exception], Job],
+) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
+    pending = set(running)
+    while pending:
+        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield running[future], future.result()
+
+
+def _start_worker(threads: int) -> None:
+    # Ctrl-C reaches the parent too, and it is the parent that ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+
+
+def _run_job(job: Job) -> dict[str, Any] | Exception:
+    """Train and test; a loss that is not finite ends this run, not the comparison."""
+    try:
+        train(job.config, job.folder, resume=True, quiet=True)
+        return complete_run(job.folder)
+    except NotFiniteError as error:
+        return error
+    except InterruptedTraining:
+        raise KeyboardInterrupt from None
