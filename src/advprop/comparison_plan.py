@@ -65,7 +65,7 @@ def _method_configs(
     dearest = max(c.method.build().passes_per_image for c in configs.values())
     general = [override for override in overrides if not _is_of_method(override)]
     vanilla = apply_overrides(config.with_method(VANILLA), general)
-    return {**configs, EQUAL_COST: _stretched(vanilla, dearest)}
+    return {**configs, EQUAL_COST: stretched(vanilla, dearest)}
 
 
 def _check_overrides(bases: dict[str, RunConfig], overrides: Sequence[str]) -> None:
@@ -74,7 +74,7 @@ def _check_overrides(bases: dict[str, RunConfig], overrides: Sequence[str]) -> N
             raise ValueError(f'"{_path(override)}" is no setting of {", ".join(bases)}')
 
 
-def _stretched(vanilla: RunConfig, factor: float) -> RunConfig:
+def stretched(vanilla: RunConfig, factor: float) -> RunConfig:
     """Vanilla at `factor` times the cost, its schedule stretched with it."""
     settings = vanilla.training
     training = dataclasses.replace(

@@ -1,0 +1,96 @@
+"""The two image sets of the experiments, and how a small net is trained on each.
+
+Learning rate, weight decay, crops and the attack were chosen on the validation split, with seeds
+that no experiment uses (docs/reproducing.md); no test image was looked at for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from advprop.comparison_plan import stretched
+from advprop.config import RunConfig
+from advprop.config.data import FolderDataConfig
+from advprop.config.methods import AttackConfig, ThreatModelConfig, method_config
+from advprop.config.run import EvaluationConfig, ModelConfig
+from advprop.data.preprocessing import Augmentation
+from advprop.recipes import RECIPES
+from advprop.training.settings import TrainingSettings
+
+EMOJI = Path("data/emoji")  # `make experiments-data` renders it
+
+
+def emoji() -> RunConfig:
+    """1,000 drawings of 17 classes, in colour, 32 pixels: `experiments/emoji.py`."""
+    return RunConfig(
+        recipe="emoji",
+        method=method_config("vanilla"),
+        model=ModelConfig(name="small_resnet", mean=(0.5,) * 3, std=(0.25,) * 3),
+        data=FolderDataConfig(
+            root=EMOJI / "32",
+            image_size=32,
+            crop_pct=1.0,
+            num_train=1000,
+            augmentation=Augmentation(scale=(0.5, 1.0)),
+        ),
+        training=TrainingSettings(
+            num_epochs=20,
+            batch_size=50,
+            learning_rate=0.1,
+            weight_decay=5e-4,
+            warmup_epochs=1.0,
+        ),
+        evaluation=EvaluationConfig(
+            noise_standard_deviation=0.1,
+            attack=AttackConfig(
+                threat_model=ThreatModelConfig(epsilon=2 / 255),
+                num_steps=5,
+                step_size=1 / 255,
+                targets="untargeted",
+            ),
+        ),
+    )
+
+
+def mnist5k() -> RunConfig:
+    """500 MNIST digits, grey, 28 pixels: the recipe `mnist5k`."""
+    return RECIPES["mnist5k"].build()
+
+
+SETS = {"emoji": emoji, "mnist5k": mnist5k}
+ATTACKS = {
+    "emoji": AttackConfig(
+        threat_model=ThreatModelConfig(epsilon=4 / 255), num_steps=1, step_size=4 / 255
+    ),
+    "mnist5k": RECIPES["mnist5k"].build().method.attack,
+}
+
+
+def method(base: RunConfig, name: str, attack: AttackConfig | None = None) -> RunConfig:
+    """`base` with the method `name` and the set's attack, or another one."""
+    chosen = method_config(name, attack or ATTACKS[base.recipe])
+    return base.model_copy(update={"method": chosen})
+
+
+def width(base: RunConfig, channels: int) -> RunConfig:
+    """`base` with a net of another width."""
+    options = {**base.model.options, "width": channels}
+    return base.model_copy(update={"model": base.model.model_copy(update={"options": options})})
+
+
+def longer(base: RunConfig, factor: float) -> RunConfig:
+    """`base` for so many times the epochs, its schedule stretched with them."""
+    return stretched(base, factor)
+
+
+def trained_on(base: RunConfig, num_train: int) -> RunConfig:
+    """`base` on so many training images."""
+    data = base.data.model_copy(update={"num_train": num_train})
+    return base.model_copy(update={"data": data})
+
+
+def keeping_every_epoch(base: RunConfig) -> RunConfig:
+    """`base`, the checkpoints of all its epochs left in the run's folder."""
+    training = dataclasses.replace(base.training, keep_checkpoints=base.training.num_epochs)
+    return base.model_copy(update={"training": training})

@@ -1,0 +1,95 @@
+"""The tables of docs/reproducing.md, from what the experiments wrote into `results/`.
+
+python experiments/tables.py [results/model_size-emoji.json ...]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from advprop.evaluation.results import mean_interval, p_text, paired_difference, points_text
+from advprop.training.files import read_json
+
+RESULTS = Path(__file__).parent / "results"
+COLUMNS = {
+    "clean": "clean_accuracy",
+    "shift": "shift_accuracy",
+    "noise": "noise_accuracy",
+    "attacked": "adversarial_accuracy",
+}
+BASELINES = {"vanilla": "equal epochs", "vanilla_equal_cost": "equal cost"}
+
+Rows = Sequence[dict[str, Any]]
+
+
+def tables(found: dict[str, Any]) -> Iterator[str]:
+    """A table for each group of an experiment, as Markdown."""
+    rows: Rows = found["runs"]
+    yield f"`{found['command']}`"
+    for group in _ordered(row["group"] for row in rows):
+        yield _table([row for row in rows if row["group"] == group], group)
+
+
+def _table(rows: Rows, group: str) -> str:
+    columns = {title: key for title, key in COLUMNS.items() if any(key in row for row in rows)}
+    labels = _ordered(row["label"] for row in rows)
+    baselines = [name for name in BASELINES if name in labels]
+    heads = [group, "passes", "seconds", *columns]
+    heads += [f"clean, minus vanilla of {BASELINES[name]}" for name in baselines]
+    lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
+    for label in labels:
+        own = {row["seed"]: row for row in rows if row["label"] == label}
+        cells = [label, *(f"{_mean(own, key):.0f}" for key in ("total_passes", "train_seconds"))]
+        cells += [_accuracy([row[key] for row in own.values()]) for key in columns.values()]
+        cells += [_difference(own, rows, name, label) for name in baselines]
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _mean(own: dict[int, dict[str, Any]], key: str) -> float:
+    return mean_interval([float(row[key]) for row in own.values()])[0]
+
+
+def _accuracy(values: Sequence[float]) -> str:
+    mean, interval = mean_interval(values)
+    spread = "" if interval is None else f" ± {100 * (interval[1] - mean):.1f}"
+    return f"{100 * mean:.1f}{spread}"
+
+
+def _difference(own: dict[int, dict[str, Any]], rows: Rows, baseline: str, label: str) -> str:
+    if label == baseline:
+        return ""
+    theirs = {row["seed"]: row for row in rows if row["label"] == baseline}
+    shared = sorted(own.keys() & theirs.keys())
+    found = paired_difference(
+        [own[seed]["clean_accuracy"] for seed in shared],
+        [theirs[seed]["clean_accuracy"] for seed in shared],
+    )
+    if found["ci95"] is None:
+        return "" if found["difference"] is None else points_text(found["difference"])
+    low, high = (points_text(end) for end in found["ci95"])
+    return f"{points_text(found['difference'])} ({low} to {high}), {p_text(found['p_value'])}"
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    paths = [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob("*.json"))
+    if not paths:
+        raise SystemExit(f"no results in {RESULTS}: run an experiment first")
+    for path in paths:
+        print(f"## {path.stem}\n")
+        print("\n\n".join(tables(read_json(path))), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()
