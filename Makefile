@@ -7,11 +7,12 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # compiled modules are kept, whatever the caller prefers: importing torch and timm without takes long
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all lint format clean help
+.PHONY: demo experiments-data test test-all lint format clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      compare vanilla, adversarial and AdvProp training on real images (six minutes, two cores)"
+	@echo "make experiments-data  the colour images that experiments/ trains on (one minute, npm)"
 	@echo "make test      the tests"
 	@echo "make test-all  the heavier proofs too: every timm family, a real browser"
 	@echo "make lint      ruff and mypy (strict)"
@@ -19,6 +20,10 @@ help:
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/advprop compare mnist5k --seeds 3 --jobs 2 --out runs/demo
+
+experiments-data: $(VENV)/experiments.stamp
+	$(BIN)/python experiments/emoji.py data/emoji/32 --size 32
+	$(BIN)/python experiments/emoji.py data/emoji/64 --size 64
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n 2 -m "not full and not browser"
@@ -47,6 +52,10 @@ $(VENV)/base.stamp:
 
 $(VENV)/demo.stamp: pyproject.toml $(VENV)/base.stamp
 	$(PIP_INSTALL) -e ".[demo]"
+	@touch $@
+
+$(VENV)/experiments.stamp: pyproject.toml $(VENV)/base.stamp
+	$(PIP_INSTALL) -e ".[demo,experiments]"
 	@touch $@
 
 $(VENV)/test.stamp: pyproject.toml $(VENV)/base.stamp
