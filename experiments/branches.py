@@ -13,7 +13,7 @@ Time and result: docs/reproducing.md, experiments 4 and 5.
 from __future__ import annotations
 
 from measures import distances, each_branch, shift
-from settings import keeping_every_epoch, longer, method
+from settings import longer, method
 from study import Group, Options, base_config, main
 
 from advprop.config import RunConfig
@@ -25,7 +25,7 @@ def separate(config: RunConfig, what: str) -> RunConfig:
 
 
 def plan(name: str, options: Options) -> list[Group]:
-    base = keeping_every_epoch(base_config(name, options))
+    base = base_config(name, options)
     advprop = method(base, "advprop")
     variants = {
         "vanilla": base,

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from torch import nn
+
 import advprop
+from advprop.assembly import build_trainer
 from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
 from advprop.auxiliary.statistics import branch_distances
 from advprop.config import RunConfig
-from advprop.training.checkpoint import Checkpoints, load_weights, read_checkpoint
+from advprop.training.engine import build_accelerator
+from advprop.training.progress import TrainingProgress
 
 
 def shift(folder: Path, config: RunConfig) -> dict[str, Any]:
@@ -38,10 +43,26 @@ def distances(folder: Path, config: RunConfig) -> dict[str, Any]:
     if not has_auxiliary_norms(run.model):
         return {}
     _, branch = branch_names(run.model)
-    paths = Checkpoints(folder / "checkpoints").by_step()
-    found = {}
-    for name, path in (("first_epoch", paths[-1]), ("last_epoch", paths[0])):
-        state = read_checkpoint(path)
-        load_weights(run.model, state["model"], source=state["source"])
-        found[name] = [entry.to_json() for entry in branch_distances(run.model, branch)]
-    return {"distances": found}
+    models = {"first_epoch": after_one_epoch(config), "last_epoch": run.model}
+    return {
+        "distances": {
+            name: [distance.to_json() for distance in branch_distances(model, branch)]
+            for name, model in models.items()
+        }
+    }
+
+
+def after_one_epoch(config: RunConfig) -> nn.Module:
+    """The run's model after its first epoch, trained once more: a run does not keep it."""
+    with TemporaryDirectory() as folder:
+        accelerator = build_accelerator(config.training)
+        trainer = build_trainer(config, config.data.load(config.seed), Path(folder), accelerator)
+        progress = TrainingProgress(
+            total_steps=trainer.total_steps,
+            done=0,
+            batch_size=config.training.batch_size,
+            passes_per_image=trainer.method.passes_per_image,
+            quiet=True,
+        )
+        trainer.train_epoch(lambda: None, progress)
+    return trainer.plain_model

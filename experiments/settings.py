@@ -6,7 +6,6 @@ that no experiment uses (docs/reproducing.md); no test image was looked at for i
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from advprop.comparison_plan import stretched
@@ -19,6 +18,7 @@ from advprop.recipes import RECIPES
 from advprop.training.settings import TrainingSettings
 
 EMOJI = Path("data/emoji")  # `make experiments-data` renders it
+WIDTH = 12  # of the net, where an experiment does not vary it
 
 
 def emoji() -> RunConfig:
@@ -26,7 +26,9 @@ def emoji() -> RunConfig:
     return RunConfig(
         recipe="emoji",
         method=method_config("vanilla"),
-        model=ModelConfig(name="small_resnet", mean=(0.5,) * 3, std=(0.25,) * 3),
+        model=ModelConfig(
+            name="small_resnet", mean=(0.5,) * 3, std=(0.25,) * 3, options={"width": WIDTH}
+        ),
         data=FolderDataConfig(
             root=EMOJI / "32",
             image_size=32,
@@ -40,6 +42,7 @@ def emoji() -> RunConfig:
             learning_rate=0.1,
             weight_decay=5e-4,
             warmup_epochs=1.0,
+            evaluate_every_epochs=20,
         ),
         evaluation=EvaluationConfig(
             noise_standard_deviation=0.1,
@@ -54,8 +57,8 @@ def emoji() -> RunConfig:
 
 
 def mnist5k() -> RunConfig:
-    """500 MNIST digits, grey, 28 pixels: the recipe `mnist5k`."""
-    return RECIPES["mnist5k"].build()
+    """500 MNIST digits, grey, 28 pixels: the recipe `mnist5k` with a narrower net."""
+    return width(RECIPES["mnist5k"].build(), WIDTH)
 
 
 SETS = {"emoji": emoji, "mnist5k": mnist5k}
@@ -88,9 +91,3 @@ def trained_on(base: RunConfig, num_train: int) -> RunConfig:
     """`base` on so many training images."""
     data = base.data.model_copy(update={"num_train": num_train})
     return base.model_copy(update={"data": data})
-
-
-def keeping_every_epoch(base: RunConfig) -> RunConfig:
-    """`base`, the checkpoints of all its epochs left in the run's folder."""
-    training = dataclasses.replace(base.training, keep_checkpoints=base.training.num_epochs)
-    return base.model_copy(update={"training": training})
