@@ -7,12 +7,13 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # compiled modules are kept, whatever the caller prefers: importing torch and timm without takes long
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo experiments-data test test-all lint format clean help
+.PHONY: demo experiments-data experiments test test-all lint format clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      compare vanilla, adversarial and AdvProp training on real images (six minutes, two cores)"
 	@echo "make experiments-data  the colour images that experiments/ trains on (one minute, npm)"
+	@echo "make experiments       all experiments, which go on where they were stopped (QUICK=1: their smallest form)"
 	@echo "make test      the tests"
 	@echo "make test-all  the heavier proofs too: every timm family, a real browser"
 	@echo "make lint      ruff and mypy (strict)"
@@ -24,6 +25,13 @@ demo: $(VENV)/demo.stamp
 experiments-data: $(VENV)/experiments.stamp
 	$(BIN)/python experiments/emoji.py data/emoji/32 --size 32
 	$(BIN)/python experiments/emoji.py data/emoji/64 --size 64
+
+EXPERIMENTS := model_size adversarial_first branches lengths training_data attacker finetuning
+experiments: experiments-data
+	for name in $(EXPERIMENTS); do \
+		$(BIN)/python experiments/$$name.py --jobs 2 $(if $(QUICK),--quick) || exit 1; \
+	done
+	$(BIN)/python experiments/tables.py
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n 2 -m "not full and not browser"
