@@ -6,6 +6,7 @@ Nothing depends on what is kept: it is checked when it is read, and made anew wh
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import warnings
@@ -87,21 +88,25 @@ def cache_folder() -> Path:
 
 
 def _write(file: IO[bytes], pixels: PixelArray) -> None:
-    np.save(file, pixels, allow_pickle=False)
-    file.write(_digest(pixels))
+    """A numpy file, and behind it the digest of all its bytes."""
+    array = io.BytesIO()
+    np.save(array, pixels, allow_pickle=False)
+    file.write(array.getbuffer())
+    file.write(_digest(array.getbuffer()))
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> PixelArray | None:
     """What is kept in `path`, or None if there is nothing, or not what was written."""
     try:
-        with path.open("rb") as file:
-            pixels = np.load(file, allow_pickle=False)
-            digest = file.read()
-    except (OSError, ValueError, EOFError, MemoryError):  # a header may be damaged to any size
+        content = memoryview(path.read_bytes())
+    except OSError:
         return None
-    whole = pixels.shape == shape and pixels.dtype == np.uint8 and digest == _digest(pixels)
-    return pixels if whole else None
+    array, digest = content[:-_DIGEST_SIZE], content[-_DIGEST_SIZE:]
+    if digest != _digest(array):
+        return None  # and no damaged header is read
+    pixels: PixelArray = np.load(io.BytesIO(array), allow_pickle=False)
+    return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
 
 
-def _digest(pixels: PixelArray) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=_DIGEST_SIZE).digest()
+def _digest(content: memoryview) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST_SIZE).digest()
