@@ -235,3 +235,9 @@ def test_what_is_missing_is_told_before_anything_is_tested(stored: Path) -> None
 def test_settings_out_of_bounds_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         trial(**settings)
+
+
+def test_settings_are_short_to_write() -> None:
+    settings = trial(corruptions="snow, fog", corruption_severities=3).settings
+    assert (settings.corruptions, settings.corruption_severities) == (("snow", "fog"), (3,))
+    assert trial(corruption_severities="1,5").settings.corruption_severities == (1, 5)

@@ -29,7 +29,7 @@ EvaluationSetOption = Annotated[
     typer.Option(
         "--set",
         metavar="PATH=VALUE",
-        help="Change a setting, as in evaluation.corruption_severities=[3,5]; may be repeated.",
+        help="Change a setting, as in evaluation.corruption_severities=3,5; may be repeated.",
     ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]

@@ -93,6 +93,14 @@ class EvaluationConfig(Config):
     corruption_severities: tuple[int, ...] = SEVERITIES
     extra_corruptions: bool = False
 
+    @field_validator("corruptions", "corruption_severities", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        """On a command line "snow,fog" and "3" are shorter than JSON."""
+        if isinstance(value, str):
+            return tuple(word.strip() for word in value.split(","))
+        return (value,) if isinstance(value, int) else value
+
     @field_validator("corruptions")
     @classmethod
     def _known_corruptions(cls, names: tuple[str, ...]) -> tuple[str, ...]:
