@@ -139,10 +139,25 @@ def test_evaluation_has_every_image_once_and_in_order():
     assert split.asked == [Key(None, index) for index in range(23)]
 
 
-def test_a_limit_is_spread_over_all_classes():
-    assert indices(test_batches(array_split(100), batch_size=4, limit=5)) == [[0, 20, 40, 60], [80]]
+def test_a_limit_takes_the_classes_in_proportion_and_always_the_same_images():
+    labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
+    split = ArraySplit(pixels=torch.zeros(100, 1, 1, 1, dtype=torch.uint8), labels=labels)
+    chosen = flat(test_batches(split, batch_size=4, limit=20))
+    assert labels[chosen].bincount().tolist() == [12, 6, 2]
+    assert chosen == sorted(set(chosen)) == flat(test_batches(split, batch_size=9, limit=20))
+    assert set(flat(test_batches(split, batch_size=4, limit=10))) < set(chosen)
+    assert indices(test_batches(split, batch_size=4, limit=100)) == indices(
+        test_batches(split, batch_size=4)
+    )
     assert len(flat(test_batches(array_split(10), batch_size=4, limit=99))) == 10
-    assert indices(test_batches(array_split(7), batch_size=9, limit=3)) == [[0, 2, 4]]
+
+
+def test_a_limit_below_the_number_of_classes_is_spread_over_them():
+    split = ArraySplit(
+        pixels=torch.zeros(40, 1, 1, 1, dtype=torch.uint8), labels=torch.arange(40) // 4
+    )
+    chosen = flat(test_batches(split, batch_size=9, limit=5))
+    assert split.labels[chosen].tolist() == [0, 2, 4, 6, 8]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

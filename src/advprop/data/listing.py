@@ -27,7 +27,7 @@ def find_splits(root: Path) -> dict[str, Path]:
     OSError: no such folder. ValueError: two folders for one split, or others without `train/`.
     """
     splits: dict[str, Path] = {}
-    folders = _folders(root)
+    folders = child_folders(root)
     for split, names in SPLIT_NAMES.items():
         named = [folder for folder in folders if folder.name.lower() in names]
         found = [folder for folder in named if not _images_directly_in(folder)]
@@ -51,7 +51,7 @@ def list_classes(folder: Path) -> Classes:
     Hidden files and other endings than `IMAGE_ENDINGS` are passed over, links are followed.
     OSError: no such folder. ValueError: no class, an empty one, or images outside of the classes.
     """
-    class_folders = _folders(folder)
+    class_folders = child_folders(folder)
     if loose := _images_directly_in(folder):
         raise ValueError(
             f"{len(loose)} images lie in {folder} itself ({shortened(loose, 3)}): move each into "
@@ -95,7 +95,8 @@ def shortened(names: Iterable[str], limit: int = 10, separator: str = ", ") -> s
     return separator.join(names[:limit] + more)
 
 
-def _folders(folder: Path) -> list[Path]:
+def child_folders(folder: Path) -> list[Path]:
+    """The visible folders in `folder`, sorted. OSError: no such folder."""
     if not folder.exists():
         raise FileNotFoundError(f"there is no folder {folder}: check the path")
     if not folder.is_dir():

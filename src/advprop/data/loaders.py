@@ -11,6 +11,7 @@ from torch import Tensor
 
 from advprop.data.mixing import Mixing
 from advprop.data.sampling import Sampling, copy_numbers
+from advprop.data.selection import stratified_subset
 from advprop.data.sources import ImageSplit, Key
 from advprop.data.unreadable import UnreadableTally
 from advprop.data.workers import Assembly, batches_from_workers
@@ -135,15 +136,17 @@ def test_batches(
 ) -> Batches:
     """Every image once, in order, as evaluation sees it; the last batch may be smaller.
 
-    `limit` takes so many images at most, spread evenly over the split (which is often sorted by
-    class). Of `world_size` processes each gets every so many-th batch of `batch_size` images, some
-    one batch fewer than others. ValueError: a number out of bounds.
+    `limit` takes so many images at most, in proportion to the classes, always the same. Of
+    `world_size` processes each gets every so many-th batch of `batch_size` images, some one batch
+    fewer than others. ValueError: a number out of bounds.
     """
     _check_numbers(batch_size, num_workers, rank, world_size, prefetch_factor, shared=False)
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit}: must be at least 1; leave it out for all images")
-    count = min(len(split), limit or len(split))
-    indices = (torch.arange(count) * len(split) // count).split(batch_size)[rank::world_size]
+    chosen = torch.arange(len(split))
+    if limit is not None and limit < len(split):
+        chosen = chosen[stratified_subset(split.labels.tolist(), limit)]
+    indices = chosen.split(batch_size)[rank::world_size]
     return Batches(
         assembly=Assembly(split=split),
         indices=indices,

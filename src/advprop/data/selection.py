@@ -37,6 +37,20 @@ def first_stratified(labels: Sequence[int], names: Sequence[str], count: int | N
     return stratified_order(labels, names)[:count]
 
 
+def stratified_subset(labels: Sequence[int], count: int) -> list[int]:
+    """Positions of `count` images in proportion to the classes, sorted; all if there are no more.
+
+    The same ones each time; choices with an image of each class hold all smaller such. Fewer than
+    there are classes are one each of so many classes, spread over all.
+    """
+    names = [str(position) for position in range(len(labels))]
+    order = stratified_order(labels, names)
+    num_classes = len(set(labels))
+    if count < num_classes:
+        return sorted(order[place * num_classes // count] for place in range(count))
+    return sorted(order[:count])
+
+
 def shared_out(names: Sequence[str], shares: Mapping[str, float]) -> dict[str, list[str]]:
     """One class's files shared out: part to its names, in about the proportions `shares`.
 

@@ -5,13 +5,15 @@ The functions know no models: whoever calls them sets modes and branches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from advprop.attacks.pgd import PGD, Attack
+from advprop.evaluation.intervals import bootstrap_interval
 from advprop.randomness import ImageStreams, normal
 from advprop.shapes import Batch, Images, Labels, LogitsFn, correct_predictions
 
@@ -20,7 +22,10 @@ _EVALUATION_SEED = 0
 
 
 def evaluate_clean(logits_fn: LogitsFn, batches: Iterable[Batch]) -> dict[str, Any]:
-    """`clean_accuracy`, `top5_accuracy` (where there are more than 5 classes), `num_images`."""
+    """`clean_accuracy`, `top5_accuracy` (where there are more than 5 classes), `num_images`.
+
+    The quick figures, as validation needs them after each epoch; `clean_report` tells more.
+    """
     first, five, count = 0, 0, 0
     num_classes = 0
     for images, labels, _ in _parts(batches):
@@ -40,17 +45,23 @@ def evaluate_noise(
     logits_fn: LogitsFn, batches: Iterable[Batch], *, standard_deviation: float
 ) -> dict[str, Any]:
     """`noise_accuracy` under Gaussian noise, clipped to [0, 1]; each image always gets the same."""
-    correct, count = 0, 0
+    parts: list[Tensor] = []
     for images, labels, streams in _parts(batches):
         noise = standard_deviation * normal(images, streams, purpose="noise")
         logits = _logits(logits_fn, (images + noise).clamp(0.0, 1.0))
-        correct += int(correct_predictions(logits, labels).sum())
-        count += len(labels)
+        parts.append(correct_predictions(logits, labels))
+    correct = _joined(parts)
     return {
-        "noise_accuracy": _share(correct, count),
+        "noise_accuracy": float(correct.double().mean()),
+        "ci95": bootstrap_interval(correct),
         "standard_deviation": standard_deviation,
-        "num_images": count,
+        "num_images": len(correct),
     }
+
+
+def correct_answers(logits_fn: LogitsFn, batches: Iterable[Batch]) -> Bool[Tensor, " num_images"]:
+    """Was each image classified rightly? On the CPU, in the order of the images."""
+    return _joined([correct_predictions(_logits(logits_fn, b.images), b.labels) for b in batches])
 
 
 def evaluate_adversarial(
@@ -64,16 +75,17 @@ def evaluate_adversarial(
 
     `perturbation` is the mean change of a value, for a look at whether the attack attacked.
     """
-    correct, count, change = 0, 0, 0.0
+    parts: list[Tensor] = []
+    change = 0.0
     for images, labels, streams in _parts(batches):
         adversarial = attack(attacked_logits_fn, images, labels, generator=streams)
-        logits = _logits(logits_fn, adversarial)
-        correct += int(correct_predictions(logits, labels).sum())
+        parts.append(correct_predictions(_logits(logits_fn, adversarial), labels))
         change += float((adversarial - images).abs().mean()) * len(labels)
-        count += len(labels)
+    correct = _joined(parts)
     result: dict[str, Any] = {
-        "adversarial_accuracy": _share(correct, count),
-        "perturbation": change / count,
+        "adversarial_accuracy": float(correct.double().mean()),
+        "ci95": bootstrap_interval(correct),
+        "perturbation": change / len(correct),
     }
     if isinstance(attack, PGD):
         result |= {
@@ -82,7 +94,7 @@ def evaluate_adversarial(
             "num_steps": attack.num_steps,
             "step_size": attack.step_size,
         }
-    return {**result, "num_images": count}
+    return {**result, "num_images": len(correct)}
 
 
 def _parts(batches: Iterable[Batch]) -> Iterator[tuple[Images, Labels, ImageStreams]]:
@@ -94,6 +106,12 @@ def _parts(batches: Iterable[Batch]) -> Iterator[tuple[Images, Labels, ImageStre
 @torch.no_grad()
 def _logits(logits_fn: LogitsFn, images: Images) -> Tensor:
     return logits_fn(images)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    if not parts:
+        raise ValueError("no images to evaluate on: the set is empty")
+    return torch.cat(list(parts)).cpu()
 
 
 def _share(correct: int, count: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from advprop.auxiliary.norm import CLEAN
+from advprop.config.overrides import apply_evaluation_overrides
 from advprop.run_folder import Weights, versions
 from advprop.suites.registry import DEFAULT_SUITES, SUITES
 from advprop.suites.subjects import Subject, known_branch, load_subject
@@ -25,18 +26,22 @@ def evaluate(
     attack_branch: str | None = None,
     weights: Weights | None = None,
     limit: int | None = None,
+    settings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Test a run's or an export's model on its test images, or on the folders in `data`.
 
     `data` gives a suite another folder, a folder a class in it. Clean images and attacked ones go
     through `eval_branch`; the attack through `attack_branch` (by default the same). `limit` takes
-    the first images only, spread over the set. Returns plain data: `{run, branch, weights,
-    versions, suites: {clean: {...}, ...}, red_flags}` (docs/results.md). Raises ValueError or
-    OSError for anything that is not there.
+    so many images at most, in proportion to the classes. `settings` change what the run was given
+    for its evaluation ("PATH=VALUE", as "evaluation.batch_size=100"). Returns plain data: `{run,
+    branch, weights, versions, suites: {clean: {...}, ...}, red_flags}` (docs/results.md). Raises
+    ValueError or OSError for anything that is not there, ImportError for a missing extra.
     """
     folders = {suite: Path(folder) for suite, folder in (data or {}).items()}
     _check_suites(suites, folders)
     subject = load_subject(Path(run_or_export), weights=weights)
+    changed = apply_evaluation_overrides(subject.evaluation, settings)
+    subject = replace(subject, evaluation=changed)
     trials = _trials(subject, suites, folders, eval_branch, attack_branch or eval_branch, limit)
     results = {name: SUITES[name].run(trial) for name, trial in trials.items()}
     return {
@@ -70,7 +75,7 @@ def _trials(
     }
     for name, trial in trials.items():
         if not SUITES[name].needs_folder:
-            trial.images  # noqa: B018 (reads it: a wrong folder is told before anything is tested)
+            SUITES[name].check(trial)
     return trials
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from advprop.auxiliary.modes import attack_mode
-from advprop.evaluation.accuracy import evaluate_adversarial, evaluate_clean, evaluate_noise
+from advprop.evaluation.accuracy import evaluate_adversarial, evaluate_noise
+from advprop.evaluation.clean_report import report_clean
 from advprop.suites.trial import Trial
 
 
 def clean(trial: Trial) -> dict[str, Any]:
-    """Accuracy on images as they are."""
+    """Accuracy on images as they are, by class too, with calibration and confusions."""
     split, source = trial.images
-    return {**evaluate_clean(trial.logits_fn, trial.batches(split)), "images": source}
+    found = report_clean(
+        trial.logits_fn, trial.batches(split), class_names=trial.subject.class_names
+    )
+    return {**found, "images": source}
 
 
 def noise(trial: Trial) -> dict[str, Any]:

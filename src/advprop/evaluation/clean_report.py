@@ -1,0 +1,140 @@
+"""All that is told about a model's answers on clean images; `accuracy` has the quick figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from advprop.evaluation.intervals import bootstrap_interval
+from advprop.shapes import Batch, LogitsFn
+
+NUM_BINS = 15
+MAX_CONFUSIONS = 1000
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model said to each image: its class, how sure it was, and what would be right."""
+
+    labels: Int[Tensor, " num_images"]
+    predictions: Int[Tensor, " num_images"]
+    confidences: Float[Tensor, " num_images"]
+    in_top5: Bool[Tensor, " num_images"]
+    num_classes: int
+
+    @property
+    def correct(self) -> Bool[Tensor, " num_images"]:
+        """Was the prediction the label?"""
+        return self.predictions == self.labels
+
+
+def report_clean(
+    logits_fn: LogitsFn, batches: Iterable[Batch], *, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """`evaluate_clean` with `ci95`, `per_class`, `calibration`, `confusion` (docs/results.md).
+
+    ValueError: no images, or other classes than `class_names`.
+    """
+    answers = collect_answers(logits_fn, batches)
+    if answers.num_classes != len(class_names):
+        raise ValueError(
+            f"the model tells {answers.num_classes} classes apart, {len(class_names)} have names: "
+            "give each class of the model one name"
+        )
+    result: dict[str, Any] = {
+        "clean_accuracy": _mean(answers.correct),
+        "ci95": bootstrap_interval(answers.correct),
+    }
+    if answers.num_classes > 5:
+        result["top5_accuracy"] = _mean(answers.in_top5)
+    return {
+        **result,
+        "num_images": len(answers.labels),
+        "per_class": per_class(answers, class_names),
+        "calibration": calibration(answers.confidences, answers.correct),
+        "confusion": confusion(answers, class_names),
+    }
+
+
+@torch.no_grad()
+def collect_answers(logits_fn: LogitsFn, batches: Iterable[Batch]) -> Answers:
+    """The answers to all images, on the CPU; ValueError where there are none."""
+    parts: list[tuple[Tensor, ...]] = []
+    num_classes = 0
+    for batch in batches:
+        logits = logits_fn(batch.images)
+        num_classes = logits.shape[1]
+        top = logits.topk(min(5, num_classes), dim=1).indices
+        in_top5 = (top == batch.labels[:, None]).any(dim=1)
+        # in double precision, since many a confidence is within 1e-7 of 1
+        confidences = logits.double().softmax(dim=1).amax(dim=1)
+        parts.append((batch.labels, logits.argmax(dim=1), confidences, in_top5))
+    if not parts:
+        raise ValueError("no images to evaluate on: the set is empty")
+    labels, predictions, confidences, in_top5 = (
+        torch.cat(part).cpu() for part in zip(*parts, strict=True)
+    )
+    return Answers(labels, predictions, confidences, in_top5, num_classes)
+
+
+def calibration(
+    confidences: Float[Tensor, " num_images"], correct: Bool[Tensor, " num_images"]
+) -> dict[str, Any]:
+    """The expected calibration error over 15 bins of confidence, each as wide (Guo et al., 2017).
+
+    `ece` is the mean of |accuracy - confidence| over the bins, weighted by their images. A bin
+    holds the confidences above its `low` up to its `high`; empty ones are left out.
+    """
+    places = (confidences * NUM_BINS).ceil().long().clamp(1, NUM_BINS) - 1
+    bins: list[dict[str, Any]] = []
+    error = 0.0
+    for place in range(NUM_BINS):
+        inside = places == place
+        count = int(inside.sum())
+        if not count:
+            continue
+        confidence, accuracy = _mean(confidences[inside]), _mean(correct[inside])
+        error += count / len(correct) * abs(accuracy - confidence)
+        bins.append(
+            {
+                "low": place / NUM_BINS,
+                "high": (place + 1) / NUM_BINS,
+                "confidence": confidence,
+                "accuracy": accuracy,
+                "num_images": count,
+            }
+        )
+    return {"ece": error, "num_bins": NUM_BINS, "bins": bins}
+
+
+def per_class(answers: Answers, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """The accuracy on each class's images, in the order of classes; those without are left out."""
+    labels = answers.labels
+    counts = labels.bincount(minlength=len(class_names)).tolist()
+    right = labels[answers.correct].bincount(minlength=len(class_names)).tolist()
+    return [
+        {"class": name, "accuracy": right[label] / count, "num_images": count}
+        for label, (name, count) in enumerate(zip(class_names, counts, strict=True))
+        if count
+    ]
+
+
+def confusion(answers: Answers, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """How many images of a class were taken for which other, the most frequent first."""
+    wrong = ~answers.correct
+    pairs = torch.stack([answers.labels[wrong], answers.predictions[wrong]], dim=1)
+    found, counts = pairs.unique(dim=0, return_counts=True)
+    ranked = sorted(zip(counts.tolist(), found.tolist(), strict=True), key=lambda e: (-e[0], e[1]))
+    return [
+        {"class": class_names[label], "predicted": class_names[prediction], "count": count}
+        for count, (label, prediction) in ranked[:MAX_CONFUSIONS]
+    ]
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean())

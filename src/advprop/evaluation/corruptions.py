@@ -1,0 +1,51 @@
+"""From right and wrong answers on corrupted images to the numbers that are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from advprop.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from advprop.evaluation.alexnet import ALEXNET_ERRORS
+from advprop.evaluation.intervals import bootstrap_interval
+
+Correct: TypeAlias = Mapping[tuple[str, int], Bool[Tensor, " num_images"]]
+"""(corruption, severity) to which images were right; the images come in the same order in all."""
+
+
+def corruption_result(correct: Correct, *, against_alexnet: bool = False) -> dict[str, Any]:
+    """`corruptions_accuracy`, `mean_error`, `by_corruption`, ... (docs/results.md).
+
+    The mean is over those of the 15 `CORRUPTIONS` that `correct` has; `EXTRA_CORRUPTIONS` stand
+    apart. `against_alexnet` adds `mce`, the mean of error over AlexNet's error, where all 15 and
+    all severities are there: it is for ImageNet-C itself.
+    """
+    severities = sorted({severity for _, severity in correct})
+    names = [name for name in CORRUPTIONS if (name, severities[0]) in correct]
+    extra = [name for name in EXTRA_CORRUPTIONS if (name, severities[0]) in correct]
+    scores = torch.stack([correct[name, s] for name in names for s in severities])
+    per_image = scores.double().mean(dim=0)
+    accuracy = float(per_image.mean())
+    by_corruption = {name: _one(correct, name, severities) for name in names}
+    result: dict[str, Any] = {
+        "corruptions_accuracy": accuracy,
+        "ci95": bootstrap_interval(per_image),
+        "mean_error": 1 - accuracy,
+    }
+    if against_alexnet and (len(names), tuple(severities)) == (len(CORRUPTIONS), SEVERITIES):
+        for name, found in by_corruption.items():
+            found["ce"] = found["mean_error"] / ALEXNET_ERRORS[name]
+        result["mce"] = sum(found["ce"] for found in by_corruption.values()) / len(names)
+    result |= {"severities": severities, "by_corruption": by_corruption}
+    if extra:
+        result["extra"] = {name: _one(correct, name, severities) for name in extra}
+    return {**result, "num_images": scores.shape[1]}
+
+
+def _one(correct: Correct, name: str, severities: Sequence[int]) -> dict[str, Any]:
+    accuracies = [float(correct[name, severity].double().mean()) for severity in severities]
+    return {"accuracy": accuracies, "mean_error": 1 - sum(accuracies) / len(accuracies)}

@@ -1,0 +1,164 @@
+"""The suite `corruptions`: images corrupted on the fly and kept on disk, or ImageNet-C itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from advprop.data.corruptions import (
+    EXTRA_CORRUPTIONS,
+    check_installed,
+    corruption_versions,
+    enlarged_size,
+)
+from advprop.data.imagenet_c import ImageNetC, StoredSplit, check_imagenet_c, is_imagenet_c
+from advprop.data.listing import shortened
+from advprop.data.sources import ArraySplit, ImageSplit
+from advprop.evaluation.accuracy import correct_answers
+from advprop.evaluation.alexnet import NUM_CLASSES
+from advprop.evaluation.corruptions import Correct, corruption_result
+from advprop.shapes import Images, Logits
+from advprop.suites.corruption_cache import corrupted_images
+from advprop.suites.trial import Trial
+
+SplitUnder: TypeAlias = Callable[[str, int], ImageSplit]
+"""From a corruption and a severity to the images."""
+
+
+def corruptions(trial: Trial) -> dict[str, Any]:
+    """Accuracy on corrupted images, mean corruption error where they are ImageNet-C."""
+    stored = check_corruptions(trial)
+    return _on_the_fly(trial) if stored is None else _from_disk(trial, stored)
+
+
+def check_corruptions(trial: Trial) -> ImageNetC | None:
+    """The corrupted images in the trial's folder, None where they are to be made.
+
+    Raises what is wrong with them, and ImportError if they cannot be made.
+    """
+    names, preprocessing = trial.subject.class_names, trial.subject.preprocessing
+    if trial.folder is not None and is_imagenet_c(trial.folder, names):
+        return check_imagenet_c(
+            trial.folder,
+            class_names=names,
+            channels=preprocessing.image_shape[0],
+            corruptions=_wanted(trial),
+            severities=trial.settings.corruption_severities,
+        )
+    check_installed()
+    trial.images  # noqa: B018 (reads it)
+    return None
+
+
+def _on_the_fly(trial: Trial) -> dict[str, Any]:
+    split, source = trial.images
+    batches = list(trial.batches(split))
+    clean = torch.cat([batch.images for batch in batches]).mul(255).round().byte().cpu()
+    labels = torch.cat([batch.labels for batch in batches]).cpu()
+    count = len(_wanted(trial)) * len(trial.settings.corruption_severities)
+    images = corrupted_images(clean.numpy(), num_conditions=count)
+
+    def under(corruption: str, severity: int) -> ArraySplit:
+        pixels = torch.from_numpy(images.under(corruption, severity))
+        return ArraySplit(pixels=pixels, labels=labels)
+
+    maker, version = next(iter(corruption_versions().items()))
+    result = {
+        **corruption_result(_correct(trial, under)),
+        "images": source,
+        "made": f"on the fly, {maker} {version}",
+    }
+    height, width = clean.shape[2:]
+    enlarged = enlarged_size(width, height)
+    return result if enlarged == (width, height) else {**result, "enlarged_to": list(enlarged)}
+
+
+def _from_disk(trial: Trial, stored: ImageNetC) -> dict[str, Any]:
+    first: list[tuple[str, StoredSplit]] = []
+
+    def under(corruption: str, severity: int) -> StoredSplit:
+        split = stored.split(corruption, severity)
+        first.append((f"{corruption}/{severity}", split))
+        _check_same_images(trial, *first[0], *first[-1])
+        del first[1:]
+        return split
+
+    correct = _correct(trial, under)
+    height, width = first[0][1].image_shape[1:]
+    return {
+        **corruption_result(correct, against_alexnet=len(stored.class_names) == NUM_CLASSES),
+        "images": str(stored.root),
+        "image_size": [height, width],
+        "made": "read from disk",
+    }
+
+
+def _correct(trial: Trial, under: SplitUnder) -> Correct:
+    """Which images were right under each corruption at each severity."""
+    return {
+        (corruption, severity): correct_answers(
+            _told_sizes(trial), trial.batches(under(corruption, severity))
+        )
+        for corruption, severity in _shown(
+            [(c, s) for c in _wanted(trial) for s in trial.settings.corruption_severities]
+        )
+    }
+
+
+def _wanted(trial: Trial) -> tuple[str, ...]:
+    extra = EXTRA_CORRUPTIONS if trial.settings.extra_corruptions else ()
+    return (*trial.settings.corruptions, *extra)
+
+
+def _shown(conditions: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+    """`conditions`, with a bar on a terminal: making the images takes minutes."""
+    console = Console(stderr=True)
+    yield from track(
+        conditions,
+        description="corruptions",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _check_same_images(
+    trial: Trial, name: str, first: StoredSplit, other_name: str, other: StoredSplit
+) -> None:
+    """Errors are averaged image by image, which a partly unpacked set would mix up."""
+    if other.image_shape != first.image_shape:
+        sizes = [f"{s.image_shape[2]} x {s.image_shape[1]}" for s in (other, first)]
+        raise ValueError(
+            f"{trial.folder}: the images of {other_name} have {sizes[0]} pixels, those of {name} "
+            f"{sizes[1]}: they are tested as they are stored, so all must have one size"
+        )
+    if differing := sorted(set(first.paths) ^ set(other.paths)):
+        raise ValueError(
+            f"{trial.folder}: {name} has {len(first.paths)} images and {other_name} "
+            f"{len(other.paths)}, {len(differing)} are in one of them only "
+            f"({shortened(differing, 3)}): unpack the set anew"
+        )
+
+
+def _told_sizes(trial: Trial) -> Callable[[Images], Logits]:
+    """The model, which says what is wrong where it takes images of its own size only."""
+    logits_fn = trial.logits_fn
+    own = trial.subject.preprocessing.image_shape[1:]
+
+    def logits(images: Images) -> Logits:
+        size = tuple(images.shape[2:])
+        try:
+            return logits_fn(images)
+        except (AssertionError, RuntimeError) as error:
+            if size == own:
+                raise
+            raise ValueError(
+                f"{trial.folder}: its images have {size[1]} x {size[0]} pixels and are tested as "
+                f"they are stored, this model takes {own[1]} x {own[0]} only ({error})"
+            ) from error
+
+    return logits
