@@ -4,17 +4,19 @@ import warnings
 import pytest
 from scipy import stats
 
-from advprop.evaluation.results import (
+from advprop.evaluation.cells import (
     Cell,
     accuracy_cell,
     difference_cell,
+    p_text,
+    passes_cell,
+    results_table,
+)
+from advprop.evaluation.results import (
     difference_of,
     holm,
     mean_interval,
-    p_text,
     paired_difference,
-    passes_cell,
-    results_table,
     summarise,
 )
 
