@@ -45,7 +45,7 @@ def complete_run(folder: Path) -> dict[str, Any]:
 
 
 def accuracies(suites: dict[str, Any]) -> dict[str, float]:
-    """`NAME_accuracy` of each suite that a test has."""
+    """`NAME_accuracy` of each suite of a test. Raises KeyError where one has none."""
     return {f"{suite}_accuracy": suites[suite][f"{suite}_accuracy"] for suite in suites}
 
 

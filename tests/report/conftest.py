@@ -121,6 +121,115 @@ def sample_details(seeds=3, methods=tuple(METHODS)):
     }
 
 
+CORRUPTIONS = ("gaussian_noise", "glass_blur", "fog", "jpeg_compression", "speckle_noise")
+CLASSES = tuple("0123456789")
+
+
+def sample_findings(method, seed=0, classes=CLASSES):
+    """What `advprop evaluate` finds on all suites, in the form of its JSON."""
+    chance = random.Random(f"{method} {seed} found")
+    clean, noise, attacked = METHODS.get(method, METHODS["advprop"])[3]
+
+    def near(share, spread=0.01):
+        return min(max(share + chance.gauss(0, spread), 0.0), 1.0)
+
+    curve = [
+        {"threat_model": model, "epsilon": e, "num_steps": 20, "restarts": 2, "accuracy": accuracy}
+        for model, epsilons in (
+            ("L2", (0, 0.5, 1, 2)),
+            ("Linf", (0, *(2**k / 255 for k in range(6)))),
+        )
+        for place, e in enumerate(epsilons)
+        for accuracy in [near(clean + (attacked - clean) * place / (len(epsilons) - 1), 0.003)]
+    ]
+    by_corruption = {
+        name: {
+            "accuracy": [near(clean + (noise - clean) * k * (1 + i) / 30) for k in range(1, 6)],
+            "mean_error": 0.3,
+        }
+        for i, name in enumerate(CORRUPTIONS)
+    }
+    bins = [
+        {
+            "low": k / 15,
+            "high": (k + 1) / 15,
+            "confidence": (k + 0.5) / 15,
+            "accuracy": near((k + 0.5) / 15 - 0.04, 0.02),
+            "num_images": 5 + k**3,
+        }
+        for k in range(3, 15)
+    ]
+    suites = {
+        "clean": {
+            "clean_accuracy": clean,
+            "images": "mnist5k test",
+            "num_images": 2000,
+            "per_class": [
+                {"class": name, "accuracy": near(clean, 0.03), "num_images": 200}
+                for name in classes
+            ],
+            "calibration": {"ece": abs(near(0.03)), "num_bins": 15, "bins": bins},
+        },
+        "corruptions": {
+            "corruptions_accuracy": noise,
+            "by_corruption": by_corruption,
+            "made": "on the fly, imagecorruptions-imaug 1.1.5",
+        },
+        "adversarial": {"adversarial_accuracy": attacked, "num_images": 2000, "curve": curve},
+        "autoattack": {
+            "autoattack_accuracy": 0.9 * attacked,
+            "after": {"apgd-ce": attacked, "apgd-t": 0.95 * attacked, "square": 0.9 * attacked},
+        },
+    }
+    return {"method": method, "seed": seed, "suites": suites, "red_flags": []}
+
+
+def sample_predictions(method, seed=0, count=24, picture=None):
+    """Answers to `count` images; vanilla alone errs on images 4 and 14, all err on image 9."""
+    chance = random.Random(f"{method} {seed} predictions")
+    wrong = {9, 4, 14} if method == "vanilla" else {9}
+    draw = picture or (lambda i: png(40 + 8 * (i % 25), size=10))
+    return {
+        "images": [
+            {"id": f"{i:012x}", "label": CLASSES[i % 10], "picture": draw(i)} for i in range(count)
+        ],
+        "clean": [CLASSES[(i + (i in wrong)) % 10] for i in range(count)],
+        "confidence": [round(chance.uniform(0.5, 1), 3) for _ in range(count)],
+    }
+
+
+@pytest.fixture
+def findings():
+    """Makes what the suites found of one run, from its method and seed."""
+    return sample_findings
+
+
+@pytest.fixture
+def predictions():
+    """Makes the recorded answers of one run, from its method and seed."""
+    return sample_predictions
+
+
+@pytest.fixture
+def study():
+    """Results and details of a comparison that was tested on every suite."""
+    results, details = sample_results(seeds=2), sample_details(seeds=2)
+    details["tests"] = [sample_findings(m, seed) for m in METHODS for seed in (0, 1)]
+    for record in details["records"]:
+        record["predictions"] = sample_predictions(record["method"], record["seed"])
+    for run in results["runs"]:
+        run["corruptions_accuracy"] = 0.8 * run["clean_accuracy"]
+    flag = {
+        "flag": "small_perturbation",
+        "suite": "adversarial",
+        "message": "perturbations of 0.01 where epsilon is 0.1: give more steps",
+        "page": "docs/red_flags.md#small-perturbation",
+    }
+    details["tests"][0]["red_flags"] = [flag]
+    results["summary"] = summarise(results["runs"])
+    return results, details
+
+
 @pytest.fixture
 def results():
     return sample_results()

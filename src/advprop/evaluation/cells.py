@@ -44,7 +44,7 @@ def results_table(summary: Sequence[Mapping[str, Any]]) -> ResultsTable:
             Cell(value=str(entry["method"])),
             *(accuracy_cell(entry.get(key)) for key in ACCURACIES),
             passes_cell(entry),
-            Cell(value=_number(entry.get("train_seconds"))),
+            Cell(value=number_text(entry.get("train_seconds"))),
             *(difference_cell(difference_of(entry, name, ACCURACIES[0])) for name in BASELINES),
         )
         for entry in summary
@@ -64,8 +64,8 @@ def accuracy_cell(estimate: Mapping[str, Any] | None) -> Cell:
 def passes_cell(entry: Mapping[str, Any]) -> Cell:
     """Passes per image over the whole training, and what they are made of."""
     parts = entry.get("epochs"), entry.get("passes_per_image")
-    made_of = "" if None in parts else f"{_number(parts[0])} epochs of {_number(parts[1])}"
-    return Cell(value=_number(entry.get("total_passes")), interval=made_of)
+    made_of = "" if None in parts else f"{number_text(parts[0])} epochs of {number_text(parts[1])}"
+    return Cell(value=number_text(entry.get("total_passes")), interval=made_of)
 
 
 def difference_cell(found: Mapping[str, Any] | None) -> Cell:
@@ -91,5 +91,6 @@ def points_text(difference: float) -> str:
     return f"{round(100 * difference, 1) + 0.0:+.1f}"
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
+    """A cost with three digits; a dash where it is not known."""
     return "-" if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"

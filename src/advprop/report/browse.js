@@ -1,7 +1,7 @@
 // Searches the recorded test images and the table of classes, both from JSON in the page.
 (() => {
   "use strict";
-  const AT_ONCE = 60;
+  const AT_ONCE = 24;
   const read = (id) => {
     const source = document.getElementById(id);
     return source && JSON.parse(source.textContent);
@@ -43,19 +43,29 @@
     };
     const readings = (own) => [...new Set(own.map(({ label }) => label))];
 
+    const tally = (image) => {
+      const every = methods.filter(({ answers }) => answers.has(image));
+      const total = every.reduce((sum, { answers }) => sum + answers.get(image).length, 0);
+      const good = every.reduce((sum, { answers }) => sum + right(answers.get(image), image), 0);
+      return { every, total, good };
+    };
+    const shares = images.map((_, image) => {
+      const { total, good } = tally(image);
+      return good / total;
+    });
+    const share = (image) => shares[image];
+
     const card = (method, image) => {
       const [source, label] = images[image];
       const own = method.answers.get(image);
       const wrong = errs(method, image);
       const item = element("li", "", { className: "card" });
-      const read = readings(own).map((each) => labels[each]).join(", ");
-      item.append(element("img", "", { src: source, alt: `class ${labels[label]}, read as ${read}`, loading: "lazy" }));
+      const read = readings(own).map((each) => labels[each]).join(" or ");
+      item.append(element("img", "", { src: source, alt: `class ${labels[label]}, read as ${read}` }));
       item.append(element("span", labels[label], { className: "label" }));
       const sure = Math.round(own.reduce((sum, { confidence }) => sum + confidence, 0) / own.length);
-      item.append(element("span", `${read}, ${sure} %`, { className: wrong ? "wrong" : "right" }));
-      const every = methods.filter(({ answers }) => answers.has(image));
-      const total = every.reduce((sum, { answers }) => sum + answers.get(image).length, 0);
-      const good = every.reduce((sum, { answers }) => sum + right(answers.get(image), image), 0);
+      item.append(element("span", `${read} (${sure} %)`, { className: wrong ? "wrong" : "right" }));
+      const { every, total, good } = tally(image);
       const all = element("details");
       all.append(element("summary", `${good} of ${total} runs right`));
       all.addEventListener("toggle", () => {
@@ -82,6 +92,7 @@
         if (kind === "only" && !onlyErrs(method, image)) return false;
         return [images[image][1], ...readings(own)].some((label) => matches(labels[label]));
       });
+      found.sort((a, b) => share(a) - share(b) || a - b);
       count.textContent = `${found.length} of ${method.answers.size} images`;
       cards.replaceChildren(...found.slice(0, limit).map((image) => card(method, image)));
       more.hidden = found.length <= limit;
@@ -150,6 +161,7 @@
           return row;
         }),
       );
+      found.sort((a, b) => share(a) - share(b) || a - b);
       count.textContent = `${found.length} of ${data.classes.length} classes`;
       more.hidden = found.length <= limit;
     };

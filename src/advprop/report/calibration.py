@@ -12,6 +12,7 @@ from advprop.report.findings import Bin, Calibration, Findings
 from advprop.report.styles import MethodStyle
 
 Found = Mapping[str, Sequence[Findings]]
+FEWEST = 10  # answers in a bin that is drawn: fewer say nothing
 SMALLEST, LARGEST = 4, 15  # marks, by the share of a method's images in the bin
 
 
@@ -22,7 +23,8 @@ def calibration_panels(found: Found, styles: Mapping[str, MethodStyle]) -> list[
     if not parts:
         return []
     errors = {method: estimate([c.ece for c in own]) for method, own in parts.items()}
-    binned = {m: pooled(own) for m, own in parts.items() if any(c.bins for c in own)}
+    every = {m: [b for b in pooled(own) if b.num_images >= FEWEST] for m, own in parts.items()}
+    binned = {method: bins for method, bins in every.items() if bins}
     panels = [_reliability(binned, styles)] if binned else []
     return [*panels, _errors(errors, styles)]
 

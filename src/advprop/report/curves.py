@@ -80,14 +80,12 @@ def _curve_traces(
             line = {"color": style.color, "dash": dash}
             traces.append(_line(thinned(points, most), plane, name, curve, line))
     points = [(x, 100 * y) for x, y in _series(curve, unit, VALIDATION, "validation_accuracy")]
-    line = {"color": style.color, "width": 2.2}
-    traces.append(_line(thinned(points, most), "y", "validation accuracy", curve, line))
+    solid = {"color": style.color, "width": 2.2}
+    traces.append(_line(thinned(points, most), "y", "validation accuracy", curve, solid))
     return [trace for trace in traces if trace["x"]]
 
 
-def thinned(
-    points: Sequence[tuple[float, float]], most: int
-) -> Sequence[tuple[float, float]]:
+def thinned(points: Sequence[tuple[float, float]], most: int) -> Sequence[tuple[float, float]]:
     """At most `most` of `points`, evenly spread."""
     return points[:: -(-len(points) // most) or 1]
 

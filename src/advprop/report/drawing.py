@@ -104,7 +104,7 @@ def band(
         "fill": "toself",
         "fillcolor": style.color,
         "line": {"width": 0, "color": style.color},
-        "opacity": 0.16,
+        "opacity": 0.12,
         "hoverinfo": "skip",
     }
 
@@ -128,6 +128,7 @@ def heat_map(
         "z": [list(row) for row in values],
         "text": [list(row) for row in texts],
         "texttemplate": "%{text}",
+        "textfont": {"color": "var(--ink)"},
         "hoverinfo": "text",
         "hovertext": [list(row) for row in hover],
         "colorscale": [[i / (steps - 1), f"var(--{scale}-{i})"] for i in range(steps)],

@@ -82,5 +82,6 @@ def references(
     for kinds in groups.values():
         known = [m for kind in REFERENCES for m, own in kinds.items() if own == kind]
         reference = [*known, *kinds][0]
-        chosen |= {method: reference for method in kinds if method != reference}
+        order = sorted(kinds, key=lambda method: kinds[method] in REFERENCES)
+        chosen |= {method: reference for method in order if method != reference}
     return chosen

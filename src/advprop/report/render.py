@@ -14,11 +14,10 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from advprop.evaluation.cells import results_table
 from advprop.evaluation.results import ACCURACIES, accuracy_names, group_of, summarise
 from advprop.report import tables
 from advprop.report.browsing import browse
-from advprop.report.charts import TITLES, accuracy_title
+from advprop.report.charts import accuracy_title
 from advprop.report.curves import DASHES, branch_names
 from advprop.report.findings import read_findings, read_records
 from advprop.report.gallery import galleries
@@ -79,7 +78,8 @@ def _numbers(
 ) -> dict[str, Any]:
     """The tables, and what their columns are called."""
     return {
-        "table": results_table(summary),
+        "table": tables.main_rows(summary),
+        "accuracy_titles": [accuracy_title(name) for name in tables.main_accuracies(summary)],
         "measured": bool(accuracy_names(summary)),
         "differences": tables.difference_tables(summary),
         "difference_titles": [
@@ -113,7 +113,6 @@ def _template() -> Any:
     )
     environment.filters["minus"] = with_minus
     environment.filters["script_json"] = _script_json
-    environment.globals["accuracy_titles"] = [TITLES[name] for name in ACCURACIES]
     return environment.get_template("template.html.jinja")
 
 

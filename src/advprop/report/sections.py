@@ -87,9 +87,7 @@ def _groups(*candidates: tuple[str, list[Panel], int]) -> list[PanelGroup]:
     ]
 
 
-def _cost_groups(
-    summary: Sequence[Json], runs: Sequence[Json], styles: Styles
-) -> list[PanelGroup]:
+def _cost_groups(summary: Sequence[Json], runs: Sequence[Json], styles: Styles) -> list[PanelGroup]:
     if sum("clean_accuracy" in entry for entry in summary) < 2:
         return []
     titles = {"total_passes": "Cost in passes", "train_seconds": "Cost in seconds"}

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advprop.evaluation.cells import Cell, accuracy_cell, difference_cell
+from advprop.evaluation.cells import (
+    Cell,
+    accuracy_cell,
+    difference_cell,
+    number_text,
+    passes_cell,
+)
 from advprop.evaluation.results import (
     ACCURACIES,
     EQUAL_COST,
@@ -17,12 +23,13 @@ from advprop.evaluation.results import (
     kind_of,
 )
 from advprop.report.charts import accuracy_title
-from advprop.report.estimates import estimate
+from advprop.report.estimates import Estimate, estimate
 from advprop.report.findings import Findings
 from advprop.report.robustness import Found, series
 
 Json = Mapping[str, Any]
 BASELINE_TITLES = {EQUAL_COST: "vanilla of equal cost", VANILLA: "vanilla of equal epochs"}
+ROOM = 2  # accuracies beyond the usual three in the first table
 RUN_COSTS = ("epochs", "passes_per_image", "train_seconds")
 
 
@@ -56,14 +63,36 @@ def difference_tables(
 
 
 def other_accuracies(summary: Sequence[Json]) -> list[str]:
-    """Accuracies of further suites, which have a table of their own."""
+    """Accuracies of further suites."""
     return [name for name in accuracy_names(summary) if name not in ACCURACIES]
 
 
+def main_accuracies(summary: Sequence[Json]) -> list[str]:
+    """The accuracies of the first table: the usual three, and as many more as have room."""
+    others = other_accuracies(summary)
+    return [*ACCURACIES, *(others if len(others) <= ROOM else ())]
+
+
+def main_rows(summary: Sequence[Json]) -> list[tuple[str, list[Cell]]]:
+    """Each method's accuracies and costs."""
+    names = main_accuracies(summary)
+    return [
+        (
+            entry["method"],
+            [
+                *(accuracy_cell(entry.get(name)) for name in names),
+                passes_cell(entry),
+                Cell(value=number_text(entry.get("train_seconds"))),
+            ],
+        )
+        for entry in summary
+    ]
+
+
 def suites_table(summary: Sequence[Json]) -> Table | None:
-    """Accuracies of the suites beyond the usual three."""
+    """Accuracies of the suites that found no room in the first table."""
     names = other_accuracies(summary)
-    if not names:
+    if len(names) <= ROOM:
         return None
     return Table(
         caption="Share of images right in further suites: mean over seeds, 95 % interval.",
@@ -89,9 +118,7 @@ def curve_tables(found: Found) -> list[Table]:
         rows = tuple(
             (
                 method,
-                tuple(
-                    Cell(value=own[e].percent()) if e in own else Cell(value="-") for e in epsilons
-                ),
+                tuple(_cell(own.get(e)) for e in epsilons),
             )
             for method, own in points.items()
         )
@@ -119,11 +146,18 @@ def autoattack_table(found: Found) -> Table | None:
         for run in runs:
             for attack, accuracy in run.suites.autoattack.after.items():
                 values.setdefault(method, {}).setdefault(attack, []).append(accuracy)
-    return _of_values("AutoAttack: accuracy that is left after each attack, in their order.", values)
+    return _of_values(
+        "AutoAttack: accuracy that is left after each attack, in their order.", values
+    )
 
 
 def _curve(run: Findings) -> Sequence[Any]:
     return run.suites.adversarial.curve
+
+
+def _cell(found: Estimate | None) -> Cell:
+    ends = None if found is None else found.ends and list(found.ends)
+    return accuracy_cell(found and {"mean": found.mean, "ci95": ends})
 
 
 def _of_values(caption: str, values: Mapping[str, Mapping[str, list[float]]]) -> Table | None:
@@ -133,10 +167,7 @@ def _of_values(caption: str, values: Mapping[str, Mapping[str, list[float]]]) ->
     rows = tuple(
         (
             method,
-            tuple(
-                Cell(value=estimate(own[c]).percent()) if c in own else Cell(value="-")
-                for c in columns
-            ),
+            tuple(_cell(estimate(own[c]) if c in own else None) for c in columns),
         )
         for method, own in values.items()
     )
