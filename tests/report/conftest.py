@@ -3,11 +3,14 @@
 import base64
 import io
 import random
+import shutil
+import time
 
 import pytest
 from PIL import Image
 
 from advprop.evaluation.results import summarise
+from advprop.report import render_report
 
 # method: epochs, passes per image, seconds, accuracies (clean, noise, adversarial)
 METHODS = {
@@ -230,6 +233,39 @@ def study():
     return results, details
 
 
+def photo(number, side=64):
+    """A colour picture that compresses as badly as a photo does."""
+    chance = random.Random(number)
+    small = Image.new("RGB", (side // 2, side // 2))
+    small.putdata([tuple(chance.randrange(256) for _ in range(3)) for _ in range(side * side // 4)])
+    stream = io.BytesIO()
+    small.resize((side, side), Image.Resampling.BICUBIC).save(stream, "PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+@pytest.fixture(scope="session")
+def large_study():
+    """60 runs, 12 methods of 5 seeds, each with every suite and 200 answers to colour images."""
+    pictures = [photo(number) for number in range(200)]
+    triple = {kind: photo(kind, side=224) for kind in ("clean", "perturbation", "adversarial")}
+    classes = [f"class {i}" for i in range(200)]
+    methods = {f"advprop, width {2 * i}": "advprop" for i in range(2, 14)}
+    runs, details = [], {"curves": [], "records": [], "tests": [], "notes": []}
+    for method, like in methods.items():
+        for seed in range(5):
+            label = {"method": method, "seed": seed}
+            runs.append({**sample_runs(1, (like,))[0], **label})
+            points = 5 * sample_curve(like, seed)["points"]
+            points = [{**point, "passes": 1.0 + at} for at, point in enumerate(points)]
+            details["curves"].append({**label, "points": points})
+            details["tests"].append({**sample_findings(like, seed, classes), **label})
+            record = {**sample_record(like, seed), **label}
+            record["gallery"] = [{**item, **triple} for item in record["gallery"]]
+            record["predictions"] = sample_predictions(method, seed, 200, pictures.__getitem__)
+            details["records"].append(record)
+    return {"recipe": "large", "runs": runs, "summary": summarise(runs)}, details
+
+
 @pytest.fixture
 def results():
     return sample_results()
@@ -260,3 +296,57 @@ def sample():
         return sample_results(seeds, methods), sample_details(seeds, methods)
 
     return build
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium, driven by playwright."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium here")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+def wait_until(page, condition, argument=None):
+    """Wait for an expression or function; the page forbids what playwright itself waits with."""
+    end = time.monotonic() + 60
+    while not page.evaluate(condition, argument):
+        assert time.monotonic() < end, f"still not: {condition}"
+        time.sleep(0.05)
+
+
+DRAWN = """![...document.querySelectorAll(".chart")].some(
+    chart => chart.clientWidth && !chart.querySelector(".main-svg"))"""
+
+
+@pytest.fixture
+def visit(browser, tmp_path):
+    """Opens a report; the page has `.complaints`: console messages, errors, requests, dialogs."""
+    contexts = []
+
+    def open_report(results, details, *, width, scheme="light"):
+        path = tmp_path / "report.html"
+        path.write_text(render_report(results, details), encoding="utf-8")
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.complaints = []
+        page.until = lambda condition, argument=None: wait_until(page, condition, argument)
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (page.complaints.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: page.complaints.append(request.url[:200]))
+        page.goto(path.as_uri())
+        page.until(DRAWN)
+        # opening the file itself and its embedded pictures are the only requests allowed
+        own = ("file://", "data:", "blob:")
+        page.complaints = [text for text in page.complaints if not text.startswith(own)]
+        return page
+
+    yield open_report
+    for context in contexts:
+        context.close()

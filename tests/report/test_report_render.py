@@ -55,6 +55,13 @@ def test_report_is_one_file_below_six_megabytes(results, details):
     assert "default-src 'none'" in html
 
 
+def test_a_large_study_stays_below_fifteen_megabytes(large_study):
+    results, details = large_study
+    assert len(details["records"]) == 60
+    size = len(render_report(results, details).encode())
+    assert 8_000_000 < size < 15_000_000
+
+
 def test_answer_cost_and_doubt_come_first(page):
     start = page.text[:1200]
     assert "Train vanilla longer if clean accuracy is all you need" in start

@@ -1,5 +1,6 @@
 """The figures of the suites: what they show, and that plotly knows their settings."""
 
+import itertools
 import json
 import re
 
@@ -67,7 +68,7 @@ def test_epsilons_that_span_much_stand_on_a_logarithmic_axis_with_zero_before_th
     epsilons = [0.0, *(2**k / 255 for k in range(6))]
     place, axis = epsilon_scale(epsilons, "Linf")
     places = [place(e) for e in epsilons]
-    assert [b - a for a, b in zip(places, places[1:], strict=False)] == pytest.approx([1.0] * 6)
+    assert [b - a for a, b in itertools.pairwise(places)] == pytest.approx([1.0] * 6)
     assert axis["ticktext"] == ["0", "1", "2", "4", "8", "16", "32"]
     assert "1/255, logarithmic" in axis["title"]["text"]
 
@@ -106,7 +107,7 @@ def test_differences_are_paired_by_seed_and_else_of_means():
 
 def test_methods_are_held_against_the_sternest_baseline_of_their_group(found):
     assert references(found, []) == HELD
-    two = {m: found["advprop"] for m in ("a", "b", "v")}
+    two = dict.fromkeys(("a", "b", "v"), found["advprop"])
     summary = [
         {"method": "a", "group": "one"},
         {"method": "b", "group": "two"},

@@ -9,7 +9,7 @@ from typing import Any
 from advprop.report.findings import PredictedImage, Record
 from advprop.report.gallery import read_picture
 
-MOST_BYTES = 6_000_000  # of all pictures together
+MOST_BYTES = 4_500_000  # of all pictures together
 
 
 def browse(records: Sequence[Record], *, most_bytes: int = MOST_BYTES) -> dict[str, Any] | None:

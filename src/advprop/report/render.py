@@ -62,6 +62,7 @@ def render_report(results: Json, details: Json | None = None) -> str:
             p.get("validation_accuracy") is not None for c in curves for p in c["points"]
         ),
         "galleries": galleries(records),
+        "num_galleries": len({r["method"] for r in records if r.get("gallery")}),
         "browse": browse(read_records(records)),
         "commands": _lines(details.get("command") or results.get("command")),
         "versions": {str(k): str(v) for k, v in (results.get("versions") or {}).items()},

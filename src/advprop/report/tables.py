@@ -156,8 +156,7 @@ def _curve(run: Findings) -> Sequence[Any]:
 
 
 def _cell(found: Estimate | None) -> Cell:
-    ends = None if found is None else found.ends and list(found.ends)
-    return accuracy_cell(found and {"mean": found.mean, "ci95": ends})
+    return accuracy_cell(None if found is None else {"mean": found.mean, "ci95": found.ends})
 
 
 def _of_values(caption: str, values: Mapping[str, Mapping[str, list[float]]]) -> Table | None:
