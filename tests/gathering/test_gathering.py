@@ -82,7 +82,7 @@ def test_other_recipes_and_images_are_groups_and_said_to_be(tmp_path: Path) -> N
     )
     results, details = gathered(first, second)
     labels = [entry["method"] for entry in results["summary"]]
-    assert labels == ["vanilla, digits", "vanilla, mnist5k", "advprop, digits", "advprop, mnist5k"]
+    assert labels == ["vanilla, digits", "advprop, digits", "vanilla, mnist5k", "advprop, mnist5k"]
     assert results["recipe"] == "digits, mnist5k"
     (note,) = details["notes"]
     assert "2 groups of runs" in note

@@ -132,6 +132,10 @@ def sample_findings(method, seed=0, classes=CLASSES):
     """What `advprop evaluate` finds on all suites, in the form of its JSON."""
     chance = random.Random(f"{method} {seed} found")
     clean, noise, attacked = METHODS.get(method, METHODS["advprop"])[3]
+    if method not in METHODS:
+        clean, noise, attacked = (
+            share + chance.uniform(-0.06, 0.06) for share in (clean, noise, attacked)
+        )
 
     def near(share, spread=0.01):
         return min(max(share + chance.gauss(0, spread), 0.0), 1.0)
@@ -254,11 +258,15 @@ def large_study():
     for method, like in methods.items():
         for seed in range(5):
             label = {"method": method, "seed": seed}
-            runs.append({**sample_runs(1, (like,))[0], **label})
+            found = sample_findings(method, seed, classes)
+            shares = {
+                f"{name}_accuracy": s[f"{name}_accuracy"] for name, s in found["suites"].items()
+            }
+            runs.append({**sample_runs(1, (like,))[0], **shares, **label})
             points = 5 * sample_curve(like, seed)["points"]
             points = [{**point, "passes": 1.0 + at} for at, point in enumerate(points)]
             details["curves"].append({**label, "points": points})
-            details["tests"].append({**sample_findings(like, seed, classes), **label})
+            details["tests"].append(found)
             record = {**sample_record(like, seed), **label}
             record["gallery"] = [{**item, **triple} for item in record["gallery"]]
             record["predictions"] = sample_predictions(method, seed, 200, pictures.__getitem__)

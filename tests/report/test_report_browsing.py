@@ -69,5 +69,5 @@ def test_what_is_no_embedded_picture_is_left_out(predictions):
 
 def test_answers_of_another_length_are_refused():
     image = {"id": "a", "label": "0"}
-    with pytest.raises(ValueError, match="predictions: .*differ in length"):
+    with pytest.raises(ValueError, match=r"predictions: .*differ in length"):
         read_records([{"method": "v", "predictions": {"images": [image], "clean": []}}])

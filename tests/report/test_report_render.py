@@ -106,7 +106,7 @@ def test_command_versions_and_notes_are_told(results, details):
     assert "advprop compare mnist5k --seeds 3 --jobs 2 --out runs/demo" in text
     assert "torch 2.14.1" in text
     assert "2 of 17 runs are missing." in text
-    assert text.index("adversarial above clean accuracy In vanilla, seed 0.") < text.index("Use ")
+    assert text.index("adversarial above clean accuracy. In vanilla, seed 0.") < text.index("Use ")
 
 
 def test_command_of_the_results_serves_where_details_have_none(results):

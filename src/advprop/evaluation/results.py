@@ -139,9 +139,13 @@ def _by_method(runs: Iterable[Run]) -> dict[str, dict[Any, Run]]:
                 "remove one or give it another seed"
             )
         found[method][seed] = run
-    kinds = {method: kind_of(next(iter(by_seed.values()))) for method, by_seed in found.items()}
-    first = [m for baseline in BASELINES for m, kind in kinds.items() if kind == baseline]
-    return {method: found[method] for method in dict.fromkeys([*first, *found])}
+    one = {method: next(iter(by_seed.values())) for method, by_seed in found.items()}
+    groups = list(dict.fromkeys(group_of(run) for run in one.values()))
+    rank = {baseline: place for place, baseline in enumerate(BASELINES)}
+    order = sorted(
+        one, key=lambda m: (groups.index(group_of(one[m])), rank.get(kind_of(one[m]), len(rank)))
+    )
+    return {method: found[method] for method in order}
 
 
 def _check_fraction(value: Any, what: str) -> None:

@@ -58,13 +58,13 @@
     const card = (method, image) => {
       const [source, label] = images[image];
       const own = method.answers.get(image);
-      const wrong = errs(method, image);
+      const kind = errs(method, image) ? "wrong" : right(own, image) === own.length ? "right" : "mixed";
       const item = element("li", "", { className: "card" });
       const read = readings(own).map((each) => labels[each]).join(" or ");
       item.append(element("img", "", { src: source, alt: `class ${labels[label]}, read as ${read}` }));
-      item.append(element("span", labels[label], { className: "label" }));
+      item.append(element("span", `class ${labels[label]}`, { className: "label" }));
       const sure = Math.round(own.reduce((sum, { confidence }) => sum + confidence, 0) / own.length);
-      item.append(element("span", `${read} (${sure} %)`, { className: wrong ? "wrong" : "right" }));
+      item.append(element("span", `read ${read} (${sure} %)`, { className: kind }));
       const { every, total, good } = tally(image);
       const all = element("details");
       all.append(element("summary", `${good} of ${total} runs right`));
@@ -161,7 +161,6 @@
           return row;
         }),
       );
-      found.sort((a, b) => share(a) - share(b) || a - b);
       count.textContent = `${found.length} of ${data.classes.length} classes`;
       more.hidden = found.length <= limit;
     };

@@ -30,6 +30,7 @@ TITLES = {
     "transfer_accuracy": "Under another model's attack",
 }
 STEP = 0.03  # of the widest cost: how far apart marks of equal cost are drawn
+MOST_APART = 0.1  # of the widest cost: how wide many marks of equal cost spread together
 COST_TITLES = {
     "total_passes": "passes per image, whole training",
     "train_seconds": "seconds of training",
@@ -72,12 +73,16 @@ def cost_panels(
 
 
 def _side_by_side(costs: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Where to draw each method: equal costs a little apart, so that no mark hides another."""
-    step = STEP * max(cost for _, cost in costs)
+    """Where to draw each method: equal costs a little apart, so that no mark hides another.
+
+    However many there are, none is drawn far from its cost.
+    """
+    widest = max(cost for _, cost in costs)
     places: dict[str, float] = {}
     for method, cost in costs:
-        group = [name for name, other in costs if abs(other - cost) < step]
-        places[method] = cost + (group.index(method) - (len(group) - 1) / 2) * step
+        group = [name for name, other in costs if abs(other - cost) < STEP * widest]
+        step = min(STEP, MOST_APART / len(group)) * widest
+        places[method] = max(0.0, cost + (group.index(method) - (len(group) - 1) / 2) * step)
     return places
 
 

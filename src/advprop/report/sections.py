@@ -81,7 +81,7 @@ def training_sections(
 
 def _groups(*candidates: tuple[str, list[Panel], int]) -> list[PanelGroup]:
     return [
-        PanelGroup(title=title, panels=tuple(panels), columns=columns)
+        PanelGroup(title=title, panels=tuple(panels), columns=2 if len(panels) == 4 else columns)
         for title, panels, columns in candidates
         if panels
     ]
