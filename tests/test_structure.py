@@ -29,7 +29,7 @@ ROWS = (
     {"runs"},
     {"suites"},
     {"recording", "comparison_plan", "planning"},
-    {"parallel_jobs"},
+    {"parallel_jobs", "gathering"},
     {"comparison", "recipes"},
     {"cli"},
 )

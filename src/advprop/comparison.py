@@ -11,10 +11,12 @@ from advprop.comparison_plan import DEFAULT_METHODS, Job, plan_jobs
 from advprop.config.overrides import differences, read_config
 from advprop.config.run import RunConfig
 from advprop.evaluation.results import summarise
+from advprop.gathering import write_comparison_report
+from advprop.gathering.sources import RESULTS
 from advprop.parallel_jobs import outcomes
-from advprop.recording import RESULTS, complete_run, is_run, run_details, write_report
+from advprop.recording import is_run
 from advprop.run_folder import versions
-from advprop.training.files import read_json, write_json
+from advprop.training.files import write_json
 
 
 def compare(
@@ -134,63 +136,7 @@ class _Comparison:
     def write_report(self) -> None:
         """Write `report.html`, if there is anything to show."""
         if self.rows:
-            results = self.results()
-            write_report(self.folder, results, comparison_details(self.folder, results))
-
-
-def comparison_details(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
-    """Curves and records of a comparison's runs, as the report takes them."""
-    pairs = [
-        run_details(folder / row["folder"], method=row["method"], seed=row["seed"])
-        for row in results["runs"]
-    ]
-    missing = results["planned_runs"] - len(results["runs"])
-    notes = [f"{missing} of {results['planned_runs']} runs are missing."] if missing else []
-    notes += [f"{f['method']}, seed {f['seed']}: {f['error']}" for f in results["failed"]]
-    return {
-        "command": results["command"],
-        "curves": [curve for curve, _ in pairs],
-        "records": [record for _, record in pairs],
-        "notes": notes,
-    }
-
-
-def read_results(folder: Path) -> dict[str, Any]:
-    """The comparison in `folder`. Raises ValueError where there is none, or it is damaged."""
-    path = folder / RESULTS
-    if not path.is_file():
-        raise ValueError(f"{folder}: no comparison here ({RESULTS} is missing)")
-    remedy = "compare again, runs are kept"
-    try:
-        results = read_json(path)
-    except ValueError as error:
-        raise ValueError(f"{error}; {remedy}") from None
-    for name, kind in (("runs", list), ("failed", list), ("planned_runs", int), ("command", str)):
-        if not isinstance(results.get(name), kind):
-            raise ValueError(f"{path}: damaged, {name} is {results.get(name)!r}; {remedy}")
-    return results
-
-
-def report(folder: str | Path) -> Path:
-    """Write `report.html` of a comparison's or a run's folder anew; return its path.
-
-    A run is tested first, if it was not. Raises ValueError for a folder that holds neither.
-    """
-    folder = Path(folder)
-    if not is_run(folder):
-        results = read_results(folder)
-        return write_report(folder, results, comparison_details(folder, results))
-    row = complete_run(folder)
-    curve, record = run_details(folder, method=row["method"], seed=row["seed"])
-    results = {
-        "recipe": row["recipe"],
-        "versions": row["versions"],
-        "runs": [row],
-        "summary": summarise([row]),
-    }
-    command = f"advprop report {folder}"
-    details = {"command": command, "curves": [curve], "records": [record], "notes": []}
-    return write_report(folder, results, details)
+            write_comparison_report(self.folder, self.results())
 
 
 def _check_folder(folder: Path, planned: Sequence[Job]) -> None:

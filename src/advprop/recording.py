@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,15 @@ from advprop.auxiliary.modes import attack_mode
 from advprop.auxiliary.norm import CLEAN
 from advprop.auxiliary.statistics import branch_distances
 from advprop.data.loaders import test_batches
-from advprop.evaluation.gallery import record_gallery
-from advprop.report.render import render_report
-from advprop.run_folder import CONFIG, METRICS, load_run, read_result
+from advprop.evaluation.gallery import record_gallery, record_predictions
+from advprop.report.findings import check_findings, check_record
+from advprop.run_folder import CONFIG, METRICS, Run, load_run, read_result
 from advprop.suites import evaluate, through_branch
-from advprop.training.files import read_json, write_atomically, write_json
+from advprop.training.files import read_json, write_json
 from advprop.training.run_log import RunLog
 
-RESULTS, REPORT, TEST, RECORD = "results.json", "report.html", "test.json", "record.json"
-_GALLERY_SIZE = 8
+TEST, RECORD = "test.json", "record.json"
+_GALLERY_SIZE, _NUM_PREDICTIONS = 8, 200
 
 
 def complete_run(folder: Path) -> dict[str, Any]:
@@ -34,16 +36,30 @@ def complete_run(folder: Path) -> dict[str, Any]:
     if not (folder / RECORD).is_file():
         write_json(folder / RECORD, _record(folder))
     try:
-        suites = read_json(folder / TEST)["suites"]
-        accuracies = {f"{suite}_accuracy": suites[suite][f"{suite}_accuracy"] for suite in suites}
-        tested_on = suites["clean"]["images"]
-    except (ValueError, KeyError, TypeError) as error:
+        test = read_json(folder / TEST)
+        found = accuracies(test["suites"])
+        tested_on = test["suites"]["clean"]["images"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(_again(folder / TEST, error)) from None
-    return {**result, **accuracies, "tested_on": tested_on}
+    return {**result, **found, "tested_on": tested_on}
 
 
-def run_details(folder: Path, *, method: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One run's curve and record, as the report takes them."""
+def accuracies(suites: dict[str, Any]) -> dict[str, float]:
+    """`NAME_accuracy` of each suite of a test. Raises KeyError where one has none."""
+    return {f"{suite}_accuracy": suites[suite][f"{suite}_accuracy"] for suite in suites}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunDetails:
+    """A run's curve, record and test, each as the report takes it; empty what is not there."""
+
+    curve: dict[str, Any]
+    record: dict[str, Any]
+    test: dict[str, Any]
+
+
+def run_details(folder: Path) -> RunDetails:
+    """What the report draws of one run. Raises ValueError for a damaged file."""
     points = [
         {
             "epoch": entry["epoch"],
@@ -53,19 +69,11 @@ def run_details(folder: Path, *, method: str, seed: int) -> tuple[dict[str, Any]
         }
         for entry in RunLog(folder / METRICS).read()
     ]
-    try:
-        record = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
-    except ValueError as error:
-        raise ValueError(_again(folder / RECORD, error)) from None
-    label = {"method": method, "seed": seed}
-    return {**label, "points": points}, {**label, **record}
-
-
-def write_report(folder: Path, results: dict[str, Any], details: dict[str, Any]) -> Path:
-    """Write `report.html` into `folder`. Raises OSError."""
-    page = render_report(results, details).encode()
-    write_atomically(folder / REPORT, lambda file: file.write(page))
-    return folder / REPORT
+    return RunDetails(
+        curve={"points": points},
+        record=_checked(folder / RECORD, check_record),
+        test=_checked(folder / TEST, check_findings),
+    )
 
 
 def is_run(folder: Path) -> bool:
@@ -78,22 +86,49 @@ def _again(path: Path, error: Exception) -> str:
     return f"{reason}; delete it, and advprop report writes it again"
 
 
+def _checked(path: Path, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    found = read_json_or_say(path)
+    try:
+        check(found)
+    except ValueError as error:
+        raise ValueError(_again(path, ValueError(f"{path}: damaged, {error}"))) from None
+    return found
+
+
+def read_json_or_say(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that `advprop report` can write again; ValueError says so."""
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise ValueError(_again(path, error)) from None
+
+
 def _record(folder: Path) -> dict[str, Any]:
     run = load_run(folder)
     data = run.load_data()
     split = data.validation if data.test is None else data.test
-    batch = next(iter(test_batches(split, batch_size=_GALLERY_SIZE, limit=_GALLERY_SIZE)))
     logits_fn = through_branch(run.model, CLEAN)
     with attack_mode(run.model):
         gallery = record_gallery(
             logits_fn,
-            batch,
+            next(iter(test_batches(split, batch_size=_GALLERY_SIZE, limit=_GALLERY_SIZE))),
             attack=run.config.evaluation.attack.build(),
             attacked_logits_fn=logits_fn,
             class_names=data.class_names,
         )
-    distances = []
-    if has_auxiliary_norms(run.model):
-        _, branch, *_ = branch_names(run.model)
-        distances = [distance.to_json() for distance in branch_distances(run.model, branch)]
-    return {"gallery": gallery, "statistics": distances}
+    batch_size = run.config.evaluation.batch_size
+    predictions = record_predictions(
+        logits_fn,
+        test_batches(split, batch_size=batch_size, limit=_NUM_PREDICTIONS),
+        class_names=data.class_names,
+    )
+    return {"gallery": gallery, "statistics": _distances(run), "predictions": predictions}
+
+
+def _distances(run: Run) -> list[dict[str, Any]]:
+    if not has_auxiliary_norms(run.model):
+        return []
+    _, branch, *_ = branch_names(run.model)
+    return [distance.to_json() for distance in branch_distances(run.model, branch)]

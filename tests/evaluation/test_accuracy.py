@@ -14,7 +14,7 @@ from torch import Tensor
 from advprop.attacks.pgd import PGD
 from advprop.attacks.targets import untargeted
 from advprop.evaluation.accuracy import evaluate_adversarial, evaluate_clean, evaluate_noise
-from advprop.evaluation.gallery import record_gallery
+from advprop.evaluation.gallery import record_gallery, record_predictions
 from advprop.shapes import Batch
 from advprop.threat_models import Linf
 
@@ -139,3 +139,17 @@ def test_the_gallery_shows_what_the_attack_did() -> None:
     assert pictures["clean"].getpixel((0, 0)) == round(0.45 * 255)
     assert pictures["adversarial"].getpixel((0, 0)) == round(0.55 * 255)
     assert pictures["perturbation"].getpixel((0, 0)) == 255  # brighter everywhere, stretched
+
+
+def test_answers_are_recorded_with_small_pictures_and_names_of_their_pixels() -> None:
+    images = torch.tensor([0.2, 0.8, 0.2]).view(-1, 1, 1, 1).expand(-1, 3, 100, 50)
+    batch = Batch(images=images, labels=torch.tensor([0, 0, 1]))
+    found = record_predictions(brightness_classifier, [batch], class_names=["dark", "bright"])
+    assert found["clean"] == ["dark", "bright", "dark"]
+    assert found["confidence"] == pytest.approx([1 / (1 + math.exp(-0.6))] * 3, abs=1e-4)
+    assert [image["label"] for image in found["images"]] == ["dark", "dark", "bright"]
+    first, second, third = (image["id"] for image in found["images"])
+    assert first == third != second
+    assert len(first) == 12
+    _, data = found["images"][0]["picture"].split(",")
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (32, 64)

@@ -4,17 +4,19 @@ import warnings
 import pytest
 from scipy import stats
 
-from advprop.evaluation.results import (
+from advprop.evaluation.cells import (
     Cell,
     accuracy_cell,
     difference_cell,
+    p_text,
+    passes_cell,
+    results_table,
+)
+from advprop.evaluation.results import (
     difference_of,
     holm,
     mean_interval,
-    p_text,
     paired_difference,
-    passes_cell,
-    results_table,
     summarise,
 )
 
@@ -186,3 +188,34 @@ def test_small_numbers_are_printed_honestly():
     assert p_text(0.0123) == "p = 0.012"
     cell = difference_cell({"difference": -0.0001, "ci95": None, "p_value": None})
     assert cell == Cell(value="+0.0")
+
+
+def test_rows_are_held_against_the_baselines_of_their_group() -> None:
+    runs = [
+        {
+            "method": f"{kind}, width {width}",
+            "kind": kind,
+            "group": f"width {width}",
+            "seed": seed,
+            "clean_accuracy": 0.8 + 0.05 * (kind == "advprop") + 0.001 * width + 0.01 * seed,
+            "corruptions_accuracy": 0.5,
+        }
+        for width in (8, 16)
+        for kind in ("advprop", "vanilla")
+        for seed in (0, 1)
+    ]
+    summary = summarise(runs)
+    labels = [entry["method"] for entry in summary]
+    assert labels == [
+        "vanilla, width 8",
+        "advprop, width 8",
+        "vanilla, width 16",
+        "advprop, width 16",
+    ]
+    for entry in (summary[1], summary[3]):
+        assert entry["versus"]["vanilla"]["difference"] == pytest.approx(0.05)
+        assert entry["versus"]["vanilla"]["corruptions_accuracy"]["difference"] == 0
+        assert entry["corruptions_accuracy"]["mean"] == 0.5
+    assert summary[0]["versus"] == {}
+    loose = summarise([{**run, "kind": None, "group": None} for run in runs])
+    assert all(entry["versus"] == {} for entry in loose)

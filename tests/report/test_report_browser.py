@@ -1,55 +1,12 @@
 """The report in a real browser: Debian's Chromium, driven by playwright."""
 
 import json
-import shutil
 
 import pytest
-
-from advprop.report import render_report
 
 pytestmark = pytest.mark.browser
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 WIDTHS = (390, 1440)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium here")
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def visit(browser, tmp_path):
-    """Opens a report; the page has `.complaints`: console messages, errors, requests, dialogs."""
-    contexts = []
-
-    def open_report(results, details, *, width, scheme="light"):
-        path = tmp_path / "report.html"
-        path.write_text(render_report(results, details), encoding="utf-8")
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.complaints = []
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (page.complaints.append(dialog.message), dialog.dismiss()))
-        page.on("request", lambda request: page.complaints.append(request.url[:200]))
-        page.goto(path.as_uri())
-        page.wait_for_function("!document.querySelector('.chart:not(:has(.main-svg))')")
-        # opening the file itself and its embedded pictures are the only requests allowed
-        own = ("file://", "data:", "blob:")
-        page.complaints = [text for text in page.complaints if not text.startswith(own)]
-        return page
-
-    yield open_report
-    for context in contexts:
-        context.close()
 
 
 def drawn(page):
@@ -85,7 +42,7 @@ def test_charts_fill_their_places_and_stay_inside(visit, results, details, width
     )
     assert all(place == pytest.approx(svg, abs=1) for place, svg in sizes)
     page.set_viewport_size({"width": 700, "height": 900})
-    page.wait_for_function(
+    page.until(
         """[...document.querySelectorAll(".chart")].every(chart => Math.abs(chart.clientWidth
             - chart.querySelector(".main-svg").getBoundingClientRect().width) <= 1)"""
     )
@@ -111,12 +68,12 @@ def test_figures_follow_the_theme_while_open(visit, results, details):
     page = visit(results, details, width=1440, scheme="light")
 
     def wait_for_ink(color):
-        page.wait_for_function(
+        page.until(
             """color => {
                 const text = document.querySelector(".chart .xtick text");
                 return text && getComputedStyle(text).fill === color;
             }""",
-            arg=color,
+            color,
         )
 
     wait_for_ink("rgb(86, 90, 102)")

@@ -56,6 +56,17 @@ def test_equal_costs_do_not_hide_each_other(results, styles):
     assert len(places) == len(results["summary"])
 
 
+def test_many_equal_costs_stay_near_their_cost(results, styles):
+    entry = results["summary"][-1]
+    many = [{**entry, "method": f"width {i}"} for i in range(40)]
+    panel = cost_panels(many, [], method_styles([e["method"] for e in many]), "total_passes")[0]
+    places = {trace["x"][0] for trace in panel.figure["data"] if "error_y" in trace}
+    assert len(places) == 40
+    assert (
+        max(abs(place - entry["total_passes"]) for place in places) < 0.06 * entry["total_passes"]
+    )
+
+
 def test_differences_show_zero_and_leave_out_baselines(results, styles):
     for panel in difference_panels(results["summary"], styles, "vanilla"):
         low, high = panel.figure["layout"]["xaxis"]["range"]
@@ -119,5 +130,19 @@ def test_styles_differ_and_do_not_depend_on_company():
     assert method_styles(["advprop"])["advprop"] == styles["advprop"]
 
 
+def test_looks_repeat_late_and_tell_method_and_group_apart():
+    styles = method_styles([f"method {i}" for i in range(56)])
+    assert len({(style.color, style.symbol) for style in styles.values()}) == 56
+    entries = [
+        {"method": f"{kind}, width {width}", "kind": kind, "group": f"width {width}"}
+        for kind in ("vanilla", "advprop")
+        for width in (8, 16)
+    ]
+    grouped = method_styles([entry["method"] for entry in entries], entries)
+    assert grouped["advprop, width 8"].color == grouped["advprop, width 16"].color
+    assert grouped["advprop, width 8"].symbol == grouped["vanilla, width 8"].symbol
+    assert len({(s.color, s.symbol) for s in grouped.values()}) == 4
+
+
 def test_plot_text_keeps_markup_as_text():
-    assert plot_text("<b>&") == "&lt;b&gt;&amp;"
+    assert plot_text("<b>&%{x}") == "&lt;b&gt;&amp;%&#123;x}"

@@ -40,6 +40,16 @@ def test_first_gallery_of_each_method_advprop_first(record):
     assert found[0].sentence == "8 of 8 right when clean, 5 when attacked"
 
 
+def test_pictures_beyond_the_limit_are_left_out_by_turns(record):
+    records = [record(m) for m in ("vanilla", "advprop", "mixed")]
+    (whole, *_) = galleries(records)
+    size = sum(len(p.source) for triple in whole.triples for p in triple.pictures)
+    counts = [len(g.triples) for g in galleries(records, most_bytes=size)]
+    assert sum(counts) in (7, 8, 9)
+    assert max(counts) - min(counts) <= 1
+    assert [g.method for g in galleries(records, most_bytes=size // 8 + 20)] == ["advprop"]
+
+
 def test_alternative_text_tells_both_readings(record):
     (gallery,) = galleries([record("advprop")])
     first = gallery.triples[0]

@@ -27,9 +27,9 @@ def main(
 ) -> None:
     """Train and test methods side by side; goes on with what the folder has already."""
     from advprop.cli.tables import print_results
-    from advprop.comparison import compare, read_results
+    from advprop.comparison import compare
+    from advprop.gathering.sources import RESULTS, read_results
     from advprop.recipes.resolve import resolve_recipe
-    from advprop.recording import RESULTS
 
     config = resolve_recipe(recipe)
     folder = out or Path("runs") / f"compare-{config.recipe}"

@@ -9,9 +9,21 @@ import typer
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A comparison's or run's folder.")],
+    places: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...",
+            help="Folders of comparisons or runs, or files of advprop evaluate --json.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file to write; by default report.html in the one folder named, or here."
+        ),
+    ] = None,
 ) -> None:
-    """Write report.html anew; a run that was not tested is tested first."""
-    from advprop.comparison import report
+    """Write one page that compares any runs; a run that was not tested is tested first."""
+    from advprop.gathering import report
 
-    typer.echo(f"{report(folder)} written")
+    typer.echo(f"{report(places, out)} written")

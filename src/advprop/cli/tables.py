@@ -8,12 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from advprop.evaluation.results import (
-    ACCURACIES,
-    EQUAL_COST,
-    difference_cell,
-    difference_of,
-)
+from advprop.evaluation.cells import difference_cell
+from advprop.evaluation.results import ACCURACIES, EQUAL_COST, difference_of
 
 _HEADINGS = ("clean", "noise", "adver-\nsarial", "passes", "sec.", "clean vs\nequal\ncost")
 

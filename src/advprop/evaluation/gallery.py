@@ -1,10 +1,11 @@
-"""Pictures for the report: clean image, perturbation and adversarial image, as PNG in JSON."""
+"""Pictures and answers for the report, as JSON: what an attack does, and what is read in images."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 from advprop.attacks.pgd import Attack
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch, LogitsFn
+
+_SMALL_SIDE = 64
 
 
 def record_gallery(
@@ -49,14 +52,56 @@ def record_gallery(
     ]
 
 
+def record_predictions(
+    logits_fn: LogitsFn, batches: Iterable[Batch], *, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """What is read in clean images, and how surely: `images`, `clean`, `confidence` in one order.
+
+    An image's `id` depends on its pixels alone, so that several runs' answers can be joined; its
+    `picture` has at most 64 pixels a side.
+    """
+    images: list[dict[str, str]] = []
+    clean: list[str] = []
+    confidence: list[float] = []
+    for batch in batches:
+        with torch.no_grad():
+            sure, classes = logits_fn(batch.images).softmax(dim=1).max(dim=1)
+        clean += [class_names[place] for place in classes.tolist()]
+        confidence += [round(share, 4) for share in sure.tolist()]
+        images += [
+            {"id": _identity(image), "label": class_names[label], "picture": _small(image)}
+            for image, label in zip(batch.images, batch.labels.tolist(), strict=True)
+        ]
+    return {"images": images, "clean": clean, "confidence": confidence}
+
+
 def _stretched(perturbation: Tensor) -> Tensor:
     largest = perturbation.abs().max().clamp_min(1e-12)
     return perturbation / (2 * largest) + 0.5
 
 
 def _picture(image: Tensor) -> str:
+    return _address(Image.fromarray(_pixels(image)))
+
+
+def _small(image: Tensor) -> str:
+    picture = Image.fromarray(_pixels(image))
+    picture.thumbnail((_SMALL_SIDE, _SMALL_SIDE))
+    return _address(picture)
+
+
+def _identity(image: Tensor) -> str:
+    pixels = _pixels(image)
+    return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()[:12]
+
+
+def _pixels(image: Tensor) -> Any:
+    """Height, width and (of coloured images) channels as bytes."""
     pixels = (image.clamp(0, 1) * 255).round().byte().cpu()
-    array = pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
+    return pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
+
+
+def _address(picture: Image.Image) -> str:
     stream = io.BytesIO()
-    Image.fromarray(array).save(stream, format="PNG")
+    picture.save(stream, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
@@ -19,6 +18,8 @@ Run = Mapping[str, Any]
 VANILLA, EQUAL_COST = "vanilla", "vanilla_equal_cost"
 BASELINES = (VANILLA, EQUAL_COST)
 ACCURACIES = ("clean_accuracy", "noise_accuracy", "adversarial_accuracy")
+# a run's accuracies on validation images are for choosing, not for results
+_CHOOSING = ("validation_accuracy", "best_validation_accuracy")
 COSTS = ("epochs", "passes_per_image", "total_passes", "train_seconds")
 # Accuracies are multiples of one over the number of images: a spread below this is rounding.
 NO_SPREAD = 1e-9
@@ -27,25 +28,70 @@ NO_SPREAD = 1e-9
 def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The `summary` of `results.json`: one entry a method, vanilla first.
 
-    Intervals are Student t over seeds, differences are paired by seed; `ci95` and `p_value` are
-    null where fewer than two seeds, or seeds without any spread, leave nothing to estimate.
-    Raises `ValueError` for an accuracy outside 0 to 1 and for two runs of one method and seed.
+    `method` may be any label. A row may say which training method stands behind it (`kind`) and
+    which rows it is to be held against (`group`): baselines are the rows of the same group whose
+    kind is vanilla or vanilla_equal_cost. Intervals are Student t over seeds, differences are
+    paired by seed; `ci95` and `p_value` are null where fewer than two seeds, or seeds without any
+    spread, leave nothing to estimate. Raises `ValueError` for an accuracy outside 0 to 1 and for
+    two runs of one method and seed.
     """
     by_method = _by_method(runs)
-    return [
-        {
-            "method": method,
-            "seeds": sorted(by_seed),
-            **_accuracies(list(by_seed.values())),
-            **_costs(list(by_seed.values())),
-            "versus": {
-                baseline: _versus(by_seed, by_method[baseline])
-                for baseline in BASELINES
-                if baseline in by_method and baseline != method
-            },
-        }
-        for method, by_seed in by_method.items()
-    ]
+    names = accuracy_names(runs)
+    baselines = {
+        (group_of(run), kind_of(run)): by_seed
+        for by_seed in by_method.values()
+        for run in by_seed.values()
+        if kind_of(run) in BASELINES
+    }
+    return [_entry(method, by_seed, names, baselines) for method, by_seed in by_method.items()]
+
+
+def kind_of(entry: Mapping[str, Any]) -> str:
+    """The training method behind a run's or a summary's label."""
+    return str(entry.get("kind") or entry["method"])
+
+
+def group_of(entry: Mapping[str, Any]) -> str:
+    """What a run or a summary's entry may be compared within; one group as a rule, ""."""
+    return str(entry.get("group") or "")
+
+
+def is_baseline(entry: Mapping[str, Any]) -> bool:
+    """Whether a summary's entry is vanilla training, of equal epochs or of equal cost."""
+    return kind_of(entry) in BASELINES
+
+
+def accuracy_names(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The accuracies that any run, or any entry of a summary, has: the three of old first."""
+    found = dict.fromkeys(
+        key
+        for entry in entries
+        for key, value in entry.items()
+        if key.endswith("_accuracy") and key not in _CHOOSING and value is not None
+    )
+    return [*(name for name in ACCURACIES if name in found), *sorted({*found} - {*ACCURACIES})]
+
+
+def _entry(
+    method: str,
+    by_seed: Mapping[Any, Run],
+    names: Sequence[str],
+    baselines: Mapping[tuple[str, str], Mapping[Any, Run]],
+) -> dict[str, Any]:
+    runs = list(by_seed.values())
+    group, kind = group_of(runs[0]), kind_of(runs[0])
+    return {
+        "method": method,
+        **{key: runs[0][key] for key in ("kind", "group") if runs[0].get(key)},
+        "seeds": sorted(by_seed),
+        **_accuracies(runs, names),
+        **_costs(runs),
+        "versus": {
+            baseline: _versus(by_seed, baselines[group, baseline], names)
+            for baseline in BASELINES
+            if (group, baseline) in baselines and baseline != kind
+        },
+    }
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, list[float] | None]:
@@ -85,7 +131,7 @@ def _by_method(runs: Iterable[Run]) -> dict[str, dict[Any, Run]]:
     found: dict[str, dict[Any, Run]] = {}
     for run in runs:
         method, seed = run["method"], run["seed"]
-        for key in ACCURACIES:
+        for key in accuracy_names([run]):
             _check_fraction(run.get(key), f"{key} of {method}, seed {seed}")
         if seed in found.setdefault(method, {}):
             raise ValueError(
@@ -93,8 +139,13 @@ def _by_method(runs: Iterable[Run]) -> dict[str, dict[Any, Run]]:
                 "remove one or give it another seed"
             )
         found[method][seed] = run
-    first = [method for method in BASELINES if method in found]
-    return {method: found[method] for method in dict.fromkeys([*first, *found])}
+    one = {method: next(iter(by_seed.values())) for method, by_seed in found.items()}
+    groups = list(dict.fromkeys(group_of(run) for run in one.values()))
+    rank = {baseline: place for place, baseline in enumerate(BASELINES)}
+    order = sorted(
+        one, key=lambda m: (groups.index(group_of(one[m])), rank.get(kind_of(one[m]), len(rank)))
+    )
+    return {method: found[method] for method in order}
 
 
 def _check_fraction(value: Any, what: str) -> None:
@@ -106,9 +157,9 @@ def _check_fraction(value: Any, what: str) -> None:
         )
 
 
-def _accuracies(runs: Sequence[Run]) -> dict[str, Any]:
+def _accuracies(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
     found = {}
-    for key in ACCURACIES:
+    for key in names:
         values = [float(run[key]) for run in runs if run.get(key) is not None]
         if values:
             mean, interval = mean_interval(values)
@@ -130,11 +181,13 @@ def _cost(run: Run, key: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _versus(ours: Mapping[Any, Run], theirs: Mapping[Any, Run]) -> dict[str, Any]:
+def _versus(
+    ours: Mapping[Any, Run], theirs: Mapping[Any, Run], names: Sequence[str]
+) -> dict[str, Any]:
     """Differences by accuracy; those of the clean one stand at the top level."""
     shared = [seed for seed in ours if seed in theirs]
     found: dict[str, Any] = {}
-    for key in ACCURACIES:
+    for key in dict.fromkeys(["clean_accuracy", *names]):
         pairs = [(ours[seed].get(key), theirs[seed].get(key)) for seed in shared]
         whole = [(a, b) for a, b in pairs if a is not None and b is not None]
         found[key] = paired_difference([a for a, _ in whole], [b for _, b in whole])
@@ -147,89 +200,3 @@ def difference_of(entry: Mapping[str, Any], baseline: str, accuracy: str) -> dic
     versus = entry.get("versus", {}).get(baseline)
     found = versus if versus is None or accuracy == "clean_accuracy" else versus.get(accuracy)
     return None if found is None or found.get("difference") is None else dict(found)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One cell of a table: the value, below it its interval and p-value (may be empty)."""
-
-    value: str
-    interval: str = ""
-    p_value: str = ""
-    significant: bool = False
-
-    @property
-    def text(self) -> str:
-        """The whole cell on one line."""
-        extra = ", ".join(part for part in (self.interval, self.p_value) if part)
-        return f"{self.value} ({extra})" if extra else self.value
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResultsTable:
-    """A table as text: column titles, and as many cells in each row; the first is the method."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-
-def results_table(summary: Sequence[Mapping[str, Any]]) -> ResultsTable:
-    """Accuracies with intervals, cost, and clean differences to the baselines, of each method."""
-    titles = (
-        *("method", "clean", "noise", "adversarial", "passes", "seconds"),
-        *(f"clean vs {baseline}" for baseline in BASELINES),
-    )
-    rows = tuple(
-        (
-            Cell(value=str(entry["method"])),
-            *(accuracy_cell(entry.get(key)) for key in ACCURACIES),
-            passes_cell(entry),
-            Cell(value=_number(entry.get("train_seconds"))),
-            *(difference_cell(difference_of(entry, name, ACCURACIES[0])) for name in BASELINES),
-        )
-        for entry in summary
-    )
-    return ResultsTable(columns=titles, rows=rows)
-
-
-def accuracy_cell(estimate: Mapping[str, Any] | None) -> Cell:
-    """A mean in percent with its interval, cut to what is possible: 0 to 100."""
-    if estimate is None:
-        return Cell(value="-")
-    ends = [100 * min(max(end, 0.0), 1.0) for end in estimate["ci95"] or ()]
-    interval = f"{ends[0]:.1f} to {ends[1]:.1f}" if ends else ""
-    return Cell(value=f"{100 * estimate['mean']:.1f} %", interval=interval)
-
-
-def passes_cell(entry: Mapping[str, Any]) -> Cell:
-    """Passes per image over the whole training, and what they are made of."""
-    parts = entry.get("epochs"), entry.get("passes_per_image")
-    made_of = "" if None in parts else f"{_number(parts[0])} epochs of {_number(parts[1])}"
-    return Cell(value=_number(entry.get("total_passes")), interval=made_of)
-
-
-def difference_cell(found: Mapping[str, Any] | None) -> Cell:
-    """A difference in percentage points with its interval and p-value."""
-    if found is None:
-        return Cell(value="-")
-    p_value, interval = found["p_value"], found["ci95"]
-    return Cell(
-        value=points_text(found["difference"]),
-        interval=" to ".join(points_text(end) for end in interval or ()),
-        p_value="" if p_value is None else p_text(p_value),
-        significant=p_value is not None and p_value < 0.05,
-    )
-
-
-def p_text(p_value: float) -> str:
-    """A p-value as papers print it: two significant digits, never zero."""
-    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
-
-
-def points_text(difference: float) -> str:
-    """A difference of fractions in percentage points with its sign; zero never has a minus."""
-    return f"{round(100 * difference, 1) + 0.0:+.1f}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"

@@ -1,83 +1,45 @@
-"""The figures as plotly descriptions: plain dictionaries, drawn by plotly.js in the page.
-
-Colours are `var(--name)`: report.js puts the theme's values in. Every text that comes from a run
-goes through `plot_text`, since plotly reads a few HTML tags.
-"""
+"""Accuracies as figures: against cost, and as differences to a baseline."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
 from typing import Any
 
+from advprop.evaluation.cells import accuracy_cell, difference_cell
 from advprop.evaluation.results import (
     ACCURACIES,
-    BASELINES,
     EQUAL_COST,
-    accuracy_cell,
-    difference_cell,
+    accuracy_names,
     difference_of,
+    is_baseline,
 )
+from advprop.report.drawing import Entry, Panel, axis, error_bar, figure, mark, plot_text
 from advprop.report.styles import MethodStyle
 
-Entry = Mapping[str, Any]
-TITLES = dict(zip(ACCURACIES, ("Clean images", "Under noise", "Under attack"), strict=True))
+TITLES = {
+    **dict(zip(ACCURACIES, ("Clean images", "Under noise", "Under attack"), strict=True)),
+    "autoattack_accuracy": "Under AutoAttack",
+    "corruptions_accuracy": "Under corruptions",
+    "imagenet_a_accuracy": "ImageNet-A",
+    "imagenet_r_accuracy": "ImageNet-R",
+    "imagenet_v2_accuracy": "ImageNet-V2",
+    "objectnet_accuracy": "ObjectNet",
+    "real_accuracy": "ImageNet-ReaL",
+    "sketch_accuracy": "ImageNet-Sketch",
+    "stylized_accuracy": "Stylized-ImageNet",
+    "transfer_accuracy": "Under another model's attack",
+}
 STEP = 0.03  # of the widest cost: how far apart marks of equal cost are drawn
+MOST_APART = 0.1  # of the widest cost: how wide many marks of equal cost spread together
 COST_TITLES = {
     "total_passes": "passes per image, whole training",
     "train_seconds": "seconds of training",
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Panel:
-    """One drawing: its heading, plotly's figure, height in pixels, and its text for the ear."""
-
-    title: str
-    figure: dict[str, Any]
-    label: str
-    height: int = 270
-
-
-def plot_text(text: object) -> str:
-    """`text` with `<`, `>` and `&` as entities, which plotly shows as the characters."""
-    return escape(str(text), quote=False)
-
-
-def axis(title: str = "", **changes: Any) -> dict[str, Any]:
-    """A quiet axis: thin grid, no zoom (a page must scroll under a thumb)."""
-    return {
-        "title": {"text": title, "standoff": 6, "font": {"size": 12}},
-        "gridcolor": "var(--grid)",
-        "linecolor": "var(--axis)",
-        "zeroline": False,
-        "fixedrange": True,
-        "automargin": True,
-        **changes,
-    }
-
-
-def figure(traces: list[dict[str, Any]], **layout: Any) -> dict[str, Any]:
-    """Traces and layout in the report's common look, without legend (the page has its own)."""
-    return {
-        "data": traces,
-        "layout": {
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "font": {"family": "system-ui, sans-serif", "size": 12, "color": "var(--ink-soft)"},
-            "hoverlabel": {
-                "bgcolor": "var(--card)",
-                "bordercolor": "var(--axis)",
-                "font": {"color": "var(--ink)"},
-            },
-            "margin": {"l": 8, "r": 12, "t": 10, "b": 8},
-            "showlegend": False,
-            "dragmode": False,
-            "hovermode": "closest",
-            **layout,
-        },
-    }
+def accuracy_title(accuracy: str) -> str:
+    """The heading of an accuracy, also of suites that are not known here."""
+    return TITLES.get(accuracy) or accuracy.removesuffix("_accuracy").replace("_", " ").capitalize()
 
 
 def cost_panels(
@@ -88,7 +50,8 @@ def cost_panels(
 ) -> list[Panel]:
     """Accuracy against `cost`, one panel an accuracy: means with intervals, seeds as dots."""
     panels = []
-    for accuracy, title in TITLES.items():
+    for accuracy in accuracy_names(summary):
+        title = accuracy_title(accuracy)
         entries = [entry for entry in summary if accuracy in entry and cost in entry]
         if not entries:
             continue
@@ -110,12 +73,16 @@ def cost_panels(
 
 
 def _side_by_side(costs: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Where to draw each method: equal costs a little apart, so that no mark hides another."""
-    step = STEP * max(cost for _, cost in costs)
+    """Where to draw each method: equal costs a little apart, so that no mark hides another.
+
+    However many there are, none is drawn far from its cost.
+    """
+    widest = max(cost for _, cost in costs)
     places: dict[str, float] = {}
     for method, cost in costs:
-        group = [name for name, other in costs if abs(other - cost) < step]
-        places[method] = cost + (group.index(method) - (len(group) - 1) / 2) * step
+        group = [name for name, other in costs if abs(other - cost) < STEP * widest]
+        step = min(STEP, MOST_APART / len(group)) * widest
+        places[method] = max(0.0, cost + (group.index(method) - (len(group) - 1) / 2) * step)
     return places
 
 
@@ -136,6 +103,7 @@ def _cost_traces(
     ]
     seeds = {
         "type": "scatter",
+        "meta": entry["method"],
         "mode": "markers",
         "x": [place - aside] * len(values),
         "y": values,
@@ -144,13 +112,14 @@ def _cost_traces(
     }
     average = {
         "type": "scatter",
+        "meta": entry["method"],
         "mode": "markers",
         "x": [place],
         "y": [mean],
-        "error_y": _error(
-            mean, [min(max(100 * end, 0), 100) for end in entry[accuracy]["ci95"] or ()], style
+        "error_y": error_bar(
+            [mean], [[min(max(100 * end, 0), 100) for end in entry[accuracy]["ci95"] or ()]], style
         ),
-        "marker": _mark(style),
+        "marker": mark(style),
         "hoverinfo": "text",
         "hovertext": [
             f"<b>{plot_text(entry['method'])}</b><br>{cell.text}<br>"
@@ -160,35 +129,17 @@ def _cost_traces(
     return [seeds, average]
 
 
-def _mark(style: MethodStyle) -> dict[str, Any]:
-    line = {"width": 2, "color": style.color}
-    return {"color": style.color, "symbol": style.symbol, "size": 11, "line": line}
-
-
-def _error(middle: float, ends: Sequence[float], style: MethodStyle) -> dict[str, Any]:
-    if not ends:
-        return {"visible": False}
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [ends[1] - middle],
-        "arrayminus": [middle - ends[0]],
-        "color": style.color,
-        "thickness": 1.5,
-        "width": 4,
-    }
-
-
 def difference_panels(
     summary: Sequence[Entry], styles: Mapping[str, MethodStyle], baseline: str
 ) -> list[Panel]:
     """Paired differences to `baseline` with intervals around the line of no difference."""
     panels = []
-    for accuracy, title in TITLES.items():
+    for accuracy in accuracy_names(summary):
+        title = accuracy_title(accuracy)
         found = {
             entry["method"]: difference
             for entry in summary
-            if entry["method"] not in BASELINES
+            if not is_baseline(entry)
             and (difference := difference_of(entry, baseline, accuracy)) is not None
         }
         if not found:
@@ -225,11 +176,12 @@ def _difference_trace(
     value = 100 * difference["difference"]
     return {
         "type": "scatter",
+        "meta": method,
         "mode": "markers",
         "x": [value],
         "y": [plot_text(method)],
-        "error_x": _error(value, [100 * end for end in difference["ci95"] or ()], style),
-        "marker": _mark(style),
+        "error_x": error_bar([value], [[100 * end for end in difference["ci95"] or ()]], style),
+        "marker": mark(style),
         "hoverinfo": "text",
         "hovertext": [f"<b>{plot_text(method)}</b><br>{difference_cell(difference).text}"],
     }

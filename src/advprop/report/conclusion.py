@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from advprop.evaluation.cells import points_text
 from advprop.evaluation.results import (
-    BASELINES,
     EQUAL_COST,
     VANILLA,
     difference_of,
-    points_text,
+    is_baseline,
+    kind_of,
 )
 from advprop.report.rivals import CLEAN, LEVEL, Comparison, Entry, compare_best, named
 
@@ -111,7 +112,7 @@ def _gains_by_length(longer: Entry) -> bool:
 
 def _without_rivals(summary: Sequence[Entry], leader: Entry) -> str:
     best = f"{leader['method']} is highest on clean images, {percent(leader)}"
-    if any(entry["method"] not in BASELINES for entry in summary):
+    if any(not is_baseline(entry) for entry in summary):
         return f"{best}; no vanilla run of the same seeds stands beside it, so its gain is unknown."
     return f"{best}; only vanilla training was run."
 
@@ -134,9 +135,9 @@ def _robustness(summary: Sequence[Entry], accuracy: str) -> list[str]:
     if found is None:
         return []
     name, reached = found.best["method"], percent(found.best, accuracy)
-    baseline = next(entry for entry in summary if entry["method"] == found.baseline)
+    baseline = next(entry for entry in summary if kind_of(entry) == found.baseline)
     text = (
-        f"{name} keeps {reached} where {found.baseline} keeps {percent(baseline, accuracy)}: "
+        f"{name} keeps {reached} where {baseline['method']} keeps {percent(baseline, accuracy)}: "
         f"{found.text}{_judged(found)}."
     )
     if found.better:

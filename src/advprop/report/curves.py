@@ -8,7 +8,7 @@ from math import isfinite
 from statistics import fmean
 from typing import Any
 
-from advprop.report.charts import Panel, axis, figure, plot_text
+from advprop.report.drawing import Panel, axis, figure, plot_text
 from advprop.report.styles import MethodStyle
 
 Curve = Mapping[str, Any]
@@ -16,7 +16,8 @@ Curve = Mapping[str, Any]
 # legend shows the same.
 DASHES = ("dot", "dash", "longdash", "dashdot")
 VALIDATION = "validation"
-MOST_POINTS = 300
+MOST_POINTS = 300  # of one line
+ALL_POINTS = 60_000  # of all lines together, half a megabyte
 # key: heading, axis, and the value of branches that do not differ
 DISTANCES = {
     "mean_distance": ("Running means", "in clean standard deviations", 0.0),
@@ -40,10 +41,11 @@ def curve_panels(curves: Sequence[Curve], styles: Mapping[str, MethodStyle]) -> 
     branches = branch_names(curves)
     unit = "passes" if all("passes" in p for c in curves for p in c["points"]) else "epoch"
     furthest = max((p[unit] for c in curves for p in c["points"]), default=1)
+    most = max(20, min(MOST_POINTS, ALL_POINTS // (5 * len(curves) or 1)))
     losses = [v for c in curves for b in branches for _, v in _series(c, unit, b, "loss")]
     panels = []
     for method, own in groupby(sorted(curves, key=_place(styles)), key=lambda c: str(c["method"])):
-        traces = [t for c in own for t in _curve_traces(c, unit, branches, styles[method])]
+        traces = [t for c in own for t in _curve_traces(c, unit, branches, styles[method], most)]
         title = "passes per image" if unit == "passes" else "epoch"
         layout = {
             "xaxis": axis(title, range=[0, 1.02 * furthest], anchor="y2"),
@@ -68,40 +70,44 @@ def _series(curve: Curve, unit: str, branch: str, key: str) -> Iterator[tuple[fl
 
 
 def _curve_traces(
-    curve: Curve, unit: str, branches: Sequence[str], style: MethodStyle
+    curve: Curve, unit: str, branches: Sequence[str], style: MethodStyle, most: int
 ) -> list[dict[str, Any]]:
     traces = []
     for branch, dash in zip(branches, cycle(DASHES), strict=False):
         for key, scale, plane in (("accuracy", 100, "y"), ("loss", 1, "y2")):
             points = [(x, scale * y) for x, y in _series(curve, unit, branch, key)]
             name = f"{plot_text(branch)}, training {key}"
-            traces.append(_line(points, plane, name, curve, {"color": style.color, "dash": dash}))
+            line = {"color": style.color, "dash": dash}
+            traces.append(_line(thinned(points, most), plane, name, curve, line))
     points = [(x, 100 * y) for x, y in _series(curve, unit, VALIDATION, "validation_accuracy")]
-    traces.append(
-        _line(points, "y", "validation accuracy", curve, {"color": style.color, "width": 2.2})
-    )
+    solid = {"color": style.color, "width": 2.2}
+    traces.append(_line(thinned(points, most), "y", "validation accuracy", curve, solid))
     return [trace for trace in traces if trace["x"]]
 
 
+def thinned(points: Sequence[tuple[float, float]], most: int) -> Sequence[tuple[float, float]]:
+    """At most `most` of `points`, evenly spread."""
+    return points[:: -(-len(points) // most) or 1]
+
+
 def _line(
-    points: Sequence[tuple[float, float]],
+    kept: Sequence[tuple[float, float]],
     plane: str,
     name: str,
     curve: Curve,
     line: Mapping[str, Any],
 ) -> dict[str, Any]:
-    kept = points[:: -(-len(points) // MOST_POINTS) or 1]
     text = f"<b>{plot_text(curve['method'])}</b>, seed {plot_text(curve['seed'])}<br>{name}"
     return {
         "type": "scatter",
+        "meta": str(curve["method"]),
         "mode": "lines" if len(kept) > 1 else "markers",
         "x": [round(x, 4) for x, _ in kept],
         "y": [round(y, 4) for _, y in kept],
         "yaxis": plane,
         "line": {"width": 1.6, **line},
         "opacity": 0.85,
-        "hoverinfo": "text",
-        "hovertext": [f"{text} {y:.3g}" for _, y in kept],
+        "hovertemplate": f"{text} %{{y:.3g}}<extra></extra>",
     }
 
 
@@ -156,14 +162,14 @@ def _layer_traces(record: Mapping[str, Any], key: str, style: MethodStyle) -> li
     return [
         {
             "type": "scatter",
+            "meta": str(record["method"]),
             "mode": "lines+markers",
-            "x": [row[key] for row in rows],
+            "x": [float(f"{row[key]:.4g}") for row in rows],
             "y": [plot_text(row["layer"]) for row in rows],
             "line": {"color": style.color, "width": 1},
             "marker": {"color": style.color, "symbol": style.symbol, "size": 7},
             "opacity": 0.85,
-            "hoverinfo": "text",
-            "hovertext": [f"{head}<br>{plot_text(r['layer'])}: {r[key]:.3g}" for r in rows],
+            "hovertemplate": f"{head}<br>%{{y}}: %{{x:.3g}}<extra></extra>",
         }
     ]
 

@@ -6,11 +6,12 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/]+={0,2})")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MOST_BYTES = 3_000_000  # of all pictures together
 KINDS = ("clean", "perturbation", "adversarial")
 
 
@@ -61,15 +62,40 @@ class Gallery:
         return f"{clean} of {len(self.triples)} right when clean, {attacked} when attacked"
 
 
-def galleries(records: Sequence[Mapping[str, Any]]) -> list[Gallery]:
-    """The galleries of `records`: the first of each method, methods with most to tell first."""
+def galleries(
+    records: Sequence[Mapping[str, Any]], *, most_bytes: int = MOST_BYTES
+) -> list[Gallery]:
+    """The galleries of `records`: the first of each method, methods with most to tell first.
+
+    Beyond `most_bytes` of pictures each keeps fewer images, and at last the later methods none.
+    """
     found: dict[str, Gallery] = {}
     for record in records:
         method = str(record["method"])
         if record.get("gallery") and method not in found:
             triples = tuple(_triple(item) for item in record["gallery"])
             found[method] = Gallery(method=method, seed=str(record["seed"]), triples=triples)
-    return sorted(found.values(), key=lambda gallery: gallery.method != "advprop")
+    ordered = sorted(found.values(), key=lambda gallery: gallery.method != "advprop")
+    kept = _within([gallery.triples for gallery in ordered], most_bytes)
+    return [
+        replace(gallery, triples=gallery.triples[:number])
+        for gallery, number in zip(ordered, kept, strict=True)
+        if number
+    ]
+
+
+def _within(every: Sequence[Sequence[Triple]], most_bytes: int) -> list[int]:
+    """How many triples each gallery keeps, taken by turns while there is room."""
+    kept, left = [0] * len(every), most_bytes
+    for turn in range(max(map(len, every), default=0)):
+        for place, triples in enumerate(every):
+            if turn >= len(triples):
+                continue
+            left -= sum(len(p.source) for p in triples[turn].pictures if p is not None)
+            if left < 0:
+                return kept
+            kept[place] += 1
+    return kept
 
 
 def _triple(item: Mapping[str, Any]) -> Triple:

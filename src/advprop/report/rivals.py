@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advprop.evaluation.results import BASELINES, difference_of, holm, p_text, points_text
+from advprop.evaluation.cells import p_text, points_text
+from advprop.evaluation.results import difference_of, holm, is_baseline, kind_of
 
 Entry = Mapping[str, Any]
 LEVEL = 0.05
@@ -50,7 +51,7 @@ class Comparison:
 
 def compare_best(summary: Sequence[Entry], baseline: str, accuracy: str) -> Comparison | None:
     """The method (no baseline) of highest `accuracy` against `baseline`; None if not measured."""
-    rivals = [entry for entry in summary if entry["method"] not in BASELINES and accuracy in entry]
+    rivals = [entry for entry in summary if not is_baseline(entry) and accuracy in entry]
     found = [(entry, difference_of(entry, baseline, accuracy)) for entry in rivals]
     pairs = [(entry, difference) for entry, difference in found if difference is not None]
     if not pairs:
@@ -67,5 +68,5 @@ def compare_best(summary: Sequence[Entry], baseline: str, accuracy: str) -> Comp
 
 
 def named(summary: Sequence[Entry], method: str) -> Entry | None:
-    """The entry of `method`, None where it was not run."""
-    return next((entry for entry in summary if entry["method"] == method), None)
+    """The entry whose training method is `method`, None where it was not run."""
+    return next((entry for entry in summary if kind_of(entry) == method), None)

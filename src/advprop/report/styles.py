@@ -6,8 +6,11 @@ that figures follow the reader's theme. Shapes differ too: colour is never the o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from advprop.evaluation.results import group_of, kind_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +42,40 @@ KNOWN = {
         "adversarial images first, clean images for the rest",
     ),
 }
-SPARE_COLORS = ("method-5", "method-6", "method-7", "method-8")
+# Eight colours and seven symbols have no common factor: 56 methods go by before a pair returns.
+SPARE_COLORS = tuple(f"method-{number}" for number in (5, 6, 7, 8, 1, 2, 3, 4))
 SPARE_SYMBOLS = ("cross", "x", "star", "hexagon", "pentagon", "bowtie", "hourglass")
+GROUP_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down", *SPARE_SYMBOLS)
 
 
-def method_styles(methods: Sequence[str]) -> dict[str, MethodStyle]:
-    """A style for each of `methods`; unknown ones take the spare colours in order."""
+def method_styles(
+    methods: Sequence[str], entries: Iterable[Mapping[str, Any]] = ()
+) -> dict[str, MethodStyle]:
+    """A style for each label of `methods`; unknown ones take the spare looks in order.
+
+    Where `entries` (runs, or a summary) are of several groups, the colour tells the training
+    method and the symbol the group.
+    """
+    entry_of = {str(entry["method"]): entry for entry in entries}
+    groups = list(dict.fromkeys(group_of(entry) for entry in entry_of.values()))
+    kinds = {m: kind_of(entry_of[m]) if m in entry_of else m for m in methods}
+    unknown = list(dict.fromkeys(kind for kind in kinds.values() if kind not in KNOWN))
     styles = {}
-    unknown = [method for method in methods if method not in KNOWN]
-    for method in methods:
-        if method in KNOWN:
-            color, symbol, meaning = KNOWN[method]
-        else:
-            place = unknown.index(method)
-            color = SPARE_COLORS[place % len(SPARE_COLORS)]
-            symbol, meaning = SPARE_SYMBOLS[place % len(SPARE_SYMBOLS)], ""
-        styles[method] = MethodStyle(color=f"var(--{color})", symbol=symbol, meaning=meaning)
+    for method, kind in kinds.items():
+        style = _known(kind) if kind in KNOWN else _spare(unknown.index(kind))
+        if len(groups) > 1 and method in entry_of:
+            place = groups.index(group_of(entry_of[method]))
+            style = replace(style, symbol=GROUP_SYMBOLS[place % len(GROUP_SYMBOLS)])
+        styles[method] = style
     return styles
+
+
+def _known(kind: str) -> MethodStyle:
+    color, symbol, meaning = KNOWN[kind]
+    return MethodStyle(color=f"var(--{color})", symbol=symbol, meaning=meaning)
+
+
+def _spare(place: int) -> MethodStyle:
+    color = SPARE_COLORS[place % len(SPARE_COLORS)]
+    symbol = SPARE_SYMBOLS[place % len(SPARE_SYMBOLS)]
+    return MethodStyle(color=f"var(--{color})", symbol=symbol)

@@ -1,0 +1,67 @@
+"""What is found in a place of results: its runs, each with all that a report draws of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Json = Mapping[str, Any]
+
+
+@dataclass(kw_only=True)
+class FoundRun:
+    """One run: its row of results, where it lies, and what was recorded and tested of it.
+
+    `identity` is the same for two finds of the same weights of one run; `settings` is its
+    configuration, None where only results are left. `source` is what the user named.
+    """
+
+    row: dict[str, Any]
+    place: Path
+    source: Path
+    recipe: str
+    identity: tuple[Any, ...]
+    settings: Json | None = None
+    of_comparison: bool = False
+    curve: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+    test: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The training method behind its label."""
+        return str(self.row.get("kind") or self.row["method"])
+
+    @property
+    def same_settings(self) -> str:
+        """Equal for runs that differ in nothing but the seed."""
+        if self.settings is None:
+            parts = [self.row.get(key) for key in ("epochs", "passes_per_image")]
+            return repr((self.recipe, *parts))
+        return repr({key: value for key, value in self.settings.items() if key != "seed"})
+
+    def leaves(self) -> dict[str, Any]:
+        """The settings as paths and values."""
+        return dict(_leaves(self.settings or {}))
+
+
+@dataclass(kw_only=True)
+class Source:
+    """One DIR of the command line: its runs, how they were made, and what is to be said."""
+
+    path: Path
+    recipe: str
+    runs: list[FoundRun]
+    commands: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping) and tree:
+        for name, value in tree.items():
+            yield from _leaves(value, f"{prefix}.{name}" if prefix else str(name))
+    else:
+        yield prefix, tree

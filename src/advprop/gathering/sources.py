@@ -1,0 +1,155 @@
+"""Reading a run's folder, a comparison's, or a file that `advprop evaluate` wrote."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from advprop.gathering.found import FoundRun, Source
+from advprop.recording import accuracies, complete_run, is_run, run_details
+from advprop.report.findings import check_findings
+from advprop.run_folder import CONFIG, read_result
+from advprop.training.files import read_json
+
+RESULTS = "results.json"
+_CLEAN = "clean"
+
+
+def read_source(path: Path) -> Source:
+    """What `path` holds. A run is tested first, if it was not.
+
+    Raises ValueError or OSError for anything else than a finished run, a comparison, or a file of
+    an evaluation.
+    """
+    if path.is_file():
+        return _evaluation(path)
+    return _run(path) if is_run(path) else _comparison(path)
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The comparison in `folder`. Raises ValueError where there is none, or it is damaged."""
+    path = folder / RESULTS
+    if not path.is_file():
+        raise ValueError(f"{folder}: neither a run nor a comparison here ({RESULTS} is missing)")
+    remedy = "compare again, runs are kept"
+    try:
+        results = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {remedy}") from None
+    for name, kind in (("runs", list), ("failed", list), ("planned_runs", int), ("command", str)):
+        if not isinstance(results.get(name), kind):
+            raise ValueError(f"{path}: damaged, {name} is {results.get(name)!r}; {remedy}")
+    return results
+
+
+def comparison_source(folder: Path, results: dict[str, Any]) -> Source:
+    """The runs of `results`, which lie in or beside `folder`."""
+    missing = results["planned_runs"] - len(results["runs"])
+    notes = [f"{missing} of {results['planned_runs']} runs are missing."] if missing else []
+    notes += [f"{f['method']}, seed {f['seed']}: {f['error']}" for f in results["failed"]]
+    recipe = str(results.get("recipe") or "unnamed")
+    runs = [
+        _of_folder(folder / row["folder"], dict(row), folder, recipe) for row in results["runs"]
+    ]
+    for run in runs:
+        run.of_comparison = True
+    return Source(
+        path=folder,
+        recipe=recipe,
+        runs=runs,
+        commands=results["command"].splitlines(),
+        versions=dict(results.get("versions") or {}),
+        notes=notes,
+    )
+
+
+def _comparison(folder: Path) -> Source:
+    results = read_results(folder)
+    try:
+        return comparison_source(folder, results)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder / RESULTS}: damaged ({error!r}); compare again, runs are kept"
+        ) from None
+
+
+def _run(folder: Path) -> Source:
+    row = {**complete_run(folder), "folder": str(folder)}
+    run = _of_folder(folder, row, folder, str(row["recipe"]))
+    command = shlex.join(["advprop", "train", str(folder / CONFIG)])
+    return Source(
+        path=folder,
+        recipe=run.recipe,
+        runs=[run],
+        commands=[command],
+        versions=dict(row.pop("versions")),
+    )
+
+
+def _of_folder(folder: Path, row: dict[str, Any], source: Path, recipe: str) -> FoundRun:
+    details = run_details(folder)
+    suites = details.test.get("suites") or {}
+    row |= accuracies(
+        {name: suite for name, suite in suites.items() if f"{name}_accuracy" in suite}
+    )
+    weights = details.test.get("weights")
+    branch = details.test.get("branch", _CLEAN)
+    return FoundRun(
+        row=row,
+        place=folder,
+        source=source,
+        recipe=recipe,
+        identity=(folder.resolve(), branch, weights),
+        settings=read_json(folder / CONFIG) if is_run(folder) else None,
+        curve=details.curve,
+        record=details.record,
+        test=details.test,
+    )
+
+
+def _evaluation(path: Path) -> Source:
+    test = read_json(path)
+    try:
+        check_findings(test)
+        found = accuracies(test["suites"])
+        subject = Path(str(test["run"]))
+        images = sorted({str(suite["images"]) for suite in test["suites"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: not what advprop evaluate --json writes ({error}); evaluate again"
+        ) from None
+    branch, weights = str(test.get("branch") or _CLEAN), test.get("weights")
+    row: dict[str, Any] = {"method": subject.name or str(subject), "seed": 0}
+    curve: dict[str, Any] = {}
+    settings, recipe = None, "evaluated"
+    if is_run(subject) and (result := read_result(subject)):
+        row, recipe = dict(result), str(result["recipe"])
+        row.pop("versions")
+        settings, curve = read_json(subject / CONFIG), run_details(subject).curve
+    if branch != _CLEAN:
+        row = {**row, "method": f"{row['method']}, branch {branch}"}
+    row |= {**found, "tested_on": ", ".join(images), "folder": str(subject)}
+    run = FoundRun(
+        row=row,
+        place=subject,
+        source=path,
+        recipe=recipe,
+        identity=(subject.resolve(), branch, weights),
+        settings=settings,
+        curve=curve,
+        test=test,
+    )
+    return Source(
+        path=path,
+        recipe=recipe,
+        runs=[run],
+        commands=[str(test.get("command") or _command(path, test, branch))],
+        versions=dict(test.get("versions") or {}),
+    )
+
+
+def _command(path: Path, test: dict[str, Any], branch: str) -> str:
+    words = ["advprop", "evaluate", str(test["run"]), "--suite", ",".join(test["suites"])]
+    words += [] if branch == _CLEAN else ["--eval-branch", branch]
+    return shlex.join([*words, "--json", str(path)])

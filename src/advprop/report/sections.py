@@ -1,0 +1,129 @@
+"""The figures of each section, in the groups in which the page shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from advprop.report import calibration, charts, classes, corruptions
+from advprop.report.curves import curve_panels, statistics_panels
+from advprop.report.drawing import Panel
+from advprop.report.estimates import references
+from advprop.report.findings import Findings
+from advprop.report.robustness import robustness_panels, strengths
+from advprop.report.styles import MethodStyle
+from advprop.report.tables import BASELINE_TITLES
+
+Json = Mapping[str, Any]
+Found = Mapping[str, Sequence[Findings]]
+Styles = Mapping[str, MethodStyle]
+MOST_PANELS = 9  # of a group that stand open; the others are folded
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanelGroup:
+    """Panels side by side under one heading; `columns` is how many where there is room."""
+
+    title: str
+    panels: tuple[Panel, ...]
+    columns: int = 3
+
+    @property
+    def shown(self) -> tuple[Panel, ...]:
+        """The panels that stand open."""
+        return self.panels[:MOST_PANELS]
+
+    @property
+    def folded(self) -> tuple[Panel, ...]:
+        """The panels that the reader opens."""
+        return self.panels[MOST_PANELS:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One of several ways to show the same; the reader switches. `scale` is its colour key."""
+
+    title: str
+    groups: tuple[PanelGroup, ...]
+    scale: str = ""
+    low: str = ""
+    high: str = ""
+
+
+def suite_sections(
+    summary: Sequence[Json], runs: Sequence[Json], found: Found, styles: Styles
+) -> dict[str, Any]:
+    """The figures of what was tested."""
+    held = references(found, summary)
+    return {
+        "difference_groups": _difference_groups(summary, styles),
+        "cost_groups": _cost_groups(summary, runs, styles),
+        "robustness_groups": _groups(("", robustness_panels(found, styles), 2)),
+        "strengths": strengths(found),
+        "corruption_views": _corruption_views(found, held),
+        "corruption_rows": corruptions.corruption_rows(found),
+        "class_groups": _groups(("", classes.class_panels(found, held), 3)),
+        "class_table": classes.class_table(found, held),
+        "calibration_groups": _groups(("", calibration.calibration_panels(found, styles), 2)),
+    }
+
+
+def training_sections(
+    curves: Sequence[Json], records: Sequence[Json], styles: Styles
+) -> dict[str, Any]:
+    """The figures of what happened inside the training."""
+    return {
+        "curve_groups": _groups(("", curve_panels(curves, styles), 3)),
+        "statistics_groups": _groups(("", statistics_panels(records, styles), 2)),
+    }
+
+
+def _groups(*candidates: tuple[str, list[Panel], int]) -> list[PanelGroup]:
+    return [
+        PanelGroup(title=title, panels=tuple(panels), columns=2 if len(panels) == 4 else columns)
+        for title, panels, columns in candidates
+        if panels
+    ]
+
+
+def _cost_groups(summary: Sequence[Json], runs: Sequence[Json], styles: Styles) -> list[PanelGroup]:
+    if sum("clean_accuracy" in entry for entry in summary) < 2:
+        return []
+    titles = {"total_passes": "Cost in passes", "train_seconds": "Cost in seconds"}
+    return _groups(
+        *(
+            (title, charts.cost_panels(summary, runs, styles, cost), 3)
+            for cost, title in titles.items()
+        )
+    )
+
+
+def _difference_groups(summary: Sequence[Json], styles: Styles) -> list[PanelGroup]:
+    """The differences to the sterner baseline that was run; the tables hold those to both."""
+    return _groups(
+        *(
+            (f"Difference to {title}", charts.difference_panels(summary, styles, baseline), 3)
+            for baseline, title in BASELINE_TITLES.items()
+        )
+    )[:1]
+
+
+def _corruption_views(found: Found, held: Mapping[str, str]) -> list[View]:
+    views = []
+    if panels := corruptions.corruption_panels(found):
+        groups = tuple(_groups(("", panels, 3)))
+        scale = corruptions.ACCURACY_SCALE
+        views.append(View(title="Accuracy", groups=groups, scale=scale, low="0 %", high="100 %"))
+    if panels := corruptions.difference_panels(found, held):
+        end = panels[0].figure["data"][0]["zmax"]
+        views.append(
+            View(
+                title="Difference",
+                groups=tuple(_groups(("", panels, 3))),
+                scale=corruptions.DIFFERENCE_SCALE,
+                low=f"\N{MINUS SIGN}{end:g} points",
+                high=f"+{end:g} points",
+            )
+        )
+    return views

@@ -1,0 +1,200 @@
+"""The numbers behind the figures, as rows of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from advprop.evaluation.cells import (
+    Cell,
+    accuracy_cell,
+    difference_cell,
+    number_text,
+    passes_cell,
+)
+from advprop.evaluation.results import (
+    ACCURACIES,
+    EQUAL_COST,
+    VANILLA,
+    accuracy_names,
+    difference_of,
+    is_baseline,
+    kind_of,
+)
+from advprop.report.charts import accuracy_title
+from advprop.report.estimates import Estimate, estimate
+from advprop.report.findings import Findings
+from advprop.report.robustness import Found, series
+
+Json = Mapping[str, Any]
+BASELINE_TITLES = {EQUAL_COST: "vanilla of equal cost", VANILLA: "vanilla of equal epochs"}
+ROOM = 2  # accuracies beyond the usual three in the first table
+RUN_COSTS = ("epochs", "passes_per_image", "train_seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table with a caption, titles of its columns, and a row of cells for each method."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+def difference_tables(
+    summary: Sequence[Json],
+) -> list[tuple[str, list[tuple[str, list[Cell]]]]]:
+    """For each baseline its title and rows (method, a cell an accuracy), where any is known."""
+    tables = []
+    names = [*ACCURACIES, *other_accuracies(summary)]
+    for baseline, title in BASELINE_TITLES.items():
+        rows = [
+            (
+                entry["method"],
+                [difference_cell(difference_of(entry, baseline, key)) for key in names],
+            )
+            for entry in summary
+            if not is_baseline(entry) or (kind_of(entry) == EQUAL_COST and baseline == VANILLA)
+        ]
+        if any(cell.value != "-" for _, cells in rows for cell in cells):
+            tables.append((title, rows))
+    return tables
+
+
+def other_accuracies(summary: Sequence[Json]) -> list[str]:
+    """Accuracies of further suites."""
+    return [name for name in accuracy_names(summary) if name not in ACCURACIES]
+
+
+def main_accuracies(summary: Sequence[Json]) -> list[str]:
+    """The accuracies of the first table: the usual three, and as many more as have room."""
+    others = other_accuracies(summary)
+    return [*ACCURACIES, *(others if len(others) <= ROOM else ())]
+
+
+def main_rows(summary: Sequence[Json]) -> list[tuple[str, list[Cell]]]:
+    """Each method's accuracies and costs."""
+    names = main_accuracies(summary)
+    return [
+        (
+            entry["method"],
+            [
+                *(accuracy_cell(entry.get(name)) for name in names),
+                passes_cell(entry),
+                Cell(value=number_text(entry.get("train_seconds"))),
+            ],
+        )
+        for entry in summary
+    ]
+
+
+def suites_table(summary: Sequence[Json]) -> Table | None:
+    """Accuracies of the suites that found no room in the first table."""
+    names = other_accuracies(summary)
+    if len(names) <= ROOM:
+        return None
+    return Table(
+        caption="Share of images right in further suites: mean over seeds, 95 % interval.",
+        columns=tuple(accuracy_title(name) for name in names),
+        rows=tuple(
+            (entry["method"], tuple(accuracy_cell(entry.get(name)) for name in names))
+            for entry in summary
+            if any(name in entry for name in names)
+        ),
+    )
+
+
+def curve_tables(found: Found) -> list[Table]:
+    """The robustness curves as numbers, a table a threat model."""
+    names = dict.fromkeys(
+        p.threat_model for runs in found.values() for run in runs for p in _curve(run)
+    )
+    tables = []
+    for name in names:
+        points = {method: series(runs, name) for method, runs in found.items()}
+        points = {method: own for method, own in points.items() if own}
+        epsilons = sorted({epsilon for own in points.values() for epsilon in own})
+        rows = tuple(
+            (
+                method,
+                tuple(_cell(own.get(e)) for e in epsilons),
+            )
+            for method, own in points.items()
+        )
+        columns = tuple(f"{epsilon:.4g}" for epsilon in epsilons)
+        caption = f"Accuracy under {name} attacks by epsilon, a fraction of the range [0, 1]."
+        tables.append(Table(caption=caption, columns=columns, rows=rows))
+    return tables
+
+
+def branch_table(found: Found) -> Table | None:
+    """Accuracy by attacked and evaluated branch, where pairs were tested."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for method, runs in found.items():
+        for run in runs:
+            for pair in run.suites.adversarial.pairs:
+                column = f"{pair.attack_branch} attacked, {pair.eval_branch} tested"
+                values.setdefault(method, {}).setdefault(column, []).append(pair.accuracy)
+    return _of_values("Under attack, by the branch that is attacked and that is tested.", values)
+
+
+def autoattack_table(found: Found) -> Table | None:
+    """Accuracy that is left after each attack of AutoAttack."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for method, runs in found.items():
+        for run in runs:
+            for attack, accuracy in run.suites.autoattack.after.items():
+                values.setdefault(method, {}).setdefault(attack, []).append(accuracy)
+    return _of_values(
+        "AutoAttack: accuracy that is left after each attack, in their order.", values
+    )
+
+
+def _curve(run: Findings) -> Sequence[Any]:
+    return run.suites.adversarial.curve
+
+
+def _cell(found: Estimate | None) -> Cell:
+    return accuracy_cell(None if found is None else {"mean": found.mean, "ci95": found.ends})
+
+
+def _of_values(caption: str, values: Mapping[str, Mapping[str, list[float]]]) -> Table | None:
+    columns = tuple(dict.fromkeys(column for own in values.values() for column in own))
+    if not columns:
+        return None
+    rows = tuple(
+        (
+            method,
+            tuple(_cell(estimate(own[c]) if c in own else None) for c in columns),
+        )
+        for method, own in values.items()
+    )
+    return Table(caption=caption, columns=columns, rows=rows)
+
+
+def run_columns(runs: Sequence[Json]) -> list[str]:
+    """The keys that the table of single runs shows."""
+    return [*RUN_COSTS, *accuracy_names(runs)]
+
+
+def run_rows(runs: Sequence[Json]) -> list[tuple[str, list[str]]]:
+    """Every run: its method, then seed, costs, accuracies and folder."""
+    keys = run_columns(runs)
+    return [
+        (
+            run["method"],
+            [
+                str(run["seed"]),
+                *(_run_value(key, run.get(key)) for key in keys),
+                str(run.get("folder") or "-"),
+            ],
+        )
+        for run in runs
+    ]
+
+
+def _run_value(key: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.2f} %" if key.endswith("_accuracy") else f"{value:.4g}"
