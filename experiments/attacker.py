@@ -17,7 +17,7 @@ from study import Group, Options, base_config, main
 from advprop.config import RunConfig
 from advprop.config.methods import AttackConfig, ThreatModelConfig
 
-WIDTHS = (8, 20)
+WIDTHS = (8, 16)
 # (epsilon, steps)
 STRENGTHS = {
     "emoji": ((1 / 255, 1), (4 / 255, 1), (8 / 255, 1), (4 / 255, 5)),

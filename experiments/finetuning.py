@@ -53,7 +53,7 @@ def finetune(options: Options) -> RunConfig:
             ),
             "training": dataclasses.replace(
                 recipe.training,
-                num_epochs=1 if options.quick else 6,
+                num_epochs=1 if options.quick else 4,
                 learning_rate=1e-3,
                 num_workers=0,
                 checkpoint_every_minutes=None,

@@ -18,7 +18,7 @@ from study import Group, Options, base_config, main
 from advprop.config import RunConfig
 from advprop.config.methods import AttackConfig
 
-WIDTHS = (8, 12, 20, 32)
+WIDTHS = (8, 12, 16, 24)
 METHODS = ("adversarial", "mixed", "advprop")
 
 

@@ -14,7 +14,7 @@ from model_size import side_by_side
 from settings import longer, trained_on
 from study import Group, Options, base_config, main
 
-AMOUNTS = {"emoji": (250, 1000, 3600), "mnist5k": (125, 500, 2500)}
+AMOUNTS = {"emoji": (250, 1000, 2500), "mnist5k": (125, 500, 2500)}
 METHODS = ("mixed", "advprop")
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Any
@@ -36,7 +39,7 @@ def outcomes(
         jobs,
         mp_context=multiprocessing.get_context("spawn"),  # forked threads may hang
         initializer=_start_worker,
-        initargs=(threads,),
+        initargs=(threads, os.getpid()),
     )
     with pool:
         running = {pool.submit(_run_job, job): job for job in planned}
@@ -59,10 +62,18 @@ def _as_they_finish(
             yield running[future], future.result()
 
 
-def _start_worker(threads: int) -> None:
+def _start_worker(threads: int, parent: int) -> None:
     # Ctrl-C reaches the parent too, and it is the parent that ends its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
+
+
+def _end_with(parent: int) -> None:
+    """Stop training, saved, when the parent is gone: killed, it cannot end its workers."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _run_job(job: Job) -> dict[str, Any] | Exception:
