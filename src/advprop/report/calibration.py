@@ -108,7 +108,7 @@ def _errors(errors: Mapping[str, Estimate], styles: Mapping[str, MethodStyle]) -
         }
         traces.append(trace)
     axes = {
-        "xaxis": axis("expected calibration error, points", rangemode="tozero"),
+        "xaxis": axis("percentage points", rangemode="tozero"),
         "yaxis": axis(type="category", autorange="reversed", showgrid=False),
     }
     values = ", ".join(f"{method} {found.percent()}" for method, found in errors.items())
