@@ -146,9 +146,9 @@ def _class_split(
         problems = []
         if missing:
             named = described(missing) if missing[0] in wnids else shortened(missing, 3)
-            problems.append(f"{len(missing)} are missing ({named})")
+            problems.append(f"{len(missing):,} are missing ({named})")
         if unknown:
-            problems.append(f"{len(unknown)} are of no class of it ({shortened(unknown, 3)})")
+            problems.append(f"{len(unknown):,} are of no class of it ({shortened(unknown, 3)})")
         raise ValueError(
             f"{folder}: {data_set} is {len(labels):,} class folders, "
             f"{' and '.join(problems)}: name the folder that holds them all, as published"
