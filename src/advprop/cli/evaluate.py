@@ -7,23 +7,30 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from advprop.cli.options import EvaluationSetOption, RunArgument, WeightsOption, comma_separated
+from advprop.cli.options import EvaluationSetOption, TestedArgument, WeightsOption, comma_separated
 
 
 def main(
-    run_or_export: RunArgument,
-    suite: Annotated[str, typer.Option(help="Suites, separated by commas.")] = (
-        "clean,noise,adversarial"
-    ),
+    run_or_export: TestedArgument,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="Suites, separated by commas; by default clean,noise,adversarial where the model "
+            "has images of its own, and those of --data."
+        ),
+    ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="SUITE=DIR", help="Other images for a suite; may be repeated."),
+        typer.Option(metavar="SUITE=DIR", help="The images for a suite; may be repeated."),
     ] = None,
     eval_branch: Annotated[str, typer.Option(help="The branch that is tested.")] = "clean",
     attack_branch: Annotated[
         str | None, typer.Option(help="The branch that is attacked; by default the one tested.")
     ] = None,
     weights: WeightsOption = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Local weights for a timm model, in place of timm's.")
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(help="So many images at most, in proportion to the classes.", min=1),
@@ -38,11 +45,12 @@ def main(
 
     result = evaluate(
         run_or_export,
-        suites=comma_separated(suite),
+        suites=None if suite is None else comma_separated(suite),
         data=dict(_pair(item) for item in data or []),
         eval_branch=eval_branch,
         attack_branch=attack_branch,
         weights=check_weights(weights),
+        checkpoint=checkpoint,
         limit=limit,
         settings=settings or [],
     )
@@ -58,7 +66,11 @@ def _describe(suite: str, numbers: dict[str, Any]) -> str:
     accuracy = cast("float", numbers[f"{suite}_accuracy"])
     text = f"{accuracy:.2%} [{low:.1%}, {high:.1%}]"
     text += f" of {numbers['num_images']} images ({numbers['images']})"
-    return text + _DETAILS.get(suite, lambda _: "")(numbers)
+    return text + _DETAILS.get(suite, _protocol)(numbers)
+
+
+def _protocol(numbers: dict[str, Any]) -> str:
+    return f": {numbers['protocol']}" if "protocol" in numbers else ""
 
 
 def _clean(numbers: dict[str, Any]) -> str:

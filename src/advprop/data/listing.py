@@ -68,6 +68,20 @@ def list_classes(folder: Path) -> Classes:
     return classes
 
 
+def list_images(folder: Path) -> list[str]:
+    """All images below `folder`, whatever folders they lie in, by their paths relative to it.
+
+    OSError: no such folder. ValueError: no image there.
+    """
+    child_folders(folder)  # the message for one that is not there
+    if not (images := _images_below(folder, folder)):
+        raise ValueError(
+            f"{folder} holds no images: name another folder "
+            f"(images end in {', '.join(sorted(IMAGE_ENDINGS))})"
+        )
+    return [str(Path(image)) for image in images]
+
+
 def with_folder(folder: Path, classes: Classes) -> Classes:
     """The same `classes`, `folder` put before each path."""
     return {name: [f"{folder}/{path}" for path in paths] for name, paths in classes.items()}

@@ -16,6 +16,7 @@ from torch import Tensor
 from advprop.data.reading import read_image
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+CropMode: TypeAlias = Literal["center", "squash"]
 Erasing: TypeAlias = Literal["const", "rand", "pixel"]
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
 
@@ -24,13 +25,15 @@ Transform: TypeAlias = Callable[[Image.Image], Tensor]
 class Preprocessing:
     """How evaluation sees a file: shorter edge to size / `crop_pct`, the centre cut out (as timm).
 
-    `image_shape` is (channels, height, width), with 1 channel (grey) or 3 (RGB). Calling it with a
-    path gives the image; no mean is subtracted, that is the model's first layer.
+    With `crop_mode` "squash" both edges are resized, whatever the image's shape. `image_shape` is
+    (channels, height, width), with 1 channel (grey) or 3 (RGB). Calling it with a path gives the
+    image; no mean is subtracted, that is the model's first layer.
     """
 
     image_shape: tuple[int, int, int]
     interpolation: Interpolation = "bicubic"
     crop_pct: float = 0.875
+    crop_mode: CropMode = "center"
 
     def __post_init__(self) -> None:
         channels, *sizes = self.image_shape
@@ -44,6 +47,8 @@ class Preprocessing:
             raise ValueError(f"crop_pct={self.crop_pct}: must be above 0 and at most 1")
         if self.interpolation not in (known := get_args(Interpolation)):
             raise ValueError(f"interpolation={self.interpolation!r}: must be one of {known}")
+        if self.crop_mode not in (modes := get_args(CropMode)):
+            raise ValueError(f"crop_mode={self.crop_mode!r}: must be one of {modes}")
 
     @classmethod
     def square(
@@ -63,7 +68,9 @@ class Preprocessing:
 
     @cached_property
     def _transform(self) -> Transform:
-        return _timm_transform(self, is_training=False, crop_pct=self.crop_pct)
+        return _timm_transform(
+            self, is_training=False, crop_pct=self.crop_pct, crop_mode=self.crop_mode
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,6 +52,12 @@ def header_problem(path: str | Path) -> str | None:
         return f"{path}: {_reason(error)}"
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height as the file's first bytes tell; ValueError names one that is unreadable."""
+    with named_errors(path), Image.open(path) as image:
+        return image.size
+
+
 @contextmanager
 def named_errors(name: str | Path) -> Iterator[None]:
     """Whatever is wrong with an image becomes a ValueError that names it."""

@@ -103,7 +103,7 @@ def _timm_model(
     image_size: tuple[int, int] | None,
     pretrained: bool,
 ) -> nn.Module:
-    settings = _timm_settings(name)
+    settings = timm_settings(name)
     if image_size is not None and settings.fixed_input_size:
         options = {"img_size": image_size, **options}
     if pretrained and not settings.has_weights:
@@ -131,7 +131,7 @@ def _build_problem(error: Exception, options: Mapping[str, Any]) -> str:
     return f"cannot be built with {dict(options)} ({type(error).__name__}: {reason})"
 
 
-def _timm_settings(name: str) -> Any:
+def timm_settings(name: str) -> Any:
     """Timm's `PretrainedCfg` of the model; ValueError with the nearest names for an unknown one."""
     architecture, tag = split_model_name_tag(name)
     if not is_timm(architecture):

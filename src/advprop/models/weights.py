@@ -23,19 +23,20 @@ _PREFIXES = ("module.", "_orig_mod.", "model.")
 _NO_WEIGHTS = ("mean", "std", "n_averaged")
 
 
-def load_local_weights(model: nn.Module, path: str | Path) -> None:
+def load_local_weights(model: nn.Module, path: str | Path, *, new_classifier: bool = True) -> None:
     """Load a plain model's weights from `path`: safetensors, a torch file, or a folder of either.
 
     Checkpoints of timm and others are unpacked (the average of weights first), prefixes of
     wrappers dropped, branches of advprop's own reduced to the clean one. A classifier of another
-    size is left out, named in a warning, and starts at zero. Raises ValueError for a file that is
-    damaged or does not fit, FileNotFoundError for one that is not there.
+    size is left out, named in a warning, and starts at zero; without `new_classifier`, as a model
+    to be tested needs it, it is an error like any other tensor that does not fit. Raises ValueError
+    for a file that is damaged or does not fit, FileNotFoundError for one that is not there.
     """
     path = _file(Path(path))
     weights = _plain_keys(_unpacked(_read(path), path), model)
     own = model.state_dict()
     reshaped = [key for key in own if key in weights and own[key].shape != weights[key].shape]
-    head = classifier_keys(model)
+    head = classifier_keys(model) if new_classifier else []
     problems = [
         f"{key} is {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
         for key in reshaped
@@ -67,7 +68,7 @@ def _file(path: Path) -> Path:
                 return path / name
         raise FileNotFoundError(f"{path}: no model.safetensors in this folder; name a file")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such checkpoint; check model.checkpoint")
+        raise FileNotFoundError(f"{path}: there is no such checkpoint; check the path")
     return path
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 
@@ -16,20 +17,31 @@ from advprop.data.sources import ImageSplit
 from advprop.shapes import Batch, LogitsFn
 from advprop.suites.subjects import Subject, through_branch
 
+OpenFolder: TypeAlias = Callable[[Path, Subject], ImageSplit]
+"""From a folder to its images; ValueError or OSError where it is not laid out as it should be."""
+
+
+def open_class_folder(folder: Path, subject: Subject) -> ImageSplit:
+    """A folder a class, of any classes that the model knows."""
+    return load_test_folder(
+        folder, class_names=subject.class_names, preprocessing=subject.preprocessing
+    )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trial:
     """What a suite gets.
 
     Images go through `eval_branch`, attacks through `attack_branch`. `folder` is what the caller
-    named for this suite, None for the subject's own test images. `limit` is the number of images,
-    None for all.
+    named for this suite, None for the subject's own test images; `open_folder` knows its layout.
+    `limit` is the number of images, None for all.
     """
 
     subject: Subject
     eval_branch: str
     attack_branch: str
     folder: Path | None = None
+    open_folder: OpenFolder = open_class_folder
     limit: int | None = None
 
     @property
@@ -49,18 +61,13 @@ class Trial:
 
     @cached_property
     def images(self) -> tuple[ImageSplit, str]:
-        """The images, a folder a class in `folder` or the subject's own, and what to call them.
+        """The images, those in `folder` or the subject's own, and what to call them.
 
         ValueError or OSError: there are none, or not of the model's classes.
         """
         if self.folder is None:
             return own_images(self.subject)
-        split = load_test_folder(
-            self.folder,
-            class_names=self.subject.class_names,
-            preprocessing=self.subject.preprocessing,
-        )
-        return split, str(self.folder)
+        return self.open_folder(self.folder, self.subject), str(self.folder)
 
     def batches(self, split: ImageSplit) -> OnDevice:
         """The batches of `split`, or of its first `limit` images, on the model's device."""
