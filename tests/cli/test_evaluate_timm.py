@@ -26,7 +26,9 @@ def test_a_set_of_imagenets_is_tested_by_name(cli: Cli, tmp_path: Path) -> None:
         *("--data", f"imagenet_a={tmp_path / 'imagenet-a'}", "--json", tmp_path / "found.json"),
     )
     assert ended.code == 0, ended
-    assert "0.50% of 200 images" in ended.out  # all images are equal, and one of 200 is right
+    assert (
+        "0.50% [0.0%, 1.5%] of 200 images" in ended.out
+    )  # all images are equal, and one of 200 is right
     assert "the logits are cut to the set's 200 classes" in ended.out
     assert "warning" in ended.err
     assert "the published set has 7,500" in ended.err

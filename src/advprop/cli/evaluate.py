@@ -7,17 +7,11 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from advprop.cli.options import EvaluationSetOption, WeightsOption, comma_separated
+from advprop.cli.options import EvaluationSetOption, TestedArgument, WeightsOption, comma_separated
 
 
 def main(
-    run_or_export: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN_OR_EXPORT_OR_TIMM_NAME",
-            help="A run's folder, an export's, or a model of timm's by name (needs --data).",
-        ),
-    ],
+    run_or_export: TestedArgument,
     suite: Annotated[
         str | None,
         typer.Option(

@@ -8,45 +8,14 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
 from PIL import Image
-from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from advprop.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
 from advprop.data.listing import child_folders, list_classes, shortened
-from advprop.data.preprocessing import unit_range
-from advprop.data.reading import named_errors, read_image
-from advprop.data.sources import ImageSplit, Key
-from advprop.shapes import Images
+from advprop.data.reading import named_errors
+from advprop.data.stored import StoredSplit
 
 _LAYOUT = "CORRUPTION/SEVERITY/CLASS/images, as in gaussian_noise/1/n01440764/"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StoredSplit(ImageSplit):
-    """Images in files, of the size that they are stored in, which is the same for all."""
-
-    labels: Int[Tensor, " num_images"]
-    root: Path
-    paths: tuple[str, ...]  # relative to `root`
-    image_shape: tuple[int, int, int]
-
-    def images(self, keys: Sequence[Key]) -> Images:
-        """The images of `keys`; ValueError names one that cannot be read, or of another size."""
-        images = torch.empty(len(keys), *self.image_shape)
-        for image, key in zip(images, keys, strict=True):
-            path = self.root / self.paths[Key(*key).index]
-            picture = read_image(path, channels=self.image_shape[0])
-            if (picture.height, picture.width) != self.image_shape[1:]:
-                height, width = self.image_shape[1:]
-                raise ValueError(
-                    f"{path} has {picture.width} x {picture.height} pixels, others of its set have "
-                    f"{width} x {height}: these images are tested as they are stored, so all must "
-                    "have one size"
-                )
-            image.copy_(unit_range(pil_to_tensor(picture)))
-        return images
 
 
 @dataclass(frozen=True, kw_only=True)

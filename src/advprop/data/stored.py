@@ -2,62 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import torch
+from jaxtyping import Int
 from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 from advprop.data.folders import FileSplit
 from advprop.data.listing import MAX_CHECKED_FILES, shortened
-from advprop.data.preprocessing import Preprocessing
-from advprop.data.reading import image_size
-
-
-def as_stored(size: int, *, channels: int = 3) -> Preprocessing:
-    """Pixels as they are, for square images that are stored at `size` already."""
-    # timm's resizing to the size that an image has already is none
-    return Preprocessing(image_shape=(channels, size, size), crop_pct=1.0)
+from advprop.data.preprocessing import unit_range
+from advprop.data.reading import image_size, read_image
+from advprop.data.sources import ImageSplit, Key
+from advprop.shapes import Images
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StoredSplit(FileSplit):
-    """Images that are tested at the size that they are stored at; `preprocessing` is `as_stored`.
+class StoredSplit(ImageSplit):
+    """Images in files, of the size that they are stored in, which is the same for all."""
 
-    An image of another size is an error: resizing it would be another test.
-    """
+    labels: Int[Tensor, " num_images"]
+    root: Path
+    paths: tuple[str, ...]  # relative to `root`
+    image_shape: tuple[int, int, int]
 
-    def read(self, index: int) -> Image.Image:
-        """The image in file `index`; ValueError names a file of another size."""
-        image = super().read(index)
-        if problem := self._problem(self.paths[index], image.size):
-            raise ValueError(f"{problem}; {self._remedy}")
-        return image
+    def images(self, keys: Sequence[Key]) -> Images:
+        """The images of `keys`; ValueError names one that cannot be read, or of another size."""
+        images = torch.empty(len(keys), *self.image_shape)
+        for image, key in zip(images, keys, strict=True):
+            path = self.root / self.paths[Key(*key).index]
+            picture = read_image(path, channels=self.image_shape[0])
+            if picture.size != self._size:
+                raise ValueError(self._problem([f"{path} has {_pixels(picture.size)}"]))
+            image.copy_(unit_range(pil_to_tensor(picture)))
+        return images
 
     def check_sizes(self) -> None:
-        """One ValueError for files of another size, by the headers of `MAX_CHECKED_FILES` files.
+        """One ValueError for files of another size, or whose header cannot be read.
 
-        They are spread over the split; the rest is seen when it is read.
+        Of many files `MAX_CHECKED_FILES` are looked at, spread over the split; the size of the
+        others is seen when they are read.
         """
-        step = -(-len(self.paths) // MAX_CHECKED_FILES)
-        checked = self.paths[::step]
-        problems = [
-            problem for path in checked if (problem := self._problem(path, image_size(path)))
-        ]
-        if problems:
-            raise ValueError(
-                f"{len(problems)} of {len(checked)} images that were looked at have another size "
-                f"({shortened(problems, 3)}); {self._remedy}"
-            )
-
-    def _problem(self, path: str, size: tuple[int, int]) -> str | None:
-        _, height, width = self.preprocessing.image_shape
-        return None if size == (width, height) else f"{path} is {size[0]}x{size[1]} pixels"
+        wrong = []
+        for name in self.paths[:: -(-len(self.paths) // MAX_CHECKED_FILES)]:
+            size = image_size(self.root / name)
+            if size != self._size:
+                wrong.append(f"{self.root / name} has {_pixels(size)}")
+        if wrong:
+            raise ValueError(self._problem(wrong))
 
     @property
-    def _remedy(self) -> str:
-        _, height, width = self.preprocessing.image_shape
+    def _size(self) -> tuple[int, int]:
+        return self.image_shape[2], self.image_shape[1]
+
+    def _problem(self, wrong: Sequence[str]) -> str:
         return (
-            f"these images are tested as they are stored, at {width}x{height}: take the set as it "
-            "was published"
+            f"{shortened(wrong, 3)}, others of its set have {_pixels(self._size)}: these images "
+            "are tested as they are stored, so all must have one size"
         )
 
 
@@ -73,7 +77,11 @@ class FramedSplit(FileSplit):
         width, height = image.size
         if min(width, height) <= 2 * self.frame:
             raise ValueError(
-                f"{self.paths[index]} is {width}x{height} pixels, all of them a frame of "
+                f"{self.paths[index]} has {_pixels(image.size)}, all of them a frame of "
                 f"{self.frame}: take the set as it was published"
             )
         return image.crop((self.frame, self.frame, width - self.frame, height - self.frame))
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]} pixels"

@@ -1,4 +1,4 @@
-"""Predictions where a label accepts several classes, or only some classes compete."""
+"""Predictions where an image has several right classes, or only some classes compete."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ def accepted_predictions(
     logits_fn: LogitsFn,
     batches: Iterable[Batch],
     *,
-    accepted: Bool[Tensor, "labels classes"],
+    accepted: Bool[Tensor, "rows classes"],
+    rows: Int[Tensor, " all_images"],
     among: Int[Tensor, " chosen"] | None = None,
 ) -> Bool[Tensor, " images"]:
-    """Whether the prediction for each image is one that its label accepts, on the CPU.
+    """Whether the prediction for each image is accepted, on the CPU, in the order of the images.
 
-    `accepted[label, c]` says so of class c, an output of the model; rows need not be classes, so
-    labels may stand for anything. `among` are the outputs that compete: the logits are cut to them
-    before the largest is looked for, so that no other class can be predicted.
+    `rows[i]` is the row of image i of the data set in `accepted`, whose columns are the outputs of
+    the model; images that have the same right classes may share one. `among` are the outputs that
+    compete: the logits are cut to them before the largest is looked for, so that no other class can
+    be predicted.
     """
     correct = []
     for batch in batches:
@@ -38,7 +40,8 @@ def accepted_predictions(
         else:
             outputs = among.to(logits.device)
             predicted = outputs[logits[:, outputs].argmax(dim=1)]
-        correct.append(accepted[batch.labels.cpu(), predicted.cpu()])
+        assert batch.indices is not None
+        correct.append(accepted[rows[batch.indices.cpu()], predicted.cpu()])
     if not correct:
         raise ValueError("no images to evaluate on: the set is empty")
     return torch.cat(correct)

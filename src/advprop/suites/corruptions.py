@@ -15,9 +15,10 @@ from advprop.data.corruptions import (
     corruption_versions,
     enlarged_size,
 )
-from advprop.data.imagenet_c import ImageNetC, StoredSplit, check_imagenet_c, is_imagenet_c
+from advprop.data.imagenet_c import ImageNetC, check_imagenet_c, is_imagenet_c
 from advprop.data.listing import shortened
 from advprop.data.sources import ArraySplit, ImageSplit
+from advprop.data.stored import StoredSplit
 from advprop.evaluation.accuracy import correct_answers
 from advprop.evaluation.alexnet import NUM_CLASSES
 from advprop.evaluation.corruptions import Correct, corruption_result

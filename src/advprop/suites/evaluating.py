@@ -103,9 +103,7 @@ def _chosen_suites(
     return suites
 
 
-def _check_suites(
-    suites: Sequence[str], folders: Mapping[str, Path], *, has_images: bool
-) -> None:
+def _check_suites(suites: Sequence[str], folders: Mapping[str, Path], *, has_images: bool) -> None:
     if not suites:
         raise ValueError(f"no suite named: choose from {', '.join(SUITES)}")
     for suite in (*suites, *folders):

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
+from advprop.data.sources import ImageSplit
 from advprop.evaluation.accepted import accepted_predictions
 from advprop.evaluation.intervals import bootstrap_interval
 from advprop.suites.imagenet_classes import (
@@ -23,7 +24,7 @@ from advprop.suites.imagenet_classes import (
     imagenet_wnids,
     output_of,
 )
-from advprop.suites.imagenet_folders import real_rows
+from advprop.suites.imagenet_folders import RealSplit, real_rows
 from advprop.suites.objectnet_classes import OBJECTNET_CLASSES
 from advprop.suites.trial import Trial
 
@@ -35,8 +36,9 @@ Outputs = dict[str, int]
 class ImageNetSuite:
     """How one set is tested; calling it with a trial tests it.
 
-    `accepted` says which outputs are right for which label (by default the label itself), `among`
-    the classes that compete (None: all). `num_images` is the size of the published set.
+    `accepted` is a table of which outputs are right, `rows` the row of each image; by default an
+    image's label is a row, and that output alone is right. `among` are the classes that compete
+    (None: all). `num_images` is the size of the published set.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ImageNetSuite:
     num_images: int
     num_classes: int = NUM_CLASSES
     accepted: Callable[[Outputs], Bool[Tensor, "labels classes"]] = lambda _: _identity()
+    rows: Callable[[ImageSplit], Int[Tensor, " num_images"]] = lambda split: split.labels
     among: Callable[[], tuple[str, ...]] | None = None
 
     def __call__(self, trial: Trial) -> dict[str, Any]:
@@ -61,6 +64,7 @@ class ImageNetSuite:
             trial.logits_fn,
             trial.batches(split),
             accepted=self.accepted(outputs),
+            rows=self.rows(split),
             among=None if competing is None else torch.tensor(competing),
         )
         return {
@@ -82,6 +86,11 @@ def real_accepted(outputs: Outputs) -> Bool[Tensor, "labels classes"]:
     """A row for each of `real_rows`: which of ImageNet's classes are right."""
     order = [outputs[wnid] for wnid in imagenet_wnids()]
     return _rows([order[label] for label in labels] for labels in real_rows())
+
+
+def _rows_of_real(split: ImageSplit) -> Int[Tensor, " num_images"]:
+    assert isinstance(split, RealSplit)
+    return split.rows
 
 
 def _identity() -> Bool[Tensor, "labels classes"]:
@@ -125,6 +134,7 @@ real = ImageNetSuite(
     protocol="right is any of an image's ReaL labels; images that have none are left out",
     num_images=46837,
     accepted=real_accepted,
+    rows=_rows_of_real,
 )
 objectnet = ImageNetSuite(
     name="objectnet",

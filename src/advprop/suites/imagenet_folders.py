@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from advprop.data.folders import FileSplit
 from advprop.data.listing import check_readable, list_classes, list_images, shortened
-from advprop.data.stored import FramedSplit, StoredSplit, as_stored
+from advprop.data.stored import FramedSplit, StoredSplit
 from advprop.suites.imagenet_classes import (
     described,
     imagenet_a_wnids,
@@ -47,10 +51,14 @@ def open_sketch(folder: Path, subject: Subject) -> FileSplit:
 def open_stylized(folder: Path, subject: Subject) -> StoredSplit:
     """Stylized-ImageNet's validation images, not resized; labels are outputs of the model."""
     whole = _wnid_split(folder, subject, imagenet_wnids(), "Stylized-ImageNet")
-    stored = as_stored(STYLIZED_SIZE, channels=subject.preprocessing.image_shape[0])
-    split = StoredSplit(paths=whole.paths, labels=whole.labels, preprocessing=stored)
+    split = StoredSplit(
+        root=folder,
+        paths=tuple(os.path.relpath(path, folder) for path in whole.paths),
+        labels=whole.labels,
+        image_shape=(subject.preprocessing.image_shape[0], STYLIZED_SIZE, STYLIZED_SIZE),
+    )
     split.check_sizes()
-    _check_takes(subject, stored.image_shape)
+    _check_takes(subject, split.image_shape)
     return split
 
 
@@ -82,20 +90,38 @@ def open_objectnet(folder: Path, subject: Subject) -> FramedSplit:
     return framed
 
 
-def open_real(folder: Path, subject: Subject) -> FileSplit:
-    """ImageNet's validation images that ReaL labels; labels are rows of `real_accepted`.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RealSplit(FileSplit):
+    """Images that have any of several labels; `rows` are those of `real_accepted`.
+
+    `labels` are the first of each image, an output of the model, so that a smaller choice of images
+    has the classes in proportion.
+    """
+
+    rows: Int[Tensor, " num_images"]
+
+
+def open_real(folder: Path, subject: Subject) -> RealSplit:
+    """ImageNet's validation images that ReaL labels.
 
     They may lie in folders of classes or in one, since their names tell which they are.
     """
-    output_of(subject.class_names, subject.name)
+    outputs = output_of(subject.class_names, subject.name)
     row_of = {labels: row for row, labels in enumerate(real_rows())}
     answers = real_labels()
     numbers = _validation_numbers(folder, len(answers))
     labelled = {path: answers[number - 1] for path, number in numbers.items()}
-    kept = {path: row_of[labels] for path, labels in labelled.items() if labels}
+    kept = {path: labels for path, labels in labelled.items() if labels}
     if not kept:
         raise ValueError(f"{folder}: ReaL labels none of these {len(numbers)} images; name others")
-    return _checked(_split([str(folder / path) for path in kept], list(kept.values()), subject))
+    split = RealSplit(
+        paths=tuple(str(folder / path) for path in kept),
+        labels=torch.tensor([outputs[imagenet_wnids()[labels[0]]] for labels in kept.values()]),
+        rows=torch.tensor([row_of[labels] for labels in kept.values()]),
+        preprocessing=subject.preprocessing,
+    )
+    check_readable(split.paths)
+    return split
 
 
 def real_rows() -> tuple[tuple[int, ...], ...]:
@@ -175,7 +201,7 @@ def _check_takes(subject: Subject, image_shape: tuple[int, int, int]) -> None:
     try:
         subject.model(images)
     except (AssertionError, RuntimeError, ValueError) as error:
-        size = f"{image_shape[2]}x{image_shape[1]}"
+        size = f"{image_shape[2]} x {image_shape[1]} pixels"
         raise ValueError(
             f"{subject.name} does not take images of {size}, as this set is stored and tested "
             f"({str(error).splitlines()[0]}): test a model of that size"
