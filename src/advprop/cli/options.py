@@ -16,6 +16,13 @@ RecipeArgument = Annotated[
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN_OR_EXPORT", help="A run's folder, or an export's.")
 ]
+TestedArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN_OR_EXPORT_OR_TIMM_NAME",
+        help="A run's folder, an export's, or a model of timm's by name (needs --data).",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
