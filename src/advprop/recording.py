@@ -34,12 +34,13 @@ def complete_run(folder: Path) -> dict[str, Any]:
     if not (folder / RECORD).is_file():
         write_json(folder / RECORD, _record(folder))
     try:
-        suites = read_json(folder / TEST)["suites"]
+        test = read_json(folder / TEST)
+        suites, flags = test["suites"], list(test["red_flags"])
         accuracies = {f"{suite}_accuracy": suites[suite][f"{suite}_accuracy"] for suite in suites}
         tested_on = suites["clean"]["images"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(_again(folder / TEST, error)) from None
-    return {**result, **accuracies, "tested_on": tested_on}
+    return {**result, **accuracies, "tested_on": tested_on, "red_flags": flags}
 
 
 def run_details(folder: Path, *, method: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:

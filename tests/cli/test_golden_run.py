@@ -34,7 +34,9 @@ def test_a_run_from_training_to_prediction(cli: Cli, tmp_path: Path) -> None:
     evaluated = cli("evaluate", run, "--json", tmp_path / "found.json")
     assert evaluated.code == 0, evaluated.err
     found = json.loads((tmp_path / "found.json").read_text())
-    assert set(found) == {"run", "branch", "weights", "versions", "suites", "red_flags"}
+    assert set(found) == {
+        *("run", "branch", "weights", "versions", "suites", "checks", "red_flags")
+    }
     assert set(found["suites"]) == {"clean", "noise", "adversarial"}
     assert (found["branch"], found["weights"]) == ("clean", "last")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
-from advprop.cli.options import RunArgument, WeightsOption, comma_separated
+from advprop.cli.options import RunArgument, SetOption, WeightsOption, comma_separated
 
 
 def main(
@@ -23,11 +24,24 @@ def main(
     attack_branch: Annotated[
         str | None, typer.Option(help="The branch that is attacked; by default the one tested.")
     ] = None,
+    all_branches: Annotated[
+        bool, typer.Option("--all-branches", help="Attack and test every pair of branches too.")
+    ] = False,
+    restarts: Annotated[int | None, typer.Option(help="Attack each image so often.")] = None,
+    epsilons: Annotated[
+        str | None, typer.Option(help="A curve over these, as in 1/255,2/255,4/255.")
+    ] = None,
+    l2_epsilons: Annotated[str | None, typer.Option(help="The same in L2.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="The run or export whose images suite transfer shows.")
+    ] = None,
+    source_branch: Annotated[str, typer.Option(help="The branch of it attacked.")] = "clean",
+    settings: SetOption = None,
     weights: WeightsOption = None,
     limit: Annotated[int | None, typer.Option(help="So many images at most.", min=1)] = None,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
 ) -> None:
-    """Test a model: clean accuracy, under noise, under attack."""
+    """Test a model: clean accuracy, under noise, under attack, with red flags where figures mislead."""
     from advprop.run_folder import check_weights
     from advprop.suites import evaluate
     from advprop.training.files import write_json
@@ -38,27 +52,52 @@ def main(
         data=dict(_pair(item) for item in data or []),
         eval_branch=eval_branch,
         attack_branch=attack_branch,
+        all_branches=all_branches,
+        source=source,
+        source_branch=source_branch,
+        overrides=[*(settings or []), *_shorthands(restarts, epsilons, l2_epsilons)],
         weights=check_weights(weights),
         limit=limit,
     )
     typer.echo(f"{result['run']}: branch {result['branch']}, weights {result['weights']}")
     for name, numbers in result["suites"].items():
-        typer.echo(f"  {name}: {_describe(name, numbers)}")
+        first, *more = _describe(name, numbers)
+        typer.echo("\n  ".join([f"  {name}: {first}", *more]))
     if json is not None:
         write_json(json, result)
+    for flag in result["red_flags"]:
+        suite = f" ({flag['suite']})" if flag["suite"] else ""
+        typer.echo(f"RED FLAG {flag['flag']}{suite}: {flag['message']}; see {flag['page']}")
 
 
-def _describe(suite: str, numbers: dict[str, Any]) -> str:
+def _shorthands(restarts: int | None, epsilons: str | None, l2_epsilons: str | None) -> list[str]:
+    values = {"restarts": restarts, "epsilons": epsilons, "l2_epsilons": l2_epsilons}
+    return [f"evaluation.{name}={value}" for name, value in values.items() if value is not None]
+
+
+def _describe(suite: str, numbers: dict[str, Any]) -> Iterator[str]:
+    """A line of figures, and one for each point of a curve and each pair of branches."""
     accuracy = cast("float", numbers[f"{suite}_accuracy"])
     text = f"{accuracy:.2%} of {numbers['num_images']} images ({numbers['images']})"
     if suite == "noise":
         text += f", standard deviation {numbers['standard_deviation']:g}"
-    if suite == "adversarial":
-        text += (
-            f", {numbers['threat_model']} epsilon {numbers['epsilon']:.4g}, "
-            f"{numbers['num_steps']} steps, attacked branch {numbers['attack_branch']}"
-        )
-    return text
+    if "epsilon" in numbers:
+        text += f", {numbers['threat_model']} epsilon {numbers['epsilon']:.4g}"
+    if "num_steps" in numbers:
+        text += f", {numbers['num_steps']} steps"
+        text += f", {numbers['restarts']} restarts" if numbers["restarts"] > 1 else ""
+    if "source" in numbers:
+        text += f", made for {numbers['source']} ({numbers['source_accuracy']:.2%} there)"
+    if "attack_branch" in numbers:
+        text += f", attacked branch {numbers['attack_branch']}"
+    yield text
+    for name, after in numbers.get("after", {}).items():
+        yield f"  after {name}: {after:.2%}"
+    for point in numbers.get("curve", ()):
+        yield f"  {point['threat_model']} epsilon {point['epsilon']:.4g}: {point['accuracy']:.2%}"
+    for pair in numbers.get("pairs", ()):
+        branches = f"attacked {pair['attack_branch']}, tested {pair['eval_branch']}"
+        yield f"  {branches}: {pair['accuracy']:.2%}"
 
 
 def _pair(item: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from advprop.config.data import DATA_KINDS, settings_for_kind
 from advprop.config.methods import METHODS
-from advprop.config.run import RunConfig
+from advprop.config.run import EvaluationConfig, RunConfig
 from advprop.training.files import parse_json, read_json
 
 # below these, keys are free (options of a model) or a whole object may stand in for None
@@ -29,9 +29,25 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     for path, value in pairs:
         if path == "data.kind" and value != config.data.kind:
             tree["data"] = settings_for_kind(config.data, value)
+    _apply(tree, pairs, f"recipe {config.recipe} with this method")
+    return validated(tree)
+
+
+def override_evaluation(evaluation: EvaluationConfig, overrides: Sequence[str]) -> EvaluationConfig:
+    """The same for a test's settings alone: each path begins with "evaluation."."""
+    tree = {"evaluation": evaluation.model_dump(mode="json")}
+    _apply(tree, [parse_override(override) for override in overrides], "a test")
+    try:
+        return EvaluationConfig.model_validate(tree["evaluation"])
+    except ValidationError as error:
+        problems = (f"evaluation.{problem}" for problem in _problems(error))
+        raise ValueError("\n".join(problems)) from None
+
+
+def _apply(tree: dict[str, Any], pairs: Sequence[tuple[str, Any]], what: str) -> None:
     unknown = [path for path, _ in pairs if not has_path(tree, path)]
     if unknown:
-        raise ValueError(_unknown_paths(tree, unknown, config.recipe))
+        raise ValueError(_unknown_paths(tree, unknown, what))
     for path, value in pairs:
         if not has_path(tree, path):
             raise ValueError(f'"{path}" is below another setting of this command: give one of them')
@@ -40,7 +56,6 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
         for name in parents:
             node = node[name]
         node[last] = value
-    return validated(tree)
 
 
 def parse_override(override: str) -> tuple[str, Any]:
@@ -116,11 +131,11 @@ def _problems(error: ValidationError) -> Iterator[str]:
         yield f"{path}{shown}: {message}"
 
 
-def _unknown_paths(tree: Mapping[str, Any], unknown: Sequence[str], recipe: str) -> str:
+def _unknown_paths(tree: Mapping[str, Any], unknown: Sequence[str], what: str) -> str:
     known = [path for path, _ in _leaves(tree)]
     lines = []
     for path in unknown:
         near = difflib.get_close_matches(path, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
-        lines.append(f'"{path}" is no setting of recipe {recipe} with this method; {hint}')
+        lines.append(f'"{path}" is no setting of {what}; {hint}')
     return "\n".join(lines)

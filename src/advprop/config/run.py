@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from advprop.attacks.pgd import PGD
 from advprop.auxiliary.norm import Separate
 from advprop.config.data import DataConfig
-from advprop.config.fields import Config, Fraction
-from advprop.config.methods import AttackConfig, MethodConfig, VanillaConfig, method_config
+from advprop.config.fields import Config, Fraction, Fractions
+from advprop.config.methods import (
+    AttackConfig,
+    MethodConfig,
+    ThreatModelConfig,
+    VanillaConfig,
+    method_config,
+)
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized
 from advprop.models.weights import load_local_weights
 from advprop.training.settings import TrainingSettings
 
+_CURVES: dict[str, Literal["linf", "l2"]] = {"epsilons": "linf", "l2_epsilons": "l2"}
 _NO_OPTIONS = frozenset(inspect.signature(build_model).parameters) | {"checkpoint_path"}
 
 
@@ -78,11 +86,49 @@ class ModelConfig(Config):
 
 
 class EvaluationConfig(Config):
-    """What the suites `noise` and `adversarial` do to the images."""
+    """What the suites do to the images.
+
+    `attack` is that of `adversarial` and `transfer`, each image attacked up to `restarts` times;
+    `autoattack` takes its threat model. `epsilons` (Linf) and `l2_epsilons` are the points of a
+    curve, none by default. Of the training images at most `overlap_images` are looked through for
+    test images.
+    """
 
     batch_size: int = Field(default=250, ge=1)
     noise_standard_deviation: Fraction = Field(default=0.1, ge=0)
     attack: AttackConfig
+    restarts: int = Field(default=1, ge=1)
+    epsilons: Fractions = ()
+    l2_epsilons: Fractions = ()
+    overlap_images: int = Field(default=5000, ge=0)
+
+    @field_validator("epsilons", "l2_epsilons")
+    @classmethod
+    def _valid(cls, epsilons: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        for epsilon in epsilons:
+            ThreatModelConfig(kind=_CURVES[str(info.field_name)], epsilon=epsilon)
+        return epsilons
+
+    def curve(self) -> list[PGD]:
+        """The attacks of the curve: for each threat model epsilon 0 and those asked for, sorted.
+
+        Number of steps and targets are those of `attack`, and so is the step size as a share of
+        epsilon (where its epsilon is 0, the steps add up to 2.5 epsilon).
+        """
+        base, own = self.attack, self.attack.threat_model.epsilon
+        share = base.step_size / own if own > 0 else 2.5 / max(base.num_steps, 1)
+        return [
+            base.model_copy(
+                update={
+                    "threat_model": ThreatModelConfig(kind=kind, epsilon=epsilon),
+                    "step_size": share * epsilon,
+                    "num_steps": base.num_steps if epsilon > 0 else 0,
+                }
+            ).build()
+            for name, kind in sorted(_CURVES.items(), reverse=True)
+            for epsilon in sorted({0.0, *getattr(self, name)})
+            if getattr(self, name)
+        ]
 
 
 class RunConfig(Config):

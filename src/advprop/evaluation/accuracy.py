@@ -1,4 +1,4 @@
-"""Accuracies of a function from images to logits: clean, under noise, under attack.
+"""Accuracies of a function from images to logits: clean, and under noise.
 
 The functions know no models: whoever calls them sets modes and branches.
 """
@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advprop.attacks.pgd import PGD, Attack
 from advprop.randomness import ImageStreams, normal
 from advprop.shapes import Batch, Images, Labels, LogitsFn, correct_predictions
 
@@ -51,38 +50,6 @@ def evaluate_noise(
         "standard_deviation": standard_deviation,
         "num_images": count,
     }
-
-
-def evaluate_adversarial(
-    logits_fn: LogitsFn,
-    batches: Iterable[Batch],
-    *,
-    attack: Attack,
-    attacked_logits_fn: LogitsFn,
-) -> dict[str, Any]:
-    """`adversarial_accuracy` on images attacked through `attacked_logits_fn`.
-
-    `perturbation` is the mean change of a value, for a look at whether the attack attacked.
-    """
-    correct, count, change = 0, 0, 0.0
-    for images, labels, streams in _parts(batches):
-        adversarial = attack(attacked_logits_fn, images, labels, generator=streams)
-        logits = _logits(logits_fn, adversarial)
-        correct += int(correct_predictions(logits, labels).sum())
-        change += float((adversarial - images).abs().mean()) * len(labels)
-        count += len(labels)
-    result: dict[str, Any] = {
-        "adversarial_accuracy": _share(correct, count),
-        "perturbation": change / count,
-    }
-    if isinstance(attack, PGD):
-        result |= {
-            "threat_model": type(attack.threat_model).__name__,
-            "epsilon": attack.threat_model.epsilon,
-            "num_steps": attack.num_steps,
-            "step_size": attack.step_size,
-        }
-    return {**result, "num_images": count}
 
 
 def _parts(batches: Iterable[Batch]) -> Iterator[tuple[Images, Labels, ImageStreams]]:

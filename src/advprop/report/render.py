@@ -155,7 +155,7 @@ def _run_value(key: str, value: Any) -> str:
 
 def _notes(runs: Sequence[Json], details: Json) -> list[str]:
     flags = [
-        f"{run['method']}, seed {run['seed']}: {flag}"
+        f"{run['method']}, seed {run['seed']}: {flag['message']}"
         for run in runs
         for flag in run.get("red_flags") or ()
     ]

@@ -10,7 +10,10 @@ from typing import Any
 import torch
 
 from advprop.auxiliary.norm import CLEAN
+from advprop.config.overrides import override_evaluation
 from advprop.run_folder import Weights, versions
+from advprop.suites.attacks import check_source
+from advprop.suites.red_flags import find_red_flags
 from advprop.suites.registry import DEFAULT_SUITES, SUITES
 from advprop.suites.subjects import Subject, known_branch, load_subject
 from advprop.suites.trial import Trial
@@ -23,48 +26,66 @@ def evaluate(
     data: Mapping[str, str | Path] | None = None,
     eval_branch: str = CLEAN,
     attack_branch: str | None = None,
+    all_branches: bool = False,
+    source: str | Path | None = None,
+    source_branch: str = CLEAN,
     weights: Weights | None = None,
     limit: int | None = None,
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Test a run's or an export's model on its test images, or on the folders in `data`.
 
     `data` gives a suite another folder, a folder a class in it. Clean images and attacked ones go
-    through `eval_branch`; the attack through `attack_branch` (by default the same). `limit` takes
-    the first images only, spread over the set. Returns plain data: `{run, branch, weights,
-    versions, suites: {clean: {...}, ...}, red_flags}` (docs/results.md). Raises ValueError or
-    OSError for anything that is not there.
+    through `eval_branch`; the attack through `attack_branch` (by default the same), and with
+    `all_branches` through every one in turn. `source` is the run or export whose adversarial
+    images the suite transfer shows, made through its `source_branch`. `limit` takes the first
+    images only, spread over the set. `overrides` change settings of the test,
+    "evaluation.restarts=5". Returns plain data: `{run, branch, weights, versions, suites: {clean:
+    {...}, ...}, checks, red_flags}` (docs/results.md). Raises ValueError or OSError for anything
+    that is not there.
     """
     folders = {suite: Path(folder) for suite, folder in (data or {}).items()}
     _check_suites(suites, folders)
+    _check_attacks(suites, all_branches=all_branches, source=source)
     subject = load_subject(Path(run_or_export), weights=weights)
-    trials = _trials(subject, suites, folders, eval_branch, attack_branch or eval_branch, limit)
-    results = {name: SUITES[name].run(trial) for name, trial in trials.items()}
+    settings = override_evaluation(subject.evaluation, overrides)
+    trial = Trial(
+        subject=replace(subject, evaluation=settings),
+        eval_branch=known_branch(subject.model, eval_branch),
+        attack_branch=known_branch(subject.model, attack_branch or eval_branch),
+        limit=limit,
+        source=None if source is None else _load_source(subject, Path(source), source_branch),
+        source_branch=source_branch,
+        all_branches=all_branches,
+    )
+    return evaluate_trial(trial, suites=suites, folders=folders)
+
+
+def evaluate_trial(
+    trial: Trial, *, suites: Sequence[str], folders: Mapping[str, Path] | None = None
+) -> dict[str, Any]:
+    """The same for a subject that is loaded already, the suites by name."""
+    subject = trial.subject
+    trials = _trials(trial, suites, folders or {})
+    results = {name: SUITES[name].run(own) for name, own in trials.items()}
+    flags, checks = find_red_flags(trials, results)
     return {
         "run": subject.name,
-        "branch": eval_branch,
+        "branch": trial.eval_branch,
         "weights": subject.weights,
         "versions": versions(),
         "suites": results,
-        "red_flags": [],
+        "checks": checks,
+        "red_flags": [flag.to_json() for flag in flags],
     }
 
 
-def _trials(
-    subject: Subject,
-    suites: Sequence[str],
-    folders: Mapping[str, Path],
-    eval_branch: str,
-    attack_branch: str,
-    limit: int | None,
-) -> dict[str, Trial]:
+def _trials(own: Trial, suites: Sequence[str], folders: Mapping[str, Path]) -> dict[str, Trial]:
     """A trial for each suite; whatever is wrong with its images shows before any is tested."""
-    subject.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    own = Trial(
-        subject=subject,
-        eval_branch=known_branch(subject.model, eval_branch),
-        attack_branch=known_branch(subject.model, attack_branch),
-        limit=limit,
-    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for subject in (own.subject, own.source):
+        if subject is not None:
+            subject.model.to(device)
     trials = {
         name: replace(own, folder=folders[name]) if name in folders else own for name in suites
     }
@@ -72,6 +93,33 @@ def _trials(
         if not SUITES[name].needs_folder:
             trial.images  # noqa: B018 (reads it: a wrong folder is told before anything is tested)
     return trials
+
+
+def _load_source(subject: Subject, path: Path, branch: str) -> Subject:
+    source = load_subject(path)
+    known_branch(source.model, branch)
+    check_source(subject, source)
+    return source
+
+
+def _check_attacks(suites: Sequence[str], *, all_branches: bool, source: str | Path | None) -> None:
+    if all_branches and "adversarial" not in suites:
+        raise ValueError(
+            f"all branches are attacked in suite adversarial, which is not among "
+            f"{', '.join(suites)}: name it too, or leave --all-branches out"
+        )
+    needing = [name for name in suites if SUITES[name].needs_source]
+    if needing and source is None:
+        raise ValueError(
+            f'suite "{needing[0]}" shows another model\'s adversarial images: name its run or '
+            "export, --source OTHER_RUN"
+        )
+    if source is not None and not needing:
+        takers = ", ".join(name for name, suite in SUITES.items() if suite.needs_source)
+        raise ValueError(
+            f"source {source} is used by suite {takers} alone: add --suite {takers}, or leave "
+            "--source out"
+        )
 
 
 def _check_suites(suites: Sequence[str], folders: Mapping[str, Path]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from advprop.auxiliary.norm import CLEAN
 from advprop.config.run import EvaluationConfig
 from advprop.data.folders import load_test_folder
 from advprop.data.loaders import test_batches
@@ -23,7 +24,8 @@ class Trial:
 
     Images go through `eval_branch`, attacks through `attack_branch`. `folder` is what the caller
     named for this suite, None for the subject's own test images. `limit` is the number of images,
-    None for all.
+    None for all. `source` is the other model that suites with `needs_source` attack, through
+    `source_branch`; `all_branches` asks for every pair of branches.
     """
 
     subject: Subject
@@ -31,6 +33,9 @@ class Trial:
     attack_branch: str
     folder: Path | None = None
     limit: int | None = None
+    source: Subject | None = None
+    source_branch: str = CLEAN
+    all_branches: bool = False
 
     @property
     def settings(self) -> EvaluationConfig:
