@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from advprop.cli.options import RunArgument, SetOption, WeightsOption, comma_separated
+from advprop.cli.options import EvaluationSetOption, RunArgument, WeightsOption, comma_separated
 
 
 def main(
@@ -36,12 +36,12 @@ def main(
         Path | None, typer.Option(help="The run or export whose images suite transfer shows.")
     ] = None,
     source_branch: Annotated[str, typer.Option(help="The branch of it attacked.")] = "clean",
-    settings: SetOption = None,
+    settings: EvaluationSetOption = None,
     weights: WeightsOption = None,
     limit: Annotated[int | None, typer.Option(help="So many images at most.", min=1)] = None,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
 ) -> None:
-    """Test a model: clean accuracy, under noise, under attack, with red flags where figures mislead."""
+    """Test a model: clean accuracy, under noise, under attack; red flags where figures mislead."""
     from advprop.run_folder import check_weights
     from advprop.suites import evaluate
     from advprop.training.files import write_json
@@ -55,7 +55,7 @@ def main(
         all_branches=all_branches,
         source=source,
         source_branch=source_branch,
-        overrides=[*(settings or []), *_shorthands(restarts, epsilons, l2_epsilons)],
+        settings=[*(settings or []), *_shorthands(restarts, epsilons, l2_epsilons)],
         weights=check_weights(weights),
         limit=limit,
     )
@@ -81,16 +81,9 @@ def _describe(suite: str, numbers: dict[str, Any]) -> Iterator[str]:
     text = f"{accuracy:.2%} of {numbers['num_images']} images ({numbers['images']})"
     if suite == "noise":
         text += f", standard deviation {numbers['standard_deviation']:g}"
-    if "epsilon" in numbers:
-        text += f", {numbers['threat_model']} epsilon {numbers['epsilon']:.4g}"
-    if "num_steps" in numbers:
-        text += f", {numbers['num_steps']} steps"
-        text += f", {numbers['restarts']} restarts" if numbers["restarts"] > 1 else ""
     if "source" in numbers:
         text += f", made for {numbers['source']} ({numbers['source_accuracy']:.2%} there)"
-    if "attack_branch" in numbers:
-        text += f", attacked branch {numbers['attack_branch']}"
-    yield text
+    yield text + (_attack(numbers) if "epsilon" in numbers else "")
     for name, after in numbers.get("after", {}).items():
         yield f"  after {name}: {after:.2%}"
     for point in numbers.get("curve", ()):
@@ -98,6 +91,15 @@ def _describe(suite: str, numbers: dict[str, Any]) -> Iterator[str]:
     for pair in numbers.get("pairs", ()):
         branches = f"attacked {pair['attack_branch']}, tested {pair['eval_branch']}"
         yield f"  {branches}: {pair['accuracy']:.2%}"
+
+
+def _attack(numbers: dict[str, Any]) -> str:
+    text = f", {numbers['threat_model']} epsilon {numbers['epsilon']:.4g}"
+    if "num_steps" in numbers:
+        text += f", {numbers['num_steps']} steps"
+    if numbers.get("restarts", 1) > 1:
+        text += f", {numbers['restarts']} restarts"
+    return f"{text}, attacked branch {numbers['attack_branch']}"
 
 
 def _pair(item: str) -> tuple[str, str]:

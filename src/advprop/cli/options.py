@@ -24,6 +24,14 @@ SetOption = Annotated[
         help="Change a setting, as in training.num_epochs=10; may be repeated.",
     ),
 ]
+EvaluationSetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change a setting, as in evaluation.corruption_severities=3,5; may be repeated.",
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 WeightsOption = Annotated[
     str | None,

@@ -5,14 +5,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from advprop.config.data import DATA_KINDS, settings_for_kind
+from advprop.config.fields import Config
 from advprop.config.methods import METHODS
 from advprop.config.run import EvaluationConfig, RunConfig
 from advprop.training.files import parse_json, read_json
+
+_Config = TypeVar("_Config", bound=Config)
+
+
+class _Evaluation(Config):
+    """The part of a configuration that a test of a finished run may change."""
+
+    evaluation: EvaluationConfig
+
 
 # below these, keys are free (options of a model) or a whole object may stand in for None
 _FREE = ("model.options", "training.optimizer_options")
@@ -29,25 +39,24 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     for path, value in pairs:
         if path == "data.kind" and value != config.data.kind:
             tree["data"] = settings_for_kind(config.data, value)
-    _apply(tree, pairs, f"recipe {config.recipe} with this method")
+    _change(tree, pairs, of=f"recipe {config.recipe} with this method")
     return validated(tree)
 
 
-def override_evaluation(evaluation: EvaluationConfig, overrides: Sequence[str]) -> EvaluationConfig:
-    """The same for a test's settings alone: each path begins with "evaluation."."""
-    tree = {"evaluation": evaluation.model_dump(mode="json")}
-    _apply(tree, [parse_override(override) for override in overrides], "a test")
-    try:
-        return EvaluationConfig.model_validate(tree["evaluation"])
-    except ValidationError as error:
-        problems = (f"evaluation.{problem}" for problem in _problems(error))
-        raise ValueError("\n".join(problems)) from None
+def apply_evaluation_overrides(
+    config: EvaluationConfig, overrides: Sequence[str]
+) -> EvaluationConfig:
+    """The same for the settings of an evaluation, "evaluation.NAME=VALUE"."""
+    tree = {"evaluation": config.model_dump(mode="json")}
+    _change(tree, [parse_override(override) for override in overrides], of="an evaluation")
+    return _checked(_Evaluation, tree).evaluation
 
 
-def _apply(tree: dict[str, Any], pairs: Sequence[tuple[str, Any]], what: str) -> None:
+def _change(tree: dict[str, Any], pairs: Sequence[tuple[str, Any]], *, of: str) -> None:
+    """Put each value in its place. ValueError: an unknown path, or one below another."""
     unknown = [path for path, _ in pairs if not has_path(tree, path)]
     if unknown:
-        raise ValueError(_unknown_paths(tree, unknown, what))
+        raise ValueError(_unknown_paths(tree, unknown, of))
     for path, value in pairs:
         if not has_path(tree, path):
             raise ValueError(f'"{path}" is below another setting of this command: give one of them')
@@ -84,8 +93,12 @@ def has_path(tree: Mapping[str, Any], path: str) -> bool:
 
 def validated(tree: Mapping[str, Any]) -> RunConfig:
     """A `RunConfig` from plain data; ValueError lists every problem, one a line."""
+    return _checked(RunConfig, tree)
+
+
+def _checked(kind: type[_Config], tree: Mapping[str, Any]) -> _Config:
     try:
-        return RunConfig.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
         raise ValueError("\n".join(_problems(error))) from None
 
@@ -131,11 +144,11 @@ def _problems(error: ValidationError) -> Iterator[str]:
         yield f"{path}{shown}: {message}"
 
 
-def _unknown_paths(tree: Mapping[str, Any], unknown: Sequence[str], what: str) -> str:
+def _unknown_paths(tree: Mapping[str, Any], unknown: Sequence[str], of: str) -> str:
     known = [path for path, _ in _leaves(tree)]
     lines = []
     for path in unknown:
         near = difflib.get_close_matches(path, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
-        lines.append(f'"{path}" is no setting of {what}; {hint}')
+        lines.append(f'"{path}" is no setting of {of}; {hint}')
     return "\n".join(lines)

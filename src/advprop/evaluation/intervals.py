@@ -14,9 +14,9 @@ def bootstrap_interval(scores: Tensor) -> list[float]:
 
     `scores` [num_images] tell whether an image was right, or how often (a share of several
     tests of it, which then count as one image). The same scores give the same interval, in any
-    order. Images are drawn with replacement: how many come with each value is multinomial, for
-    right and wrong binomial. ValueError:
-    no scores.
+    order. Of images drawn with replacement, the numbers that have each value are multinomial (for
+    right and wrong, binomial); drawing these numbers is the bootstrap, without its loop.
+    ValueError: no scores.
     """
     if len(scores) == 0:
         raise ValueError("no images to evaluate on: the set is empty")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from advprop.auxiliary.norm import CLEAN
-from advprop.config.overrides import override_evaluation
+from advprop.config.overrides import apply_evaluation_overrides
 from advprop.run_folder import Weights, versions
 from advprop.suites.attacks import check_source
 from advprop.suites.red_flags import find_red_flags
@@ -31,7 +31,7 @@ def evaluate(
     source_branch: str = CLEAN,
     weights: Weights | None = None,
     limit: int | None = None,
-    overrides: Sequence[str] = (),
+    settings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Test a run's or an export's model on its test images, or on the folders in `data`.
 
@@ -39,18 +39,18 @@ def evaluate(
     through `eval_branch`; the attack through `attack_branch` (by default the same), and with
     `all_branches` through every one in turn. `source` is the run or export whose adversarial
     images the suite transfer shows, made through its `source_branch`. `limit` takes the first
-    images only, spread over the set. `overrides` change settings of the test,
-    "evaluation.restarts=5". Returns plain data: `{run, branch, weights, versions, suites: {clean:
-    {...}, ...}, checks, red_flags}` (docs/results.md). Raises ValueError or OSError for anything
-    that is not there.
+    images only, spread over the set. `settings` change what the run was given for its
+    evaluation ("PATH=VALUE", as "evaluation.restarts=5"). Returns plain data: `{run, branch,
+    weights, versions, suites: {clean: {...}, ...}, checks, red_flags}` (docs/results.md). Raises
+    ValueError or OSError for anything that is not there, ImportError for a missing extra.
     """
     folders = {suite: Path(folder) for suite, folder in (data or {}).items()}
     _check_suites(suites, folders)
     _check_attacks(suites, all_branches=all_branches, source=source)
     subject = load_subject(Path(run_or_export), weights=weights)
-    settings = override_evaluation(subject.evaluation, overrides)
+    changed = apply_evaluation_overrides(subject.evaluation, settings)
     trial = Trial(
-        subject=replace(subject, evaluation=settings),
+        subject=replace(subject, evaluation=changed),
         eval_branch=known_branch(subject.model, eval_branch),
         attack_branch=known_branch(subject.model, attack_branch or eval_branch),
         limit=limit,
