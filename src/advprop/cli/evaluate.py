@@ -10,6 +10,15 @@ import typer
 
 from advprop.cli.options import EvaluationSetOption, RunArgument, WeightsOption, comma_separated
 
+RestartsOption = Annotated[int | None, typer.Option(help="Attack each image so often.")]
+EpsilonsOption = Annotated[
+    str | None, typer.Option(help="A curve over these, as in 1/255,2/255,4/255.")
+]
+L2EpsilonsOption = Annotated[str | None, typer.Option(help="The same in L2.")]
+SourceOption = Annotated[
+    Path | None, typer.Option(help="The run or export whose images suite transfer shows.")
+]
+
 
 def main(
     run_or_export: RunArgument,
@@ -27,14 +36,10 @@ def main(
     all_branches: Annotated[
         bool, typer.Option("--all-branches", help="Attack and test every pair of branches too.")
     ] = False,
-    restarts: Annotated[int | None, typer.Option(help="Attack each image so often.")] = None,
-    epsilons: Annotated[
-        str | None, typer.Option(help="A curve over these, as in 1/255,2/255,4/255.")
-    ] = None,
-    l2_epsilons: Annotated[str | None, typer.Option(help="The same in L2.")] = None,
-    source: Annotated[
-        Path | None, typer.Option(help="The run or export whose images suite transfer shows.")
-    ] = None,
+    restarts: RestartsOption = None,
+    epsilons: EpsilonsOption = None,
+    l2_epsilons: L2EpsilonsOption = None,
+    source: SourceOption = None,
     source_branch: Annotated[str, typer.Option(help="The branch of it attacked.")] = "clean",
     settings: EvaluationSetOption = None,
     weights: WeightsOption = None,
@@ -59,12 +64,20 @@ def main(
         weights=check_weights(weights),
         limit=limit,
     )
+    _show(result)
+    if json is not None:
+        write_json(json, result)
+    _show_flags(result)
+
+
+def _show(result: dict[str, Any]) -> None:
     typer.echo(f"{result['run']}: branch {result['branch']}, weights {result['weights']}")
     for name, numbers in result["suites"].items():
         first, *more = _describe(name, numbers)
         typer.echo("\n  ".join([f"  {name}: {first}", *more]))
-    if json is not None:
-        write_json(json, result)
+
+
+def _show_flags(result: dict[str, Any]) -> None:
     for flag in result["red_flags"]:
         suite = f" ({flag['suite']})" if flag["suite"] else ""
         typer.echo(f"RED FLAG {flag['flag']}{suite}: {flag['message']}; see {flag['page']}")

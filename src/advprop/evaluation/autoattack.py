@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -54,46 +54,68 @@ def evaluate_autoattack(
 
     Raises ImportError without pyautoattack, ValueError for fewer than four classes.
     """
-    tally = Tally(threat_model)
-    survivors: dict[str, int] = dict.fromkeys(("clean", *COMPONENTS), 0)
-    corrected, remarks, start = 0, list[str](), time.perf_counter()
+    tally, start = Tally(threat_model), time.perf_counter()
+    notes = Notes()
     for batch in batches:
         check_images(batch.images)
         with torch.no_grad():
             logits = logits_fn(batch.images)
         _check_sizes(logits, batch.images)
-        correct = correct_predictions(logits, batch.labels)
-        survivors["clean"] += int(correct.sum())
+        was_right = correct_predictions(logits, batch.labels)
         attack = _standard(attacked_logits_fn, threat_model, budget, batch, logits.shape[1])
-        adversarial, was_right = batch.images.clone(), correct.clone()
-        for name in COMPONENTS:
-            if bool(correct.any()):
-                right = part_of(batch, correct)
-                found, outside = _run(attack, name, right, threat_model, remarks)
-                with torch.no_grad():
-                    stays = correct_predictions(logits_fn(found), right.labels)
-                fooled = correct.nonzero().flatten()[~stays]
-                adversarial[fooled] = found[~stays]
-                correct[fooled] = False
-                corrected += outside
-            survivors[name] += int(correct.sum())
+        adversarial, correct = _cascade(attack, batch, was_right, logits_fn, threat_model, notes)
         fell = was_right & ~correct
         tally.add(correct, batch.images[fell], adversarial[fell])
-    count = len(tally.flags)
-    numbers = tally.numbers()
+    count, numbers = len(tally.flags), tally.numbers()
     return {
         "autoattack_accuracy": tally.accuracy,
         "ci95": bootstrap_interval(tally.flags),
         "threat_model": type(threat_model).__name__,
         "epsilon": threat_model.epsilon,
-        "clean_accuracy": survivors.pop("clean") / count,
-        "after": {name: number / count for name, number in survivors.items()},
+        "clean_accuracy": notes.survivors.pop("clean") / count,
+        "after": {name: number / count for name, number in notes.survivors.items()},
         **{key: numbers[key] for key in ("perturbation", "largest") if key in numbers},
-        "num_corrected": corrected,
-        "remarks": sorted(set(remarks)),
+        "num_corrected": notes.corrected,
+        "remarks": sorted(set(notes.remarks)),
         "seconds": time.perf_counter() - start,
         "num_images": count,
     }
+
+
+@dataclass
+class Notes:
+    """What the attacks add up to over batches."""
+
+    survivors: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("clean", *COMPONENTS), 0)
+    )
+    corrected: int = 0
+    remarks: list[str] = field(default_factory=list)
+
+
+def _cascade(
+    attack: Any,
+    batch: Batch,
+    was_right: Tensor,
+    logits_fn: LogitsFn,
+    threat_model: ThreatModel,
+    notes: Notes,
+) -> tuple[Images, Tensor]:
+    """One attack after the other, each on what is left; the images, and which stay correct."""
+    adversarial, correct = batch.images.clone(), was_right.clone()
+    notes.survivors["clean"] += int(correct.sum())
+    for name in COMPONENTS:
+        if bool(correct.any()):
+            right = part_of(batch, correct)
+            found, outside = _run(attack, name, right, threat_model, notes.remarks)
+            with torch.no_grad():
+                stays = correct_predictions(logits_fn(found), right.labels)
+            fooled = correct.nonzero().flatten()[~stays]
+            adversarial[fooled] = found[~stays]
+            correct[fooled] = False
+            notes.corrected += outside
+        notes.survivors[name] += int(correct.sum())
+    return adversarial, correct
 
 
 def _standard(
