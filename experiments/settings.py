@@ -11,8 +11,9 @@ from pathlib import Path
 from advprop.comparison_plan import stretched
 from advprop.config import RunConfig
 from advprop.config.data import FolderDataConfig
+from advprop.config.evaluation import EvaluationConfig
 from advprop.config.methods import AttackConfig, ThreatModelConfig, method_config
-from advprop.config.run import EvaluationConfig, ModelConfig
+from advprop.config.run import ModelConfig
 from advprop.data.preprocessing import Augmentation
 from advprop.recipes import RECIPES
 from advprop.training.settings import TrainingSettings

@@ -37,11 +37,11 @@ def complete_run(folder: Path) -> dict[str, Any]:
         write_json(folder / RECORD, _record(folder))
     try:
         test = read_json(folder / TEST)
-        found = accuracies(test["suites"])
+        found, flags = accuracies(test["suites"]), list(test["red_flags"])
         tested_on = test["suites"]["clean"]["images"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(_again(folder / TEST, error)) from None
-    return {**result, **found, "tested_on": tested_on}
+    return {**result, **found, "tested_on": tested_on, "red_flags": flags}
 
 
 def accuracies(suites: dict[str, Any]) -> dict[str, float]:

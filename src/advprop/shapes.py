@@ -67,3 +67,10 @@ def correct_predictions(logits: Logits, labels: Labels) -> Tensor:
     """A boolean an image: is the largest logit that of the (most probable) label?"""
     truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
     return logits.argmax(dim=1) == truth
+
+
+def margins(logits: Logits, labels: Labels) -> Tensor:
+    """For each image the logit of its label minus the largest other; negative where it is wrong."""
+    truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
+    own = logits.gather(1, truth[:, None])[:, 0]
+    return own - logits.scatter(1, truth[:, None], -torch.inf).amax(dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import eagerpy
 import pytest
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from advprop.attacks.pgd import PGD, fgsm
 from advprop.attacks.targets import given, untargeted
+from advprop.evaluation.robustness import attack_with_restarts
+from advprop.randomness import ImageStreams
+from advprop.shapes import Batch
 from advprop.threat_models import L2, Linf, ThreatModel
 
 with warnings.catch_warnings():
@@ -91,3 +95,41 @@ def test_fgsm(ball: ThreatModel, attack: foolbox.Attack) -> None:
     theirs, _, _ = attack(model, images, labels, epsilons=ball.epsilon)
     ours = fgsm(ball)(tiny_net().eval(), images, labels)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCES[type(ball)])
+
+
+@pytest.mark.parametrize("ball", [Linf(8 / 255), L2(1.0)], ids=str)
+def test_restarts(ball: ThreatModel) -> None:
+    """The same images are fooled as by foolbox's repetition from the same starts."""
+    restarts, images, model = 4, tiny_images(32), tiny_net().eval()
+    labels = model(images).argmax(dim=1)
+    starts = [
+        ball.random_start(images, generator=ImageStreams.for_batch(0, 0, range(32), [restart] * 32))
+        for restart in range(restarts)
+    ]
+    base = LinfBaseGradientDescent if isinstance(ball, Linf) else L2BaseGradientDescent
+
+    class FromStarts(base):  # type: ignore[valid-type,misc]
+        def get_random_start(self, clean: eagerpy.Tensor, epsilon: float) -> eagerpy.Tensor:
+            return eagerpy.astensor(clean.raw + starts[len(used)])
+
+        def run(self, *inputs: Any, **options: Any) -> Any:
+            adversarial = super().run(*inputs, **options)
+            used.append(adversarial)
+            return adversarial
+
+    used: list[Any] = []
+    size = STEP_SIZES[type(ball)]
+    theirs = FromStarts(rel_stepsize=1.0, abs_stepsize=size, steps=2, random_start=True)
+    _, _, fooled = theirs.repeat(restarts)(
+        foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu"),
+        images,
+        foolbox.criteria.Misclassification(labels),
+        epsilons=ball.epsilon,
+    )
+    ours = PGD(threat_model=ball, num_steps=2, step_size=size, targets=untargeted)
+    batch = Batch(images=images, labels=labels)
+    _, correct = attack_with_restarts(
+        ours, batch, attacked_logits_fn=model, logits_fn=model, restarts=restarts
+    )
+    assert len(used) == restarts
+    assert torch.equal(~correct, fooled)

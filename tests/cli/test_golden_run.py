@@ -34,7 +34,9 @@ def test_a_run_from_training_to_prediction(cli: Cli, tmp_path: Path) -> None:
     evaluated = cli("evaluate", run, "--json", tmp_path / "found.json")
     assert evaluated.code == 0, evaluated.err
     found = json.loads((tmp_path / "found.json").read_text())
-    assert set(found) == {"run", "branch", "weights", "versions", "suites", "red_flags"}
+    assert set(found) == {
+        *("run", "branch", "weights", "versions", "suites", "checks", "red_flags")
+    }
     assert set(found["suites"]) == {"clean", "noise", "adversarial"}
     assert (found["branch"], found["weights"]) == ("clean", "last")
 
@@ -72,6 +74,27 @@ def test_evaluating_other_branches_gives_other_numbers(cli: Cli, tmp_path: Path)
     assert found["clean"]["adversarial"]["attack_branch"] == "clean"
     assert found["adversarial"]["adversarial"]["attack_branch"] == "adversarial"
     assert found["clean"]["clean"] != found["adversarial"]["clean"]
+
+
+def test_attacks_over_epsilons_branches_and_models(cli: Cli, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        cli("train", "digits", "--out", tmp_path / f"run{seed}", "--seed", seed, *QUICK)
+    asked = ("--suite", "adversarial,transfer", "--source", tmp_path / "run1", "--all-branches")
+    steps = ("--restarts", 2, "--epsilons", "0.1,4/255", "--set", "evaluation.attack.num_steps=3")
+    file = tmp_path / "found.json"
+    ended = cli("evaluate", tmp_path / "run0", *asked, *steps, "--limit", 40, "--json", file)
+    assert ended.code == 0, ended.err
+    found = json.loads(file.read_text())["suites"]
+    attacked = found["adversarial"]
+    assert (attacked["restarts"], attacked["num_steps"]) == (2, 3)
+    assert [point["epsilon"] for point in attacked["curve"]] == [0.0, 4 / 255, 0.1]
+    pairs = {(pair["attack_branch"], pair["eval_branch"]) for pair in attacked["pairs"]}
+    assert len(pairs) == 4
+    assert found["transfer"]["source"] == str(tmp_path / "run1")
+    assert "Linf epsilon 0.01569:" in ended.out
+    assert "attacked adversarial, tested clean:" in ended.out
+    tested = cli("evaluate", tmp_path / "run0", "--suite", "clean", "--eval-branch", "adversarial")
+    assert tested.out.splitlines()[-1].startswith("RED FLAG other_branch: ")
 
 
 def test_a_folder_of_photos_trains_and_timm_loads_the_export(

@@ -72,6 +72,28 @@ WRONG = {
         lambda f: ["evaluate", f / "run", "--eval-branch", "aux"],
         "this model has clean, adversarial",
     ),
+    "no restarts": (lambda f: ["evaluate", f / "run", "--restarts", "0"], "evaluation.restarts 0"),
+    "curve in grey levels": (
+        lambda f: ["evaluate", f / "run", "--epsilons", "1/255,4"],
+        "did you mean 4/255",
+    ),
+    "curve of words": (lambda f: ["evaluate", f / "run", "--l2-epsilons", "big"], "l2_epsilons"),
+    "setting of a training": (
+        lambda f: ["evaluate", f / "run", "--set", "training.num_epochs=3"],
+        "no setting of an evaluation",
+    ),
+    "transfer from nowhere": (
+        lambda f: ["evaluate", f / "run", "--suite", "transfer"],
+        "--source OTHER_RUN",
+    ),
+    "source without transfer": (
+        lambda f: ["evaluate", f / "run", "--source", f / "run"],
+        "--suite transfer",
+    ),
+    "branches without attack": (
+        lambda f: ["evaluate", f / "run", "--suite", "clean", "--all-branches"],
+        "adversarial",
+    ),
     "no average kept": (lambda f: ["evaluate", f / "run", "--weights", "ema"], "ema_decay"),
     "unknown weights": (
         lambda f: ["evaluate", f / "run", "--weights", "first"],

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from advprop.attacks.pgd import PGD
 from advprop.attacks.targets import untargeted
-from advprop.evaluation.accuracy import evaluate_adversarial, evaluate_clean, evaluate_noise
+from advprop.evaluation.accuracy import evaluate_clean, evaluate_noise
 from advprop.evaluation.gallery import record_gallery, record_predictions
+from advprop.evaluation.robustness import evaluate_adversarial
 from advprop.shapes import Batch
 from advprop.threat_models import Linf
 

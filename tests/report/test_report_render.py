@@ -101,7 +101,7 @@ def test_galleries_stand_in_the_order_of_the_table(results, details):
 
 def test_command_versions_and_notes_are_told(results, details):
     details["notes"] = ["2 of 17 runs are missing."]
-    results["runs"][0]["red_flags"] = ["adversarial above clean accuracy"]
+    results["runs"][0]["red_flags"] = [{"message": "adversarial above clean accuracy"}]
     text = Page(render_report(results, details)).text
     assert "advprop compare mnist5k --seeds 3 --jobs 2 --out runs/demo" in text
     assert "torch 2.14.1" in text

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from advprop.config.run import EvaluationConfig
+from advprop.config.evaluation import EvaluationConfig
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.sources import ArraySplit, ImageData
 from advprop.evaluation.alexnet import ALEXNET_ERRORS

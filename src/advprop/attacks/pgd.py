@@ -17,7 +17,7 @@ from advprop.threat_models import ThreatModel
 
 # Float16 gradients below 6e-8 become zero, and a sign of zero is no step. A power of two changes
 # no direction.
-_GRADIENT_SCALE = 2.0**10
+GRADIENT_SCALE = 2.0**10
 
 
 @runtime_checkable
@@ -97,7 +97,7 @@ class PGD:
                 logits = logits_fn(point)
                 if step == 0:
                     goal, sign = self.targets(labels, logits.detach(), generator)
-                loss = _GRADIENT_SCALE * _summed_cross_entropy(logits, goal)
+                loss = GRADIENT_SCALE * _summed_cross_entropy(logits, goal)
             (gradient,) = torch.autograd.grad(loss, point)
             direction = self.threat_model.ascent_direction(gradient)
             adversarial = self._project(clean, point.detach() + sign * self.step_size * direction)

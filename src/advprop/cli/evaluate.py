@@ -3,42 +3,62 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
+from advprop.cli.evaluate_text import flag_lines, result_lines
 from advprop.cli.options import EvaluationSetOption, TestedArgument, WeightsOption, comma_separated
+
+SuiteOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Suites, separated by commas; by default clean,noise,adversarial where the model "
+        "has images of its own, and those of --data."
+    ),
+]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SUITE=DIR", help="The images for a suite; may be repeated."),
+]
+LimitOption = Annotated[
+    int | None, typer.Option(help="So many images at most, in proportion to the classes.", min=1)
+]
+RestartsOption = Annotated[int | None, typer.Option(help="Attack each image so often.")]
+EpsilonsOption = Annotated[
+    str | None, typer.Option(help="A curve over these, as in 1/255,2/255,4/255.")
+]
+L2EpsilonsOption = Annotated[str | None, typer.Option(help="The same in L2.")]
+SourceOption = Annotated[
+    Path | None, typer.Option(help="The run or export whose images suite transfer shows.")
+]
 
 
 def main(
     run_or_export: TestedArgument,
-    suite: Annotated[
-        str | None,
-        typer.Option(
-            help="Suites, separated by commas; by default clean,noise,adversarial where the model "
-            "has images of its own, and those of --data."
-        ),
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SUITE=DIR", help="The images for a suite; may be repeated."),
-    ] = None,
+    suite: SuiteOption = None,
+    data: DataOption = None,
     eval_branch: Annotated[str, typer.Option(help="The branch that is tested.")] = "clean",
     attack_branch: Annotated[
         str | None, typer.Option(help="The branch that is attacked; by default the one tested.")
     ] = None,
+    all_branches: Annotated[
+        bool, typer.Option("--all-branches", help="Attack and test every pair of branches too.")
+    ] = False,
+    restarts: RestartsOption = None,
+    epsilons: EpsilonsOption = None,
+    l2_epsilons: L2EpsilonsOption = None,
+    source: SourceOption = None,
+    source_branch: Annotated[str, typer.Option(help="The branch of it attacked.")] = "clean",
     weights: WeightsOption = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Local weights for a timm model, in place of timm's.")
     ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(help="So many images at most, in proportion to the classes.", min=1),
-    ] = None,
+    limit: LimitOption = None,
     settings: EvaluationSetOption = None,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
 ) -> None:
-    """Test a model: clean accuracy, under noise, under attack, under corruptions."""
+    """Test a model: clean accuracy, under noise, under attack; red flags where figures mislead."""
     from advprop.run_folder import check_weights
     from advprop.suites import evaluate
     from advprop.training.files import write_json
@@ -49,67 +69,25 @@ def main(
         data=dict(_pair(item) for item in data or []),
         eval_branch=eval_branch,
         attack_branch=attack_branch,
+        all_branches=all_branches,
+        source=source,
+        source_branch=source_branch,
+        settings=[*(settings or []), *_shorthands(restarts, epsilons, l2_epsilons)],
         weights=check_weights(weights),
         checkpoint=checkpoint,
         limit=limit,
-        settings=settings or [],
     )
-    typer.echo(f"{result['run']}: branch {result['branch']}, weights {result['weights']}")
-    for name, numbers in result["suites"].items():
-        typer.echo(f"  {name}: {_describe(name, numbers)}")
+    for line in result_lines(result):
+        typer.echo(line)
     if json is not None:
         write_json(json, result)
+    for line in flag_lines(result):
+        typer.echo(line)
 
 
-def _describe(suite: str, numbers: dict[str, Any]) -> str:
-    low, high = numbers["ci95"]
-    accuracy = cast("float", numbers[f"{suite}_accuracy"])
-    text = f"{accuracy:.2%} [{low:.1%}, {high:.1%}]"
-    text += f" of {numbers['num_images']} images ({numbers['images']})"
-    return text + _DETAILS.get(suite, _protocol)(numbers)
-
-
-def _protocol(numbers: dict[str, Any]) -> str:
-    return f": {numbers['protocol']}" if "protocol" in numbers else ""
-
-
-def _clean(numbers: dict[str, Any]) -> str:
-    worst = min(numbers["per_class"], key=lambda entry: entry["accuracy"])
-    top5 = f", top 5 {numbers['top5_accuracy']:.2%}" if "top5_accuracy" in numbers else ""
-    return (
-        f"{top5}, calibration error {numbers['calibration']['ece']:.2%}, "
-        f"lowest class {worst['class']} {worst['accuracy']:.1%}"
-    )
-
-
-def _noise(numbers: dict[str, Any]) -> str:
-    return f", standard deviation {numbers['standard_deviation']:g}"
-
-
-def _adversarial(numbers: dict[str, Any]) -> str:
-    return (
-        f", {numbers['threat_model']} epsilon {numbers['epsilon']:.4g}, "
-        f"{numbers['num_steps']} steps, attacked branch {numbers['attack_branch']}"
-    )
-
-
-def _corruptions(numbers: dict[str, Any]) -> str:
-    found = numbers["by_corruption"]
-    worst = max(found, key=lambda name: cast("float", found[name]["mean_error"]))
-    mce = f", mCE {100 * numbers['mce']:.1f}" if "mce" in numbers else ""
-    return (
-        f", mean error {numbers['mean_error']:.2%}{mce}, {len(found)} corruptions at severity "
-        f"{', '.join(map(str, numbers['severities']))}, "
-        f"hardest {worst} {1 - found[worst]['mean_error']:.1%}; {numbers['made']}"
-    )
-
-
-_DETAILS = {
-    "clean": _clean,
-    "noise": _noise,
-    "adversarial": _adversarial,
-    "corruptions": _corruptions,
-}
+def _shorthands(restarts: int | None, epsilons: str | None, l2_epsilons: str | None) -> list[str]:
+    values = {"restarts": restarts, "epsilons": epsilons, "l2_epsilons": l2_epsilons}
+    return [f"evaluation.{name}={value}" for name, value in values.items() if value is not None]
 
 
 def _pair(item: str) -> tuple[str, str]:

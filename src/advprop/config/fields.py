@@ -25,3 +25,13 @@ def parse_fraction(value: object) -> object:
 
 
 Fraction = Annotated[float, BeforeValidator(parse_fraction)]
+
+
+def parse_list(value: object) -> object:
+    """Read "1/255,2/255" as a list, and one number as a list of it; leave all else."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [value] if isinstance(value, int | float) else value
+
+
+Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(parse_list)]

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from advprop.config.data import DATA_KINDS, settings_for_kind
+from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config
 from advprop.config.methods import METHODS
-from advprop.config.run import EvaluationConfig, RunConfig
+from advprop.config.run import RunConfig
 from advprop.training.files import parse_json, read_json
 
 _Config = TypeVar("_Config", bound=Config)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from advprop.auxiliary.norm import Separate
 from advprop.config.data import DataConfig
-from advprop.config.fields import Config, Fraction
-from advprop.config.methods import AttackConfig, MethodConfig, VanillaConfig, method_config
-from advprop.data.corruptions import CORRUPTIONS, SEVERITIES
+from advprop.config.evaluation import EvaluationConfig
+from advprop.config.fields import Config
+from advprop.config.methods import MethodConfig, VanillaConfig, method_config
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized
 from advprop.models.weights import load_local_weights
 from advprop.training.settings import TrainingSettings
 
-_Choice = TypeVar("_Choice", str, int)
 _NO_OPTIONS = frozenset(inspect.signature(build_model).parameters) | {"checkpoint_path"}
 
 
@@ -77,49 +76,6 @@ class ModelConfig(Config):
                 "set pretrained=false to start from the checkpoint"
             )
         return self
-
-
-class EvaluationConfig(Config):
-    """What the suites `noise`, `adversarial` and `corruptions` do to the images.
-
-    The last one takes `corruptions` (the 15 of ImageNet-C, or some of them), with
-    `extra_corruptions` its 4 held-out ones too, each at every one of `corruption_severities`.
-    """
-
-    batch_size: int = Field(default=250, ge=1)
-    noise_standard_deviation: Fraction = Field(default=0.1, ge=0)
-    attack: AttackConfig
-    corruptions: tuple[str, ...] = CORRUPTIONS
-    corruption_severities: tuple[int, ...] = SEVERITIES
-    extra_corruptions: bool = False
-
-    @field_validator("corruptions", "corruption_severities", mode="before")
-    @classmethod
-    def _listed(cls, value: object) -> object:
-        """On a command line "snow,fog" and "3" are shorter than JSON."""
-        if isinstance(value, str):
-            return tuple(word.strip() for word in value.split(","))
-        return (value,) if isinstance(value, int) else value
-
-    @field_validator("corruptions")
-    @classmethod
-    def _known_corruptions(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [name for name in names if name not in CORRUPTIONS]:
-            raise ValueError(f"unknown: {', '.join(unknown)}; choose from {', '.join(CORRUPTIONS)}")
-        return _each_once(names)
-
-    @field_validator("corruption_severities")
-    @classmethod
-    def _known_severities(cls, severities: tuple[int, ...]) -> tuple[int, ...]:
-        if unknown := [severity for severity in severities if severity not in SEVERITIES]:
-            raise ValueError(f"{unknown[0]} is none; choose from 1 (mild) to 5")
-        return _each_once(severities)
-
-
-def _each_once(chosen: tuple[_Choice, ...]) -> tuple[_Choice, ...]:
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise ValueError("name at least one, and each once")
-    return chosen
 
 
 class RunConfig(Config):

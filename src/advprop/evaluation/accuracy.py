@@ -1,4 +1,4 @@
-"""Accuracies of a function from images to logits: clean, under noise, under attack.
+"""Accuracies of a function from images to logits: clean, and under noise.
 
 The functions know no models: whoever calls them sets modes and branches.
 """
@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from advprop.attacks.pgd import PGD, Attack
 from advprop.evaluation.intervals import bootstrap_interval
 from advprop.randomness import ImageStreams, normal
 from advprop.shapes import Batch, Images, Labels, LogitsFn, correct_predictions
@@ -62,39 +61,6 @@ def evaluate_noise(
 def correct_answers(logits_fn: LogitsFn, batches: Iterable[Batch]) -> Bool[Tensor, " num_images"]:
     """Was each image classified rightly? On the CPU, in the order of the images."""
     return _joined([correct_predictions(_logits(logits_fn, b.images), b.labels) for b in batches])
-
-
-def evaluate_adversarial(
-    logits_fn: LogitsFn,
-    batches: Iterable[Batch],
-    *,
-    attack: Attack,
-    attacked_logits_fn: LogitsFn,
-) -> dict[str, Any]:
-    """`adversarial_accuracy` on images attacked through `attacked_logits_fn`.
-
-    `perturbation` is the mean change of a value, for a look at whether the attack attacked.
-    """
-    parts: list[Tensor] = []
-    change = 0.0
-    for images, labels, streams in _parts(batches):
-        adversarial = attack(attacked_logits_fn, images, labels, generator=streams)
-        parts.append(correct_predictions(_logits(logits_fn, adversarial), labels))
-        change += float((adversarial - images).abs().mean()) * len(labels)
-    correct = _joined(parts)
-    result: dict[str, Any] = {
-        "adversarial_accuracy": float(correct.double().mean()),
-        "ci95": bootstrap_interval(correct),
-        "perturbation": change / len(correct),
-    }
-    if isinstance(attack, PGD):
-        result |= {
-            "threat_model": type(attack.threat_model).__name__,
-            "epsilon": attack.threat_model.epsilon,
-            "num_steps": attack.num_steps,
-            "step_size": attack.step_size,
-        }
-    return {**result, "num_images": len(correct)}
 
 
 def _parts(batches: Iterable[Batch]) -> Iterator[tuple[Images, Labels, ImageStreams]]:

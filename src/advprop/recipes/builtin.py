@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from advprop.config import RunConfig
 from advprop.config.data import BuiltinDataConfig
+from advprop.config.evaluation import EvaluationConfig
 from advprop.config.methods import AdvPropConfig, AttackConfig, ThreatModelConfig
-from advprop.config.run import EvaluationConfig, ModelConfig
+from advprop.config.run import ModelConfig
 from advprop.training.settings import TrainingSettings
 
 

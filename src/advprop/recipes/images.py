@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from advprop.config import RunConfig
 from advprop.config.data import FolderDataConfig
+from advprop.config.evaluation import EvaluationConfig
 from advprop.config.methods import AdvPropConfig
-from advprop.config.run import EvaluationConfig, ModelConfig
+from advprop.config.run import ModelConfig
 from advprop.data.preprocessing import Augmentation
 from advprop.recipes.attacks import attack_to_test, grey_levels
 from advprop.training.settings import TrainingSettings

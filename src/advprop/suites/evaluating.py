@@ -12,9 +12,12 @@ import torch
 from advprop.auxiliary.norm import CLEAN
 from advprop.config.overrides import apply_evaluation_overrides
 from advprop.run_folder import Weights, versions
-from advprop.suites.registry import DEFAULT_SUITES, SUITES
-from advprop.suites.subjects import Subject, known_branch
-from advprop.suites.timm_subjects import find_subject, names_timm_model
+from advprop.suites.attacks import check_source
+from advprop.suites.choice import check_attacks, choose_suites
+from advprop.suites.red_flags import find_red_flags
+from advprop.suites.registry import SUITES
+from advprop.suites.subjects import Subject, known_branch, load_subject
+from advprop.suites.timm_subjects import find_subject
 from advprop.suites.trial import Trial, open_class_folder
 
 
@@ -25,6 +28,9 @@ def evaluate(
     data: Mapping[str, str | Path] | None = None,
     eval_branch: str = CLEAN,
     attack_branch: str | None = None,
+    all_branches: bool = False,
+    source: str | Path | None = None,
+    source_branch: str = CLEAN,
     weights: Weights | None = None,
     checkpoint: str | Path | None = None,
     limit: int | None = None,
@@ -36,45 +42,56 @@ def evaluate(
     the file `checkpoint`. `suites` default to clean, noise and adversarial, as far as there are
     images, and those of `data`, which gives a suite another folder: a folder a class in it, or laid
     out as the suite's set was published. Clean images and attacked ones go through `eval_branch`;
-    the attack through `attack_branch` (by default the same). `limit` takes so many images at most,
-    in proportion to the classes. `settings` change what the run was given for its evaluation
-    ("PATH=VALUE", as "evaluation.batch_size=100"). Returns plain data: `{run, branch, weights,
-    versions, suites: {clean: {...}, ...}, red_flags}` (docs/results.md). Raises ValueError or
-    OSError for anything that is not there, ImportError for a missing extra.
+    the attack through `attack_branch` (by default the same), and with `all_branches` through every
+    one in turn. `source` is the run or export whose adversarial images the suite transfer shows,
+    made through its `source_branch`. `limit` takes so many images at most, in proportion to the
+    classes. `settings` change what the run was given for its evaluation ("PATH=VALUE", as
+    "evaluation.restarts=5"). Returns plain data: `{run, branch, weights, versions, suites: {clean:
+    {...}, ...}, checks, red_flags}` (docs/results.md). Raises ValueError or OSError for anything
+    that is not there, ImportError for a missing extra.
     """
     folders = {suite: Path(folder) for suite, folder in (data or {}).items()}
-    suites = _chosen_suites(run_or_export, suites, folders)
+    suites = choose_suites(run_or_export, suites, folders)
+    check_attacks(suites, all_branches=all_branches, source=source)
     subject = find_subject(run_or_export, weights=weights, checkpoint=checkpoint)
     changed = apply_evaluation_overrides(subject.evaluation, settings)
-    subject = replace(subject, evaluation=changed)
-    trials = _trials(subject, suites, folders, eval_branch, attack_branch or eval_branch, limit)
-    results = {name: SUITES[name].run(trial) for name, trial in trials.items()}
+    trial = Trial(
+        subject=replace(subject, evaluation=changed),
+        eval_branch=known_branch(subject.model, eval_branch),
+        attack_branch=known_branch(subject.model, attack_branch or eval_branch),
+        limit=limit,
+        source=None if source is None else _load_source(subject, Path(source), source_branch),
+        source_branch=source_branch,
+        all_branches=all_branches,
+    )
+    return evaluate_trial(trial, suites=suites, folders=folders)
+
+
+def evaluate_trial(
+    trial: Trial, *, suites: Sequence[str], folders: Mapping[str, Path] | None = None
+) -> dict[str, Any]:
+    """The same for a subject that is loaded already, the suites by name."""
+    subject = trial.subject
+    trials = _trials(trial, suites, folders or {})
+    results = {name: SUITES[name].run(own) for name, own in trials.items()}
+    flags, checks = find_red_flags(trials, results)
     return {
         "run": subject.name,
-        "branch": eval_branch,
+        "branch": trial.eval_branch,
         "weights": subject.weights,
         "versions": versions(),
         "suites": results,
-        "red_flags": [],
+        "checks": checks,
+        "red_flags": [flag.to_json() for flag in flags],
     }
 
 
-def _trials(
-    subject: Subject,
-    suites: Sequence[str],
-    folders: Mapping[str, Path],
-    eval_branch: str,
-    attack_branch: str,
-    limit: int | None,
-) -> dict[str, Trial]:
+def _trials(own: Trial, suites: Sequence[str], folders: Mapping[str, Path]) -> dict[str, Trial]:
     """A trial for each suite; whatever is wrong with its images shows before any is tested."""
-    subject.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    own = Trial(
-        subject=subject,
-        eval_branch=known_branch(subject.model, eval_branch),
-        attack_branch=known_branch(subject.model, attack_branch),
-        limit=limit,
-    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for subject in (own.subject, own.source):
+        if subject is not None:
+            subject.model.to(device)
     trials = {name: _trial(own, name, folders) for name in suites}
     for name, trial in trials.items():
         SUITES[name].check(trial)
@@ -88,30 +105,8 @@ def _trial(own: Trial, suite: str, folders: Mapping[str, Path]) -> Trial:
     return replace(own, folder=folders[suite], open_folder=open_folder)
 
 
-def _chosen_suites(
-    name: str | Path, suites: Sequence[str] | None, folders: Mapping[str, Path]
-) -> Sequence[str]:
-    has_images = not names_timm_model(name)
-    if suites is None:
-        suites = list(dict.fromkeys([*(DEFAULT_SUITES if has_images else ()), *folders]))
-    if not (suites or has_images):
-        raise ValueError(
-            f"{name}: a model of timm's comes without images to test on; name some, as in "
-            "--data clean=DIR"
-        )
-    _check_suites(suites, folders, has_images=has_images)
-    return suites
-
-
-def _check_suites(suites: Sequence[str], folders: Mapping[str, Path], *, has_images: bool) -> None:
-    if not suites:
-        raise ValueError(f"no suite named: choose from {', '.join(SUITES)}")
-    for suite in (*suites, *folders):
-        if suite not in SUITES:
-            raise ValueError(f'suite "{suite}" unknown: choose from {", ".join(SUITES)}')
-    for suite in folders:
-        if suite not in suites:
-            raise ValueError(f'data for suite "{suite}", which is not among {", ".join(suites)}')
-    for suite in suites:
-        if (SUITES[suite].needs_folder or not has_images) and suite not in folders:
-            raise ValueError(f'suite "{suite}" needs its images: --data {suite}=DIR')
+def _load_source(subject: Subject, path: Path, branch: str) -> Subject:
+    source = load_subject(path)
+    known_branch(source.model, branch)
+    check_source(subject, source)
+    return source

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from advprop.suites import imagenet, imagenet_folders, standard
+from advprop.suites import attacks, imagenet, imagenet_folders, standard
 from advprop.suites.corruptions import check_corruptions, corruptions
 from advprop.suites.trial import OpenFolder, Trial
 
@@ -21,13 +21,15 @@ class Suite:
 
     `check` raises what is wrong with the trial's images, before anything is tested. `needs_folder`
     tells a suite whose images the caller must name, since no run has them; `open_folder` knows the
-    layout of the folder, where that is not a folder for each of the model's classes.
+    layout of the folder, where that is not a folder for each of the model's classes. `needs_source`
+    tells one that takes adversarial images from another model.
     """
 
     run: Callable[[Trial], dict[str, Any]]
     check: Callable[[Trial], object] = _read_images
     needs_folder: bool = False
     open_folder: OpenFolder | None = None
+    needs_source: bool = False
 
 
 def _imagenet(suite: imagenet.ImageNetSuite, open_folder: OpenFolder) -> Suite:
@@ -37,7 +39,9 @@ def _imagenet(suite: imagenet.ImageNetSuite, open_folder: OpenFolder) -> Suite:
 SUITES: dict[str, Suite] = {
     "clean": Suite(run=standard.clean),
     "noise": Suite(run=standard.noise),
-    "adversarial": Suite(run=standard.adversarial),
+    "adversarial": Suite(run=attacks.adversarial),
+    "autoattack": Suite(run=attacks.autoattack),
+    "transfer": Suite(run=attacks.transfer, needs_source=True),
     "corruptions": Suite(run=corruptions, check=check_corruptions),
     "imagenet_a": _imagenet(imagenet.imagenet_a, imagenet_folders.open_imagenet_a),
     "imagenet_r": _imagenet(imagenet.imagenet_r, imagenet_folders.open_imagenet_r),

@@ -1,11 +1,10 @@
-"""The suites that need nothing but the images: clean, noise, adversarial."""
+"""The suites that need nothing but the images: clean and noise."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from advprop.auxiliary.modes import attack_mode
-from advprop.evaluation.accuracy import evaluate_adversarial, evaluate_noise
+from advprop.evaluation.accuracy import evaluate_noise
 from advprop.evaluation.clean_report import report_clean
 from advprop.suites.trial import Trial
 
@@ -28,17 +27,3 @@ def noise(trial: Trial) -> dict[str, Any]:
         standard_deviation=trial.settings.noise_standard_deviation,
     )
     return {**found, "images": source}
-
-
-def adversarial(trial: Trial) -> dict[str, Any]:
-    """Accuracy on images attacked through one branch and tested through the same or another."""
-    split, source = trial.images
-    with attack_mode(trial.subject.model):
-        found = evaluate_adversarial(
-            trial.logits_fn,
-            trial.batches(split),
-            attack=trial.settings.attack.build(),
-            attacked_logits_fn=trial.attacked_logits_fn,
-        )
-    branches = {"attack_branch": trial.attack_branch, "eval_branch": trial.eval_branch}
-    return {**found, **branches, "images": source}

@@ -10,8 +10,9 @@ from torch import nn
 
 from advprop.auxiliary.branches import branch_names, has_auxiliary_norms, use_branch
 from advprop.auxiliary.norm import CLEAN
+from advprop.config.evaluation import EvaluationConfig
 from advprop.config.overrides import validated
-from advprop.config.run import EvaluationConfig, RunConfig
+from advprop.config.run import RunConfig
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.sources import ImageData
 from advprop.exporting import is_export, load_export

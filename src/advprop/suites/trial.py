@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 import torch
 
-from advprop.config.run import EvaluationConfig
+from advprop.auxiliary.norm import CLEAN
+from advprop.config.evaluation import EvaluationConfig
 from advprop.data.folders import load_test_folder
 from advprop.data.loaders import test_batches
 from advprop.data.sources import ImageSplit
@@ -34,7 +35,8 @@ class Trial:
 
     Images go through `eval_branch`, attacks through `attack_branch`. `folder` is what the caller
     named for this suite, None for the subject's own test images; `open_folder` knows its layout.
-    `limit` is the number of images, None for all.
+    `limit` is the number of images, None for all. `source` is the other model that suites with
+    `needs_source` attack, through `source_branch`; `all_branches` asks for every pair of branches.
     """
 
     subject: Subject
@@ -43,6 +45,9 @@ class Trial:
     folder: Path | None = None
     open_folder: OpenFolder = open_class_folder
     limit: int | None = None
+    source: Subject | None = None
+    source_branch: str = CLEAN
+    all_branches: bool = False
 
     @property
     def settings(self) -> EvaluationConfig:

@@ -1,0 +1,70 @@
+"""A black-box attack that is cheap: random squares, kept where they help (Square's idea)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from advprop.attacks.pgd import check_images
+from advprop.randomness import ImageStreams
+from advprop.shapes import Images, Labels, LogitsFn, margins
+from advprop.threat_models import ThreatModel
+
+_LARGEST, _SMALLEST = 0.8, 0.1
+"""The squares' side as a share of the image's, at the first and at the last query."""
+
+
+@torch.no_grad()
+def random_search(
+    logits_fn: LogitsFn,
+    images: Images,
+    labels: Labels,
+    *,
+    threat_model: ThreatModel,
+    num_queries: int,
+    streams: ImageStreams,
+) -> Images:
+    """The images with the smallest margin among `num_queries` random ones of the full size.
+
+    It starts from vertical stripes of random sign; each query turns one square of it to a random
+    sign a channel, and stays where the margin falls (after Andriushchenko et al. 2020). No gradient
+    is used, so it is not fooled where gradients are: its place is beside a white-box attack, which
+    should be far stronger.
+    """
+    check_images(images)
+    channels, height, width = images.shape[1:]
+    stripes = _signs(streams.draw((len(images), channels, 1, width), "stripes", normal=False))
+    best = stripes.to(images).expand(-1, -1, height, -1).clone()
+    adversarial = _perturbed(images, best, threat_model)
+    least = margins(logits_fn(adversarial), labels)
+    drawn = streams.draw((len(images), num_queries, channels + 2), "squares", normal=False)
+    for query in range(1, num_queries):
+        share = _LARGEST * (_SMALLEST / _LARGEST) ** (query / num_queries)
+        inside, signs = _squares(drawn[:, query], height, width, share)
+        pattern = best.where(~inside.to(images.device), signs.to(images))
+        candidate = _perturbed(images, pattern, threat_model)
+        margin = margins(logits_fn(candidate), labels)
+        better = margin < least
+        least = margin.where(better, least)
+        best[better], adversarial[better] = pattern[better], candidate[better]
+    return adversarial
+
+
+def _squares(drawn: Tensor, height: int, width: int, share: float) -> tuple[Tensor, Tensor]:
+    """Where each image's square lies, [n, 1, H, W], and its signs, [n, C, 1, 1]."""
+    side = max(1, round(share * min(height, width)))
+    inside = []
+    for size, unit in ((height, drawn[:, 0:1]), (width, drawn[:, 1:2])):
+        first = (unit * (size - side + 1)).floor()
+        place = torch.arange(size, device=drawn.device)[None]
+        inside.append((place >= first) & (place < first + side))
+    rows, columns = inside
+    return (rows[:, None, :, None] & columns[:, None, None, :]), _signs(drawn[:, 2:, None, None])
+
+
+def _signs(unit: Tensor) -> Tensor:
+    return (unit < 0.5).float().mul_(2).sub_(1)
+
+
+def _perturbed(images: Images, pattern: Tensor, threat_model: ThreatModel) -> Images:
+    return (images + threat_model.epsilon * threat_model.ascent_direction(pattern)).clamp(0.0, 1.0)

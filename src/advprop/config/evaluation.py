@@ -1,0 +1,93 @@
+"""What suites do to the images, as data."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from advprop.attacks.pgd import PGD
+from advprop.config.fields import Config, Fraction, Fractions
+from advprop.config.methods import AttackConfig, ThreatModelConfig
+from advprop.data.corruptions import CORRUPTIONS, SEVERITIES
+
+_Choice = TypeVar("_Choice", str, int)
+_CURVES: dict[str, Literal["linf", "l2"]] = {"epsilons": "linf", "l2_epsilons": "l2"}
+
+
+class EvaluationConfig(Config):
+    """What the suites do to the images.
+
+    `attack` is that of `adversarial` and `transfer`, each image attacked up to `restarts` times;
+    `autoattack` takes its threat model. `epsilons` (Linf) and `l2_epsilons` are the points of a
+    curve, none by default. Of the training images at most `overlap_images` are looked through for
+    test images. `corruptions` takes those of that name (the 15 of ImageNet-C, or some of them),
+    with `extra_corruptions` its 4 held-out ones too, each at every one of `corruption_severities`.
+    """
+
+    batch_size: int = Field(default=250, ge=1)
+    noise_standard_deviation: Fraction = Field(default=0.1, ge=0)
+    attack: AttackConfig
+    restarts: int = Field(default=1, ge=1)
+    epsilons: Fractions = ()
+    l2_epsilons: Fractions = ()
+    overlap_images: int = Field(default=5000, ge=0)
+    corruptions: tuple[str, ...] = CORRUPTIONS
+    corruption_severities: tuple[int, ...] = SEVERITIES
+    extra_corruptions: bool = False
+
+    @field_validator("corruptions", "corruption_severities", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        """On a command line "snow,fog" and "3" are shorter than JSON."""
+        if isinstance(value, str):
+            return tuple(word.strip() for word in value.split(","))
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("corruptions")
+    @classmethod
+    def _known_corruptions(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in names if name not in CORRUPTIONS]:
+            raise ValueError(f"unknown: {', '.join(unknown)}; choose from {', '.join(CORRUPTIONS)}")
+        return _each_once(names)
+
+    @field_validator("corruption_severities")
+    @classmethod
+    def _known_severities(cls, severities: tuple[int, ...]) -> tuple[int, ...]:
+        if unknown := [severity for severity in severities if severity not in SEVERITIES]:
+            raise ValueError(f"{unknown[0]} is none; choose from 1 (mild) to 5")
+        return _each_once(severities)
+
+    @field_validator("epsilons", "l2_epsilons")
+    @classmethod
+    def _valid(cls, epsilons: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        for epsilon in epsilons:
+            ThreatModelConfig(kind=_CURVES[str(info.field_name)], epsilon=epsilon)
+        return epsilons
+
+    def curve(self) -> list[PGD]:
+        """The attacks of the curve: for each threat model epsilon 0 and those asked for, sorted.
+
+        Number of steps and targets are those of `attack`, and so is the step size as a share of
+        epsilon (where its epsilon is 0, the steps add up to 2.5 epsilon).
+        """
+        base, own = self.attack, self.attack.threat_model.epsilon
+        share = base.step_size / own if own > 0 else 2.5 / max(base.num_steps, 1)
+        return [
+            base.model_copy(
+                update={
+                    "threat_model": ThreatModelConfig(kind=kind, epsilon=epsilon),
+                    "step_size": share * epsilon,
+                    "num_steps": base.num_steps if epsilon > 0 else 0,
+                }
+            ).build()
+            for name, kind in sorted(_CURVES.items(), reverse=True)
+            for epsilon in sorted({0.0, *getattr(self, name)})
+            if getattr(self, name)
+        ]
+
+
+def _each_once(chosen: tuple[_Choice, ...]) -> tuple[_Choice, ...]:
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError("name at least one, and each once")
+    return chosen

@@ -1,0 +1,190 @@
+"""AutoAttack (Croce & Hein 2020): its standard set, run by `pyautoattack`, judged by ourselves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advprop.attacks.pgd import check_images
+from advprop.evaluation.intervals import bootstrap_interval
+from advprop.evaluation.robustness import EVALUATION_SEED, Tally, part_of
+from advprop.randomness import random_streams
+from advprop.shapes import Batch, Images, LogitsFn, correct_predictions
+from advprop.threat_models import ThreatModel
+
+COMPONENTS = ("apgd-ce", "apgd-t", "fab-t", "square")
+_TARGETS = 9
+_FEWEST_CLASSES = 4
+_FEWEST_PIXELS = 5
+_ROUNDING = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Iterations of APGD and FAB, and queries of Square; the defaults are the standard's."""
+
+    iterations: int = 100
+    queries: int = 5000
+
+
+STANDARD = Budget()
+
+
+def evaluate_autoattack(
+    logits_fn: LogitsFn,
+    batches: Iterable[Batch],
+    *,
+    threat_model: ThreatModel,
+    attacked_logits_fn: LogitsFn,
+    budget: Budget = STANDARD,
+) -> dict[str, Any]:
+    """`autoattack_accuracy`: images correct as they are and after all four attacks.
+
+    `after` is the accuracy after each. An attack gets the images only that are correct until then.
+    What it returns is put back into the threat model and [0, 1], and judged by `logits_fn`;
+    `num_corrected` counts those that were outside by more than rounding. The attacks draw their
+    random numbers by batch, so other batches give slightly other results.
+
+    Raises ImportError without pyautoattack, ValueError for fewer than four classes.
+    """
+    tally, start = Tally(threat_model), time.perf_counter()
+    notes = Notes()
+    for batch in batches:
+        check_images(batch.images)
+        with torch.no_grad():
+            logits = logits_fn(batch.images)
+        _check_sizes(logits, batch.images)
+        was_right = correct_predictions(logits, batch.labels)
+        attack = _standard(attacked_logits_fn, threat_model, budget, batch, logits.shape[1])
+        adversarial, correct = _cascade(attack, batch, was_right, logits_fn, threat_model, notes)
+        fell = was_right & ~correct
+        tally.add(correct, batch.images[fell], adversarial[fell])
+    count, numbers = len(tally.flags), tally.numbers()
+    return {
+        "autoattack_accuracy": tally.accuracy,
+        "ci95": bootstrap_interval(tally.flags),
+        "threat_model": type(threat_model).__name__,
+        "epsilon": threat_model.epsilon,
+        "clean_accuracy": notes.survivors.pop("clean") / count,
+        "after": {name: number / count for name, number in notes.survivors.items()},
+        **{key: numbers[key] for key in ("perturbation", "largest") if key in numbers},
+        "num_corrected": notes.corrected,
+        "remarks": sorted(set(notes.remarks)),
+        "seconds": time.perf_counter() - start,
+        "num_images": count,
+    }
+
+
+@dataclass
+class Notes:
+    """What the attacks add up to over batches."""
+
+    survivors: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("clean", *COMPONENTS), 0)
+    )
+    corrected: int = 0
+    remarks: list[str] = field(default_factory=list)
+
+
+def _cascade(
+    attack: Any,
+    batch: Batch,
+    was_right: Tensor,
+    logits_fn: LogitsFn,
+    threat_model: ThreatModel,
+    notes: Notes,
+) -> tuple[Images, Tensor]:
+    """One attack after the other, each on what is left; the images, and which stay correct."""
+    adversarial, correct = batch.images.clone(), was_right.clone()
+    notes.survivors["clean"] += int(correct.sum())
+    for name in COMPONENTS:
+        if bool(correct.any()):
+            right = part_of(batch, correct)
+            found, outside = _run(attack, name, right, threat_model, notes.remarks)
+            with torch.no_grad():
+                stays = correct_predictions(logits_fn(found), right.labels)
+            fooled = correct.nonzero().flatten()[~stays]
+            adversarial[fooled] = found[~stays]
+            correct[fooled] = False
+            notes.corrected += outside
+        notes.survivors[name] += int(correct.sum())
+    return adversarial, correct
+
+
+def _standard(
+    logits_fn: LogitsFn, threat_model: ThreatModel, budget: Budget, batch: Batch, num_classes: int
+) -> Any:
+    """The standard version, with no more targets than there are other classes."""
+    try:
+        from pyautoattack import AutoAttack
+    except ImportError:
+        raise ImportError(
+            "the suite autoattack needs pyautoattack: pip install 'advprop[autoattack]'"
+        ) from None
+    attack = AutoAttack(
+        logits_fn,
+        norm=type(threat_model).__name__,
+        eps=threat_model.epsilon,
+        seed=EVALUATION_SEED,
+        device=batch.images.device,
+        version="standard",
+    )
+    for part in (attack.apgd, attack.apgd_targeted):
+        part.n_iter = part.n_iter_orig = budget.iterations
+    attack.fab.n_iter, attack.square.n_queries = budget.iterations, budget.queries
+    targets = min(_TARGETS, num_classes - 1)
+    attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
+    return attack
+
+
+def _run(
+    attack: Any, name: str, batch: Batch, threat_model: ThreatModel, remarks: list[str]
+) -> tuple[Images, int]:
+    """The images that one attack found, inside what is allowed, and how many were outside."""
+    attack.attacks_to_run = [name]
+    # it seeds torch's global stream, which is put back
+    with random_streams(EVALUATION_SEED, "autoattack", name), _collected(remarks):
+        found, _ = attack.run_standard_evaluation(batch.images, batch.labels, batch_size=len(batch))
+    found = found.detach().nan_to_num(0.0)
+    allowed = (batch.images + threat_model.project(found - batch.images)).clamp(0.0, 1.0)
+    outside = (allowed - found).abs().flatten(1).amax(dim=1) > _ROUNDING
+    return allowed, int(outside.sum())
+
+
+@contextmanager
+def _collected(remarks: list[str]) -> Iterator[None]:
+    """Keep pyautoattack's warnings instead of printing them."""
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            remarks.append(record.getMessage())
+
+    logger = logging.getLogger("auto-attack")
+    handler, propagated = Collector(level=logging.WARNING), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
+
+
+def _check_sizes(logits: Tensor, images: Images) -> None:
+    if logits.shape[1] < _FEWEST_CLASSES:
+        raise ValueError(
+            f"{logits.shape[1]} classes: AutoAttack's targeted parts need {_FEWEST_CLASSES}; take "
+            "the suite adversarial with more restarts, --restarts 10"
+        )
+    if min(images.shape[2:]) < _FEWEST_PIXELS:
+        raise ValueError(
+            f"images of {images.shape[2]}x{images.shape[3]} pixels: Square needs sides of "
+            f"{_FEWEST_PIXELS}; take the suite adversarial"
+        )

@@ -1,0 +1,140 @@
+"""Red flags of attacks: figures that should make a reader doubt the accuracies beside them.
+
+Each check is a function of numbers alone and returns at most one flag; docs/red_flags.md has a
+section for each, with its thresholds and what to do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scipy.stats import binom
+
+REACH = 0.5
+"""Perturbations shorter than this share of epsilon, on average, are far below it."""
+
+_BLACK_BOX_RATE = 0.01
+_SQUARE_RATE = 0.002  # auto-attack's own bound
+_Z = 1.96
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedFlag:
+    """`message` says what was found, what would be usual, and what to do."""
+
+    flag: str
+    message: str
+    suite: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, with the page that explains the flag."""
+        return {
+            "flag": self.flag,
+            "suite": self.suite,
+            "message": self.message,
+            "page": f"docs/red_flags.md#{self.flag.replace('_', '-')}",
+        }
+
+
+def check_perturbation(suite: str, numbers: Mapping[str, Any]) -> RedFlag | None:
+    """Are the perturbations as long as the threat model allows?"""
+    reached = numbers.get("reached")
+    if reached is None or reached >= REACH:
+        return None
+    return RedFlag(
+        flag="small_perturbation",
+        suite=suite,
+        message=f"the perturbations reach {reached:.2g} of epsilon {numbers['epsilon']:.4g} on "
+        f"average, at least {REACH:g} is usual: the attack hardly attacks; look at step_size and "
+        "num_steps (their product should exceed epsilon), both fractions of [0, 1]",
+    )
+
+
+def check_curve(
+    suite: str, points: Sequence[Mapping[str, Any]], *, num_images: int
+) -> RedFlag | None:
+    """Does accuracy fall as epsilon grows, in each threat model?"""
+    worst: dict[str, Mapping[str, Any]] = {}
+    for point in sorted(points, key=lambda point: (point["threat_model"], point["epsilon"])):
+        least = worst.setdefault(point["threat_model"], point)
+        if point["accuracy"] < least["accuracy"]:
+            worst[point["threat_model"]] = point
+        elif rises(least["accuracy"], point["accuracy"], num_images):
+            return RedFlag(
+                flag="rising_accuracy",
+                suite=suite,
+                message=f"accuracy rises from {least['accuracy']:.1%} at {point['threat_model']} "
+                f"epsilon {least['epsilon']:.4g} to {point['accuracy']:.1%} at "
+                f"{point['epsilon']:.4g}, beyond the chance of {num_images} images: a larger "
+                "threat model holds the smaller, so the attack is at fault; give it more steps "
+                "or restarts",
+            )
+    return None
+
+
+def check_black_box(suite: str, numbers: Mapping[str, Any]) -> RedFlag | None:
+    """Does a random search find adversarial images that the white-box attack missed?"""
+    count, total = numbers["black_box_only"], numbers["num_images"]
+    if not exceeds(count, total, _BLACK_BOX_RATE):
+        return None
+    return RedFlag(
+        flag="black_box_beats_white_box",
+        suite=suite,
+        message=f"a random search of {numbers['num_queries']} queries fools {count} of {total} "
+        f"images that the attack did not ({_BLACK_BOX_RATE:.0%} may be chance): gradients "
+        "mislead the attack, or it goes through another branch; the suite autoattack is the "
+        "sterner test",
+    )
+
+
+def check_square(suite: str, after: Mapping[str, float], *, num_images: int) -> RedFlag | None:
+    """Does Square fool images that AutoAttack's white-box attacks did not?"""
+    white = [accuracy for name, accuracy in after.items() if name != "square"]
+    if "square" not in after or not white:
+        return None
+    count = round((min(white) - after["square"]) * num_images)
+    if not exceeds(count, num_images, _SQUARE_RATE):
+        return None
+    return RedFlag(
+        flag="black_box_beats_white_box",
+        suite=suite,
+        message=f"Square, which sees no gradients, fools {count} of {num_images} images that the "
+        f"white-box attacks of AutoAttack did not ({_SQUARE_RATE:.1%} may be chance): gradients "
+        "are masked, and the true accuracy is lower still",
+    )
+
+
+def check_transfer(
+    transfer: Mapping[str, Any], adversarial: Mapping[str, Any] | None
+) -> RedFlag | None:
+    """Do another model's adversarial images fool more than those made for this one?"""
+    same = ("threat_model", "epsilon", "num_images", "images", "eval_branch")
+    if adversarial is None or any(transfer.get(key) != adversarial.get(key) for key in same):
+        return None
+    black, white = transfer["transfer_accuracy"], adversarial["adversarial_accuracy"]
+    if not rises(black, white, transfer["num_images"]):
+        return None
+    return RedFlag(
+        flag="black_box_beats_white_box",
+        suite="transfer",
+        message=f"images made for {transfer['source']} leave {black:.1%}, those made for this "
+        f"model itself {white:.1%}: an attack that knows the model should be the stronger one; "
+        "its gradients are masked, or it goes through another branch",
+    )
+
+
+def rises(low: float, high: float, count: int) -> bool:
+    """Is the rise beyond a 95 % interval of two independent shares of `count` images?
+
+    The images are the same, so that chance is smaller than that, and the check on the safe side.
+    """
+    spread = math.sqrt((low * (1 - low) + high * (1 - high)) / max(count, 1))
+    return high - low > max(_Z * spread, 1.5 / max(count, 1))
+
+
+def exceeds(count: int, total: int, rate: float) -> bool:
+    """Is `count` of `total` more than a share of `rate` gives in one of forty cases?"""
+    return count > 0 and total > 0 and float(binom.sf(count - 1, total, rate)) < 0.025

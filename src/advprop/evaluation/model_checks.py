@@ -1,0 +1,133 @@
+"""Red flags of the model and of its images; numbers come from `advprop.evaluation.probes`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from advprop.evaluation.checks import RedFlag, exceeds, rises
+
+FRUITLESS = 0.25
+"""Share of images of which a step along the gradient may fail to lower the margin."""
+
+_ZERO_RATE = 0.01
+_REPEATED, _ALONE = 1e-4, 1e-2
+_WITHOUT = 0.1
+
+
+def check_gradients(numbers: Mapping[str, Any]) -> list[RedFlag]:
+    """Are gradients there, and do they lead anywhere?"""
+    total, zero = numbers["num_images"], numbers["zero_gradients"]
+    found = []
+    if exceeds(zero, total, _ZERO_RATE):
+        found.append(
+            RedFlag(
+                flag="zero_gradients",
+                message=f"the gradient of {zero} of {total} images is exactly zero "
+                f"({_ZERO_RATE:.0%} may be chance): gradient attacks cannot start; look for "
+                "saturated outputs, rounding or detached tensors in the model",
+            )
+        )
+    fruitless = numbers["fruitless_gradients"]
+    if exceeds(fruitless, total, FRUITLESS):
+        found.append(
+            RedFlag(
+                flag="masked_gradients",
+                message=f"a tenth of epsilon along the gradient does not make {fruitless} of "
+                f"{total} images less sure (up to {FRUITLESS:.0%} is usual): the gradients do "
+                "not tell where the model is weak, and accuracy under gradient attacks is too high",
+            )
+        )
+    return found
+
+
+def check_outputs(numbers: Mapping[str, Any]) -> list[RedFlag]:
+    """Are they logits, and the same each time?"""
+    found = []
+    if numbers["row_sum_error"] < 1e-3 and numbers["lowest"] >= 0:
+        found.append(
+            RedFlag(
+                flag="probabilities",
+                message="the outputs are not negative and add up to one: probabilities, not "
+                "logits, of which the loss's gradients vanish where the model is sure; take the "
+                "softmax out of the model",
+            )
+        )
+    repeated, alone = numbers["changed_when_repeated"], numbers["changed_when_alone"]
+    if repeated > _REPEATED or alone > _ALONE or not math.isfinite(repeated + alone):
+        how = "when repeated" if not repeated <= _REPEATED else "without the batch's other images"
+        change, bound = (repeated, _REPEATED) if not repeated <= _REPEATED else (alone, _ALONE)
+        found.append(
+            RedFlag(
+                flag="changing_output",
+                message=f"the same images get other logits {how}, by {change:.2g} of the largest "
+                f"(up to {bound:g} is rounding): accuracies depend on chance or company; look for "
+                "dropout, noise, or statistics of the batch",
+            )
+        )
+    return found
+
+
+def check_mode(training: Sequence[str]) -> RedFlag | None:
+    """Is every layer in eval mode? `training` names those that are not."""
+    if not training:
+        return None
+    named = ", ".join(f'"{name}"' for name in training[:3])
+    return RedFlag(
+        flag="train_mode",
+        message=f"{len(training)} layers are in train mode (first {named}): dropout is on, and "
+        "normalisation takes the batch's statistics; call model.eval() first",
+    )
+
+
+def check_branch(eval_branch: str, exported: str) -> RedFlag | None:
+    """Is the branch that was tested the one that is exported?"""
+    if eval_branch == exported:
+        return None
+    return RedFlag(
+        flag="other_branch",
+        message=f'the accuracies are those of branch "{eval_branch}"; an export keeps '
+        f'"{exported}" alone, so its user will not see them: report them as a study of branches',
+    )
+
+
+def check_standardisation(
+    layers: Sequence[str], numbers: Mapping[str, Any] | None
+) -> RedFlag | None:
+    """Are images standardised once? `layers` names all that seem to."""
+    remedy = "feed images in [0, 1], and standardise in the model's first layer alone"
+    message = None
+    if len(layers) > 1:
+        message = f"{len(layers)} layers standardise the images ({', '.join(layers)}): {remedy}"
+    elif numbers is not None and outside(numbers):
+        message = (
+            f"the images have values from {numbers['lowest']:.3g} to {numbers['highest']:.3g}, so "
+            f"they seem to be standardised before the model does it again: {remedy}"
+        )
+    elif numbers is not None and numbers["accuracy_without"] - numbers["accuracy"] > _WITHOUT:
+        once, twice, count = numbers["accuracy_without"], numbers["accuracy"], numbers["num_images"]
+        if rises(twice, once, count):
+            message = (
+                f"without mean and std {once:.1%} of {count} images are right, with them "
+                f"{twice:.1%}: the weights were trained without, or on other mean and std; {remedy}"
+            )
+    return message if message is None else RedFlag(flag="double_standardisation", message=message)
+
+
+def check_seen(suite: str | None, numbers: Mapping[str, Any]) -> RedFlag | None:
+    """Are test images among the training images? One is enough."""
+    if not numbers["found"]:
+        return None
+    return RedFlag(
+        flag="seen_in_training",
+        suite=suite,
+        message=f"{numbers['found']} of {numbers['test_images']} images tested are among "
+        f"{numbers['train_images']} training images, pixel by pixel: the accuracy is partly "
+        "memory; take them out of one of the two sets",
+    )
+
+
+def outside(numbers: Mapping[str, Any]) -> bool:
+    """Are there images outside [0, 1], by more than rounding?"""
+    return not (numbers["lowest"] >= -1e-3 and numbers["highest"] <= 1.001)

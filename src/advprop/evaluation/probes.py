@@ -1,0 +1,139 @@
+"""Looks at a function from images to logits, for what makes its accuracies mean something else.
+
+They give numbers; `advprop.evaluation.checks` says which numbers are red flags.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from advprop.attacks.pgd import GRADIENT_SCALE, Attack
+from advprop.attacks.random_search import random_search
+from advprop.evaluation.robustness import (
+    EVALUATION_SEED,
+    attack_with_restarts,
+    image_indices,
+    part_of,
+)
+from advprop.randomness import ImageStreams
+from advprop.shapes import Batch, Images, LogitsFn, correct_predictions, margins
+from advprop.threat_models import ThreatModel
+
+NUM_QUERIES = 50
+_ALONE = 4
+"""So many images are shown again one by one; they take a forward pass each."""
+
+
+@torch.no_grad()
+def probe_outputs(logits_fn: LogitsFn, images: Images) -> dict[str, Any]:
+    """How the logits of the same images differ: shown again, and shown without the others.
+
+    Differences are fractions of the largest logit; `row_sum_error` is how far the rows are from
+    adding up to one, `lowest` the least value of all.
+    """
+    logits = logits_fn(images).float()
+    again = logits_fn(images).float()
+    alone = torch.cat([logits_fn(image[None]).float() for image in images[:_ALONE]])
+    largest = float(logits.abs().max().clamp_min(1e-12))
+    return {
+        "num_images": len(images),
+        "changed_when_repeated": _largest_difference(logits, again) / largest,
+        "changed_when_alone": _largest_difference(logits[:_ALONE], alone) / largest,
+        "row_sum_error": float((logits.sum(dim=1) - 1).abs().max()),
+        "lowest": float(logits.min()),
+    }
+
+
+def probe_gradients(
+    logits_fn: LogitsFn, images: Images, *, threat_model: ThreatModel
+) -> dict[str, Any]:
+    """Where the attack's gradient is zero, and where a step along it does not lower the margin.
+
+    The loss is the attack's, on the class that the model predicts; the step is a tenth of epsilon.
+    The margin, unlike the loss, is not lost to rounding where a model is very sure.
+    """
+    with torch.enable_grad():
+        point = images.detach().clone().requires_grad_()
+        logits = logits_fn(point)
+        predicted = logits.detach().argmax(dim=1)
+        loss = GRADIENT_SCALE * F.cross_entropy(logits.float(), predicted, reduction="sum")
+        gradient = _gradient(loss, point)
+    with torch.no_grad():
+        step = threat_model.epsilon / 10 * threat_model.ascent_direction(gradient)
+        before = margins(logits.float(), predicted)
+        after = margins(logits_fn((images + step).clamp(0.0, 1.0)).float(), predicted)
+    zero = gradient.flatten(1).eq(0).all(dim=1)
+    return {
+        "num_images": len(images),
+        "zero_gradients": int(zero.sum()),
+        "fruitless_gradients": int((~zero & (after >= before)).sum()),
+    }
+
+
+def probe_black_box(
+    logits_fn: LogitsFn,
+    batch: Batch,
+    *,
+    attack: Attack,
+    attacked_logits_fn: LogitsFn,
+    threat_model: ThreatModel,
+    restarts: int = 1,
+) -> dict[str, Any]:
+    """The white-box `attack` beside a random search of the same size, on the same images."""
+    with torch.no_grad():
+        right = part_of(batch, correct_predictions(logits_fn(batch.images), batch.labels))
+    if len(right) == 0:
+        return {"num_images": 0, "num_queries": NUM_QUERIES, "black_box_only": 0}
+    _, white = attack_with_restarts(
+        attack,
+        right,
+        attacked_logits_fn=attacked_logits_fn,
+        logits_fn=logits_fn,
+        restarts=restarts,
+    )
+    searched = random_search(
+        logits_fn,
+        right.images,
+        right.labels,
+        threat_model=threat_model,
+        num_queries=NUM_QUERIES,
+        streams=ImageStreams.for_batch(EVALUATION_SEED, 0, image_indices(right)),
+    )
+    with torch.no_grad():
+        black = correct_predictions(logits_fn(searched), right.labels)
+    return {
+        "num_images": len(right),
+        "num_queries": NUM_QUERIES,
+        "survive_white_box": int(white.sum()),
+        "survive_black_box": int(black.sum()),
+        "black_box_only": int((white & ~black).sum()),
+    }
+
+
+@torch.no_grad()
+def probe_standardisation(
+    logits_fn: LogitsFn, plain_logits_fn: LogitsFn, batch: Batch
+) -> dict[str, Any]:
+    """Accuracy with and without the first layer's mean and std; the range of the images."""
+    accuracies = {
+        name: float(correct_predictions(fn(batch.images), batch.labels).double().mean())
+        for name, fn in (("accuracy", logits_fn), ("accuracy_without", plain_logits_fn))
+    }
+    lowest, highest = (float(bound) for bound in batch.images.aminmax())
+    return {"num_images": len(batch), **accuracies, "lowest": lowest, "highest": highest}
+
+
+def _gradient(loss: Tensor, point: Tensor) -> Tensor:
+    """Zero where the loss does not depend on the images at all."""
+    if not loss.requires_grad:
+        return torch.zeros_like(point)
+    (gradient,) = torch.autograd.grad(loss, point, allow_unused=True)
+    return torch.zeros_like(point) if gradient is None else gradient.detach()
+
+
+def _largest_difference(first: Tensor, second: Tensor) -> float:
+    return float((first - second).abs().max())

@@ -1,0 +1,60 @@
+"""Which suites are run, and whether what was asked for goes together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from advprop.suites.registry import DEFAULT_SUITES, SUITES
+from advprop.suites.timm_subjects import names_timm_model
+
+
+def choose_suites(
+    name: str | Path, suites: Sequence[str] | None, folders: Mapping[str, Path]
+) -> Sequence[str]:
+    """The suites asked for, else those there are images for; ValueError: unusable ones."""
+    has_images = not names_timm_model(name)
+    if suites is None:
+        suites = list(dict.fromkeys([*(DEFAULT_SUITES if has_images else ()), *folders]))
+    if not (suites or has_images):
+        raise ValueError(
+            f"{name}: a model of timm's comes without images to test on; name some, as in "
+            "--data clean=DIR"
+        )
+    _check_suites(suites, folders, has_images=has_images)
+    return suites
+
+
+def check_attacks(suites: Sequence[str], *, all_branches: bool, source: str | Path | None) -> None:
+    """Raise ValueError where an attack's setting has no suite to use it, or a suite no source."""
+    if all_branches and "adversarial" not in suites:
+        raise ValueError(
+            f"all branches are attacked in suite adversarial, which is not among "
+            f"{', '.join(suites)}: name it too, or leave --all-branches out"
+        )
+    needing = [name for name in suites if SUITES[name].needs_source]
+    if needing and source is None:
+        raise ValueError(
+            f'suite "{needing[0]}" shows another model\'s adversarial images: name its run or '
+            "export, --source OTHER_RUN"
+        )
+    if source is not None and not needing:
+        takers = ", ".join(name for name, suite in SUITES.items() if suite.needs_source)
+        raise ValueError(
+            f"source {source} is used by suite {takers} alone: add --suite {takers}, or leave "
+            "--source out"
+        )
+
+
+def _check_suites(suites: Sequence[str], folders: Mapping[str, Path], *, has_images: bool) -> None:
+    if not suites:
+        raise ValueError(f"no suite named: choose from {', '.join(SUITES)}")
+    for suite in (*suites, *folders):
+        if suite not in SUITES:
+            raise ValueError(f'suite "{suite}" unknown: choose from {", ".join(SUITES)}')
+    for suite in folders:
+        if suite not in suites:
+            raise ValueError(f'data for suite "{suite}", which is not among {", ".join(suites)}')
+    for suite in suites:
+        if (SUITES[suite].needs_folder or not has_images) and suite not in folders:
+            raise ValueError(f'suite "{suite}" needs its images: --data {suite}=DIR')

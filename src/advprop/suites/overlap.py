@@ -1,0 +1,51 @@
+"""Test images that a model has seen in training: a comparison of pixels, exact and bounded."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from advprop.data.loaders import test_batches
+from advprop.data.sources import ImageSplit
+from advprop.shapes import Batch
+from advprop.suites.subjects import Subject
+
+
+def find_overlap(
+    subject: Subject, tested: ImageSplit, *, limit: int | None, bound: int
+) -> dict[str, Any]:
+    """How many of the tested images are, pixel by pixel, among the subject's training images.
+
+    All are compared as evaluation sees them, at most `bound` of either kind, spread over their
+    sets; `limit` is that of the test. `test_images` and `train_images` are how many were compared,
+    `of_train_images` how many there are. Where there is nothing to compare with, `not_compared`
+    says why.
+    """
+    if subject.load_data is None or bound == 0:
+        return {"found": 0, "not_compared": "no training images are known, or none wanted"}
+    try:
+        train = subject.load_data().train
+        seen = set(_digests(train, bound))
+    except (OSError, ValueError) as error:
+        return {"found": 0, "not_compared": str(error)}
+    digests = _digests(tested, min(bound, limit or bound))
+    return {
+        "found": sum(digest in seen for digest in digests),
+        "test_images": len(digests),
+        "train_images": min(bound, len(train)),
+        "of_train_images": len(train),
+    }
+
+
+def _digests(split: ImageSplit, limit: int) -> list[bytes]:
+    return [
+        digest
+        for batch in test_batches(split, batch_size=250, limit=limit)
+        for digest in _batch_digests(batch)
+    ]
+
+
+def _batch_digests(batch: Batch) -> list[bytes]:
+    # whole numbers, so that an image decoded twice is the same however its values were divided
+    pixels = (batch.images * 255).round().byte().numpy()
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels]

@@ -1,0 +1,162 @@
+"""The red flags of a test: looks at the model and its images, and at the suites' figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from advprop.auxiliary.modes import attack_mode
+from advprop.auxiliary.norm import CLEAN
+from advprop.evaluation import checks, model_checks
+from advprop.evaluation.checks import RedFlag
+from advprop.evaluation.probes import (
+    probe_black_box,
+    probe_gradients,
+    probe_outputs,
+    probe_standardisation,
+)
+from advprop.models.standardize import Standardized
+from advprop.shapes import Batch
+from advprop.suites.overlap import find_overlap
+from advprop.suites.registry import SUITES
+from advprop.suites.subjects import through_branch
+from advprop.suites.trial import OnDevice, Trial
+
+PROBED = 100
+"""So many images, spread over the set, are enough for what shows on any image."""
+
+_STANDARDISING = ("normalize", "normalise", "standardize", "standardise", "standardized")
+
+
+def find_red_flags(
+    trials: Mapping[str, Trial], results: Mapping[str, Mapping[str, Any]]
+) -> tuple[list[RedFlag], dict[str, Any]]:
+    """The flags, and the figures behind those that are not in `results`, a key a probe.
+
+    Looks are taken through the branch that is tested, on the images of the first trial that has
+    them (suites on other images, such as ImageNet-A, have no second set to compare with).
+    """
+    any_trial = next(iter(trials.values()))
+    flags: list[RedFlag | None] = [
+        model_checks.check_mode(training_layers(any_trial.subject.model)),
+        model_checks.check_branch(any_trial.eval_branch, CLEAN),
+    ]
+    for suite, numbers in results.items():
+        flags += _of_figures(suite, numbers, results)
+    own = next(
+        (name for name in ("adversarial", "clean", *trials) if _has_images(trials, name)), ""
+    )
+    if not own:
+        layers = standardising_layers(any_trial.subject.model)
+        flags.append(model_checks.check_standardisation(layers, None))
+        return _found(flags), {}
+    found, looks = _of_model(trials[own], attacked=own == "adversarial")
+    flags += found
+    looks["overlap"], suspect = _overlaps(trials)
+    flags += suspect
+    return _found(flags), looks
+
+
+def training_layers(model: nn.Module) -> list[str]:
+    """The names of layers that are in train mode."""
+    return [name or type(model).__name__ for name, layer in model.named_modules() if layer.training]
+
+
+def standardising_layers(model: nn.Module) -> list[str]:
+    """The names of all layers that, by their type, put mean and std in front of a model."""
+    return [
+        f"{name or 'the model'}: {type(layer).__name__}"
+        for name, layer in model.named_modules()
+        if isinstance(layer, Standardized) or type(layer).__name__.lower() in _STANDARDISING
+    ]
+
+
+def _of_figures(
+    suite: str, numbers: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]
+) -> list[RedFlag | None]:
+    flags = [checks.check_perturbation(suite, numbers)]
+    if "curve" in numbers:
+        curve = numbers["curve"]
+        flags += [
+            checks.check_curve(suite, curve, num_images=numbers["num_images"]),
+            *(checks.check_perturbation(suite, point) for point in curve),
+        ]
+    if suite == "autoattack":
+        count = numbers["num_images"]
+        flags.append(checks.check_square(suite, numbers["after"], num_images=count))
+    if suite == "transfer":
+        flags.append(checks.check_transfer(numbers, results.get("adversarial")))
+    return flags
+
+
+def _of_model(trial: Trial, *, attacked: bool) -> tuple[list[RedFlag | None], dict[str, Any]]:
+    """Looks at the model on a few images; `attacked`: the suite adversarial ran on them."""
+    model, settings = trial.subject.model, trial.settings
+    batch = _first(trial)
+    attack = settings.attack.build()
+    looks = {"outputs": probe_outputs(trial.logits_fn, batch.images)}
+    with attack_mode(model):
+        looks["standardisation"] = probe_standardisation(
+            trial.logits_fn, through_branch(model.model, trial.eval_branch), batch
+        )
+        in_range = not model_checks.outside(looks["standardisation"])
+        if in_range and attack.threat_model.epsilon > 0:
+            looks["gradients"] = probe_gradients(
+                trial.logits_fn, batch.images, threat_model=attack.threat_model
+            )
+        if in_range and attacked:
+            looks["black_box"] = probe_black_box(
+                trial.logits_fn,
+                batch,
+                attack=attack,
+                attacked_logits_fn=trial.attacked_logits_fn,
+                threat_model=attack.threat_model,
+                restarts=settings.restarts,
+            )
+    layers = standardising_layers(model)
+    flags: list[RedFlag | None] = [
+        *model_checks.check_outputs(looks["outputs"]),
+        model_checks.check_standardisation(layers, looks["standardisation"]),
+    ]
+    if "gradients" in looks:
+        flags += model_checks.check_gradients(looks["gradients"])
+    if "black_box" in looks:
+        flags.append(checks.check_black_box("adversarial", looks["black_box"]))
+    return flags, looks
+
+
+def _overlaps(trials: Mapping[str, Trial]) -> tuple[dict[str, Any], list[RedFlag | None]]:
+    """One look for each set of images, with the name of the first suite that uses it."""
+    looks: dict[str, Any] = {}
+    flags: list[RedFlag | None] = []
+    for suite, trial in trials.items():
+        if not _has_images(trials, suite):
+            continue
+        split, source = trial.images
+        if source not in looks:
+            looks[source] = find_overlap(
+                trial.subject, split, limit=trial.limit, bound=trial.settings.overlap_images
+            )
+            flags.append(model_checks.check_seen(suite, looks[source]))
+    return looks, flags
+
+
+def _has_images(trials: Mapping[str, Trial], suite: str) -> bool:
+    return suite in trials and not SUITES[suite].needs_folder
+
+
+def _first(trial: Trial) -> Batch:
+    split, _ = trial.images
+    few = OnDevice(
+        split=split,
+        batch_size=PROBED,
+        limit=min(PROBED, trial.limit or PROBED),
+        device=trial.subject.model.mean.device,
+    )
+    return next(iter(few))
+
+
+def _found(flags: list[RedFlag | None]) -> list[RedFlag]:
+    return list(dict.fromkeys(flag for flag in flags if flag is not None))
