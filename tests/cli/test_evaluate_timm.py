@@ -32,6 +32,12 @@ def test_a_set_of_imagenets_is_tested_by_name(cli: Cli, tmp_path: Path) -> None:
     assert "the logits are cut to the set's 200 classes" in ended.out
     assert "warning" in ended.err
     assert "the published set has 7,500" in ended.err
+    one = tmp_path / "one" / "n01440764"
+    one.mkdir(parents=True)
+    Image.new("RGB", (20, 20)).save(one / "1.jpg")
+    weights = ("--checkpoint", tmp_path / "w.safetensors")
+    ended = cli("evaluate", "test_resnet", *weights, "--data", f"clean={one.parent}")
+    assert "lowest class n01440764 (tench) 0.0%" in ended.out
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["suites"]["imagenet_a"]["imagenet_a_accuracy"] == 1 / 200
     assert found["suites"]["imagenet_a"]["num_classes"] == 200

@@ -40,6 +40,17 @@ def test_the_centre_is_cut_out_after_the_shorter_edge_was_resized():
     assert torch.equal(result[0, :, 0], torch.arange(10.0, 30) / 255)
 
 
+def test_squashed_images_lose_no_edge():
+    # 40 high, 80 wide; the right half is blue
+    pixels = np.zeros((40, 80, 3), dtype=np.uint8)
+    pixels[:, 40:] = (0, 0, 255)
+    view = Preprocessing(
+        image_shape=(3, 20, 20), crop_pct=1.0, interpolation="nearest", crop_mode="squash"
+    )
+    blue = view.apply(Image.fromarray(pixels))[2]
+    assert torch.equal(blue, (torch.arange(20) >= 10).float().expand(20, 20))
+
+
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_evaluation_agrees_bit_for_bit_with_timm(interpolation):
     from timm.data import create_transform
@@ -177,6 +188,7 @@ def test_erasing_happens_as_often_as_asked_and_never_by_default():
     [
         ({"image_shape": (4, 8, 8)}, "4 channels: images have 1"),
         ({"image_shape": (3, 0, 8)}, r"size \(0, 8\): .* at least 1"),
+        ({"image_shape": (3, 8, 8), "crop_mode": "border"}, "crop_mode='border': must be one of"),
         ({"image_shape": (3, 8, 8), "crop_pct": 1.5}, r"crop_pct=1\.5: .* at most 1"),
         ({"image_shape": (3, 8, 8), "interpolation": "best"}, "'best': must be one of .*bicubic"),
     ],

@@ -45,11 +45,13 @@ def _protocol(numbers: Numbers) -> str:
 
 
 def _clean(numbers: Numbers) -> str:
+    from advprop.suites.imagenet_classes import described
+
     worst = min(numbers["per_class"], key=lambda entry: entry["accuracy"])
     top5 = f", top 5 {numbers['top5_accuracy']:.2%}" if "top5_accuracy" in numbers else ""
     return (
         f"{top5}, calibration error {numbers['calibration']['ece']:.2%}, "
-        f"lowest class {worst['class']} {worst['accuracy']:.1%}"
+        f"lowest class {described([worst['class']])} {worst['accuracy']:.1%}"
     )
 
 

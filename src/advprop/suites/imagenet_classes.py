@@ -46,12 +46,15 @@ def real_labels() -> tuple[tuple[int, ...], ...]:
 _REAL = "imagenet_real_labels.json"
 
 
-def described(wnids: Sequence[str], limit: int = 3) -> str:
-    """The first of `wnids` with what they mean, for a message: "n01440764 (tench)"."""
-    info = ImageNetInfo()
-    names = [info.label_name_to_description(wnid).partition(",")[0] for wnid in wnids[:limit]]
-    first = [f"{wnid} ({name})" for wnid, name in zip(wnids, names, strict=False)]
-    return shortened([*first, *wnids[limit:]], limit)
+def described(names: Sequence[str], limit: int = 3) -> str:
+    """The first of `names` for a message, WordNet ids with what they mean: "n01440764 (tench)"."""
+    return shortened([*map(_with_meaning, names[:limit]), *names[limit:]], limit)
+
+
+def _with_meaning(name: str) -> str:
+    if name not in imagenet_wnids():
+        return name
+    return f"{name} ({ImageNetInfo().label_name_to_description(name).partition(',')[0]})"
 
 
 def output_of(class_names: Sequence[str], subject: str) -> dict[str, int]:

@@ -168,13 +168,11 @@ def _class_split(
     missing = [name for name in labels if name not in classes]
     unknown = [] if others else [name for name in classes if name not in labels]
     if missing or unknown:
-        wnids = set(imagenet_wnids())
         problems = []
         if missing:
-            named = described(missing) if missing[0] in wnids else shortened(missing, 3)
-            problems.append(f"{len(missing):,} are missing ({named})")
+            problems.append(f"{len(missing):,} are missing ({described(missing)})")
         if unknown:
-            problems.append(f"{len(unknown):,} are of no class of it ({shortened(unknown, 3)})")
+            problems.append(f"{len(unknown):,} are of no class of it ({described(unknown)})")
         raise ValueError(
             f"{folder}: {data_set} is {len(labels):,} class folders, "
             f"{' and '.join(problems)}: name the folder that holds them all, as published"
