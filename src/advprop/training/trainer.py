@@ -95,6 +95,7 @@ class Trainer:
         """
         progress = TrainingProgress(
             total_steps=self.total_steps,
+            num_epochs=self.settings.num_epochs,
             done=self.position.step,
             batch_size=self.settings.batch_size,
             passes_per_image=self.method.passes_per_image,
