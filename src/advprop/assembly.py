@@ -43,7 +43,11 @@ def build_trainer(
 
     def validate(model: nn.Module) -> float:
         return shared_accuracy(
-            model, data.validation, accelerator, batch_size=config.evaluation.batch_size
+            model,
+            data.validation,
+            accelerator,
+            batch_size=config.evaluation.batch_size,
+            num_workers=settings.num_workers,
         )
 
     return Trainer(
@@ -87,17 +91,23 @@ def _training_batches(
 
 
 def shared_accuracy(
-    model: nn.Module, split: ImageSplit, accelerator: Accelerator, *, batch_size: int
+    model: nn.Module,
+    split: ImageSplit,
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
 ) -> float:
     """Accuracy of the clean branch in eval mode, each process testing its share of `split`.
 
-    The model's mode is as before after it.
+    Each has `num_workers` of its own to read it. The model's mode is as before after it.
     """
     training = model.training
     model.eval()
     batches = test_batches(
         split,
         batch_size=batch_size,
+        num_workers=num_workers,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
     )
