@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
@@ -81,6 +82,28 @@ def test_going_back_works_in_the_first_epoch_and_ends(
 
 
 def test_checkpoints_come_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_not_finite_are_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gradient may overflow where the loss does not: the next step would tell, too late."""
+    whole = Vanilla.step
+
+    def overflowing(self: Vanilla, model: nn.Module, batch: object, context: object) -> StepMetrics:
+        metrics = whole(self, model, batch, context)  # type: ignore[arg-type]
+        if context.step == 2:  # type: ignore[attr-defined]
+            next(model.parameters()).grad.fill_(torch.inf)  # type: ignore[union-attr]
+        return metrics
+
+    monkeypatch.setattr(Vanilla, "step", overflowing)
+    config = quick("training.checkpoint_every_steps=1", "training.num_epochs=1")
+    with pytest.raises(NotFiniteError, match="weights are not finite after step 3"):
+        train(config, tmp_path / "run", quiet=True)
+    newest = Checkpoints(tmp_path / "run" / "checkpoints").load_newest()
+    assert newest is not None
+    assert newest["position"]["step"] == 2
+    assert all(tensor.isfinite().all() for tensor in newest["model"].values())
+
+
     saved: list[int] = []
     whole = Trainer.save
     monkeypatch.setattr(
