@@ -17,7 +17,7 @@ from advprop.data.loaders import Batches, num_train_batches, test_batches, train
 from advprop.data.sources import ImageData, ImageSplit
 from advprop.data.unreadable import UnreadableTally
 from advprop.evaluation.accuracy import evaluate_clean
-from advprop.run_folder import METRICS, build_run_model
+from advprop.run_folder import CHECKPOINTS, METRICS, build_run_model
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.run_log import RunLog
 from advprop.training.trainer import Trainer
@@ -58,7 +58,7 @@ def build_trainer(
         batches=_training_batches(config, data, accelerator, tally),
         steps_per_epoch=num_train_batches(len(data.train), batch_size=settings.batch_size),
         validate=validate,
-        checkpoints=Checkpoints(folder / "checkpoints", keep=settings.keep_checkpoints),
+        checkpoints=Checkpoints(folder / CHECKPOINTS, keep=settings.keep_checkpoints),
         log=RunLog(folder / METRICS),
         accelerator=accelerator,
         inspect=inspect,
