@@ -105,6 +105,7 @@ def measure(case: Case, method: str, repeats: int) -> list[tuple[float, float]]:
     trainer.batches = lambda epoch, first: batches
     progress = TrainingProgress(
         total_steps=trainer.total_steps,
+        num_epochs=trainer.settings.num_epochs,
         done=0,
         batch_size=config.training.batch_size,
         passes_per_image=trainer.method.passes_per_image,

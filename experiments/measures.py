@@ -59,6 +59,7 @@ def after_one_epoch(config: RunConfig) -> nn.Module:
         trainer = build_trainer(config, config.data.load(config.seed), Path(folder), accelerator)
         progress = TrainingProgress(
             total_steps=trainer.total_steps,
+            num_epochs=trainer.settings.num_epochs,
             done=0,
             batch_size=config.training.batch_size,
             passes_per_image=trainer.method.passes_per_image,

@@ -351,3 +351,9 @@ def test_what_is_no_export(tmp_path: Path) -> None:
     assert is_export(tmp_path)
     with pytest.raises(ValueError, match="not an export of advprop"):
         load_export(tmp_path)
+
+
+def test_everybody_may_read_what_was_written(tmp_path: Path) -> None:
+    folder = write_small(small(), tmp_path / "export")
+    readable = [path.name for path in folder.iterdir() if path.stat().st_mode & 0o444 == 0o444]
+    assert sorted(readable) == FILES

@@ -136,6 +136,14 @@ def test_it_tells_the_facts_of_the_run() -> None:
     assert "None" not in card
 
 
+def test_local_weights_that_a_run_began_from_are_named_without_their_folder() -> None:
+    model = {"name": "resnet18", "pretrained": False, "checkpoint": "/home/someone/own.safetensors"}
+    card = make(provenance=changed("config", "model", value=model))
+    assert "| began with | weights of a local file, own.safetensors |" in card
+    assert "someone" not in card
+    assert "training images and the pretrained weights." in " ".join(card.split())
+
+
 def test_results_of_other_weights_or_branches_are_left_out() -> None:
     validated = ("clean accuracy", "validation")
     best = changed("weights", value="best")

@@ -17,7 +17,7 @@ from advprop.data.loaders import Batches, num_train_batches, test_batches, train
 from advprop.data.sources import ImageData, ImageSplit
 from advprop.data.unreadable import UnreadableTally
 from advprop.evaluation.accuracy import evaluate_clean
-from advprop.run_folder import METRICS, build_run_model
+from advprop.run_folder import CHECKPOINTS, METRICS, build_run_model
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.run_log import RunLog
 from advprop.training.trainer import Trainer
@@ -43,7 +43,11 @@ def build_trainer(
 
     def validate(model: nn.Module) -> float:
         return shared_accuracy(
-            model, data.validation, accelerator, batch_size=config.evaluation.batch_size
+            model,
+            data.validation,
+            accelerator,
+            batch_size=config.evaluation.batch_size,
+            num_workers=settings.num_workers,
         )
 
     return Trainer(
@@ -54,7 +58,7 @@ def build_trainer(
         batches=_training_batches(config, data, accelerator, tally),
         steps_per_epoch=num_train_batches(len(data.train), batch_size=settings.batch_size),
         validate=validate,
-        checkpoints=Checkpoints(folder / "checkpoints", keep=settings.keep_checkpoints),
+        checkpoints=Checkpoints(folder / CHECKPOINTS, keep=settings.keep_checkpoints),
         log=RunLog(folder / METRICS),
         accelerator=accelerator,
         inspect=inspect,
@@ -87,17 +91,23 @@ def _training_batches(
 
 
 def shared_accuracy(
-    model: nn.Module, split: ImageSplit, accelerator: Accelerator, *, batch_size: int
+    model: nn.Module,
+    split: ImageSplit,
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
 ) -> float:
     """Accuracy of the clean branch in eval mode, each process testing its share of `split`.
 
-    The model's mode is as before after it.
+    Each has `num_workers` of its own to read it. The model's mode is as before after it.
     """
     training = model.training
     model.eval()
     batches = test_batches(
         split,
         batch_size=batch_size,
+        num_workers=num_workers,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
     )

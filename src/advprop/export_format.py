@@ -47,6 +47,7 @@ def write_files(model: Standardized, folder: Path, info: ExportInfo) -> None:
     # clones: safetensors refuses tensors that share memory, and every key is to be there
     state = {key: value.contiguous().clone() for key, value in model.model.state_dict().items()}
     safetensors.torch.save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)  # newer releases of safetensors leave it to the owner alone
     write_config(model, folder, info)
 
 

@@ -71,7 +71,7 @@ def model_card(
     there; what is not known is left out.
     """
     method = _at(provenance, "config", "method", "kind")
-    pretrained = _at(provenance, "config", "model", "pretrained")
+    start = [_at(provenance, "config", "model", key) for key in ("pretrained", "checkpoint")]
     results = _results(provenance, branch)
     name = " ".join(str(part) for part in (architecture, method) if part)
     sections = {
@@ -84,7 +84,7 @@ def model_card(
         "Limits": _LIMITS.format(number=len(class_names)),
         "Files": _table(("file", "holds", "check"), _files(checks)),
         "Versions": _table(("package", "version"), (_at(provenance, "versions") or {}).items()),
-        "License": _LICENSE + (" and the pretrained weights." if pretrained else "."),
+        "License": _LICENSE + (" and the pretrained weights." if any(start) else "."),
     }
     head = _head(name, _data_name(provenance), results, timm_loads=timm_loads)
     trained = f", trained by the method `{method}`" if method else ""
@@ -131,6 +131,8 @@ def _training(provenance: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield path, value
     if _at(config, "model", "pretrained"):
         yield "began with", f"timm's pretrained weights of {_at(config, 'model', 'name')}"
+    if checkpoint := _at(config, "model", "checkpoint"):
+        yield "began with", f"weights of a local file, {checkpoint.rpartition('/')[2]}"
     yield "epochs", _at(result, "epochs") or _at(config, "training", "num_epochs")
     if result == {}:
         yield "state", "the run had not come to its end"

@@ -27,7 +27,7 @@ from advprop.training.files import read_json, write_json
 
 Weights = Literal["last", "best", "ema"]
 CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
-DATA = "data.json"
+DATA, CHECKPOINTS = "data.json", "checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,7 @@ _RESULT_KINDS: dict[str, type | tuple[type, ...]] = {
 
 def _saved_weights(folder: Path, weights: Weights) -> tuple[Any, str]:
     """Tensors by name, as yet unchecked, and the file that they are from."""
-    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints = Checkpoints(folder / CHECKPOINTS)
     if weights == "best":
         if not checkpoints.best.is_file():
             raise ValueError(f"{folder}: no best weights yet, they come with the first epoch")

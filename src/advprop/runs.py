@@ -17,6 +17,7 @@ from advprop.config.run import RunConfig
 from advprop.data.sources import ImageData
 from advprop.data.workers import worker_deaths_explained
 from advprop.run_folder import (
+    CHECKPOINTS,
     CONFIG,
     RESULT,
     check_same_data,
@@ -25,6 +26,7 @@ from advprop.run_folder import (
     versions,
     write_data_facts,
 )
+from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_accelerator
 from advprop.training.files import UNFINISHED, in_use, sweep, write_json
 from advprop.training.processes import LostProcessError, check_same_step, is_lost_process
@@ -59,7 +61,7 @@ def train(
         if result is not None:
             return result
         data = config.data.load(config.seed)
-        trainer = build_trainer(config, data, folder, accelerator)
+        trainer = build_trainer(_where_it_is(config, folder), data, folder, accelerator)
         _agreed(accelerator, lambda: _claim(folder, data, held))
         state = trainer.checkpoints.load_newest()
         if state is not None:
@@ -113,6 +115,13 @@ def _judge_folder(folder: Path, config: RunConfig, *, resume: bool) -> dict[str,
         listed = "\n  ".join(changed)
         raise ValueError(f"{folder}: holds another run, not to be resumed as this one:\n  {listed}")
     return read_result(folder) if is_finished(folder) else None
+
+
+def _where_it_is(config: RunConfig, folder: Path) -> RunConfig:
+    """The same run; where it has checkpoints, the weights that it began from need not be there."""
+    if not Checkpoints(folder / CHECKPOINTS).by_step():
+        return config
+    return config.model_copy(update={"model": config.model.without_weights()})
 
 
 def _claim(folder: Path, data: ImageData, held: ExitStack) -> None:

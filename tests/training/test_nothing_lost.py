@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
 from advprop.methods.base import StepMetrics
 from advprop.methods.vanilla import Vanilla
+from advprop.models.build import build_model
 from advprop.recipes.builtin import digits
 from advprop.run_folder import load_run
 from advprop.runs import train
@@ -78,6 +80,28 @@ def test_going_back_works_in_the_first_epoch_and_ends(
         pytest.raises(NotFiniteError, match="epoch 1, step 2"),
     ):
         train(quick("training.not_finite=rollback"), tmp_path / "run", quiet=True)
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gradient may overflow where the loss does not: the next step would tell, too late."""
+    whole = Vanilla.step
+
+    def overflowing(self: Vanilla, model: nn.Module, batch: object, context: object) -> StepMetrics:
+        metrics = whole(self, model, batch, context)  # type: ignore[arg-type]
+        if context.step == 2:  # type: ignore[attr-defined]
+            next(model.parameters()).grad.fill_(torch.inf)  # type: ignore[union-attr]
+        return metrics
+
+    monkeypatch.setattr(Vanilla, "step", overflowing)
+    config = quick("training.checkpoint_every_steps=1", "training.num_epochs=1")
+    with pytest.raises(NotFiniteError, match="weights are not finite after step 3"):
+        train(config, tmp_path / "run", quiet=True)
+    newest = Checkpoints(tmp_path / "run" / "checkpoints").load_newest()
+    assert newest is not None
+    assert newest["position"]["step"] == 2
+    assert all(tensor.isfinite().all() for tensor in newest["model"].values())
 
 
 def test_checkpoints_come_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +196,33 @@ def test_other_data_are_refused_on_resume(tmp_path: Path, photos: Path) -> None:
         )
     with pytest.raises(ValueError, match="the data have changed since the run began"):
         train(config, tmp_path / "run", resume=True, quiet=True)
+
+
+def test_a_run_goes_on_with_other_workers_and_without_the_weights_it_began_from(
+    tmp_path: Path, photos: Path
+) -> None:
+    first = build_model("resnet10t", num_classes=2, in_chans=1, mean=[0.5], std=[0.5])
+    start = tmp_path / "start.pt"
+    torch.save(first.model.state_dict(), start)
+    settings = ("model.name=resnet10t", f"model.checkpoint={start}", "model.options={}")
+    config = apply_overrides(of_folder(photos), [*settings, "training.num_epochs=2"])
+    train(config, tmp_path / "whole", quiet=True)
+    train(config, tmp_path / "run", quiet=True)
+    # back to the end of the first epoch
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    checkpoints.by_step()[0].unlink()
+    (tmp_path / "run" / "result.json").unlink()
+    start.unlink()
+    others = (
+        "training.num_workers=1",
+        "training.checkpoint_every_steps=1",
+        "training.keep_checkpoints=3",
+        "data.max_unreadable=0.1",
+        "training.not_finite=rollback",
+    )
+    train(apply_overrides(config, others), tmp_path / "run", resume=True, quiet=True)
+    one, other = (load_run(tmp_path / name).model.state_dict() for name in ("whole", "run"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_run_is_loaded_without_its_data(tmp_path: Path, photos: Path) -> None:

@@ -15,6 +15,7 @@ from advprop.assembly import unused_branches
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
+from advprop.methods.base import KindMetrics, StepMetrics
 from advprop.recipes.builtin import digits
 from advprop.runs import train
 from advprop.training.alarms import alarms
@@ -130,24 +131,26 @@ def test_numbers_of_nested_entries_are_named_by_their_path() -> None:
     assert dict(flat_numbers(entry)) == {"step": 3.0, "train/clean/loss": 0.5}
 
 
+ENTRY = {
+    "epoch": 2,
+    "step": 10,
+    "passes": 14.0,
+    "train": {"clean": {"loss": 0.5, "accuracy": 0.9}},
+    "perturbation": 1 / 255,
+    "validation_accuracy": 0.8,
+    "images_per_second": 1234.5,
+}
+
+
 def shown(*, is_terminal: bool, quiet: bool = False) -> str:
     progress = TrainingProgress(
-        total_steps=20, done=0, batch_size=10, passes_per_image=7.0, quiet=quiet
+        total_steps=20, num_epochs=4, done=0, batch_size=10, passes_per_image=7.0, quiet=quiet
     )
     output = io.StringIO()
     progress.console = Console(file=output, force_terminal=is_terminal, quiet=quiet, width=200)
-    entry = {
-        "epoch": 2,
-        "step": 10,
-        "passes": 14.0,
-        "train": {"clean": {"loss": 0.5, "accuracy": 0.9}},
-        "perturbation": 1 / 255,
-        "validation_accuracy": 0.8,
-        "images_per_second": 1234.5,
-    }
     with progress:
         progress.step(step=1, epoch=0, totals=EpochTotals())
-        progress.epoch(entry)
+        progress.epoch(ENTRY)
     return output.getvalue()
 
 
@@ -162,3 +165,40 @@ def test_without_a_terminal_an_epoch_is_a_line_with_its_cost() -> None:
 
 def test_quiet_shows_nothing() -> None:
     assert shown(is_terminal=False, quiet=True) == ""
+
+
+def test_a_narrow_terminal_shows_all_numbers_and_each_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(
+        "advprop.training.progress.Console",
+        lambda **options: Console(file=output, force_terminal=True, width=80, color_system=None),
+    )
+    totals = EpochTotals()
+    kinds = {
+        kind: KindMetrics(loss=torch.tensor(loss), accuracy=torch.tensor(accuracy))
+        for kind, loss, accuracy in (("clean", 2.5, 0.25), ("adversarial", 2.75, 0.125))
+    }
+    perturbation = torch.tensor(2 / 255)
+    totals.add(StepMetrics(loss=torch.tensor(5.0), kinds=kinds, perturbation=perturbation))
+    progress = TrainingProgress(
+        total_steps=100_000,
+        num_epochs=350,
+        done=0,
+        batch_size=64,
+        passes_per_image=3.0,
+        quiet=False,
+    )
+    with progress:
+        monkeypatch.setattr("advprop.training.progress._REFRESH_SECONDS", 0.0)
+        progress.step(step=25_000, epoch=87, totals=totals)
+        progress.epoch(ENTRY)
+    text = output.getvalue()
+    assert "epoch 2  clean 0.500 90.0%" in text  # the epoch's line stays above the bar
+    bar = next(line for line in text.split("\n") if "25000/100000" in line)
+    assert "epoch 88" in bar
+    assert "…" not in text  # nothing was cut off
+    words = " ".join(text.split())
+    assert "clean 2.500 25.0% adversarial 2.750 12.5% perturbation 2.00/255" in words
+    assert "cost 262.5 passes (vanilla 87.5)" in words

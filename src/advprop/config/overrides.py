@@ -27,6 +27,12 @@ class _Evaluation(Config):
 
 # below these, keys are free (options of a model) or a whole object may stand in for None
 _FREE = ("model.options", "training.optimizer_options")
+# a run may go on, and be compared, with others: they change no bit of what it trains
+_WITHOUT_EFFECT = {
+    "data.max_unreadable",
+    *(f"training.{name}" for name in ("num_workers", "keep_checkpoints", "not_finite")),
+    *(f"training.checkpoint_every_{unit}" for unit in ("steps", "minutes")),
+}
 
 
 def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
@@ -114,11 +120,11 @@ def read_config(path: Path) -> RunConfig:
 
 
 def differences(saved: RunConfig, wanted: RunConfig) -> list[str]:
-    """One line for each value in which two configurations differ."""
+    """One line for each value in which two configurations differ and that weights depend on."""
     old, new = (dict(_leaves(config.model_dump(mode="json"))) for config in (saved, wanted))
     return [
         f"{path}: saved {old.get(path, 'nothing')}, wanted {new.get(path, 'nothing')}"
-        for path in sorted({*old, *new})
+        for path in sorted({*old, *new} - _WITHOUT_EFFECT)
         if old.get(path, ...) != new.get(path, ...)
     ]
 

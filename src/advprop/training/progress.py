@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from advprop.training.totals import EpochTotals
 
@@ -18,37 +19,48 @@ _REFRESH_SECONDS = 0.5
 _LINE_SECONDS = 60.0
 
 
+class _Bar(Progress):
+    """A bar with a line of numbers below, so that a narrow terminal cuts off neither."""
+
+    numbers = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self.numbers:
+            yield Text(self.numbers)
+
+
 class TrainingProgress(AbstractContextManager["TrainingProgress"]):
     """Shows losses and accuracies of each kind of images, images a second, cost, and time left.
 
-    Without a terminal it prints a line an epoch, and one a minute in long epochs; `quiet` prints
-    nothing. Cost is in passes over the images so far, of which vanilla training needs one an epoch.
+    It prints a line an epoch; within epochs a terminal has a bar, other outputs a line a minute.
+    `quiet` prints nothing. Cost is in passes over the images so far, of which vanilla training
+    needs one an epoch.
     """
 
     def __init__(
         self,
         *,
         total_steps: int,
+        num_epochs: int,
         done: int,
         batch_size: int,
         passes_per_image: float,
         quiet: bool,
     ) -> None:
         self.console = Console(stderr=True, quiet=quiet)
-        self._total, self._batch_size, self._passes = total_steps, batch_size, passes_per_image
+        self._total, self._epochs = total_steps, num_epochs
+        self._batch_size, self._passes = batch_size, passes_per_image
         self._shows_bar = self.console.is_terminal and not quiet
-        self._bar = Progress(
+        self._bar = _Bar(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self._shows_bar,
         )
-        self._task = self._bar.add_task(
-            "train", total=total_steps, completed=done, epoch=0, numbers=""
-        )
+        self._task = self._bar.add_task("train", total=total_steps, completed=done, epoch=0)
         self._first = done
         self._began = self._shown = time.monotonic()
 
@@ -68,32 +80,35 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
     def step(self, *, step: int, epoch: int, totals: EpochTotals) -> None:
         """Move the bar; the numbers are read now and then, since that waits for the device."""
         if self._shows_bar:
-            self._bar.update(self._task, completed=step)
+            self._bar.update(self._task, completed=step, epoch=epoch + 1)
         since = time.monotonic() - self._shown
         if since <= (_REFRESH_SECONDS if self._shows_bar else _LINE_SECONDS):
             return
         self._shown = time.monotonic()
-        numbers = f"{describe(totals.means())}  {self._images_per_second(step):,.0f} images/s"
+        means = totals.means()
+        parts = [describe(means), *_perturbation(means.get("perturbation"))]
+        parts.append(f"{self._images_per_second(step):,.0f} images/s")
+        numbers = "  ".join([*parts, *self._cost(self._epochs * step / self._total)])
         if self._shows_bar:
-            self._bar.update(self._task, epoch=epoch + 1, numbers=numbers)
+            self._bar.numbers = numbers
         else:
             self._print(f"epoch {epoch + 1}  step {step} of {self._total}  {numbers}", step)
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
-        """Print an epoch's line where there is no bar."""
-        if self._shows_bar:
-            return
+        """Print an epoch's line."""
         self._shown = time.monotonic()
         validation = entry["validation_accuracy"]
         parts = [f"epoch {entry['epoch']}", describe(entry["train"])]
-        if entry["perturbation"] is not None:
-            parts.append(f"perturbation {255 * entry['perturbation']:.2f}/255")
+        parts += _perturbation(entry["perturbation"])
         if validation is not None:
             parts.append(f"validation {validation:.1%}")
         parts.append(f"{entry['images_per_second']:,.0f} images/s")
-        if self._passes != 1:
-            parts.append(f"cost {entry['passes']:g} passes (vanilla {entry['epoch']})")
-        self._print("  ".join(parts), entry["step"])
+        self._print("  ".join([*parts, *self._cost(entry["epoch"])]), entry["step"])
+
+    def _cost(self, epochs: float) -> list[str]:
+        """Passes over the images in so many epochs, beside vanilla's; nothing for vanilla."""
+        passes = f"cost {self._passes * epochs:.4g} passes (vanilla {epochs:.4g})"
+        return [passes] if self._passes != 1 else []
 
     def _print(self, text: str, step: int) -> None:
         left = self._seconds_left(step)
@@ -107,6 +122,10 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
     def _seconds_left(self, step: int) -> float:
         elapsed = time.monotonic() - self._began
         return elapsed * (self._total - step) / max(step - self._first, 1)
+
+
+def _perturbation(mean: float | None) -> list[str]:
+    return [] if mean is None else [f"perturbation {255 * mean:.2f}/255"]
 
 
 def describe(means: Mapping[str, Any]) -> str:

@@ -12,6 +12,8 @@ from torch import nn
 
 from advprop.training.checkpoint import load_weights
 from advprop.training.optimizer_state import check_number, load_optimizer, load_scaler
+from advprop.training.settings import TrainingSettings
+from advprop.training.stopping import check_finite_weights
 from advprop.training.totals import EpochTotals
 
 
@@ -72,6 +74,10 @@ class TrainingState:
         """Count the present weights in."""
         if self.ema is not None:
             self.ema.update(self.model, step=self.position.step)
+
+    def check_finite(self, settings: TrainingSettings) -> None:
+        """Raise NotFiniteError where the weights are not, in every process alike."""
+        check_finite_weights(self.model, self.position, settings)
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""

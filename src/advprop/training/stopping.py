@@ -7,9 +7,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
 
 from advprop.training.settings import TrainingSettings
-from advprop.training.state import Position
+
+if TYPE_CHECKING:
+    from advprop.training.state import Position
 
 
 class NotFiniteError(RuntimeError):
@@ -22,6 +28,25 @@ def not_finite(loss: float, position: Position, settings: TrainingSettings) -> N
     """The error for a `loss` met in the step after `position`."""
     return NotFiniteError(
         f"the loss became {loss} in epoch {position.epoch + 1}, step {position.step + 1}: "
+        f"{_remedy(settings)}"
+    )
+
+
+def check_finite_weights(model: nn.Module, position: Position, settings: TrainingSettings) -> None:
+    """Raise NotFiniteError where a step with a finite loss has left weights that are not.
+
+    Saved, they would be what a resumed run goes on from.
+    """
+    tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+    if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
+        raise NotFiniteError(
+            f"weights are not finite after step {position.step} in epoch {position.epoch + 1}, "
+            f"and were not saved: {_remedy(settings)}"
+        )
+
+
+def _remedy(settings: TrainingSettings) -> str:
+    return (
         f"lower training.learning_rate (now {settings.learning_rate:g}), warm up longer, or set "
         "training.gradient_clip"
     )

@@ -95,6 +95,7 @@ class Trainer:
         """
         progress = TrainingProgress(
             total_steps=self.total_steps,
+            num_epochs=self.settings.num_epochs,
             done=self.position.step,
             batch_size=self.settings.batch_size,
             passes_per_image=self.method.passes_per_image,
@@ -209,6 +210,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint at the present position; the first process alone does."""
+        self.state.check_finite(self.settings)
         self._saved_at = time.monotonic()
         if self.accelerator.is_main_process:
             self.checkpoints.save(self.position.step, self.state.state_dict())

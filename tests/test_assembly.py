@@ -1,0 +1,51 @@
+"""What a run's trainer is put together with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from accelerate import Accelerator
+from PIL import Image
+
+from advprop.assembly import build_trainer
+from advprop.config.overrides import apply_overrides
+from advprop.data.decoding import DecodedSplit
+from advprop.data.sources import Key
+from advprop.recipes.builtin import digits
+from advprop.shapes import Batch
+
+
+def test_validation_images_are_read_by_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process that decodes all validation images would keep a GPU waiting."""
+    for number in range(40):
+        folder = tmp_path / "photos" / ("blue", "red")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), 6 * number).save(folder / f"{number}.png")
+    settings = [f"data.root={tmp_path / 'photos'}", "data.image_size=16", "data.channels=1"]
+    settings += ["data.num_train=none", "training.batch_size=4", "evaluation.batch_size=2"]
+    base = apply_overrides(digits().with_method("vanilla"), ["data.kind=folder", *settings])
+    whole = DecodedSplit.__getitems__
+    readers = tmp_path / "readers"
+
+    def noted(self: DecodedSplit, keys: list[Key]) -> Batch:
+        with readers.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return whole(self, keys)
+
+    monkeypatch.setattr(DecodedSplit, "__getitems__", noted)
+    accuracies, processes = [], []
+    for num_workers in (0, 2):
+        config = apply_overrides(base, [f"training.num_workers={num_workers}"])
+        data = config.data.load(config.seed)
+        trainer = build_trainer(config, data, tmp_path, Accelerator(cpu=True))
+        readers.write_text("")
+        accuracies.append(trainer.validate(trainer.plain_model))
+        processes.append(set(map(int, readers.read_text().split())))
+    assert accuracies[0] == accuracies[1]
+    assert processes[0] == {os.getpid()}
+    assert len(processes[1]) == 2
+    assert os.getpid() not in processes[1]
