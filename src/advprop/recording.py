@@ -37,7 +37,7 @@ def complete_run(folder: Path) -> dict[str, Any]:
         write_json(folder / RECORD, _record(folder))
     try:
         test = read_json(folder / TEST)
-        found, flags = accuracies(test["suites"]), list(test["red_flags"])
+        found, flags = accuracies(test["suites"]), list(test.get("red_flags", ()))
         tested_on = test["suites"]["clean"]["images"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(_again(folder / TEST, error)) from None

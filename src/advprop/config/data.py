@@ -144,12 +144,12 @@ DATA_KINDS: dict[str, type[BatchesConfig]] = {
 }
 
 
-def settings_for_kind(data: BatchesConfig, kind: str) -> dict[str, Any]:
+def settings_for_kind(data: BatchesConfig, kind: object) -> dict[str, Any]:
     """What all kinds of sources have in common as in `data`, the rest as the kind's defaults.
 
     Plain data, to be validated; what has no default is None. ValueError: an unknown kind.
     """
-    if kind not in DATA_KINDS:
+    if not isinstance(kind, str) or kind not in DATA_KINDS:
         raise ValueError(f'data.kind "{kind}" unknown: choose from {", ".join(DATA_KINDS)}')
     known = data.model_dump(mode="json")
     fields = DATA_KINDS[kind].model_fields
