@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from advprop.data.sources import ArraySplit, ImageData
 from advprop.models.standardize import Standardized, standardized
 from advprop.suites import Subject
 from advprop.suites.evaluating import evaluate_trial
+from advprop.suites.red_flags import find_red_flags
 from advprop.suites.trial import Trial
 
 COUNT, SIDE = 60, 8
@@ -253,3 +255,8 @@ def test_another_model_fools_better_than_the_attack_on_itself() -> None:
     assert [flag["flag"] for flag in transfer] == ["black_box_beats_white_box"]
     again = evaluate_trial(replace(sound, source=sound.subject), suites=("adversarial", "transfer"))
     assert again["red_flags"] == []
+
+
+def test_a_folder_of_another_layout_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "fog" / "1" / "a").mkdir(parents=True)  # as ImageNet-C is
+    assert find_red_flags({"corruptions": replace(trial(), folder=tmp_path)}, {}) == ([], {})

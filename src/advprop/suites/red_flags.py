@@ -20,7 +20,7 @@ from advprop.evaluation.probes import (
 from advprop.models.standardize import Standardized
 from advprop.shapes import Batch
 from advprop.suites.overlap import find_overlap
-from advprop.suites.registry import SUITES
+from advprop.suites.registry import SUITES, read_images
 from advprop.suites.subjects import through_branch
 from advprop.suites.trial import OnDevice, Trial
 
@@ -144,7 +144,12 @@ def _overlaps(trials: Mapping[str, Trial]) -> tuple[dict[str, Any], list[RedFlag
 
 
 def _has_images(trials: Mapping[str, Trial], suite: str) -> bool:
-    return suite in trials and not SUITES[suite].needs_folder
+    """Are they a folder a class, or the subject's own? ImageNet-C, say, is laid out otherwise."""
+    return (
+        suite in trials
+        and not SUITES[suite].needs_folder
+        and (trials[suite].folder is None or SUITES[suite].check is read_images)
+    )
 
 
 def _first(trial: Trial) -> Batch:

@@ -11,7 +11,8 @@ from advprop.suites.corruptions import check_corruptions, corruptions
 from advprop.suites.trial import OpenFolder, Trial
 
 
-def _read_images(trial: Trial) -> object:
+def read_images(trial: Trial) -> object:
+    """The trial's images; raises what is wrong with them."""
     return trial.images
 
 
@@ -26,7 +27,7 @@ class Suite:
     """
 
     run: Callable[[Trial], dict[str, Any]]
-    check: Callable[[Trial], object] = _read_images
+    check: Callable[[Trial], object] = read_images
     needs_folder: bool = False
     open_folder: OpenFolder | None = None
     needs_source: bool = False
