@@ -13,6 +13,7 @@ from PIL import Image
 
 import advprop
 from advprop.data.builtin import load_builtin
+from advprop.planning import plan
 from advprop.recipes import RECIPES
 
 SHORT = [
@@ -73,6 +74,36 @@ def test_the_recipes_say_what_the_sources_say() -> None:
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert {(norm.momentum, norm.eps) for norm in norms} == {(0.01, 1e-3)}
     assert model.model.drop_rate == 0.2
+
+
+COSTLY = [name for name in RECIPES if name.startswith("imagenet")]
+QUICK = ("imagenet_resnet50", "imagenet_efficientnet_b0", "imagenet_efficientnet_b3")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.full) for name in COSTLY],
+)
+def test_the_hours_that_a_recipe_tells_are_those_of_its_plan(name: str) -> None:
+    found = plan(RECIPES[name].build())
+    cost = found["methods"]
+    told = RECIPES[name].time
+    assert told.startswith(f"{cost['advprop']['passes_per_image']:g} passes an image for ")
+    assert f"for {found['epochs']} epochs at {found['data']['image_shape'][1]} pixels" in told
+    hours = {method: f"{round(cost[method]['device_hours']):,}" for method in cost}
+    assert f"; {hours['advprop']} device-hours (vanilla {hours['vanilla']}) by" in told
+    rates = found["assumptions"]
+    assert f" {rates['device_tflops']:g} TFLOP/s a device of which {rates['utilisation']:g}" in told
+    assert "unconfirmed" in RECIPES[name].result
+
+
+def test_the_list_of_recipes_fits_80_columns_and_its_commands_can_be_copied(cli: Cli) -> None:
+    out = cli("recipes").out
+    assert max(map(len, out.splitlines())) <= 80
+    joined = " ".join(out.replace("\\\n", " ").split())
+    for recipe in RECIPES.values():
+        for text in (recipe.command, recipe.time, recipe.result):
+            assert text in joined
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -314,14 +314,20 @@ def browser():
     if chromium is None:
         pytest.skip("no chromium here")
     with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        found = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox"], timeout=1000 * PATIENCE
+        )
         yield found
         found.close()
 
 
+PATIENCE = 180.0
+"""Seconds for whatever the browser is asked; on a busy machine drawing takes half a minute."""
+
+
 def wait_until(page, condition, argument=None):
     """Wait for an expression or function; the page forbids what playwright itself waits with."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not page.evaluate(condition, argument):
         assert time.monotonic() < end, f"still not: {condition}"
         time.sleep(0.05)
@@ -341,6 +347,7 @@ def visit(browser, tmp_path):
         path.write_text(render_report(results, details), encoding="utf-8")
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
+        context.set_default_timeout(1000 * PATIENCE)
         page = context.new_page()
         page.complaints = []
         page.until = lambda condition, argument=None: wait_until(page, condition, argument)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from seen_batches import images_seen
 
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
@@ -130,6 +131,26 @@ def test_a_killed_process_is_started_anew_and_changes_no_bit(tmp_path: Path) -> 
     assert [{k: v for k, v in entry.items() if k not in timings} for entry in logs[0]] == [
         {k: v for k, v in entry.items() if k not in timings} for entry in logs[1]
     ]
+
+
+def test_a_run_resumed_on_another_number_of_processes_sees_the_same_images(tmp_path: Path) -> None:
+    """In the same order, mixed and repeated alike: two processes into an epoch, then one."""
+    config = configured(
+        "training.batch_size=16", "data.sampling.repeats=2", "data.mixing.mixup=0.8"
+    )
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    script = Path(__file__).with_name("seen_batches.py")
+    places = [str(tmp_path / name) for name in ("config.json", "cut", ".")]
+    ended = launched([str(script), *places, "2"])
+    assert ended.returncode == 0, ended.stderr
+    shares = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    begun = [(*one[:2], one[2] + other[2]) for one, other in zip(*shares, strict=True)]
+    rest = images_seen(config, tmp_path / "cut")
+    whole = images_seen(config, tmp_path / "whole")
+    assert 2 <= len(begun) < 5  # the first epoch was not over
+    assert begun + rest == whole
+    assert [step for _, step, _ in whole] == list(range(10))
+    assert {copy for _, _, images in whole for _, copy, *_ in images} == {0, 1}
 
 
 def process_of_rank(rank: int, folder: Path) -> int:

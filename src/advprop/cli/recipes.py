@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import textwrap
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from advprop.recipes import Recipe
+
+_COLUMNS = 80
 
 
 def main(
@@ -20,4 +26,28 @@ def main(
         typer.echo(resolve_recipe(name).model_dump_json(indent=2))
         return
     for key, recipe in RECIPES.items():
-        typer.echo(f"{key}\n  {recipe.command}\n  time: {recipe.time}\n  result: {recipe.result}")
+        typer.echo("\n".join([key, *_command(recipe.command), *_facts(recipe)]))
+
+
+def _command(command: str) -> list[str]:
+    """The command to copy, in two lines where one is too long."""
+    if len(command) + 2 <= _COLUMNS:
+        return [f"  {command}"]
+    start, setting = command.rsplit(" --set ", 1)
+    return [f"  {start} \\", f"      --set {setting}"]
+
+
+def _facts(recipe: Recipe) -> list[str]:
+    facts = {"time": recipe.time, "result": recipe.result}
+    return [
+        line
+        for name, text in facts.items()
+        for line in textwrap.wrap(
+            f"{name}: {text}",
+            _COLUMNS,
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    ]

@@ -30,26 +30,71 @@ class EfficientNetSize:
     `attack` is (epsilon in grey levels, steps). That small nets want weak attackers and large ones
     strong ones is well supported; which strength goes with which size is second-hand and could not
     be checked against the paper's own table. `published` is the top-1 accuracy of AdvProp with
-    AutoAugment in the README of Google's TPU EfficientNet.
+    AutoAugment and of AutoAugment alone in the README of Google's TPU EfficientNet. `device_hours`
+    are those of vanilla and of AdvProp that `advprop plan` gives without options; a test holds them
+    against it.
     """
 
     image_size: int
     dropout: float
     attack: tuple[int, int]
-    published: float
+    published: tuple[float, float | None]
+    device_hours: tuple[int, int]
 
 
 EFFICIENTNETS = {
-    0: EfficientNetSize(image_size=224, dropout=0.2, attack=(1, 1), published=77.6),
-    1: EfficientNetSize(image_size=240, dropout=0.2, attack=(1, 1), published=79.6),
-    2: EfficientNetSize(image_size=260, dropout=0.3, attack=(1, 1), published=80.5),
-    3: EfficientNetSize(image_size=300, dropout=0.3, attack=(2, 3), published=81.9),
-    4: EfficientNetSize(image_size=380, dropout=0.4, attack=(4, 5), published=83.3),
-    5: EfficientNetSize(image_size=456, dropout=0.4, attack=(4, 5), published=84.3),
-    6: EfficientNetSize(image_size=528, dropout=0.5, attack=(4, 5), published=84.8),
-    7: EfficientNetSize(image_size=600, dropout=0.5, attack=(4, 5), published=85.2),
-    8: EfficientNetSize(image_size=672, dropout=0.5, attack=(4, 5), published=85.5),
+    0: EfficientNetSize(
+        image_size=224, dropout=0.2, attack=(1, 1), published=(77.6, 77.1), device_hours=(46, 122)
+    ),
+    1: EfficientNetSize(
+        image_size=240, dropout=0.2, attack=(1, 1), published=(79.6, 79.1), device_hours=(82, 218)
+    ),
+    2: EfficientNetSize(
+        image_size=260, dropout=0.3, attack=(1, 1), published=(80.5, 80.1), device_hours=(118, 316)
+    ),
+    3: EfficientNetSize(
+        image_size=300, dropout=0.3, attack=(2, 3), published=(81.9, 81.6), device_hours=(218, 873)
+    ),
+    4: EfficientNetSize(
+        image_size=380,
+        dropout=0.4,
+        attack=(4, 5),
+        published=(83.3, 82.9),
+        device_hours=(524, 2_800),
+    ),
+    5: EfficientNetSize(
+        image_size=456,
+        dropout=0.4,
+        attack=(4, 5),
+        published=(84.3, 83.6),
+        device_hours=(1_226, 6_546),
+    ),
+    6: EfficientNetSize(
+        image_size=528,
+        dropout=0.5,
+        attack=(4, 5),
+        published=(84.8, 84.0),
+        device_hours=(2_277, 12_160),
+    ),
+    7: EfficientNetSize(
+        image_size=600,
+        dropout=0.5,
+        attack=(4, 5),
+        published=(85.2, 84.3),
+        device_hours=(4_510, 24_076),
+    ),
+    8: EfficientNetSize(
+        image_size=672,
+        dropout=0.5,
+        attack=(4, 5),
+        published=(85.5, None),
+        device_hours=(7_482, 39_931),
+    ),
 }
+
+
+RESNET50_HOURS = (15, 39)
+"""As `EfficientNetSize.device_hours`."""
 
 
 def imagenet_efficientnet(size: int) -> RunConfig:
