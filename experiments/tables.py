@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from advprop.evaluation.results import mean_interval, p_text, paired_difference, points_text
+from advprop.evaluation.cells import p_text, points_text
+from advprop.evaluation.results import mean_interval, paired_difference
 from advprop.training.files import read_json
 
 RESULTS = Path(__file__).parent / "results"
