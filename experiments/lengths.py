@@ -12,15 +12,15 @@ Time and result: docs/reproducing.md, experiment 7.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from itertools import product
 from statistics import fmean
 
 from measures import shift
 from settings import longer, method
 from study import Group, Options, base_config, folder_of, main
 
-import advprop
+from advprop.comparison import run_jobs
+from advprop.comparison_plan import Job
 from advprop.config import RunConfig
 
 METHODS = ("vanilla", "adversarial", "mixed", "advprop")
@@ -29,35 +29,43 @@ SEEDS_TO_CHOOSE = (100,)
 NO_GAIN = 0.003  # a longer training has to be better by this much: less is chance
 
 
-def chosen_length(config: RunConfig, options: Options) -> tuple[int, dict[int, float]]:
-    """The shortest length that no longer one beats on validation, and what each reached."""
-    found = dict(_validation(config, options))
-    best = max(found.values())
-    return min(factor for factor, value in found.items() if value >= best - NO_GAIN), found
-
-
-def _validation(config: RunConfig, options: Options) -> Iterator[tuple[int, float]]:
+def chosen_lengths(
+    configs: dict[str, RunConfig], name: str, options: Options
+) -> dict[str, RunConfig]:
+    """Each configuration for the shortest length that no longer one beats on validation."""
     factors = FACTORS[:2] if options.quick else FACTORS
-    for factor in factors:
-        stretched = longer(config, factor)
-        values = []
-        for seed in SEEDS_TO_CHOOSE:
-            folder: Path = folder_of(options.out, stretched, seed)
-            result = advprop.train(stretched.with_seed(seed), folder, resume=True, quiet=True)
-            values.append(result["validation_accuracy"])
-        yield factor, fmean(values)
+    planned = []
+    for kind, factor in product(configs, factors):
+        config = longer(configs[kind], factor)
+        planned += [
+            Job(
+                method=f"{kind} x{factor}",
+                config=config.with_seed(seed),
+                folder=folder_of(options.out, config, seed),
+            )
+            for seed in SEEDS_TO_CHOOSE
+        ]
+    folder = options.out / "lengths" / name / "choosing"
+    rows = run_jobs(planned, folder, recipe=f"{name}: lengths", jobs=options.jobs)["runs"]
+    chosen = {}
+    for kind, config in configs.items():
+        found = {
+            factor: fmean(
+                row["validation_accuracy"] for row in rows if row["method"] == f"{kind} x{factor}"
+            )
+            for factor in factors
+        }
+        best = min(f for f, value in found.items() if value >= max(found.values()) - NO_GAIN)
+        shown = ", ".join(f"x{f} {value:.1%}" for f, value in found.items())
+        print(f"  {name}, {kind}: validation {shown}; chosen x{best}", flush=True)
+        chosen[kind] = longer(config, best)
+    return chosen
 
 
 def plan(name: str, options: Options) -> list[Group]:
     base = base_config(name, options)
-    variants = {}
-    for kind in METHODS:
-        config = method(base, kind)
-        factor, found = chosen_length(config, options)
-        shown = ", ".join(f"x{f} {value:.1%}" for f, value in found.items())
-        print(f"  {name}, {kind}: validation {shown}; chosen x{factor}", flush=True)
-        variants[kind] = longer(config, factor)
-    return [Group(name="each at its length", variants=variants)]
+    configs = {kind: method(base, kind) for kind in METHODS}
+    return [Group(name="each at its length", variants=chosen_lengths(configs, name, options))]
 
 
 if __name__ == "__main__":
