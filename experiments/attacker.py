@@ -15,7 +15,7 @@ from settings import method, width
 from study import Group, Options, base_config, main
 
 from advprop.config import RunConfig
-from advprop.config.methods import AttackConfig, ThreatModelConfig
+from advprop.config.attacks import AttackConfig, ThreatModelConfig
 
 WIDTHS = (8, 16)
 # (epsilon, steps)

@@ -16,7 +16,7 @@ from settings import longer, method, width
 from study import Group, Options, base_config, main
 
 from advprop.config import RunConfig
-from advprop.config.methods import AttackConfig
+from advprop.config.attacks import AttackConfig
 
 WIDTHS = (8, 12, 16, 24)
 METHODS = ("adversarial", "mixed", "advprop")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from advprop.comparison_plan import stretched
 from advprop.config import RunConfig
+from advprop.config.attacks import AttackConfig, ThreatModelConfig
 from advprop.config.data import FolderDataConfig
 from advprop.config.evaluation import EvaluationConfig
-from advprop.config.methods import AttackConfig, ThreatModelConfig, method_config
+from advprop.config.methods import method_config
 from advprop.config.run import ModelConfig
 from advprop.data.preprocessing import Augmentation
 from advprop.recipes import RECIPES

@@ -75,13 +75,13 @@ CONTENTS: dict[str, Callable[[Tree], object]] = {
     "position with more": swap(1, "position", "more"),
     **{
         f"{part} {what}": swap(value, part)
-        for part in ("model", "position", "optimizer", "totals", "threads")
+        for part in ("model", "position", "optimizer", "totals", "method", "threads")
         for what, value in VALUES.items()
         if (part, what) != ("threads", "far too much")  # a warning
     },
     **{
         f"without {part}": drop(part)
-        for part in ("model", "position", "optimizer", "totals", "threads", "format")
+        for part in ("model", "position", "optimizer", "totals", "method", "threads", "format")
     },
     "ema unwanted": swap({"x": "y"}, "ema"),
     "scaler unwanted": swap({"scale": "y"}, "scaler"),

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from advprop.config.attacks import AttackConfig, ThreatModelConfig
 from advprop.config.evaluation import EvaluationConfig
-from advprop.config.methods import AttackConfig, ThreatModelConfig
 from advprop.data.preprocessing import Preprocessing
 from advprop.models.standardize import standardized
 from advprop.suites.imagenet_classes import imagenet_wnids

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from advprop.auxiliary.surgery import add_auxiliary_norms
+from advprop.config.attacks import AttackConfig, ThreatModelConfig
 from advprop.config.evaluation import EvaluationConfig
-from advprop.config.methods import AttackConfig, ThreatModelConfig
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.sources import ArraySplit, ImageData
 from advprop.models.standardize import Standardized, standardized

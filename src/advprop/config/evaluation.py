@@ -7,8 +7,8 @@ from typing import Literal, TypeVar
 from pydantic import Field, ValidationInfo, field_validator
 
 from advprop.attacks.pgd import PGD
+from advprop.config.attacks import AttackConfig, ThreatModelConfig
 from advprop.config.fields import Config, Fraction, Fractions
-from advprop.config.methods import AttackConfig, ThreatModelConfig
 from advprop.data.corruptions import CORRUPTIONS, SEVERITIES
 
 _Choice = TypeVar("_Choice", str, int)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,17 @@ class Method(ABC):
     @abstractmethod
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Add the batch's gradients to `.grad`; leave branch and modes as found."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the method remembers between steps, for a checkpoint; most remember nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave. Raises ValueError where it does not fit."""
+        if state:
+            raise ValueError(
+                f"{type(self).__name__} remembers nothing, but was given {list(state)}"
+            )
 
     def forward_backward(
         self,

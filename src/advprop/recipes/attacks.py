@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advprop.config.methods import AttackConfig, ThreatModelConfig
+from advprop.config.attacks import AttackConfig, ThreatModelConfig
 
 
 def grey_levels(epsilon: int, num_steps: int) -> AttackConfig:

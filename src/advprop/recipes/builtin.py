@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from advprop.config import RunConfig
+from advprop.config.attacks import AttackConfig, ThreatModelConfig
 from advprop.config.data import BuiltinDataConfig
 from advprop.config.evaluation import EvaluationConfig
-from advprop.config.methods import AdvPropConfig, AttackConfig, ThreatModelConfig
+from advprop.config.methods import AdvPropConfig
 from advprop.config.run import ModelConfig
 from advprop.training.settings import TrainingSettings
 

@@ -11,8 +11,8 @@ import timm
 from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
 from timm.models import split_model_name_tag
 
+from advprop.config.attacks import AttackConfig, ThreatModelConfig
 from advprop.config.evaluation import EvaluationConfig
-from advprop.config.methods import AttackConfig, ThreatModelConfig
 from advprop.data.preprocessing import Preprocessing
 from advprop.models.build import build_model, is_timm, timm_settings
 from advprop.models.standardize import Standardized

@@ -10,6 +10,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from advprop.methods.base import Method
 from advprop.training.checkpoint import load_weights
 from advprop.training.optimizer_state import check_number, load_optimizer, load_scaler
 from advprop.training.settings import TrainingSettings
@@ -53,7 +54,7 @@ class Position:
 
 @dataclass
 class TrainingState:
-    """Weights with their branches, optimiser, average, loss scale, and the position.
+    """Weights with their branches, optimiser, average, loss scale, the method's, and the position.
 
     Nothing else need be saved: everything random is a function of seed, epoch and image.
     """
@@ -62,6 +63,7 @@ class TrainingState:
     optimizer: Any  # accelerate's wrapper of one
     ema: ModelEmaV3 | None
     scaler: Any
+    method: Method
     position: Position = field(default_factory=Position)
     totals: EpochTotals = field(default_factory=EpochTotals)
 
@@ -88,6 +90,7 @@ class TrainingState:
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "totals": self.totals.state_dict(),
+            "method": self.method.state_dict(),
             "threads": torch.get_num_threads(),
         }
 
@@ -106,6 +109,7 @@ class TrainingState:
             self.position = Position(**_whole(state["position"]))
             self.position.check_within(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch)
             self.totals = EpochTotals(**state["totals"])
+            self.method.load_state_dict(state["method"])
             threads = state["threads"]
             check_number("threads", threads, at_least=1)
         except _DAMAGE as error:

@@ -68,7 +68,9 @@ class Trainer:
         self.model, scaling = accelerator.prepare(self.plain_model, optimizer)
         # accelerate's own optimiser looks for a package on the disk in every step
         self.optimizer = optimizer if accelerator.scaler is None else scaling
-        self.state = TrainingState(self.plain_model, self.optimizer, ema, accelerator.scaler)
+        self.state = TrainingState(
+            self.plain_model, self.optimizer, ema, accelerator.scaler, method
+        )
         # not prepared: accelerate would step it once for each process
         self.schedule = build_schedule(optimizer, settings, steps_per_epoch)
         self.learner = Learner(
