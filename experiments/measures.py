@@ -16,6 +16,9 @@ from advprop.config import RunConfig
 from advprop.training.engine import build_accelerator
 from advprop.training.progress import TrainingProgress
 
+CORRUPTED_IMAGES = 400  # of the test images, in proportion to the classes
+CORRUPTION_SEVERITIES = (1, 3, 5)
+
 
 def shift(folder: Path, config: RunConfig) -> dict[str, Any]:
     """Accuracy on drawings by artists that training never saw; only the emoji have them."""
@@ -24,6 +27,17 @@ def shift(folder: Path, config: RunConfig) -> dict[str, Any]:
         return {}
     found = advprop.evaluate(folder, suites=["clean"], data={"clean": root / "shift"})
     return {"shift_accuracy": found["suites"]["clean"]["clean_accuracy"]}
+
+
+def corruption(folder: Path, config: RunConfig) -> dict[str, Any]:
+    """Accuracy over the 15 corruptions of ImageNet-C, on a part of the test images."""
+    found = advprop.evaluate(
+        folder,
+        suites=["corruptions"],
+        limit=CORRUPTED_IMAGES,
+        settings=[f"evaluation.corruption_severities={list(CORRUPTION_SEVERITIES)}"],
+    )
+    return {"corruptions_accuracy": found["suites"]["corruptions"]["corruptions_accuracy"]}
 
 
 def each_branch(folder: Path, config: RunConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ Time and result: docs/reproducing.md, experiment 1.
 
 from __future__ import annotations
 
-from measures import shift
+from measures import corruption, shift
 from settings import longer, method, width
 from study import Group, Options, base_config, main
 
@@ -41,4 +41,4 @@ def plan(name: str, options: Options) -> list[Group]:
 
 
 if __name__ == "__main__":
-    main("model_size", plan, extras={"shift": shift})
+    main("model_size", plan, extras={"shift": shift, "corruption": corruption})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from advprop.evaluation.cells import p_text, points_text
@@ -19,6 +20,7 @@ COLUMNS = {
     "clean": "clean_accuracy",
     "shift": "shift_accuracy",
     "noise": "noise_accuracy",
+    "corrupted": "corruptions_accuracy",
     "attacked": "adversarial_accuracy",
 }
 BASELINES = {"vanilla": "equal epochs", "vanilla_equal_cost": "equal cost"}
@@ -31,10 +33,47 @@ def tables(found: dict[str, Any]) -> Iterator[str]:
     rows: Rows = found["runs"]
     yield f"`{found['command']}`"
     for group in _ordered(row["group"] for row in rows):
-        yield _table([row for row in rows if row["group"] == group], group)
+        yield _accuracies([row for row in rows if row["group"] == group], group)
+    branched = [row for row in rows if "auxiliary_clean_accuracy" in row]
+    if branched:
+        yield _both_branches(branched)
+    for label in _ordered(row["label"] for row in rows if "distances" in row)[:1]:
+        yield _distances([row for row in rows if row["label"] == label], label)
 
 
-def _table(rows: Rows, group: str) -> str:
+def _both_branches(rows: Rows) -> str:
+    """The same images through the clean branch and through the auxiliary one."""
+    heads = ["branches", "clean images: clean branch", "auxiliary branch", "clean minus auxiliary"]
+    heads += ["attacked, clean branch", "attacked, auxiliary branch"]
+    lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
+    for label in _ordered(row["label"] for row in rows):
+        own = [row for row in rows if row["label"] == label]
+        clean, auxiliary, attacked, attacked_auxiliary = (
+            [row[f"{name}_accuracy"] for row in own]
+            for name in ("clean", "auxiliary_clean", "adversarial", "auxiliary_adversarial")
+        )
+        cells = [label, _accuracy(clean), _accuracy(auxiliary), _paired(clean, auxiliary)]
+        lines.append(_line([*cells, _accuracy(attacked), _accuracy(attacked_auxiliary)]))
+    return "\n".join(lines)
+
+
+def _distances(rows: Rows, label: str) -> str:
+    """How far the branches lie apart in each layer, means over the seeds."""
+    keys = ("mean_distance", "variance_ratio", "weight_distance", "bias_distance")
+    heads = [f"{label}, layer"]
+    heads += [f"{key.replace('_', ' ')}, {when}" for key in keys for when in ("first", "last")]
+    lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
+    seeds = [row["distances"] for row in rows]
+    for position, layer in enumerate(entry["layer"] for entry in seeds[0]["last_epoch"]):
+        cells = [layer.removeprefix("model.")]
+        for key in keys:
+            for when in ("first_epoch", "last_epoch"):
+                cells.append(f"{fmean(found[when][position][key] for found in seeds):.3f}")
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _accuracies(rows: Rows, group: str) -> str:
     columns = {title: key for title, key in COLUMNS.items() if any(key in row for row in rows)}
     labels = _ordered(row["label"] for row in rows)
     baselines = [name for name in BASELINES if name in labels]
@@ -65,10 +104,15 @@ def _difference(own: dict[int, dict[str, Any]], rows: Rows, baseline: str, label
         return ""
     theirs = {row["seed"]: row for row in rows if row["label"] == baseline}
     shared = sorted(own.keys() & theirs.keys())
-    found = paired_difference(
+    return _paired(
         [own[seed]["clean_accuracy"] for seed in shared],
         [theirs[seed]["clean_accuracy"] for seed in shared],
     )
+
+
+def _paired(first: Sequence[float], second: Sequence[float]) -> str:
+    """The mean difference of pairs in points, its interval and p-value."""
+    found = paired_difference(first, second)
     if found["ci95"] is None:
         return "" if found["difference"] is None else points_text(found["difference"])
     low, high = (points_text(end) for end in found["ci95"])

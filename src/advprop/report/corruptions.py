@@ -91,7 +91,7 @@ def corruption_rows(found: Found) -> list[CorruptionRow]:
             CorruptionRow(
                 method=method,
                 mean_error=estimate(errors).percent(),
-                mce="-" if not mces else f"{100 * fmean(mces):.1f} %",
+                mce="-" if not mces else f"{100 * fmean(mces):.1f}",
                 made=", ".join(sorted({s.made for s in suites if s.made})),
             )
         )
