@@ -9,6 +9,7 @@ import pytest
 
 from advprop.report.calibration import calibration_panels, pooled
 from advprop.report.classes import class_changes, class_panels, class_table, extremes
+from advprop.report.confusions import confusion_table
 from advprop.report.corruptions import (
     corruption_panels,
     corruption_rows,
@@ -160,6 +161,29 @@ def test_classes_are_sorted_by_change_and_the_middle_is_left_to_the_table(findin
         50,
         [None, "vanilla"],
     )
+
+
+def test_confusions_are_means_over_seeds_the_most_frequent_first():
+    def run(method, seed, *pairs):
+        confusion = [{"class": c, "predicted": p, "count": n} for c, p, n in pairs]
+        return {
+            "method": method,
+            "seed": seed,
+            "suites": {"clean": {"confusion": confusion}},
+        }
+
+    found = read_findings(
+        [
+            run("vanilla", 0, ("cat", "dog", 4), ("dog", "cat", 1)),
+            run("vanilla", 1, ("dog", "cat", 7)),
+            run("advprop", 0, ("cat", "dog", 3)),
+        ]
+    )
+    assert confusion_table(found) == {
+        "methods": ["vanilla", "advprop"],
+        "rows": [("cat", "dog", ["2.0", "3.0"]), ("dog", "cat", ["4.0", "0.0"])],
+    }
+    assert confusion_table(read_findings([run("vanilla", 0)])) is None
 
 
 def test_long_class_names_stay_apart(findings):

@@ -53,10 +53,19 @@ class Calibration(Part):
     bins: tuple[Bin, ...] = ()
 
 
+class Confusion(Part):
+    """How many images of a class were taken for another."""
+
+    name: str = Field(alias="class")
+    predicted: str
+    count: int = Field(gt=0)
+
+
 class Clean(Part):
     """The clean suite."""
 
     per_class: tuple[ClassResult, ...] = ()
+    confusion: tuple[Confusion, ...] = ()
     calibration: Calibration | None = None
 
 

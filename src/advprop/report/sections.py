@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advprop.report import calibration, charts, classes, corruptions
+from advprop.report.confusions import confusion_table
 from advprop.report.curves import curve_panels, statistics_panels
 from advprop.report.drawing import Panel
 from advprop.report.estimates import references
@@ -65,6 +66,7 @@ def suite_sections(
         "corruption_rows": corruptions.corruption_rows(found),
         "class_groups": _groups(("", classes.class_panels(found, held), 3)),
         "class_table": classes.class_table(found, held),
+        "confusion_table": confusion_table(found),
         "calibration_groups": _groups(("", calibration.calibration_panels(found, styles), 2)),
     }
 
