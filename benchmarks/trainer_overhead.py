@@ -103,14 +103,7 @@ def measure(case: Case, method: str, repeats: int) -> list[tuple[float, float]]:
     made = list(trainer.batches(0, 0))[: case.batches]
     batches = [batch.to(torch.device("cpu"), memory_format=layout) for batch in made]
     trainer.batches = lambda epoch, first: batches
-    progress = TrainingProgress(
-        total_steps=trainer.total_steps,
-        num_epochs=trainer.settings.num_epochs,
-        done=0,
-        batch_size=config.training.batch_size,
-        passes_per_image=trainer.method.passes_per_image,
-        quiet=True,
-    )
+    progress = trainer.progress(quiet=True)
     loops = (lambda: bare_epoch(trainer, batches), lambda: trainer_epoch(trainer, progress))
     pairs = []
     for number in range(-1, repeats):

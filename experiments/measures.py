@@ -14,7 +14,6 @@ from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
 from advprop.auxiliary.statistics import branch_distances
 from advprop.config import RunConfig
 from advprop.training.engine import build_accelerator
-from advprop.training.progress import TrainingProgress
 
 CORRUPTED_IMAGES = 400  # of the test images, in proportion to the classes
 CORRUPTION_SEVERITIES = (1, 3, 5)
@@ -71,13 +70,5 @@ def after_one_epoch(config: RunConfig) -> nn.Module:
     with TemporaryDirectory() as folder:
         accelerator = build_accelerator(config.training)
         trainer = build_trainer(config, config.data.load(config.seed), Path(folder), accelerator)
-        progress = TrainingProgress(
-            total_steps=trainer.total_steps,
-            num_epochs=trainer.settings.num_epochs,
-            done=0,
-            batch_size=config.training.batch_size,
-            passes_per_image=trainer.method.passes_per_image,
-            quiet=True,
-        )
-        trainer.train_epoch(lambda: None, progress)
+        trainer.train_epoch(lambda: None, trainer.progress(quiet=True))
     return trainer.plain_model

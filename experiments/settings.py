@@ -17,6 +17,7 @@ from advprop.config.methods import method_config
 from advprop.config.run import ModelConfig
 from advprop.data.preprocessing import Augmentation
 from advprop.recipes import RECIPES
+from advprop.recipes.attacks import attack_to_test
 from advprop.training.settings import TrainingSettings
 
 EMOJI = Path("data/emoji")  # `make experiments-data` renders it
@@ -48,12 +49,7 @@ def emoji() -> RunConfig:
         ),
         evaluation=EvaluationConfig(
             noise_standard_deviation=0.1,
-            attack=AttackConfig(
-                threat_model=ThreatModelConfig(epsilon=2 / 255),
-                num_steps=5,
-                step_size=1 / 255,
-                targets="untargeted",
-            ),
+            attack=attack_to_test(epsilon=2, num_steps=5),
         ),
     )
 

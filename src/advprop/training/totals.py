@@ -21,14 +21,15 @@ class EpochTotals:
         self.steps = steps
         _check(self.sums, steps)
 
-    def add(self, metrics: StepMetrics) -> None:
-        """Count one step in."""
-        self.steps += 1
-        for kind, numbers in metrics.kinds.items():
-            self._add(f"{kind}.loss", numbers.loss)
-            self._add(f"{kind}.accuracy", numbers.accuracy)
-        if metrics.perturbation is not None:
-            self._add("perturbation", metrics.perturbation)
+    def add(self, *steps: StepMetrics) -> None:
+        """Count steps, or the parts of one, in."""
+        for metrics in steps:
+            self.steps += 1
+            for kind, numbers in metrics.kinds.items():
+                self._add(f"{kind}.loss", numbers.loss)
+                self._add(f"{kind}.accuracy", numbers.accuracy)
+            if metrics.perturbation is not None:
+                self._add("perturbation", metrics.perturbation)
 
     def means(self) -> dict[str, Any]:
         """Mean loss and accuracy of each kind of images, and of the perturbation's size.

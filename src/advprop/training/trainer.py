@@ -95,7 +95,19 @@ class Trainer:
         Raises NotFiniteError, InterruptedTraining (after saving), and OSError where a checkpoint
         cannot be written.
         """
-        progress = TrainingProgress(
+        if self.settings.not_finite == "rollback" and self.position.step == 0:
+            self.save()  # else there would be nothing to go back to in the first epoch
+        with stop_signal() as stop, self.progress(quiet=quiet) as progress:
+            while self.position.epoch < self.settings.num_epochs:
+                try:
+                    self.train_epoch(lambda: stop.received, progress)
+                    progress.epoch(self.finish_epoch())
+                except NotFiniteError as error:
+                    self.roll_back(error)
+
+    def progress(self, *, quiet: bool = False) -> TrainingProgress:
+        """What is shown while training; the first process alone shows anything."""
+        return TrainingProgress(
             total_steps=self.total_steps,
             num_epochs=self.settings.num_epochs,
             done=self.position.step,
@@ -103,15 +115,6 @@ class Trainer:
             passes_per_image=self.method.passes_per_image,
             quiet=quiet or not self.accelerator.is_main_process,
         )
-        if self.settings.not_finite == "rollback" and self.position.step == 0:
-            self.save()  # else there would be nothing to go back to in the first epoch
-        with stop_signal() as stop, progress:
-            while self.position.epoch < self.settings.num_epochs:
-                try:
-                    self.train_epoch(lambda: stop.received, progress)
-                    progress.epoch(self.finish_epoch())
-                except NotFiniteError as error:
-                    self.roll_back(error)
 
     def train_epoch(self, received: Callable[[], int | None], progress: TrainingProgress) -> None:
         """What is left of the present epoch: for each batch a step, shown, and saved when due."""
@@ -196,9 +199,8 @@ class Trainer:
     def roll_back(self, error: NotFiniteError) -> None:
         """Go on from the last checkpoint with a smaller rate; `error` again where that is out."""
         rollbacks = self.position.rollbacks + 1
-        if self.settings.not_finite != "rollback" or rollbacks > _MAX_ROLLBACKS:
-            raise error
-        state = self.checkpoints.load_newest()
+        allowed = self.settings.not_finite == "rollback" and rollbacks <= _MAX_ROLLBACKS
+        state = self.checkpoints.load_newest() if allowed else None
         if state is None:
             raise error
         self.load_state_dict(state)
@@ -219,18 +221,17 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint. Raises ValueError where it does not fit."""
-        epochs, steps = self.settings.num_epochs, self.steps_per_epoch
-        self.state.load_state_dict(state, num_epochs=epochs, steps_per_epoch=steps)
+        self.state.load_state_dict(
+            state, num_epochs=self.settings.num_epochs, steps_per_epoch=self.steps_per_epoch
+        )
         if self.accelerator.is_main_process:
             self.log.rewind(self.position.step)
 
     def _count(self, parts: Sequence[StepMetrics]) -> None:
-        for metrics in parts:
-            self.state.totals.add(metrics)
+        self.state.totals.add(*parts)
         if self.trackers and self.position.step % _TRACK_EVERY_STEPS == 1:
             step = EpochTotals()
-            for metrics in parts:
-                step.add(metrics)
+            step.add(*parts)
             self._track({f"step/{name}": value for name, value in flat_numbers(step.means())})
 
     def _keep_best(self, accuracy: float | None) -> None:
