@@ -135,18 +135,36 @@ def random_streams(*parts: int | str) -> Iterator[None]:
     For libraries that know no generators (augmentation, dropout); nothing else of ours touches
     these streams. The current CUDA device's is seeded too, where CUDA was initialised.
     """
-    seed = derive_seed(*parts)
+    with kept_streams():
+        seed_streams(*parts)
+        yield
+
+
+@contextmanager
+def kept_streams() -> Iterator[None]:
+    """Put the global streams back after whatever `seed_streams` does inside.
+
+    Once around many images: reading and writing numpy's state takes as long as a small image.
+    """
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    # never all devices: a rank has one, and a forked loader worker may not initialise any
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices):
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)
-        if devices:
-            torch.cuda.manual_seed(seed)
+    with torch.random.fork_rng(_cuda_devices()):
         try:
             yield
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+def seed_streams(*parts: int | str) -> None:
+    """Seed the global streams; only inside `kept_streams`, which puts them back."""
+    seed = derive_seed(*parts)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    if _cuda_devices():
+        torch.cuda.manual_seed(seed)
+
+
+def _cuda_devices() -> list[int]:
+    # never all devices: a rank has one, and a forked loader worker may not initialise any
+    return [torch.cuda.current_device()] if torch.cuda.is_initialized() else []

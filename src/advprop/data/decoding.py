@@ -16,7 +16,7 @@ from torch import Tensor
 from advprop.data.preprocessing import Augmentation, Preprocessing, Transform, unit_range
 from advprop.data.sources import ImageSplit, Key
 from advprop.data.unreadable import check_max_unreadable
-from advprop.randomness import derive_seed, image_key, random_streams
+from advprop.randomness import derive_seed, image_key, kept_streams, seed_streams
 from advprop.shapes import Batch, Images
 
 _ATTEMPTS = 10  # images tried in the place of one that cannot be read; the first half of its class
@@ -56,10 +56,11 @@ class DecodedSplit(ImageSplit):
         images = torch.empty(len(keys), *self.preprocessing.image_shape)
         shown: list[Key] = []
         unreadable: list[str] = []
-        for image, wanted in zip(images, keys, strict=True):
-            key, picture = self._readable(Key(*wanted), unreadable)
-            image.copy_(self._view(picture, key))
-            shown.append(key)
+        with kept_streams():
+            for image, wanted in zip(images, keys, strict=True):
+                key, picture = self._readable(Key(*wanted), unreadable)
+                image.copy_(self._view(picture, key))
+                shown.append(key)
         return self.batch_of(shown, images, unreadable)
 
     def _readable(self, wanted: Key, unreadable: list[str]) -> tuple[Key, Image.Image]:
@@ -99,8 +100,8 @@ class DecodedSplit(ImageSplit):
     def _view(self, picture: Image.Image, key: Key) -> Tensor:
         if key.epoch is None or self.augmentation is None:
             return self.preprocessing.apply(picture)
-        with random_streams(*image_key(self.seed, key.epoch, key.index, key.copy), "augmentation"):
-            return self.augmentation.erase(unit_range(self._random_view(picture)))
+        seed_streams(*image_key(self.seed, key.epoch, key.index, key.copy), "augmentation")
+        return self.augmentation.erase(unit_range(self._random_view(picture)))
 
     @cached_property
     def _random_view(self) -> Transform:

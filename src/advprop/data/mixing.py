@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from advprop.randomness import image_key, random_streams
+from advprop.randomness import image_key, kept_streams, seed_streams
 from advprop.shapes import Batch
 
 
@@ -64,9 +64,10 @@ class Mixing:
         images = batch.images.clone()
         labels = torch.empty(len(batch), num_classes)
         firsts = zip(batch.indices[::2].tolist(), batch.copies[::2].tolist(), strict=True)
-        for number, (index, copy) in enumerate(firsts):
-            pair = slice(2 * number, 2 * number + 2)
-            with random_streams(*image_key(seed, epoch, index, copy), "mixing"):
+        with kept_streams():
+            for number, (index, copy) in enumerate(firsts):
+                pair = slice(2 * number, 2 * number + 2)
+                seed_streams(*image_key(seed, epoch, index, copy), "mixing")
                 images[pair], labels[pair] = mix(images[pair], batch.labels[pair])
         # shares that are rounded may add up to a little more than 1
         return replace(batch, images=images.clamp_(0, 1), labels=labels)
