@@ -9,8 +9,6 @@ stride 1 with s * s times as many output channels, and a pixel shuffle (Shi et a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,26 +19,10 @@ _MOST_CHANNELS = 4
 """From here on oneDNN's own gradient is about as quick."""
 
 
-@contextmanager
-def quick_image_gradients(model: nn.Module) -> Iterator[None]:
-    """Let the convolutions of images in `model` be `_ImageConv2d` inside; outputs stay as they are.
-
-    Without effect but on a CPU, and while `torch.compile` traces.
-    """
-    found = [layer for layer in model.modules() if _takes_images(layer)]
-    try:
-        for layer in found:
-            layer.__class__ = _ImageConv2d
-        yield
-    finally:
-        for layer in found:
-            layer.__class__ = nn.Conv2d
-
-
-def _takes_images(layer: nn.Module) -> bool:
+def takes_images(layer: nn.Conv2d) -> bool:
+    """Is this a convolution of images, of a kind that `ImageConv2d` knows the gradient of?"""
     return (
-        type(layer) is nn.Conv2d
-        and layer.in_channels <= _MOST_CHANNELS
+        layer.in_channels <= _MOST_CHANNELS
         and layer.stride[0] == layer.stride[1] > 1
         and layer.dilation == (1, 1)
         and layer.groups == 1
@@ -49,8 +31,11 @@ def _takes_images(layer: nn.Module) -> bool:
     )
 
 
-class _ImageConv2d(nn.Conv2d):
-    """A convolution whose weights are frozen: the images' gradient is made in blocks of pixels."""
+class ImageConv2d(nn.Conv2d):
+    """A convolution in an attack, its weights frozen; the output is the same bit for bit.
+
+    Anything else than that, on a CPU, is left to torch, and so is what `torch.compile` traces.
+    """
 
     def _conv_forward(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         quick = images.device.type == "cpu" and images.ndim == 4 and images.requires_grad

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from advprop.auxiliary.image_gradient import quick_image_gradients
+from advprop.auxiliary.attacked_layers import attacked_layers
 from advprop.auxiliary.norm import frozen_statistics, running_statistics
 
 
@@ -39,7 +39,7 @@ def attack_mode(
         model.eval()
         for parameter in trainable:
             parameter.requires_grad_(False)
-        stack.enter_context(quick_image_gradients(model))
+        stack.enter_context(attacked_layers(model))
         if statistics == "batch":
             _normalise_by_batch(model)
             if not update:
