@@ -6,6 +6,8 @@ Model, method and optimiser are those of the recipe `imagenet_efficientnet_bN`, 
 real photographs (scikit-learn's), each size in a process of its own. Printed: seconds, the peak of
 resident memory, both losses, and what the step must have done: every parameter that takes part has
 a finite gradient and the branches' statistics have moved apart. B8 needs about 15 GB.
+
+Not among those of `make bench`: it measures nothing against anything.
 """
 
 from __future__ import annotations
@@ -16,48 +18,25 @@ import sys
 import time
 from dataclasses import replace
 
-import numpy as np
 import torch
-from PIL import Image
-from sklearn.datasets import load_sample_images
+from photographs import resized
+from recipe_steps import recipe_model, recipe_step
 
 from advprop.auxiliary.statistics import branch_distances
-from advprop.auxiliary.surgery import add_auxiliary_norms
-from advprop.data.preprocessing import unit_range
-from advprop.methods.base import Context
-from advprop.randomness import ImageStreams
 from advprop.recipes.imagenet import imagenet_efficientnet
-from advprop.training.engine import prepare_model
-from advprop.training.optim import build_optimizer
 
-
-def photographs(size: int) -> torch.Tensor:
-    """China's palace and a flower, [2, 3, size, size] in [0, 1]."""
-    pictures = []
-    for pixels in load_sample_images().images:
-        picture = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
-        pictures.append(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
-    return unit_range(torch.stack(pictures))
+LABELS = torch.tensor([698, 985])  # palace, daisy
 
 
 def step(size: int) -> str:
     """Train one step and describe it; raise AssertionError where it is no whole step."""
     config = imagenet_efficientnet(size)
-    settings = replace(config.training, mixed_precision="no")
-    torch.manual_seed(0)
-    shape = (3, config.data.image_size, config.data.image_size)
-    model = config.model.build(num_classes=1000, image_shape=shape)
-    method = config.method.build()
-    model = prepare_model(
-        add_auxiliary_norms(model, method.auxiliary), settings, torch.device("cpu")
-    ).train()
-    optimizer = build_optimizer(model, settings)
-    images = photographs(config.data.image_size).contiguous(memory_format=torch.channels_last)
-    labels = torch.tensor([698, 985])  # palace, daisy
+    config = config.model_copy(update={"training": replace(config.training, mixed_precision="no")})
+    model, optimizer = recipe_model(config, 1000)
+    pixels = config.data.image_size
+    train = recipe_step(config, model, optimizer, resized(pixels), LABELS)
     began = time.perf_counter()
-    context = Context(generator=ImageStreams.for_batch(0, 0, [0, 1]))
-    metrics = method.forward_backward(model, images, labels, context)
-    optimizer.step()
+    metrics = train()
     seconds = time.perf_counter() - began
     missing = [name for name, p in model.named_parameters() if p.grad is None]
     assert not missing, f"no gradient for {missing[:3]}"
@@ -67,8 +46,8 @@ def step(size: int) -> str:
     clean, adversarial = (metrics.kinds[kind].loss.item() for kind in ("clean", "adversarial"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return (
-        f"B{size}  {shape[1]} pixels  {method.attack.num_steps} attack steps  {seconds:6.1f} s  "
-        f"{peak:5.1f} GB  losses {clean:.3f} {adversarial:.3f}  "
+        f"B{size}  {pixels} pixels  {config.method.attack.num_steps} attack steps  "
+        f"{seconds:6.1f} s  {peak:5.1f} GB  losses {clean:.3f} {adversarial:.3f}  "
         f"perturbation {255 * metrics.perturbation.item():.2f}/255  "
         f"{sum(p.numel() for p in model.parameters()):,} parameters"
     )

@@ -1,42 +1,41 @@
 """How long the command and the import take, in processes of their own.
 
-    python benchmarks/start_time.py
+    python benchmarks/start_time.py [--quick]
 
-Targets: `advprop --help` under 0.5 s; `import torch, advprop` at most 0.1 s over `import torch`.
+Targets: `advprop --help` 0.5 s; `import torch, advprop` 0.1 s over `import torch`.
 """
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 
-REPEATS = 9
+from measuring import Row, interleaved, row_of
+from showing import show
+
+HELP, TORCH, BOTH = "advprop --help", "import torch", "import torch, advprop"
+COMMANDS = {HELP: ("-m", "advprop", "--help"), TORCH: ("-c", TORCH), BOTH: ("-c", BOTH)}
 
 
-def seconds(*arguments: str) -> float:
-    started = time.perf_counter()
+def run(*arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-    return time.perf_counter() - started
 
 
-def main() -> None:
-    commands = {
-        "advprop --help": ["-m", "advprop", "--help"],
-        "import torch": ["-c", "import torch"],
-        "import torch, advprop": ["-c", "import torch, advprop"],
-    }
-    times: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(REPEATS + 1):  # in turn, so that a noisy moment hits all; the first warms up
-        for name, arguments in commands.items():
-            times[name].append(seconds(*arguments))
-    medians = {name: statistics.median(values[1:]) for name, values in times.items()}
-    for name, median in medians.items():
-        print(f"{name:24} {median:.3f} s")
-    added = medians["import torch, advprop"] - medians["import torch"]
-    print(f"{'advprop adds':24} {added:.3f} s")
+def measure(quick: bool) -> Iterator[Row]:
+    actions = {name: partial(run, *arguments) for name, arguments in COMMANDS.items()}
+    times = interleaved(actions, repeats=2 if quick else 15, clock=time.perf_counter)
+    yield times.absolute(HELP, target=0.5)
+    yield times.absolute(TORCH)
+    pairs = zip(times.seconds[BOTH], times.seconds[TORCH], strict=True)
+    added = [both - alone for both, alone in pairs]
+    what = "import advprop"
+    yield row_of(
+        what, added, unit="s", against=f"over {TORCH}", target=0.1, seconds=times.spent[BOTH]
+    )
 
 
 if __name__ == "__main__":
-    main()
+    show(measure)

@@ -1,24 +1,23 @@
-"""What choosing a branch costs: microseconds of a switch there and back, as the median of many.
+"""What choosing a branch costs: microseconds of a switch there and back.
 
-    python benchmarks/switching.py
+    python benchmarks/switching.py [--quick]
 
-The limit on EfficientNet-B0 is 20 microseconds; a walk over its modules is shown for comparison.
+The target on EfficientNet-B0 is 20 microseconds; a walk over its modules is shown for comparison.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
-import timm
-import torch
+from measuring import Row, interleaved
+from showing import show
+from subjects import EFFICIENTNET_B0
 from torch import nn
 
 import advprop
 
-LIMIT = 20.0
-REPEATS = 200
+TARGET = 20.0
 SWITCHES = 50
 
 
@@ -37,31 +36,27 @@ def walk(model: nn.Module) -> None:
         pass
 
 
-def microseconds(action: Callable[[nn.Module], None], model: nn.Module) -> float:
-    """Median over rounds: other programs on the machine make the mean useless."""
-    action(model)
-    rounds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        for _ in range(SWITCHES):
-            action(model)
-        rounds.append((time.perf_counter() - start) / SWITCHES)
-    return 1e6 * statistics.median(rounds)
+def many(action: Callable[[nn.Module], None], model: nn.Module) -> None:
+    for _ in range(SWITCHES):
+        action(model)
 
 
-def main() -> None:
-    model = timm.create_model("efficientnet_b0")
-    model = advprop.add_auxiliary_norms(advprop.standardized(model))
-    print(f"EfficientNet-B0, torch {torch.__version__}, timm {timm.__version__}")
-    for name, action in {
+def measure(quick: bool) -> Iterator[Row]:
+    model = EFFICIENTNET_B0.model(("adversarial",))
+    actions = {
         "one branch": switch,
         "a tuple of two": switch_to_tuple,
         "(walk over all modules)": walk,
-    }.items():
-        print(f"{name:24s} {microseconds(action, model):7.1f} microseconds")
-    if microseconds(switch, model) > LIMIT:
-        raise SystemExit(f"switching takes more than {LIMIT:.0f} microseconds")
+    }
+    times = interleaved(
+        {name: partial(many, action, model) for name, action in actions.items()},
+        repeats=20 if quick else 200,
+    )
+    for name, action in actions.items():
+        fields = {"case": EFFICIENTNET_B0.architecture, "unit": "us"}
+        target = None if action is walk else TARGET
+        yield times.absolute(name, scale=1e6 / SWITCHES, target=target, **fields)
 
 
 if __name__ == "__main__":
-    main()
+    show(measure)

@@ -1,26 +1,26 @@
 """What the trainer adds to the work itself: an epoch of `Trainer` against a bare loop, in CPU time.
 
-    OMP_NUM_THREADS=1 python benchmarks/trainer_overhead.py [REPEATS]
+    python benchmarks/trainer_overhead.py [--quick]
 
 Both train the same model with the same method, optimiser and batches in memory, on one thread, in
 turn. The bare loop zeroes gradients, calls `method.forward_backward` and steps; the trainer does
 what it does in every run: schedule, seeds, random streams for each image, a look at the loss,
 metrics, progress, checkpoints that are not due. Validation and the writing of files are left out.
-Shown are medians over pairs of epochs, and the middle half of the ratios. Limit: 3 % more, by the
-median; `small_resnet` on MNIST, whose steps are far shorter than any in practice, is the hard case.
+The target is 3 % more; `small_resnet` on MNIST, whose steps are far shorter than any in practice,
+is the hard case.
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+from measuring import Row, Times, interleaved
+from showing import show
 
 from advprop.assembly import build_trainer
 from advprop.config import RunConfig
@@ -36,7 +36,8 @@ from advprop.training.state import Position
 from advprop.training.totals import EpochTotals
 from advprop.training.trainer import Trainer
 
-LIMIT = 1.03
+TARGET = 1.03
+BARE, TRAINER = "a bare loop", "the trainer"
 METHODS = ("vanilla", "advprop")
 
 
@@ -87,15 +88,8 @@ def trainer_epoch(trainer: Trainer, progress: TrainingProgress) -> None:
     trainer.train_epoch(lambda: None, progress)
 
 
-def seconds(action: Callable[[], None]) -> float:
-    """Of this process's CPU, which others on the machine disturb least."""
-    began = time.process_time()
-    action()
-    return time.process_time() - began
-
-
-def measure(case: Case, method: str, repeats: int) -> list[tuple[float, float]]:
-    """Seconds a step of the bare loop and of the trainer, in pairs of neighbouring epochs."""
+def measured(case: Case, method: str, repeats: int) -> Times:
+    """An epoch of the bare loop and of the trainer, in turn."""
     config = case.config.with_method(method)
     with tempfile.TemporaryDirectory() as folder:
         trainer = build_trainer(config, case.data, Path(folder), build_accelerator(config.training))
@@ -103,42 +97,23 @@ def measure(case: Case, method: str, repeats: int) -> list[tuple[float, float]]:
     made = list(trainer.batches(0, 0))[: case.batches]
     batches = [batch.to(torch.device("cpu"), memory_format=layout) for batch in made]
     trainer.batches = lambda epoch, first: batches
-    progress = trainer.progress(quiet=True)
-    loops = (lambda: bare_epoch(trainer, batches), lambda: trainer_epoch(trainer, progress))
-    pairs = []
-    for number in range(-1, repeats):
-        order = (0, 1) if number % 2 else (1, 0)  # neither always comes first
-        found = {loop: seconds(loops[loop]) / len(batches) for loop in order}
-        if number >= 0:  # the first pair warms up
-            pairs.append((found[0], found[1]))
-    return pairs
+    actions = {
+        BARE: partial(bare_epoch, trainer, batches),
+        TRAINER: partial(trainer_epoch, trainer, trainer.progress(quiet=True)),
+    }
+    return interleaved(actions, repeats=repeats)
 
 
-def row(name: str, pairs: list[tuple[float, float]]) -> tuple[str, float]:
-    """A line of the table, and the median ratio."""
-    low, middle, high = statistics.quantiles([whole / bare for bare, whole in pairs], n=4)
-    bare, whole = (1e3 * statistics.median(times) for times in zip(*pairs, strict=True))
-    return (
-        f"{name:32} {bare:9.2f} {whole:9.2f} {whole - bare:+8.2f}   "
-        f"{middle:.3f} ({low:.3f} to {high:.3f})"
-    ), middle
-
-
-def main(repeats: int) -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    print(f"torch {torch.__version__}, milliseconds of CPU a step, {repeats} pairs")
-    print(f"{'':32} {'bare':>9} {'trainer':>9} {'more':>8}   ratio (middle half)")
-    missed = []
-    for name, case in {"resnet18, 64 pixels": resnet18(), "small_resnet, mnist5k": mnist()}.items():
+def measure(quick: bool) -> Iterator[Row]:
+    cases = {"small_resnet, mnist5k": mnist()}
+    if not quick:
+        cases["resnet18, 64 pixels"] = resnet18()
+    for name, case in cases.items():
         for method in METHODS:
-            line, ratio = row(f"{name}, {method}", measure(case, method, repeats))
-            print(line, flush=True)
-            if ratio > LIMIT:
-                missed.append(f"{name}, {method}")
-    if missed:
-        raise SystemExit(f"more than {LIMIT:.2f} times the bare loop: {'; '.join(missed)}")
+            times, of = measured(case, method, 5 if quick else 41), f"{name}, {method}"
+            yield times.absolute(BARE, "a step", case=of, scale=1e3 / case.batches, unit="ms")
+            yield times.ratio(TRAINER, BARE, case=of, target=TARGET)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 30)
+    show(measure)

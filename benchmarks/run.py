@@ -1,0 +1,65 @@
+"""All benchmarks, one after another, in one table and `benchmarks/results.json`.
+
+    python benchmarks/run.py [--quick] [--only NAME ...] [--out FILE]
+
+`make bench` and `make bench QUICK=1` call it. Nothing is asserted: a figure above its target has an
+exclamation mark, and a benchmark that fails leaves a row that says how (and exit code 1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from measuring import Row
+from showing import measured, one_thread, print_table, write_json
+
+BENCHMARKS = (
+    "steps",
+    "linearity",
+    "step_memory",
+    "unused_branches",
+    "switching",
+    "attack_libraries",
+    "split_batchnorm",
+    "loader",
+    "trainer_overhead",
+    "recipe_seconds",
+    "start_time",
+    "gpu",
+)
+RESULTS = Path(__file__).with_name("results.json")
+
+
+def rows_of(name: str, quick: bool) -> list[Row]:
+    """The rows of a benchmark, or one with its error."""
+    began = time.monotonic()
+    try:
+        return measured(importlib.import_module(name).measure, quick)
+    except Exception as error:
+        traceback.print_exc()
+        return [Row(what="measure", note=f"failed: {error}")]
+    finally:
+        print(f"{name}: {time.monotonic() - began:.0f} s in all", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure what advprop costs.")
+    parser.add_argument("--quick", action="store_true", help="few repeats of less: two minutes")
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    began = time.monotonic()
+    one_thread()
+    rows = {name: rows_of(name, options.quick) for name in options.only}
+    print_table(rows)
+    write_json(options.out, rows, quick=options.quick, began=began)
+    sys.exit(any(row.note.startswith("failed:") for found in rows.values() for row in found))
+
+
+if __name__ == "__main__":
+    main()
