@@ -7,13 +7,14 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # compiled modules are kept, whatever the caller prefers: importing torch and timm without takes long
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo experiments-data experiments test test-all lint format clean help
+.PHONY: demo experiments-data experiments bench test test-all lint format clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      compare vanilla, adversarial and AdvProp training on real images (six minutes, two cores)"
 	@echo "make experiments-data  the colour images that experiments/ trains on (one minute, npm)"
 	@echo "make experiments       all experiments, which go on where they were stopped (QUICK=1: their smallest form)"
+	@echo "make bench     what training costs, against bare loops and other libraries (half an hour; QUICK=1: two minutes)"
 	@echo "make test      the tests"
 	@echo "make test-all  the heavier proofs too: every timm family, a real browser"
 	@echo "make lint      ruff and mypy (strict)"
@@ -32,6 +33,9 @@ experiments: experiments-data
 		$(BIN)/python experiments/$$name.py --jobs 2 $(if $(QUICK),--quick) || exit 1; \
 	done
 	$(BIN)/python experiments/tables.py
+
+bench: $(VENV)/bench.stamp
+	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick)
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n 2 -m "not full and not browser"
@@ -64,6 +68,12 @@ $(VENV)/demo.stamp: pyproject.toml $(VENV)/base.stamp
 
 $(VENV)/experiments.stamp: pyproject.toml $(VENV)/base.stamp
 	$(PIP_INSTALL) -e ".[demo,experiments]"
+	@touch $@
+
+# torchattacks pins requests to a release of 2020, which its attacks do not use
+$(VENV)/bench.stamp: pyproject.toml $(VENV)/base.stamp
+	$(PIP_INSTALL) -e ".[bench]"
+	$(PIP_INSTALL) --no-deps torchattacks==3.5.1 || echo "no torchattacks: its row will say so"
 	@touch $@
 
 $(VENV)/test.stamp: pyproject.toml $(VENV)/base.stamp

@@ -24,6 +24,7 @@ BENCHMARKS = (
     "step_memory",
     "unused_branches",
     "switching",
+    "quick_gradients",
     "attack_libraries",
     "split_batchnorm",
     "loader",

@@ -1,0 +1,77 @@
+"""The benchmarks: how they measure, and that they run by themselves."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def measuring(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module("measuring")
+    del sys.modules["measuring"]
+
+
+def test_actions_alternate_and_the_first_round_is_not_counted(measuring: ModuleType) -> None:
+    now, ran = 0.0, []
+
+    def action(name: str, seconds: list[float]) -> None:
+        nonlocal now
+        ran.append(name)
+        now += seconds[ran.count(name) - 1]
+
+    times = measuring.interleaved(
+        {
+            "one": lambda: action("one", [9.0, 2.0, 4.0, 6.0]),
+            "other": lambda: action("other", [9.0, 1.0, 2.0, 2.0]),
+        },
+        repeats=3,
+        clock=lambda: now,
+    )
+    assert times.seconds == {"one": [2.0, 4.0, 6.0], "other": [1.0, 2.0, 2.0]}
+    rounds = [ran[first : first + 2] for first in range(0, 8, 2)]
+    assert all(set(both) == {"one", "other"} for both in rounds)
+    assert len({tuple(both) for both in rounds}) == 2  # neither always comes first
+    row = times.ratio("one", "other", target=2.5)
+    assert (row.value, row.low, row.high, row.repeats) == (2.0, 2.0, 2.5, 3)
+    assert times.absolute("one", scale=10.0).value == 40.0
+    assert times.rate("other", 8).value == 4.0
+
+
+def test_every_benchmark_is_short_and_is_run() -> None:
+    source = (FOLDER / "run.py").read_text()
+    for path in FOLDER.glob("*.py"):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 250
+        if "\ndef measure(" in text:
+            assert f'    "{path.stem}",' in source, f"run.py leaves {path.stem} out"
+            assert f"    python benchmarks/{path.name} [--quick]" in text
+            assert f"| `{path.stem}` |" in (FOLDER.parent / "docs" / "benchmarks.md").read_text()
+
+
+def test_a_run_writes_table_and_results(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    command = [sys.executable, str(FOLDER / "run.py"), "--quick", "--out", str(out)]
+    done = subprocess.run(
+        [*command, "--only", "switching", "gpu"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "one branch" in done.stdout
+    result = json.loads(out.read_text())
+    assert result["quick"]
+    assert result["versions"]["torch"]
+    assert result["machine"]["threads"] == 1
+    switch = result["rows"][0]
+    assert switch["benchmark"] == "switching"
+    assert 0 < switch["low"] <= switch["value"] <= switch["high"]
+    assert switch["unit"] == "us"
