@@ -13,10 +13,11 @@ import importlib
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from measuring import Row
-from showing import measured, one_thread, print_table, write_json
+from showing import one_thread, print_table, told, write_json
 
 BENCHMARKS = (
     "steps",
@@ -36,16 +37,15 @@ BENCHMARKS = (
 RESULTS = Path(__file__).with_name("results.json")
 
 
-def rows_of(name: str, quick: bool) -> list[Row]:
-    """The rows of a benchmark, or one with its error."""
+def rows_of(name: str, quick: bool) -> Iterator[Row]:
+    """The rows of a benchmark; one with its error ends them."""
     began = time.monotonic()
     try:
-        return measured(importlib.import_module(name).measure, quick)
+        yield from told(importlib.import_module(name).measure(quick))
     except Exception as error:
         traceback.print_exc()
-        return [Row(what="measure", note=f"failed: {error}")]
-    finally:
-        print(f"{name}: {time.monotonic() - began:.0f} s in all", file=sys.stderr, flush=True)
+        yield Row(what="measure", note=f"failed: {error}")
+    print(f"{name}: {time.monotonic() - began:.0f} s in all", file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -56,9 +56,11 @@ def main() -> None:
     options = parser.parse_args()
     began = time.monotonic()
     one_thread()
-    rows = {name: rows_of(name, options.quick) for name in options.only}
+    rows: dict[str, list[Row]] = {}
+    for name in options.only:
+        rows[name] = list(rows_of(name, options.quick))
+        write_json(options.out, rows, quick=options.quick, began=began)
     print_table(rows)
-    write_json(options.out, rows, quick=options.quick, began=began)
     sys.exit(any(row.note.startswith("failed:") for found in rows.values() for row in found))
 
 

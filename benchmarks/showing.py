@@ -9,7 +9,7 @@ import platform
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
@@ -31,7 +31,7 @@ def show(measure: Measure) -> None:
     parser.add_argument("--quick", action="store_true", help="few repeats of less")
     quick = parser.parse_args().quick
     one_thread()
-    print_table({Path(sys.argv[0]).stem: measured(measure, quick)})
+    print_table({Path(sys.argv[0]).stem: list(told(measure(quick)))})
 
 
 def one_thread() -> None:
@@ -40,15 +40,13 @@ def one_thread() -> None:
     torch.manual_seed(0)
 
 
-def measured(measure: Measure, quick: bool) -> list[Row]:
-    """All rows of a benchmark, told on stderr as they come."""
-    rows = []
-    for row in measure(quick):
+def told(rows: Iterable[Row]) -> Iterator[Row]:
+    """The same rows, told on stderr as they come."""
+    for row in rows:
         name = ": ".join(filter(None, (row.case, row.what)))
-        told = row.note if row.value is None else value(row)
-        print(f"{name}: {told}", file=sys.stderr, flush=True)
-        rows.append(row)
-    return rows
+        figure = row.note if row.value is None else value(row)
+        print(f"{name}: {figure}", file=sys.stderr, flush=True)
+        yield row
 
 
 def print_table(rows: Mapping[str, Iterable[Row]]) -> None:
