@@ -63,7 +63,7 @@ def corrupted(pixels: Pixels, *, corruption: str, severity: int) -> Pixels:
     """The image with `corruption` at `severity` (1 to 5), uint8, of the same shape.
 
     All random numbers follow from (pixels, corruption, severity), so neither the order of images
-    nor their batch or process matters. Grey images stay grey. Sides below `MIN_SIDE` are padded with
+    nor their batch or process matters. Grey images stay grey. Sides below `MIN_SIDE` are padded by
     their mirror image, which is cut off again: resizing would soften noise. ImportError: the extra
     `corruptions` is missing.
     """
