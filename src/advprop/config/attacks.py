@@ -9,7 +9,9 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from advprop.attacks.pgd import PGD
+from advprop.attacks.pgd import PGD, Attack
+from advprop.attacks.reduced import ReducedResolution
+from advprop.attacks.schedule import GrowingSteps
 from advprop.attacks.targets import (
     TargetRule,
     least_likely_class,
@@ -69,7 +71,33 @@ class AttackConfig(Config):
         )
 
 
-PAPER_ATTACK = AttackConfig(
+class TrainingAttackConfig(AttackConfig):
+    """`PGD` to train with, in full or at less cost.
+
+    `first_steps` is the number of steps at the beginning of training, which grows to `num_steps`
+    (`GrowingSteps`); `resolution` the share of the images' edges that steps are made at
+    (`ReducedResolution`).
+    """
+
+    first_steps: int | None = None
+    resolution: float = 1.0
+
+    @model_validator(mode="after")
+    def _valid_training(self) -> TrainingAttackConfig:
+        self.build_for_training()
+        return self
+
+    def build_for_training(self) -> Attack:
+        """Build the attack, with what makes it cheaper."""
+        attack: PGD | GrowingSteps = self.build()
+        if self.first_steps is not None:
+            attack = GrowingSteps(attack=self.build(), first_steps=self.first_steps)
+        if self.resolution == 1.0:
+            return attack
+        return ReducedResolution(attack=attack, resolution=self.resolution)
+
+
+PAPER_ATTACK = TrainingAttackConfig(
     threat_model=ThreatModelConfig(epsilon=4 / 255), num_steps=5, step_size=1 / 255
 )
 """PGD with 5 steps, AdvProp's default; epsilon and step size as its follow-ups report them."""

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from advprop.config.attacks import PAPER_ATTACK, AttackConfig
+from advprop.config.attacks import PAPER_ATTACK, TrainingAttackConfig
 from advprop.config.fields import Config
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
@@ -31,7 +31,7 @@ class VanillaConfig(Config):
 
 
 class _AttackingConfig(Config, ABC):
-    attack: AttackConfig
+    attack: TrainingAttackConfig
 
     @model_validator(mode="after")
     def _valid(self) -> _AttackingConfig:
@@ -50,7 +50,7 @@ class AdversarialConfig(_AttackingConfig):
 
     def build(self) -> Method:
         """Build the method."""
-        return Adversarial(attack=self.attack.build())
+        return Adversarial(attack=self.attack.build_for_training())
 
 
 class MixedConfig(_AttackingConfig):
@@ -60,7 +60,7 @@ class MixedConfig(_AttackingConfig):
 
     def build(self) -> Method:
         """Build the method."""
-        return Mixed(attack=self.attack.build())
+        return Mixed(attack=self.attack.build_for_training())
 
 
 class AdvPropConfig(_AttackingConfig):
@@ -74,7 +74,7 @@ class AdvPropConfig(_AttackingConfig):
     def build(self) -> Method:
         """Build the method."""
         return AdvProp(
-            attack=self.attack.build(),
+            attack=self.attack.build_for_training(),
             clean_weight=self.clean_weight,
             adversarial_weight=self.adversarial_weight,
             form=self.form,
@@ -90,7 +90,7 @@ class AdversarialThenCleanConfig(_AttackingConfig):
     def build(self) -> Method:
         """Build the method."""
         return AdversarialThenClean(
-            attack=self.attack.build(), adversarial_share=self.adversarial_share
+            attack=self.attack.build_for_training(), adversarial_share=self.adversarial_share
         )
 
 
@@ -108,7 +108,7 @@ METHODS: dict[str, type[AnyMethodConfig]] = {
 }
 
 
-def method_config(name: str, attack: AttackConfig | None = None) -> MethodConfig:
+def method_config(name: str, attack: TrainingAttackConfig | None = None) -> MethodConfig:
     """The method called `name` with its defaults, and with this attack if it attacks.
 
     Raises ValueError for a name there is no method of.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from advprop.attacks.pgd import Attack
+from advprop.attacks.schedule import Scheduled
 from advprop.auxiliary.modes import attack_mode
 from advprop.methods.base import (
     ADVERSARIAL,
@@ -48,5 +49,6 @@ class Adversarial(Method):
 def attacked(attack: Attack, model: nn.Module, batch: Batch, context: Context) -> Images:
     """The batch's adversarial images, made through whichever branch is active."""
     module = attacked_module(model)
+    now = attack.at(context.progress) if isinstance(attack, Scheduled) else attack
     with attack_mode(module):
-        return attack(module, batch.images, batch.labels, generator=context.generator)
+        return now(module, batch.images, batch.labels, generator=context.generator)
