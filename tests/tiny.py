@@ -33,9 +33,11 @@ def tiny_net(seed: int = 0, *, dropout: float = 0.0, momentum: float = 0.1) -> n
     return net
 
 
-def tiny_branched_net(seed: int = 0, **options: float) -> nn.Module:
-    """`tiny_net` with the branches "clean" and "adversarial"."""
-    return add_auxiliary_norms(tiny_net(seed, **options))
+def tiny_branched_net(
+    seed: int = 0, auxiliary: tuple[str, ...] = ("adversarial",), **options: float
+) -> nn.Module:
+    """`tiny_net` with the branch "clean" and `auxiliary` ones."""
+    return add_auxiliary_norms(tiny_net(seed, **options), auxiliary)
 
 
 def randomise(norm: nn.Module) -> None:

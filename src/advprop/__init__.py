@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from advprop.attacks.pgd import PGD as PGD
     from advprop.attacks.pgd import Attack as Attack
     from advprop.attacks.pgd import fgsm as fgsm
+    from advprop.attacks.reduced import ReducedResolution as ReducedResolution
+    from advprop.attacks.schedule import GrowingSteps as GrowingSteps
     from advprop.attacks.targets import given as given
     from advprop.attacks.targets import least_likely_class as least_likely_class
     from advprop.attacks.targets import random_other_class as random_other_class
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from advprop.methods.base import Context as Context
     from advprop.methods.base import Method as Method
     from advprop.methods.base import StepMetrics as StepMetrics
+    from advprop.methods.fine_grained import FineGrained as FineGrained
     from advprop.methods.mixed import Mixed as Mixed
     from advprop.methods.vanilla import Vanilla as Vanilla
     from advprop.models.build import build_model as build_model
@@ -59,10 +62,13 @@ _MODULE_OF = {
     "Attack": "attacks.pgd",
     "Batch": "shapes",
     "Context": "methods.base",
+    "FineGrained": "methods.fine_grained",
+    "GrowingSteps": "attacks.schedule",
     "ImageStreams": "randomness",
     "Linf": "threat_models",
     "Method": "methods.base",
     "Mixed": "methods.mixed",
+    "ReducedResolution": "attacks.reduced",
     "RunConfig": "config",
     "Standardized": "models.standardize",
     "StepMetrics": "methods.base",

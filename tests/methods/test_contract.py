@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advprop.attacks.pgd import PGD, fgsm
-from advprop.auxiliary.branches import branch_parameters, use_branch
+from advprop.auxiliary.branches import branch_names, branch_parameters, use_branch
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
@@ -37,6 +37,7 @@ from advprop.methods.base import (
     metrics_of,
     perturbation_size,
 )
+from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams
@@ -44,6 +45,7 @@ from advprop.shapes import Batch
 from advprop.threat_models import L2, Linf
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
+SOURCES = {"noise": dataclasses.replace(ATTACK, num_steps=0), "adversarial": ATTACK}
 METHODS: dict[str, tuple[Method, float]] = {
     "vanilla": (Vanilla(), 0.0),
     "adversarial": (Adversarial(attack=ATTACK), 0.0),
@@ -51,6 +53,8 @@ METHODS: dict[str, tuple[Method, float]] = {
     "advprop separate": (AdvProp(attack=ATTACK, form="separate"), 0.0),
     "advprop joint": (AdvProp(attack=ATTACK, form="joint"), 0.0),
     "advprop l2": (AdvProp(attack=fgsm(L2(1.0))), 0.0),
+    "fine_grained separate": (FineGrained(attacks=SOURCES, form="separate"), 0.0),
+    "fine_grained joint": (FineGrained(attacks=SOURCES, form="joint"), 0.0),
     "adversarial_then_clean first": (AdversarialThenClean(attack=ATTACK), 0.2),
     "adversarial_then_clean last": (AdversarialThenClean(attack=ATTACK), 0.8),
 }
@@ -70,7 +74,14 @@ advprop_forms = pytest.mark.parametrize("form", ["separate", "joint"])
 
 def net_for(method: Method, **options: float) -> nn.Module:
     """A model with the branches that `method` names, in training mode."""
-    return (tiny_branched_net if method.auxiliary else tiny_net)(**options).train()
+    if not method.auxiliary:
+        return tiny_net(**options).train()
+    return tiny_branched_net(auxiliary=method.auxiliary, **options).train()
+
+
+def branched_net_for(method: Method) -> nn.Module:
+    """A model with an adversarial branch at least, whether `method` has need of it or not."""
+    return tiny_branched_net(auxiliary=method.auxiliary or ("adversarial",)).train()
 
 
 def run(
@@ -130,7 +141,7 @@ def test_modes_and_flags_are_left_as_found(method: Method, progress: float) -> N
 def test_branch_is_left_as_found(
     method: Method, progress: float, branch: str | tuple[str, ...]
 ) -> None:
-    model = tiny_branched_net().train()
+    model = branched_net_for(method)
     with use_branch(model, branch):
         run(method, model, progress)
         assert active_branch(model) == branch
@@ -141,7 +152,7 @@ def test_branch_is_left_as_found(
 def test_branch_and_modes_survive_a_failing_forward_pass(
     method: Method, progress: float, fails_at: int
 ) -> None:
-    model = FailingNet(mixed_up(tiny_branched_net().train()), fails_at)
+    model = FailingNet(mixed_up(branched_net_for(method)), fails_at)
     found = modes(model)
     with use_branch(model, "adversarial"):
         try:
@@ -162,7 +173,7 @@ def test_branch_and_modes_survive_a_failing_loss(
     def fail(*_: Tensor) -> Tensor:
         raise KeyError(part)
 
-    model = mixed_up(tiny_branched_net().train())
+    model = mixed_up(branched_net_for(method))
     found = modes(model)
     with use_branch(model, "adversarial"), pytest.raises(KeyError):
         run(method, model, progress, **{part: fail})
@@ -272,13 +283,15 @@ def equal(first: list[Tensor], second: list[Tensor]) -> bool:
 
 @every_method
 def test_a_method_keeps_to_the_branches_it_names(method: Method, progress: float) -> None:
-    model = tiny_branched_net().train()
-    before = state_of(branches_of(model, "adversarial"))
+    model = branched_net_for(method)
+    auxiliary = branch_names(model)[1:]
+    before = {name: state_of(branches_of(model, name)) for name in auxiliary}
     run(method, model, progress)
-    untouched = equal(before, state_of(branches_of(model, "adversarial")))
-    owned = branch_parameters(model)["adversarial"]
-    without = all(parameter.grad is None for parameter in owned)
-    assert untouched == without == (not method.auxiliary)
+    for name in auxiliary:
+        untouched = equal(before[name], state_of(branches_of(model, name)))
+        owned = branch_parameters(model)[name]
+        without = all(parameter.grad is None for parameter in owned)
+        assert untouched == without == (name not in method.auxiliary)
 
 
 @advprop_forms

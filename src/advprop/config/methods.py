@@ -16,6 +16,8 @@ from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Method
+from advprop.methods.fine_grained import FineGrained
+from advprop.methods.form import Form
 from advprop.methods.mixed import Mixed
 from advprop.methods.vanilla import Vanilla
 
@@ -69,7 +71,7 @@ class AdvPropConfig(_AttackingConfig):
     kind: Literal["advprop"] = "advprop"
     clean_weight: float = 1.0
     adversarial_weight: float = 1.0
-    form: Literal["auto", "separate", "joint"] = "auto"
+    form: Form = "auto"
 
     def build(self) -> Method:
         """Build the method."""
@@ -77,6 +79,32 @@ class AdvPropConfig(_AttackingConfig):
             attack=self.attack.build_for_training(),
             clean_weight=self.clean_weight,
             adversarial_weight=self.adversarial_weight,
+            form=self.form,
+        )
+
+
+class FineGrainedConfig(_AttackingConfig):
+    """`FineGrained`: `attack` for the branch "adversarial", and what else the method learns from.
+
+    `noise` adds a branch for images under random noise of the attack's size; `attacks` and `views`
+    are further branches by name, the latter augmented as `data.views` has them.
+    """
+
+    kind: Literal["fine_grained"] = "fine_grained"
+    noise: bool = True
+    attacks: dict[str, TrainingAttackConfig] = Field(default_factory=dict)
+    views: tuple[str, ...] = ()
+    form: Form = "auto"
+
+    def build(self) -> Method:
+        """Build the method."""
+        attacks = {"adversarial": self.attack, **self.attacks}
+        if self.noise:
+            noise = {"num_steps": 0, "first_steps": None, "random_start_probability": 1.0}
+            attacks = {"noise": self.attack.model_copy(update=noise), **attacks}
+        return FineGrained(
+            attacks={name: attack.build_for_training() for name, attack in attacks.items()},
+            views=self.views,
             form=self.form,
         )
 
@@ -95,7 +123,12 @@ class AdversarialThenCleanConfig(_AttackingConfig):
 
 
 AnyMethodConfig: TypeAlias = (
-    VanillaConfig | AdversarialConfig | MixedConfig | AdvPropConfig | AdversarialThenCleanConfig
+    VanillaConfig
+    | AdversarialConfig
+    | MixedConfig
+    | AdvPropConfig
+    | AdversarialThenCleanConfig
+    | FineGrainedConfig
 )
 MethodConfig = Annotated[AnyMethodConfig, Field(discriminator="kind")]
 
@@ -105,6 +138,7 @@ METHODS: dict[str, type[AnyMethodConfig]] = {
     "mixed": MixedConfig,
     "advprop": AdvPropConfig,
     "adversarial_then_clean": AdversarialThenCleanConfig,
+    "fine_grained": FineGrainedConfig,
 }
 
 

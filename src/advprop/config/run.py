@@ -9,10 +9,15 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from advprop.auxiliary.norm import Separate
-from advprop.config.data import DataConfig
+from advprop.config.data import DataConfig, DecodedDataConfig
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config
-from advprop.config.methods import MethodConfig, VanillaConfig, method_config
+from advprop.config.methods import (
+    FineGrainedConfig,
+    MethodConfig,
+    VanillaConfig,
+    method_config,
+)
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized
 from advprop.models.weights import load_local_weights
@@ -88,6 +93,24 @@ class RunConfig(Config):
     data: DataConfig
     training: TrainingSettings
     evaluation: EvaluationConfig
+
+    @model_validator(mode="after")
+    def _views_are_there(self) -> RunConfig:
+        asked = self.method.views if isinstance(self.method, FineGrainedConfig) else ()
+        given = self.data.views if isinstance(self.data, DecodedDataConfig) else {}
+        if given and self.data.mixing.is_on:
+            raise ValueError(
+                f"mixup and cutmix give images labels that do not fit data.views "
+                f"({', '.join(given)}): leave one of the two out"
+            )
+        for name in asked:
+            if name not in given:
+                raise ValueError(
+                    f'method.views has "{name}", which data.views lacks: say how these images are '
+                    f"augmented, as in --set 'data.views.{name}="
+                    '{"auto_augment": "rand-m9-mstd0.5"}\'; embedded data have no views'
+                )
+        return self
 
     def with_method(self, name: str) -> RunConfig:
         """The same run with another method: its defaults, and the attack of this run's method."""
