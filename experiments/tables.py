@@ -6,7 +6,7 @@ python experiments/tables.py [results/model_size-emoji.json ...]
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,6 +24,7 @@ COLUMNS = {
     "attacked": "adversarial_accuracy",
 }
 BASELINES = {"vanilla": "equal epochs", "vanilla_equal_cost": "equal cost"}
+OWN_LENGTH = {"vanilla": "its own length"}
 
 Rows = Sequence[dict[str, Any]]
 
@@ -33,7 +34,8 @@ def tables(found: dict[str, Any]) -> Iterator[str]:
     rows: Rows = found["runs"]
     yield f"`{found['command']}`"
     for group in _ordered(row["group"] for row in rows):
-        yield _accuracies([row for row in rows if row["group"] == group], group)
+        baselines = OWN_LENGTH if found.get("experiment") == "lengths" else BASELINES
+        yield _accuracies([row for row in rows if row["group"] == group], group, baselines)
     branched = [row for row in rows if "auxiliary_clean_accuracy" in row]
     if branched:
         yield _both_branches(branched)
@@ -73,12 +75,12 @@ def _distances(rows: Rows, label: str) -> str:
     return "\n".join(lines)
 
 
-def _accuracies(rows: Rows, group: str) -> str:
+def _accuracies(rows: Rows, group: str, titles: Mapping[str, str]) -> str:
     columns = {title: key for title, key in COLUMNS.items() if any(key in row for row in rows)}
     labels = _ordered(row["label"] for row in rows)
-    baselines = [name for name in BASELINES if name in labels]
+    baselines = [name for name in titles if name in labels]
     heads = [group, "passes", "seconds", *columns]
-    heads += [f"clean, minus vanilla of {BASELINES[name]}" for name in baselines]
+    heads += [f"clean, minus vanilla of {titles[name]}" for name in baselines]
     lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
     for label in labels:
         own = {row["seed"]: row for row in rows if row["label"] == label}
