@@ -1,6 +1,6 @@
-"""The tables of docs/reproducing.md, from what the experiments wrote into `results/`.
+"""The tables of docs/reproducing_tables.md, from what the experiments wrote into `results/`.
 
-python experiments/tables.py [results/model_size-emoji.json ...]
+python experiments/tables.py > docs/reproducing_tables.md
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ COLUMNS = {
     "attacked": "adversarial_accuracy",
 }
 BASELINES = {"vanilla": "equal epochs", "vanilla_equal_cost": "equal cost"}
+HEADING = """# Tables of the experiments
+
+Made by `python experiments/tables.py`; what they mean: [the paper's experiments](reproducing.md).
+Means over seeds in percent with 95 % intervals (Student t), differences in points, paired by seed,
+with p-values of the paired t-test (uncorrected). Seconds are of runs side by side on a machine that
+did other things too: passes compare."""
 OWN_LENGTH = {"vanilla": "its own length"}
 
 Rows = Sequence[dict[str, Any]]
@@ -129,13 +135,19 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def page(paths: Iterable[Path]) -> str:
+    """All tables of the result files `paths`, under a heading each."""
+    parts = [HEADING]
+    for path in paths:
+        parts += [f"## {path.stem}", *tables(read_json(path))]
+    return "\n\n".join(parts) + "\n"
+
+
 def main() -> None:
     paths = [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob("*.json"))
     if not paths:
         raise SystemExit(f"no results in {RESULTS}: run an experiment first")
-    for path in paths:
-        print(f"## {path.stem}\n")
-        print("\n\n".join(tables(read_json(path))), end="\n\n")
+    print(page(paths), end="")
 
 
 if __name__ == "__main__":
