@@ -58,12 +58,16 @@ class AdvProp(Method):
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Attack through the auxiliary branch, then learn through both."""
         with use_branch(attacked_module(model), ADVERSARIAL):
-            images = attacked(self.attack, model, batch, context)
+            images = self.attacked(model, batch, context)
         if runs_jointly(self.form, model):
             weights = (self.clean_weight, self.adversarial_weight)
             with use_branch(attacked_module(model), (CLEAN, ADVERSARIAL)):
                 return learn_jointly(model, batch, images, context, weights=weights)
         return self._learn_separately(model, batch, images, context)
+
+    def attacked(self, model: nn.Module, batch: Batch, context: Context) -> Images:
+        """Adversarial images through the active branch."""
+        return attacked(self.attack, model, batch, context)
 
     def _learn_separately(
         self, model: nn.Module, batch: Batch, images: Images, context: Context

@@ -1,0 +1,63 @@
+"""AdvProp whose attack uses weights of an earlier step, so that it could run beside training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from advprop.methods.adversarial import attacked
+from advprop.methods.advprop import AdvProp
+from advprop.methods.base import Context, StepMetrics, attacked_module
+from advprop.shapes import Batch, Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaleAdvProp(AdvProp):
+    """`AdvProp` that attacks the network as it was up to `stale_steps` optimiser steps ago.
+
+    With 1, the attack on a batch needs nothing of the step before it: a second device could make it
+    meanwhile (ConAdv, Liu et al., ICLR 2022, arXiv 2106.00221). Here it runs in its turn, which
+    shows what stale weights cost in accuracy. The old weights are a copy of the network's tensors.
+    """
+
+    stale_steps: int = 1
+    _old: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stale_steps < 1:
+            raise ValueError(f"stale_steps {self.stale_steps}: give at least 1, or use AdvProp")
+
+    def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
+        """As `AdvProp`, with the old weights; then keep the present ones if it is time."""
+        metrics = super().step(model, batch, context)
+        if context.step % self.stale_steps == 0:
+            # before the optimiser's step, so that the next attack is one step behind
+            self._old.update(_tensors(attacked_module(model)))
+        return metrics
+
+    def attacked(self, model: nn.Module, batch: Batch, context: Context) -> Images:
+        """Adversarial images for the old weights; for the present ones in the first step."""
+        if not self._old:
+            return super().attacked(model, batch, context)
+        old = partial(functional_call, attacked_module(model), self._old)
+        return attacked(self.attack, model, batch, context, logits_fn=lambda images: old((images,)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The old weights."""
+        return {name: tensor.clone() for name, tensor in self._old.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Attack with the weights that `state_dict` gave."""
+        self._old.clear()
+        self._old.update(state)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {name: tensor.detach().clone() for name, tensor in named}
