@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.pgd import Attack
 from advprop.auxiliary.branches import use_branch
@@ -21,6 +20,7 @@ from advprop.methods.base import (
     learn,
     perturbation_size,
 )
+from advprop.methods.forms import Form, check_form, is_joint
 from advprop.methods.mixed import learn_jointly
 from advprop.shapes import Batch, Images
 
@@ -41,11 +41,10 @@ class AdvProp(Method):
     attack: Attack
     clean_weight: float = 1.0
     adversarial_weight: float = 1.0
-    form: Literal["auto", "separate", "joint"] = "auto"
+    form: Form = "auto"
 
     def __post_init__(self) -> None:
-        if self.form not in ("auto", "separate", "joint"):
-            raise ValueError(f'form={self.form!r}: choose "auto", "separate" or "joint"')
+        check_form(self.form)
         if min(self.clean_weight, self.adversarial_weight) < 0:
             raise ValueError(
                 f"loss weights {self.clean_weight} and {self.adversarial_weight}: at least 0 each"
@@ -60,20 +59,11 @@ class AdvProp(Method):
         """Attack through the auxiliary branch, then learn through both."""
         with use_branch(attacked_module(model), ADVERSARIAL):
             images = attacked(self.attack, model, batch, context)
-        if self._is_joint(model):
+        if is_joint(self.form, model):
             weights = (self.clean_weight, self.adversarial_weight)
             with use_branch(attacked_module(model), (CLEAN, ADVERSARIAL)):
                 return learn_jointly(model, batch, images, context, weights=weights)
         return self._learn_separately(model, batch, images, context)
-
-    def _is_joint(self, model: nn.Module) -> bool:
-        if self.form == "joint" and isinstance(model, nn.DataParallel):
-            raise ValueError(
-                'form="joint" under DataParallel, which would scatter clean and adversarial images '
-                'over the wrong branches: use form="separate", or DistributedDataParallel'
-            )
-        distributed = isinstance(model, DistributedDataParallel)
-        return self.form == "joint" or (self.form == "auto" and distributed)
 
     def _learn_separately(
         self, model: nn.Module, batch: Batch, images: Images, context: Context
