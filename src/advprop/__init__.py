@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from advprop.methods.base import Context as Context
     from advprop.methods.base import Method as Method
     from advprop.methods.base import StepMetrics as StepMetrics
+    from advprop.methods.fast import Fast as Fast
     from advprop.methods.mixed import Mixed as Mixed
     from advprop.methods.vanilla import Vanilla as Vanilla
     from advprop.models.build import build_model as build_model
@@ -59,6 +60,7 @@ _MODULE_OF = {
     "Attack": "attacks.pgd",
     "Batch": "shapes",
     "Context": "methods.base",
+    "Fast": "methods.fast",
     "ImageStreams": "randomness",
     "Linf": "threat_models",
     "Method": "methods.base",
