@@ -96,6 +96,7 @@ def test_public_names() -> None:
         "Attack",
         "Batch",
         "Context",
+        "Fast",
         "FineGrained",
         "GrowingSteps",
         "ImageStreams",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from advprop.methods.base import Context as Context
     from advprop.methods.base import Method as Method
     from advprop.methods.base import StepMetrics as StepMetrics
+    from advprop.methods.fast import Fast as Fast
     from advprop.methods.fine_grained import FineGrained as FineGrained
     from advprop.methods.mixed import Mixed as Mixed
     from advprop.methods.vanilla import Vanilla as Vanilla
@@ -64,6 +65,7 @@ _MODULE_OF = {
     "Context": "methods.base",
     "FineGrained": "methods.fine_grained",
     "GrowingSteps": "attacks.schedule",
+    "Fast": "methods.fast",
     "ImageStreams": "randomness",
     "Linf": "threat_models",
     "Method": "methods.base",

@@ -164,7 +164,7 @@ def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int)
         "flops": _flops(step),
         "parameters": {"plain": plain, "with_branches": _num_parameters(model)},
         "memory": {**asdict(memory), "total": memory.total},
-        "exchanged": asdict(exchange(model, settings)),
+        "exchanged": asdict(exchange(model, settings, synchronised=method.synchronises_statistics)),
     }
 
 

@@ -104,6 +104,13 @@ Randomness: TypeAlias = torch.Generator | ImageStreams | None
 """A generator, one stream an image, or None for torch's global stream."""
 
 
+def of_part(randomness: Randomness, part: slice) -> Randomness:
+    """The randomness of some images of a batch."""
+    if isinstance(randomness, ImageStreams):
+        return ImageStreams(randomness.keys[part])
+    return randomness
+
+
 def uniform(like: Tensor, randomness: Randomness, *, purpose: str) -> Tensor:
     """Numbers uniform in [0, 1) (in half precision up to 1), shaped and typed as `like`."""
     return _draw(like, randomness, purpose, normal=False)

@@ -15,6 +15,7 @@ from advprop.cost.step import StepCost, empty_batch, on_devices, step_cost, with
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method
+from advprop.methods.fast import Fast
 from advprop.methods.mixed import Mixed
 from advprop.methods.vanilla import Vanilla
 from advprop.models.small_resnet import SmallResNet
@@ -34,22 +35,22 @@ def cost_of(method: Method, batch_size: int = 4) -> StepCost:
     return step_cost(empty_model(method), method, empty_batch(batch_size, SHAPE))
 
 
-def executed_flops(method: Method, progress: float) -> float:
+def executed_flops(method: Method, progress: float, batch_size: int = 4) -> float:
     """FLOPs an image of the whole step, its own attack included."""
     with FlopCounter() as counter:
         method.forward_backward(
-            empty_model(method).train(), empty_batch(4, SHAPE), Context(progress=progress)
+            empty_model(method).train(), empty_batch(batch_size, SHAPE), Context(progress=progress)
         )
-    return counter.flops / 4
+    return counter.flops / batch_size
 
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_the_cost_of_a_step_is_what_the_step_executes(kind: str) -> None:
     method = method_config(kind).build()
-    cost = cost_of(method)
+    cost = cost_of(method, 10)  # of which a fifth are 2 images
     # adversarial images for half of training, clean ones after: any other method does not change
-    executed = (executed_flops(method, 0.0) + executed_flops(method, 0.999)) / 2
-    assert cost.flops_per_image == executed
+    executed = (executed_flops(method, 0.0, 10) + executed_flops(method, 0.999, 10)) / 2
+    assert cost.flops_per_image == pytest.approx(executed, rel=1e-6)  # those of a pass are rounded
     assert cost.training_passes + cost.attack_passes == method.passes_per_image
 
 
@@ -77,6 +78,25 @@ def test_separate_passes_hold_one_graph_and_joint_ones_two() -> None:
     assert mixed == pytest.approx(2 * vanilla, rel=0.01)
     # the halves that go through different layers are joined again in a tensor of their own
     assert joint >= mixed
+
+
+@pytest.mark.parametrize("form", ["separate", "joint"])
+def test_fast_costs_a_pass_with_an_images_gradient_for_each_that_it_attacks(form: str) -> None:
+    vanilla = cost_of(Vanilla(), 8)
+    fast = cost_of(Fast(threat_model=Linf(0.1), attacked_fraction=0.25, form=form), 8)
+    assert (fast.training_passes, fast.attack_passes) == (1.25, 0)
+    # in its noise pass the first layer gives a gradient of the images too
+    first_layer = 2 * 32 * 32 * 8 * 3 * 9
+    expected = 1.25 * vanilla.training_flops + 0.25 * first_layer
+    assert fast.flops_per_image == pytest.approx(expected, rel=1e-6)
+    # one graph of 6 images at most, or one of 8 whose parts are joined again in each layer
+    share = fast.activation_bytes / vanilla.activation_bytes
+    assert share == pytest.approx(0.75, rel=0.02) if form == "separate" else 1 <= share < 1.5
+
+
+def test_rounding_of_a_share_of_the_batch_is_no_attack() -> None:
+    fast = cost_of(Fast(threat_model=Linf(0.1), attacked_fraction=0.2), 8)  # 2 of 8
+    assert (fast.training_passes, fast.attack_passes) == (1.25, 0)
 
 
 def test_activations_grow_with_the_batch_and_flops_an_image_do_not() -> None:

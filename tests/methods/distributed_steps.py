@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from tiny import gradients, tiny_branched_net, tiny_images, tiny_labels, tiny_net
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
@@ -15,7 +16,9 @@ from advprop.attacks.pgd import PGD
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method
+from advprop.methods.fast import Fast
 from advprop.methods.mixed import Mixed
+from advprop.methods.shuffling import shuffled
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
@@ -23,6 +26,7 @@ from advprop.threat_models import Linf
 
 RANKS = 2
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
+FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.5)
 CASES: dict[str, tuple[Method, bool]] = {
     "vanilla": (Vanilla(), False),
     "adversarial": (Adversarial(attack=ATTACK), False),
@@ -30,6 +34,8 @@ CASES: dict[str, tuple[Method, bool]] = {
     "advprop auto": (AdvProp(attack=ATTACK), False),
     "advprop joint": (AdvProp(attack=ATTACK, form="joint"), False),
     "advprop separate": (AdvProp(attack=ATTACK, form="separate"), True),
+    "fast auto": (FAST, False),
+    "fast separate": (replace(FAST, form="separate"), True),
 }
 """Each method, and whether DistributedDataParallel must look for unused parameters."""
 
@@ -43,7 +49,20 @@ def step(method: Method, model: nn.Module, rank: int) -> None:
     share = slice(rank * 4, rank * 4 + 4)
     batch = Batch(images=tiny_images()[share], labels=tiny_labels()[share])
     streams = ImageStreams.for_batch(0, 0, range(8)[share])
-    method.forward_backward(model, batch, Context(generator=streams))
+    method.forward_backward(model, batch, Context(step=1, generator=streams))
+
+
+def exchanged(model: nn.Module, rank: int, *, step: int) -> tuple[list[float], list[int], bool]:
+    """Numbers of images and of their soft labels after `shuffled`; is the layout kept?"""
+    numbers = torch.arange(8)[rank * 4 : rank * 4 + 4]
+    images = numbers.float().view(4, 1, 1, 1).expand(4, 3, 2, 2)
+    batch = Batch(
+        images=images.contiguous(memory_format=torch.channels_last),
+        labels=nn.functional.one_hot(numbers, 8).float(),
+    )
+    found = shuffled(batch, model, step=step)
+    is_kept = found.images.is_contiguous(memory_format=torch.channels_last)
+    return found.images[:, 0, 0, 0].tolist(), found.labels.argmax(dim=1).tolist(), is_kept
 
 
 def run_rank(rank: int, folder: str) -> None:
@@ -55,11 +74,11 @@ def run_rank(rank: int, folder: str) -> None:
         world_size=RANKS,
         timeout=timedelta(minutes=5),
     )
-    results = {}
+    results: dict[str, object] = {}
     for name, (method, unused) in CASES.items():
         model = DistributedDataParallel(net_for(method), find_unused_parameters=unused)
         reductions: list[int] = []
-        forwards: list[int] = []
+        forwards: list[Tensor] = []
 
         def counting(state, bucket):  # torch refuses annotations that are strings
             state.append(len(bucket.gradients()))
@@ -67,14 +86,15 @@ def run_rank(rank: int, folder: str) -> None:
 
         model.register_comm_hook(reductions, counting)
         model.register_forward_pre_hook(
-            lambda _, inputs, forwards=forwards: forwards.append(len(inputs[0]))
+            lambda _, inputs, forwards=forwards: forwards.append(inputs[0].detach().clone())
         )
         step(method, model, rank)
         found = gradients(model.module)
-        counts = len(forwards), len(reductions)
+        seen, counts = [*forwards], (len(forwards), len(reductions))
         model.zero_grad()
         step(method, model, rank)  # a second one shows a reduction that was not finished
-        results[name] = found, counts, gradients(model.module)
+        results[name] = found, counts, gradients(model.module), seen
+    results["exchanged"] = [exchanged(model, rank, step=number) for number in range(5)]
     torch.save(results, Path(folder) / f"rank{rank}.pt")
     distributed.barrier()
     distributed.destroy_process_group()

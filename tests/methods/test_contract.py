@@ -37,6 +37,7 @@ from advprop.methods.base import (
     metrics_of,
     perturbation_size,
 )
+from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
 from advprop.methods.vanilla import Vanilla
@@ -46,6 +47,7 @@ from advprop.threat_models import L2, Linf
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
 SOURCES = {"noise": dataclasses.replace(ATTACK, num_steps=0), "adversarial": ATTACK}
+FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.25)
 METHODS: dict[str, tuple[Method, float]] = {
     "vanilla": (Vanilla(), 0.0),
     "adversarial": (Adversarial(attack=ATTACK), 0.0),
@@ -57,6 +59,10 @@ METHODS: dict[str, tuple[Method, float]] = {
     "fine_grained joint": (FineGrained(attacks=SOURCES, form="joint"), 0.0),
     "adversarial_then_clean first": (AdversarialThenClean(attack=ATTACK), 0.2),
     "adversarial_then_clean last": (AdversarialThenClean(attack=ATTACK), 0.8),
+    "fast separate": (FAST, 0.0),
+    "fast joint": (dataclasses.replace(FAST, form="joint"), 0.0),
+    "fast l2": (dataclasses.replace(FAST, threat_model=L2(1.0)), 0.0),
+    "fast not synchronised": (dataclasses.replace(FAST, beta=0.25, synchronise=False), 0.0),
 }
 """Every method, with the progress it is tried at."""
 
@@ -82,6 +88,19 @@ def net_for(method: Method, **options: float) -> nn.Module:
 def branched_net_for(method: Method) -> nn.Module:
     """A model with an adversarial branch at least, whether `method` has need of it or not."""
     return tiny_branched_net(auxiliary=method.auxiliary or ("adversarial",)).train()
+
+
+def loss_weights(method: Method) -> dict[str, float]:
+    """What each kind's mean loss counts, where it is not 1: `Fast` counts images, not kinds."""
+    if not isinstance(method, Fast):
+        return {}
+    # of 8 images 2 are attacked, and both of their passes together count them once
+    return {"clean": 0.75, "noise": 0.25 * (1 - method.beta), "adversarial": 0.25 * method.beta}
+
+
+def image_counts(method: Method) -> dict[str, int]:
+    """How many of 8 images are of a kind, where not all are."""
+    return {"clean": 6, "noise": 2, "adversarial": 2} if isinstance(method, Fast) else {}
 
 
 def run(
@@ -253,7 +272,7 @@ def test_backward_is_the_callers(method: Method, progress: float) -> None:
 def test_loss_is_the_callers(method: Method, progress: float) -> None:
     model = net_for(method)
     metrics = run(method, model, progress, loss_fn=lambda logits, labels: 0 * logits.sum() + 3)
-    assert metrics.loss == 3 * len(metrics.kinds)
+    assert metrics.loss == 3 * sum(loss_weights(method).get(kind, 1) for kind in metrics.kinds)
     assert all(gradient.count_nonzero() == 0 for gradient in gradients(model).values())
 
 
@@ -374,6 +393,7 @@ def test_stated_passes_are_averaged_over_training(share: float) -> None:
 def test_formulas_of_cost(num_steps: int) -> None:
     attack = dataclasses.replace(ATTACK, num_steps=num_steps)
     assert Vanilla().passes_per_image == 1
+    assert FAST.passes_per_image == 1.25
     assert Adversarial(attack=attack).passes_per_image == num_steps + 1
     assert Mixed(attack=attack).passes_per_image == num_steps + 2
     assert AdvProp(attack=attack).passes_per_image == num_steps + 2
@@ -384,12 +404,15 @@ def test_formulas_of_cost(num_steps: int) -> None:
 def test_metrics(method: Method, progress: float) -> None:
     model = net_for(method)
     metrics = run(method, model, progress)
-    summed = sum(kind.loss for kind in metrics.kinds.values())
+    weights, counts = loss_weights(method), image_counts(method)
+    summed = sum(weights.get(name, 1) * kind.loss for name, kind in metrics.kinds.items())
     torch.testing.assert_close(metrics.loss, summed)
-    for kind in metrics.kinds.values():
+    for name, kind in metrics.kinds.items():
+        count = counts.get(name, 8)
         assert not kind.loss.requires_grad
         assert 0 <= kind.accuracy <= 1
-        assert kind.accuracy * 8 == (kind.accuracy * 8).round()
+        torch.testing.assert_close(kind.accuracy * count, (kind.accuracy * count).round())
+        assert kind.share == count / 8
     assert not metrics.loss.requires_grad
     if "adversarial" in metrics.kinds:
         assert 0 < metrics.perturbation <= (0.1 if "l2" in str(method).lower() else 8 / 255)

@@ -20,11 +20,13 @@ from tiny import (
 from torch import Tensor, nn
 
 from advprop.attacks.pgd import PGD
+from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method
+from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
 from advprop.methods.vanilla import Vanilla
@@ -32,6 +34,7 @@ from advprop.shapes import Batch
 from advprop.threat_models import L2, Linf
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
+FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.25)
 NO_ATTACK = PGD(threat_model=Linf(0.0), num_steps=1, step_size=0.1)
 
 
@@ -243,3 +246,66 @@ def test_fine_grained_sources_must_be_named_once() -> None:
             FineGrained(attacks={"adversarial": ATTACK}, **wrong)
     with pytest.raises(ValueError, match=r'no view "strong" \(it has none\): .*data.views.strong'):
         one_step(FineGrained(views=("strong",)), tiny_branched_net(auxiliary=("strong",)))
+
+
+@pytest.mark.parametrize("form", ["separate", "joint", "auto"])
+@pytest.mark.parametrize("synchronise", [True, False])
+def test_fast_without_attacked_images_is_vanilla(form: str, synchronise: bool) -> None:
+    method = dataclasses.replace(FAST, attacked_fraction=0.0, form=form, synchronise=synchronise)
+    model = trained(method, tiny_branched_net(), steps=5)
+    vanilla = trained(Vanilla(), tiny_net(), steps=5)
+    assert same_state(plain(model, "clean"), vanilla)
+    for layer in (1, 4):  # the adversarial branch is as it was
+        assert same_state(plain(model, "adversarial")[layer], tiny_net()[layer])
+    assert method.passes_per_image == 1
+
+
+def test_fast_without_attacked_images_needs_no_second_one() -> None:
+    model, vanilla = tiny_branched_net().train(), tiny_net().train()
+    method = dataclasses.replace(FAST, attacked_fraction=0.0)
+    for chosen, net in ((method, model), (Vanilla(), vanilla)):
+        metrics = chosen.forward_backward(net, tiny_images(1), tiny_labels(1))
+        assert list(metrics.kinds) == ["clean"]
+    assert same_tensors(gradients(remove_auxiliary_norms(model)), gradients(vanilla))
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.3])
+def test_fast_not_synchronised_is_the_gradient_of_the_weighted_sum(beta: float) -> None:
+    images, labels = tiny_images(), tiny_labels()
+    model = tiny_branched_net().train()
+    seen: list[Tensor] = []
+    handle = model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    method = dataclasses.replace(FAST, beta=beta, synchronise=False)
+    metrics = method.forward_backward(model, images, labels, Context(generator=seeded()))
+    handle.remove()
+    noise, _, adversarial = seen
+    reference = tiny_branched_net().train()
+    losses = {}
+    for kind, branch, points, truth in (
+        ("noise", "adversarial", noise, labels[6:]),
+        ("clean", "clean", images[:6], labels[:6]),
+        ("adversarial", "adversarial", adversarial, labels[6:]),
+    ):
+        with use_branch(reference, branch):
+            losses[kind] = nn.functional.cross_entropy(reference(points), truth, reduction="sum")
+    whole = losses["clean"] + (1 - beta) * losses["noise"] + beta * losses["adversarial"]
+    (whole / 8).backward()
+    closely(gradients(model).items(), gradients(reference))
+    torch.testing.assert_close(metrics.loss, whole.detach() / 8)
+
+
+@pytest.mark.parametrize("synchronise", [True, False])
+@pytest.mark.parametrize(("fraction", "beta"), [(0.25, 0.5), (0.5, 0.5), (0.75, 0.2)])
+def test_fast_joint_equals_separate(synchronise: bool, fraction: float, beta: float) -> None:
+    found = {}
+    for form in ("separate", "joint", "auto"):
+        method = dataclasses.replace(
+            FAST, attacked_fraction=fraction, beta=beta, synchronise=synchronise, form=form
+        )
+        model = tiny_branched_net()
+        grads = one_step(method, model)
+        found[form] = grads, trained(method, tiny_branched_net()).state_dict()
+    closely(found["joint"][0].items(), found["separate"][0])
+    closely(found["joint"][1].items(), found["separate"][1])
+    # "auto" without DistributedDataParallel keeps one graph in memory at a time
+    assert same_tensors(found["auto"][0], found["separate"][0])

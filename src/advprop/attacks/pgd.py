@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -90,7 +90,7 @@ class PGD:
             raise RuntimeError("torch.inference_mode() forbids gradients: use torch.no_grad()")
         clean = images.detach()
         check_images(clean)
-        adversarial = self._start(clean, generator)
+        adversarial = self.start(clean, generator)
         for step in range(self.num_steps):
             with torch.enable_grad():
                 point = adversarial.requires_grad_()
@@ -99,11 +99,18 @@ class PGD:
                     goal, sign = self.targets(labels, logits.detach(), generator)
                 loss = GRADIENT_SCALE * _summed_cross_entropy(logits, goal)
             (gradient,) = torch.autograd.grad(loss, point)
-            direction = self.threat_model.ascent_direction(gradient)
-            adversarial = self._project(clean, point.detach() + sign * self.step_size * direction)
+            adversarial = self.ascend(clean, point.detach(), gradient, sign=sign)
         return adversarial
 
-    def _start(self, clean: Images, generator: Randomness) -> Images:
+    def ascend(
+        self, clean: Images, point: Images, gradient: Tensor, *, sign: Literal[-1, 1] = 1
+    ) -> Images:
+        """`point` after one step up its gradient, or down with `sign` -1."""
+        direction = self.threat_model.ascent_direction(gradient)
+        return self._project(clean, point + sign * self.step_size * direction)
+
+    def start(self, clean: Images, generator: Randomness) -> Images:
+        """Where the attack on `clean` begins."""
         if self.random_start_probability == 0.0:
             return clean.clone()
         start = self.threat_model.random_start(clean, generator=generator)

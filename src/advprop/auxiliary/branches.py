@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 from advprop.auxiliary.norm import AuxiliaryNorm, Route
 
@@ -13,24 +13,30 @@ SHARED = "shared"
 
 
 @contextmanager
-def use_branch(model: nn.Module, branch: str | tuple[str, ...]) -> Iterator[None]:
+def use_branch(
+    model: nn.Module, branch: str | tuple[str, ...], *, shares: Sequence[int] | None = None
+) -> Iterator[None]:
     """Run `model` through one branch inside; the previous one is back on exit and on exception.
 
-    A tuple sends equal consecutive parts of each batch through the branches named. Independent of
-    train and eval mode. With activation checkpointing the backward pass belongs inside too, since
-    it runs the layers again. One assignment, whatever the size of the model.
+    A tuple sends consecutive parts of each batch through the branches named: equal parts, or parts
+    in proportion to `shares`, as in (4, 1). Independent of train and eval mode. With activation
+    checkpointing the backward pass belongs inside too, since it runs the layers again. Two
+    assignments, whatever the size of the model.
 
-    Raises ValueError for an unknown branch, a model without branches, or a tuple where the model
-    does not keep the images of a batch apart.
+    Raises ValueError for an unknown branch, a model without branches, shares that are not one whole
+    number for each branch, or a tuple where the model does not keep the images of a batch apart.
     """
     route = _route(model)
     _check_branch(route, branch)
-    previous = route.active
-    route.active = branch
+    if shares is not None:
+        shares = tuple(shares)
+        _check_shares(branch, shares)
+    previous = route.active, route.shares
+    route.active, route.shares = branch, shares
     try:
         yield
     finally:
-        route.active = previous
+        route.active, route.shares = previous
 
 
 def branch_names(model: nn.Module) -> tuple[str, ...]:
@@ -57,6 +63,27 @@ def branch_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
         owners = users.get(parameter, set())
         groups[next(iter(owners)) if len(owners) == 1 else SHARED].append(parameter)
     return groups
+
+
+@contextmanager
+def scaled_gradients(model: nn.Module, factors: Mapping[str, float]) -> Iterator[None]:
+    """Multiply the gradients that reach a branch's own parameters inside, by its factor.
+
+    Tensor hooks do it: before a gradient is added to `.grad` and reduced over processes. Gradients
+    of branches without a factor, or with 1, keep their bits.
+    """
+    owned = branch_parameters(model)
+    with ExitStack() as stack:
+        for branch, factor in factors.items():
+            for parameter in owned[branch] if factor != 1 else ():
+                if parameter.requires_grad:
+                    hook = parameter.register_hook(_multiplication(factor))
+                    stack.callback(hook.remove)
+        yield
+
+
+def _multiplication(factor: float) -> Callable[[Tensor], Tensor]:
+    return lambda gradient: factor * gradient
 
 
 def _route(model: nn.Module) -> Route:
@@ -90,3 +117,12 @@ def _check_branch(route: Route, branch: str | tuple[str, ...]) -> None:
             raise ValueError(f'branch "{name}" unknown, this model has {known}')
     if route.no_tuple is not None and not isinstance(branch, str):
         raise ValueError(f"{route.no_tuple}: use one branch at a time, not {branch}")
+
+
+def _check_shares(branch: str | tuple[str, ...], shares: tuple[int, ...]) -> None:
+    count = 1 if isinstance(branch, str) else len(branch)
+    if len(shares) != count or not all(type(share) is int and share > 0 for share in shares):
+        raise ValueError(
+            f"shares {shares} for branch {branch}: give a whole number of at least 1 for each of "
+            f"the {count}, as in shares=(4, 1)"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
@@ -19,15 +20,17 @@ Separate = Literal["both", "affine", "statistics"]
 class Route:
     """Which branch all layers of one surgery take: one name, or one for each part of a batch.
 
-    Shared by the layers, so that switching is one assignment. Not thread-local: CUDA's backward
-    pass, and with it recomputation, runs in threads of its own. `no_tuple` says why a batch cannot
-    be split over branches, where the model makes that impossible.
+    `shares` are the parts' sizes in proportion, None for equal ones. Shared by the layers, so that
+    switching is two assignments. Not thread-local: CUDA's backward pass, and with it recomputation,
+    runs in threads of its own. `no_tuple` says why a batch cannot be split over branches, where the
+    model makes that impossible.
     """
 
     def __init__(self, branches: tuple[str, ...], no_tuple: str | None = None) -> None:
         self.branches = branches
         self.no_tuple = no_tuple
         self.active: str | tuple[str, ...] = CLEAN
+        self.shares: tuple[int, ...] | None = None
         self.checked: WeakSet[nn.Module] = WeakSet()  # models known to have no other route
 
     def __reduce__(self) -> tuple[type[Route], tuple[tuple[str, ...], str | None]]:
@@ -58,11 +61,11 @@ class AuxiliaryNorm(nn.Module):
         self.register_state_dict_post_hook(_drop_borrowed)
 
     def forward(self, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The active branch's output; with several branches, equal consecutive parts of dim 0."""
+        """The active branch's output; with several branches, consecutive parts of dim 0."""
         active = self.route.active
         if isinstance(active, str):
             return self._run(active, images, *args, **kwargs)
-        parts = split_batch(images, active)
+        parts = split_batch(images, active, self.route.shares)
         outputs = [
             self._run(name, part, *args, **kwargs) for name, part in zip(active, parts, strict=True)
         ]
@@ -171,17 +174,25 @@ def _no_single_tensor(name: str, active: tuple[str, ...]) -> str:
     )
 
 
-def split_batch(images: Tensor, names: Sequence[str]) -> tuple[Tensor, ...]:
-    """Equal consecutive parts of a batch, one for each branch.
+def split_batch(
+    images: Tensor, names: Sequence[str], shares: Sequence[int] | None = None
+) -> tuple[Tensor, ...]:
+    """Consecutive parts of a batch, one for each branch, their sizes as `shares` (None: equal).
 
-    Raises ValueError where the batch cannot be divided.
+    Proportions, not numbers: windows and patches of images lie in dim 0 too. Raises ValueError
+    where the batch cannot be divided.
     """
-    if images.shape[0] % len(names):
+    size = images.shape[0]
+    shares = shares or [1] * len(names)
+    total = sum(shares)
+    if any(size * share % total for share in shares):
+        parts = total // math.gcd(*shares)
         raise ValueError(
-            f"a batch of {images.shape[0]} cannot be split over {len(names)} branches "
-            f"({', '.join(names)}): concatenate parts of equal size"
+            f"a batch of {size} cannot be split over {len(names)} branches "
+            f"({', '.join(names)}) as {':'.join(map(str, shares))}: concatenate parts of these "
+            f"proportions, a multiple of {parts} in all"
         )
-    return images.chunk(len(names))
+    return torch.split(images, [size * share // total for share in shares])
 
 
 def running_statistics(layer: nn.Module) -> dict[str, Tensor]:

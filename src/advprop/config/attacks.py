@@ -97,6 +97,23 @@ class TrainingAttackConfig(AttackConfig):
         return ReducedResolution(attack=attack, resolution=self.resolution)
 
 
+class OneStepConfig(Config):
+    """One step away from the labels, from a random start: what `Fast` recycles the gradient of.
+
+    `step_size` none is epsilon, the PGD-1 of Mei et al. 2022.
+    """
+
+    threat_model: ThreatModelConfig
+    step_size: Fraction | None = None
+
+    def as_pgd(self) -> TrainingAttackConfig:
+        """The same attack for other methods."""
+        step_size = self.threat_model.epsilon if self.step_size is None else self.step_size
+        return TrainingAttackConfig(
+            threat_model=self.threat_model, num_steps=1, step_size=step_size, targets="untargeted"
+        )
+
+
 PAPER_ATTACK = TrainingAttackConfig(
     threat_model=ThreatModelConfig(epsilon=4 / 255), num_steps=5, step_size=1 / 255
 )

@@ -10,14 +10,20 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from advprop.config.attacks import PAPER_ATTACK, TrainingAttackConfig
+from advprop.config.attacks import (
+    PAPER_ATTACK,
+    AttackConfig,
+    OneStepConfig,
+    TrainingAttackConfig,
+)
 from advprop.config.fields import Config
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Method
+from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
-from advprop.methods.form import Form
+from advprop.methods.forms import Form
 from advprop.methods.mixed import Mixed
 from advprop.methods.vanilla import Vanilla
 
@@ -32,17 +38,19 @@ class VanillaConfig(Config):
         return Vanilla()
 
 
-class _AttackingConfig(Config, ABC):
-    attack: TrainingAttackConfig
-
+class _CheckedConfig(Config, ABC):
     @model_validator(mode="after")
-    def _valid(self) -> _AttackingConfig:
+    def _valid(self) -> _CheckedConfig:
         self.build()
         return self
 
     @abstractmethod
     def build(self) -> Method:
         """Build the method."""
+
+
+class _AttackingConfig(_CheckedConfig):
+    attack: TrainingAttackConfig
 
 
 class AdversarialConfig(_AttackingConfig):
@@ -122,6 +130,28 @@ class AdversarialThenCleanConfig(_AttackingConfig):
         )
 
 
+class FastConfig(_CheckedConfig):
+    """`Fast`; its attack has a threat model and a step size, and nothing else to choose."""
+
+    kind: Literal["fast"] = "fast"
+    attack: OneStepConfig
+    attacked_fraction: float = 0.2
+    beta: float = 0.5
+    synchronise: bool = True
+    form: Form = "auto"
+
+    def build(self) -> Method:
+        """Build the method."""
+        return Fast(
+            threat_model=self.attack.threat_model.build(),
+            step_size=self.attack.step_size,
+            attacked_fraction=self.attacked_fraction,
+            beta=self.beta,
+            synchronise=self.synchronise,
+            form=self.form,
+        )
+
+
 AnyMethodConfig: TypeAlias = (
     VanillaConfig
     | AdversarialConfig
@@ -129,6 +159,7 @@ AnyMethodConfig: TypeAlias = (
     | AdvPropConfig
     | AdversarialThenCleanConfig
     | FineGrainedConfig
+    | FastConfig
 )
 MethodConfig = Annotated[AnyMethodConfig, Field(discriminator="kind")]
 
@@ -139,17 +170,23 @@ METHODS: dict[str, type[AnyMethodConfig]] = {
     "advprop": AdvPropConfig,
     "adversarial_then_clean": AdversarialThenCleanConfig,
     "fine_grained": FineGrainedConfig,
+    "fast": FastConfig,
 }
 
 
-def method_config(name: str, attack: TrainingAttackConfig | None = None) -> MethodConfig:
+def method_config(name: str, attack: AttackConfig | OneStepConfig | None = None) -> MethodConfig:
     """The method called `name` with its defaults, and with this attack if it attacks.
 
-    Raises ValueError for a name there is no method of.
+    `fast` takes the threat model alone, and its own single step. Raises ValueError for a name there
+    is no method of.
     """
     if name not in METHODS:
         raise ValueError(f'method "{name}" unknown: choose from {", ".join(METHODS)}')
     cls = METHODS[name]
     if cls is VanillaConfig:
         return VanillaConfig()
-    return cls.model_validate({"attack": (attack or PAPER_ATTACK).model_dump()})
+    attack = attack or PAPER_ATTACK
+    if cls is FastConfig:
+        return FastConfig(attack=OneStepConfig(threat_model=attack.threat_model))
+    whole = attack.as_pgd() if isinstance(attack, OneStepConfig) else attack
+    return cls.model_validate({"attack": whole.model_dump()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ class StepCost:
 
     `training_flops` and `attack_flops` are those of one pass: the first gives gradients of the
     weights, the second of the image alone. `training_passes` and `attack_passes` add up to the
-    method's `passes_per_image`.
+    method's `passes_per_image`, but for the rounding of a share of the batch.
     """
 
     forward_flops: int
@@ -49,26 +49,29 @@ def step_cost(
 ) -> StepCost:
     """What one step of `method` over `batch` costs; `model` and `batch` on the meta device.
 
-    The step is run with an attack that does nothing, which leaves the training passes; the rest of
-    `passes_per_image` are attack steps, of which one is run. `float_bytes` is the size of a saved
-    floating-point number where that is not the tensors' own. Attention runs as plain matrix
-    products. The model is left in training mode, with gradients.
+    The step is run with an attack that does nothing, which leaves the training passes; what
+    `passes_per_image` loses by that are attack steps, of which one is run. `float_bytes` is the
+    size of a saved floating-point number where that is not the tensors' own. Attention runs as
+    plain matrix products. The model is left in training mode, with gradients.
     """
+    plain = without_attack(method)
+    attack_passes = method.passes_per_image - plain.passes_per_image
     saved = SavedTensors([*model.parameters(), *model.buffers()], float_bytes=float_bytes)
     model.train()
     with sdpa_kernel(SDPBackend.MATH):
         with FlopCounter() as forward, torch.no_grad():
             model(batch.images)
         with FlopCounter() as training, saved, _ImagesSeen(model) as seen:
-            without_attack(method).forward_backward(model, batch)
-        with FlopCounter() as attack, saved, attack_mode(model):
+            plain.forward_backward(model, batch)
+        held = saved if attack_passes else nullcontext()
+        with FlopCounter() as attack, held, attack_mode(model):
             fgsm(Linf(1 / 255))(model, batch.images, batch.labels)
     return StepCost(
         forward_flops=round(forward.flops / len(batch)),
         training_flops=round(training.flops / seen.count),
         attack_flops=round(attack.flops / len(batch)),
         training_passes=seen.count / len(batch),
-        attack_passes=method.passes_per_image - seen.count / len(batch),
+        attack_passes=attack_passes,
         activation_bytes=saved.peak,
     )
 

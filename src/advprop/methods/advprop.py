@@ -20,7 +20,7 @@ from advprop.methods.base import (
     learn,
     perturbation_size,
 )
-from advprop.methods.form import Form, check_form, runs_jointly
+from advprop.methods.forms import Form, check_form, is_joint
 from advprop.methods.mixed import learn_jointly
 from advprop.shapes import Batch, Images
 
@@ -59,7 +59,7 @@ class AdvProp(Method):
         """Attack through the auxiliary branch, then learn through both."""
         with use_branch(attacked_module(model), ADVERSARIAL):
             images = self.attacked(model, batch, context)
-        if runs_jointly(self.form, model):
+        if is_joint(self.form, model):
             weights = (self.clean_weight, self.adversarial_weight)
             with use_branch(attacked_module(model), (CLEAN, ADVERSARIAL)):
                 return learn_jointly(model, batch, images, context, weights=weights)

@@ -19,10 +19,10 @@ from advprop.methods.base import (
     StepMetrics,
     attacked_module,
     learn,
-    metrics_of,
+    learn_together,
     perturbation_size,
 )
-from advprop.methods.form import Form, check_form, runs_jointly
+from advprop.methods.forms import Form, check_form, is_joint
 from advprop.shapes import Batch, Images
 
 
@@ -72,7 +72,7 @@ class FineGrained(Method):
                 kinds[branch] = attacked(attack, model, batch, context)
         for branch in self.views:
             kinds[branch] = _view(batch, branch)
-        learnt = self._jointly if runs_jointly(self.form, model) else self._separately
+        learnt = self._jointly if is_joint(self.form, model) else self._separately
         metrics = learnt(model, kinds, batch, context)
         changes = [perturbation_size(batch.images, kinds[branch]) for branch in self.attacks]
         return StepMetrics(
@@ -93,14 +93,10 @@ class FineGrained(Method):
     def _jointly(
         self, model: nn.Module, kinds: Mapping[str, Images], batch: Batch, context: Context
     ) -> dict[str, KindMetrics]:
+        parts = [Batch(images=images, labels=batch.labels) for images in kinds.values()]
         with use_branch(attacked_module(model), tuple(kinds)):
-            parts = model(torch.cat(list(kinds.values()))).chunk(len(kinds))
-            losses = [context.loss_fn(logits, batch.labels) for logits in parts]
-            context.backward(torch.stack(losses).sum())
-        return {
-            branch: metrics_of(logits, batch.labels, loss)
-            for branch, logits, loss in zip(kinds, parts, losses, strict=True)
-        }
+            learnt = learn_together(model, parts, context, weights=[1.0] * len(parts))
+        return dict(zip(kinds, learnt, strict=True))
 
 
 def _view(batch: Batch, branch: str) -> Images:

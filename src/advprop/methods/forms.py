@@ -1,25 +1,26 @@
-"""The form of a step over several kinds of images: a pass for each kind, or one over all."""
+"""One pass over all kinds of images, or one for each."""
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 Form: TypeAlias = Literal["auto", "separate", "joint"]
+"""A pass for each kind, one over the concatenated batch, or what the model needs."""
 
 
 def check_form(form: str) -> None:
-    """Raise ValueError for a form there is not."""
-    if form not in get_args(Form):
+    """ValueError for a form that there is not."""
+    if form not in ("auto", "separate", "joint"):
         raise ValueError(f'form={form!r}: choose "auto", "separate" or "joint"')
 
 
-def runs_jointly(form: Form, model: nn.Module) -> bool:
-    """Whether one pass goes over all kinds; "auto" does so where `model` is distributed.
+def is_joint(form: Form, model: nn.Module) -> bool:
+    """Whether `form` is one pass for this model: "auto" is under DistributedDataParallel.
 
-    Raises ValueError for the joint form under DataParallel.
+    Raises ValueError for one pass under DataParallel.
     """
     if form == "joint" and isinstance(model, nn.DataParallel):
         raise ValueError(
