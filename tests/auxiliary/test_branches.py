@@ -568,6 +568,24 @@ def test_separate_affine_trains_one_set_of_statistics() -> None:
     assert clean.weight.grad is None
 
 
+def test_separate_affine_shares_the_statistics_of_the_whole_batch() -> None:
+    torch.manual_seed(0)
+    norm = add_auxiliary_norms(nn.BatchNorm2d(3, momentum=0.25), separate="affine").train()
+    clean, adversarial = layers_of(norm, "clean")[0], layers_of(norm, "adversarial")[0]
+    with torch.no_grad():
+        adversarial.weight.fill_(3.0)
+        adversarial.bias.fill_(1.0)
+    images = torch.cat([torch.randn(4, 3, 5, 5), 2 + torch.randn(4, 3, 5, 5)])
+    with use_branch(norm, ("clean", "adversarial")):
+        found = norm(images)
+    normalised = nn.functional.batch_norm(images, None, None, training=True)
+    torch.testing.assert_close(found[:4], normalised[:4])
+    torch.testing.assert_close(found[4:], 3 * normalised[4:] + 1)
+    torch.testing.assert_close(clean.running_mean, 0.25 * images.mean((0, 2, 3)))
+    assert clean.running_mean is adversarial.running_mean
+    assert int(clean.num_batches_tracked) == 1
+
+
 def test_separate_statistics_trains_one_set_of_parameters() -> None:
     model = batch_norm_net("statistics").train()
     clean, adversarial = layers_of(model, "clean")[0], layers_of(model, "adversarial")[0]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any, Literal
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+
+from advprop.auxiliary.running import frozen_statistics, running_statistics
 
 CLEAN = "clean"
 
@@ -42,7 +44,8 @@ class AuxiliaryNorm(nn.Module):
     """Holds the original layer as branch "clean" and a deep copy of it for each auxiliary branch.
 
     `separate` says which tensors the copies own: "both", or only the "affine" parameters, or only
-    the running "statistics"; the rest is the clean branch's. Attributes that this class lacks
+    the running "statistics"; the rest is the clean branch's. Branches that share statistics share
+    those of a batch over several branches too, in training mode. Attributes that this class lacks
     (`weight`, `num_features`, ...) are read from the active branch.
     """
 
@@ -66,10 +69,31 @@ class AuxiliaryNorm(nn.Module):
         if isinstance(active, str):
             return self._run(active, images, *args, **kwargs)
         parts = split_batch(images, active, self.route.shares)
+        if self.separate == "affine" and self.training and running_statistics(self.branches[CLEAN]):
+            return torch.cat(self._by_shared_statistics(images, active, parts, *args, **kwargs))
         outputs = [
             self._run(name, part, *args, **kwargs) for name, part in zip(active, parts, strict=True)
         ]
         return torch.cat(outputs)
+
+    def _by_shared_statistics(
+        self,
+        images: Tensor,
+        active: tuple[str, ...],
+        parts: tuple[Tensor, ...],
+        *args: Any,
+        **kwargs: Any,
+    ) -> list[Tensor]:
+        """Each branch's own part, normalised by the statistics of the whole batch."""
+        outputs: list[Tensor] = []
+        start = 0
+        for name, part in zip(active, parts, strict=True):
+            # the batch counts once
+            with frozen_statistics(self.branches[name]) if outputs else nullcontext():
+                whole = self._run(name, images, *args, **kwargs)
+            outputs.append(whole[start : start + len(part)])
+            start += len(part)
+        return outputs
 
     def _run(self, name: str, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         branch = self.branches[name]
@@ -193,29 +217,6 @@ def split_batch(
             f"proportions, a multiple of {parts} in all"
         )
     return torch.split(images, [size * share // total for share in shares])
-
-
-def running_statistics(layer: nn.Module) -> dict[str, Tensor]:
-    """The buffers of `layer` itself that training mode updates, by name."""
-    return {
-        name: buffer
-        for name, buffer in layer._buffers.items()
-        if buffer is not None and (name.startswith("running_") or name == "num_batches_tracked")
-    }
-
-
-@contextmanager
-def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Let training mode write into copies of the running statistics, thrown away on exit."""
-    kept = [(layer, running_statistics(layer)) for layer in module.modules()]
-    try:
-        for layer, statistics in kept:
-            for name, buffer in statistics.items():
-                layer._buffers[name] = buffer.clone()
-        yield
-    finally:
-        for layer, statistics in kept:
-            layer._buffers.update(statistics)
 
 
 def in_recomputation() -> bool:
