@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from advprop.attacks.pgd import PGD
 from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.modes import attack_mode
+from advprop.config.overrides import apply_overrides
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context
 from advprop.methods.stale import StaleAdvProp
+from advprop.recipes import RECIPES
 from advprop.threat_models import Linf
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
@@ -78,6 +80,15 @@ def test_a_resumed_run_attacks_the_same_old_weights(stop: int) -> None:
     train(new(), forgetful, range(stop))
     train(new(), forgetful, range(stop, 5))
     assert not same_tensors(whole.state_dict(), forgetful.state_dict())
+
+
+def test_a_setting_of_advprop_chooses_it() -> None:
+    recipe = RECIPES["mnist5k"].build()
+    stale = apply_overrides(recipe, ["method.stale_steps=3"]).method.build()
+    assert stale == StaleAdvProp.of(recipe.method.build(), 3)
+    assert type(recipe.method.build()) is AdvProp
+    with pytest.raises(ValueError, match="stale_steps -1: give at least 1"):
+        apply_overrides(recipe, ["method.stale_steps=-1"])
 
 
 def test_fresh_weights_are_refused() -> None:

@@ -25,6 +25,7 @@ from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.forms import Form
 from advprop.methods.mixed import Mixed
+from advprop.methods.stale import StaleAdvProp
 from advprop.methods.vanilla import Vanilla
 
 
@@ -74,21 +75,23 @@ class MixedConfig(_AttackingConfig):
 
 
 class AdvPropConfig(_AttackingConfig):
-    """`AdvProp`."""
+    """`AdvProp`, or `StaleAdvProp` with `stale_steps` above 0."""
 
     kind: Literal["advprop"] = "advprop"
     clean_weight: float = 1.0
     adversarial_weight: float = 1.0
     form: Form = "auto"
+    stale_steps: int = 0
 
     def build(self) -> Method:
         """Build the method."""
-        return AdvProp(
+        method = AdvProp(
             attack=self.attack.build_for_training(),
             clean_weight=self.clean_weight,
             adversarial_weight=self.adversarial_weight,
             form=self.form,
         )
+        return StaleAdvProp.of(method, self.stale_steps) if self.stale_steps else method
 
 
 class FineGrainedConfig(_AttackingConfig):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ class StaleAdvProp(AdvProp):
     With 1, the attack on a batch needs nothing of the step before it: a second device could make it
     meanwhile (ConAdv, Liu et al., ICLR 2022, arXiv 2106.00221). Here it runs in its turn, which
     shows what stale weights cost in accuracy. The old weights are a copy of the network's tensors.
+    With gradient accumulation the later parts of a batch attack the present ones.
     """
 
     stale_steps: int = 1
@@ -32,6 +33,12 @@ class StaleAdvProp(AdvProp):
         super().__post_init__()
         if self.stale_steps < 1:
             raise ValueError(f"stale_steps {self.stale_steps}: give at least 1, or use AdvProp")
+
+    @classmethod
+    def of(cls, method: AdvProp, stale_steps: int) -> StaleAdvProp:
+        """The same as `method`, with stale weights."""
+        own = {setting.name: getattr(method, setting.name) for setting in fields(AdvProp)}
+        return cls(**own, stale_steps=stale_steps)
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """As `AdvProp`, with the old weights; then keep the present ones if it is time."""
@@ -45,7 +52,10 @@ class StaleAdvProp(AdvProp):
         """Adversarial images for the old weights; for the present ones in the first step."""
         if not self._old:
             return super().attacked(model, batch, context)
-        old = partial(functional_call, attacked_module(model), self._old)
+        module = attacked_module(model)
+        device = next(module.parameters()).device  # a checkpoint's are on the CPU
+        self._old.update({name: tensor.to(device) for name, tensor in self._old.items()})
+        old = partial(functional_call, module, self._old)
         return attacked(self.attack, model, batch, context, logits_fn=lambda images: old((images,)))
 
     def state_dict(self) -> dict[str, Any]:
