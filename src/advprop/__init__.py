@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from advprop.attacks.pgd import PGD as PGD
     from advprop.attacks.pgd import Attack as Attack
     from advprop.attacks.pgd import fgsm as fgsm
+    from advprop.attacks.pyramid import PyramidPGD as PyramidPGD
     from advprop.attacks.targets import given as given
     from advprop.attacks.targets import least_likely_class as least_likely_class
     from advprop.attacks.targets import random_other_class as random_other_class
@@ -63,6 +64,7 @@ _MODULE_OF = {
     "Linf": "threat_models",
     "Method": "methods.base",
     "Mixed": "methods.mixed",
+    "PyramidPGD": "attacks.pyramid",
     "RunConfig": "config",
     "Standardized": "models.standardize",
     "StepMetrics": "methods.base",
