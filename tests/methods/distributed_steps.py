@@ -30,6 +30,8 @@ CASES: dict[str, tuple[Method, bool]] = {
     "advprop auto": (AdvProp(attack=ATTACK), False),
     "advprop joint": (AdvProp(attack=ATTACK, form="joint"), False),
     "advprop separate": (AdvProp(attack=ATTACK, form="separate"), True),
+    "advprop summed": (AdvProp(attack=ATTACK, form="summed"), False),
+    "advprop matched": (AdvProp(attack=ATTACK, matched_masks=True), False),
 }
 """Each method, and whether DistributedDataParallel must look for unused parameters."""
 
@@ -46,8 +48,16 @@ def step(method: Method, model: nn.Module, rank: int) -> None:
     method.forward_backward(model, batch, Context(generator=streams))
 
 
+def counted(model: nn.Module, name: str) -> list[str]:
+    """A list that grows with each call of the model's function of that name."""
+    calls: list[str] = []
+    function = getattr(model, name)
+    setattr(model, name, lambda: calls.append(name) or function())
+    return calls
+
+
 def run_rank(rank: int, folder: str) -> None:
-    """Save each case's gradients, and how many forward passes and all-reduces it took."""
+    """Save each case's gradients, and its number of forward passes, all-reduces and broadcasts."""
     distributed.init_process_group(
         "gloo",
         init_method=f"file://{folder}/store",
@@ -69,9 +79,10 @@ def run_rank(rank: int, folder: str) -> None:
         model.register_forward_pre_hook(
             lambda _, inputs, forwards=forwards: forwards.append(len(inputs[0]))
         )
+        broadcasts = counted(model, "_sync_buffers")
         step(method, model, rank)
         found = gradients(model.module)
-        counts = len(forwards), len(reductions)
+        counts = len(forwards), len(reductions), len(broadcasts)
         model.zero_grad()
         step(method, model, rank)  # a second one shows a reduction that was not finished
         results[name] = found, counts, gradients(model.module)

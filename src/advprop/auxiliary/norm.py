@@ -85,6 +85,8 @@ class AuxiliaryNorm(nn.Module):
             active = self.route.active
             if isinstance(active, str):
                 return getattr(modules["branches"][active], name)
+            if not active:
+                raise RuntimeError(_NO_BRANCH) from None
             value = getattr(modules["branches"][active[0]], name)
             if isinstance(value, Tensor):
                 raise ValueError(_no_single_tensor(name, active)) from None
@@ -162,6 +164,13 @@ def _drop_borrowed(
             state_dict.pop(f"{prefix}{path}{key}", None)
 
 
+_NO_BRANCH = (
+    "activation checkpointing runs layers with branches again in one backward pass over several "
+    'branches, and cannot know which it was: use form="separate" or form="joint", or switch '
+    "checkpointing off"
+)
+
+
 def _no_single_tensor(name: str, active: tuple[str, ...]) -> str:
     return (
         f'"{name}" of a normalisation layer was read from outside, but the batch is split over '
@@ -174,8 +183,10 @@ def _no_single_tensor(name: str, active: tuple[str, ...]) -> str:
 def split_batch(images: Tensor, names: Sequence[str]) -> tuple[Tensor, ...]:
     """Equal consecutive parts of a batch, one for each branch.
 
-    Raises ValueError where the batch cannot be divided.
+    Raises ValueError where the batch cannot be divided, RuntimeError inside `no_branch`.
     """
+    if not names:
+        raise RuntimeError(_NO_BRANCH)
     if images.shape[0] % len(names):
         raise ValueError(
             f"a batch of {images.shape[0]} cannot be split over {len(names)} branches "

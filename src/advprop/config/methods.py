@@ -69,7 +69,8 @@ class AdvPropConfig(_AttackingConfig):
     kind: Literal["advprop"] = "advprop"
     clean_weight: float = 1.0
     adversarial_weight: float = 1.0
-    form: Literal["auto", "separate", "joint"] = "auto"
+    form: Literal["auto", "separate", "joint", "summed"] = "auto"
+    matched_masks: bool = False
 
     def build(self) -> Method:
         """Build the method."""
@@ -78,6 +79,7 @@ class AdvPropConfig(_AttackingConfig):
             clean_weight=self.clean_weight,
             adversarial_weight=self.adversarial_weight,
             form=self.form,
+            matched_masks=self.matched_masks,
         )
 
 
