@@ -105,6 +105,7 @@ def test_public_names() -> None:
         "Method",
         "Mixed",
         "PGD",
+        "PyramidPGD",
         "ReducedResolution",
         "RunConfig",
         "Standardized",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from advprop.auxiliary.norm import AuxiliaryNorm
@@ -38,6 +39,28 @@ def tiny_branched_net(
 ) -> nn.Module:
     """`tiny_net` with the branch "clean" and `auxiliary` ones."""
     return add_auxiliary_norms(tiny_net(seed, **options), auxiliary)
+
+
+def tiny_vit(seed: int = 0, *, drop: float = 0.0) -> VisionTransformer:
+    """A small vision transformer of timm's, every kind of mask at the rate `drop`."""
+    torch.manual_seed(seed)
+    net = VisionTransformer(
+        img_size=8,
+        patch_size=4,
+        num_classes=NUM_CLASSES,
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+        drop_rate=drop,
+        pos_drop_rate=drop,
+        proj_drop_rate=drop,
+        attn_drop_rate=drop,
+        drop_path_rate=drop,
+    )
+    with torch.no_grad():
+        for parameter in net.parameters():  # some of them begin at 0
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return net
 
 
 def randomise(norm: nn.Module) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from advprop.attacks.pgd import PGD as PGD
     from advprop.attacks.pgd import Attack as Attack
     from advprop.attacks.pgd import fgsm as fgsm
+    from advprop.attacks.pyramid import PyramidPGD as PyramidPGD
     from advprop.attacks.reduced import ReducedResolution as ReducedResolution
     from advprop.attacks.schedule import GrowingSteps as GrowingSteps
     from advprop.attacks.targets import given as given
@@ -70,6 +71,7 @@ _MODULE_OF = {
     "Linf": "threat_models",
     "Method": "methods.base",
     "Mixed": "methods.mixed",
+    "PyramidPGD": "attacks.pyramid",
     "ReducedResolution": "attacks.reduced",
     "RunConfig": "config",
     "Standardized": "models.standardize",

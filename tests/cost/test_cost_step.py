@@ -117,6 +117,7 @@ def test_checkpointing_trades_a_forward_pass_for_activations() -> None:
 
 def test_several_devices_take_the_joint_form_where_it_is_open() -> None:
     assert on_devices(AdvProp(attack=ATTACK), 2).form == "joint"
+    assert on_devices(AdvProp(attack=ATTACK, matched_masks=True), 2).form == "summed"
     assert on_devices(AdvProp(attack=ATTACK), 1).form == "auto"
     assert on_devices(AdvProp(attack=ATTACK, form="separate"), 2).form == "separate"
     assert on_devices(Vanilla(), 2) == Vanilla()

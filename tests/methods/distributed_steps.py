@@ -34,6 +34,8 @@ CASES: dict[str, tuple[Method, bool]] = {
     "advprop auto": (AdvProp(attack=ATTACK), False),
     "advprop joint": (AdvProp(attack=ATTACK, form="joint"), False),
     "advprop separate": (AdvProp(attack=ATTACK, form="separate"), True),
+    "advprop summed": (AdvProp(attack=ATTACK, form="summed"), False),
+    "advprop matched": (AdvProp(attack=ATTACK, matched_masks=True), False),
     "fast auto": (FAST, False),
     "fast separate": (replace(FAST, form="separate"), True),
 }
@@ -65,8 +67,16 @@ def exchanged(model: nn.Module, rank: int, *, step: int) -> tuple[list[float], l
     return found.images[:, 0, 0, 0].tolist(), found.labels.argmax(dim=1).tolist(), is_kept
 
 
+def counted(model: nn.Module, name: str) -> list[str]:
+    """A list that grows with each call of the model's function of that name."""
+    calls: list[str] = []
+    function = getattr(model, name)
+    setattr(model, name, lambda: calls.append(name) or function())
+    return calls
+
+
 def run_rank(rank: int, folder: str) -> None:
-    """Save each case's gradients, and how many forward passes and all-reduces it took."""
+    """Save each case's gradients, and its number of forward passes, all-reduces and broadcasts."""
     distributed.init_process_group(
         "gloo",
         init_method=f"file://{folder}/store",
@@ -88,9 +98,11 @@ def run_rank(rank: int, folder: str) -> None:
         model.register_forward_pre_hook(
             lambda _, inputs, forwards=forwards: forwards.append(inputs[0].detach().clone())
         )
+        broadcasts = counted(model, "_sync_buffers")
         step(method, model, rank)
         found = gradients(model.module)
-        seen, counts = [*forwards], (len(forwards), len(reductions))
+        seen = [*forwards]
+        counts = len(forwards), len(reductions), len(broadcasts)
         model.zero_grad()
         step(method, model, rank)  # a second one shows a reduction that was not finished
         results[name] = found, counts, gradients(model.module), seen

@@ -54,6 +54,8 @@ METHODS: dict[str, tuple[Method, float]] = {
     "mixed": (Mixed(attack=ATTACK), 0.0),
     "advprop separate": (AdvProp(attack=ATTACK, form="separate"), 0.0),
     "advprop joint": (AdvProp(attack=ATTACK, form="joint"), 0.0),
+    "advprop summed": (AdvProp(attack=ATTACK, form="summed"), 0.0),
+    "advprop matched": (AdvProp(attack=ATTACK, matched_masks=True), 0.0),
     "advprop l2": (AdvProp(attack=fgsm(L2(1.0))), 0.0),
     "fine_grained separate": (FineGrained(attacks=SOURCES, form="separate"), 0.0),
     "fine_grained joint": (FineGrained(attacks=SOURCES, form="joint"), 0.0),
@@ -75,7 +77,7 @@ attacking = pytest.mark.parametrize(
         if name not in ("vanilla", "adversarial_then_clean last")
     ],
 )
-advprop_forms = pytest.mark.parametrize("form", ["separate", "joint"])
+advprop_forms = pytest.mark.parametrize("form", ["separate", "joint", "summed"])
 
 
 def net_for(method: Method, **options: float) -> nn.Module:
@@ -506,7 +508,7 @@ def test_methods_are_values(method: Method, progress: float) -> None:
 
 def test_unknown_form() -> None:
     with pytest.raises(
-        ValueError, match=r"form='both': choose \"auto\", \"separate\" or \"joint\""
+        ValueError, match=r"form='both': choose \"auto\", .*\"joint\" or \"summed\""
     ):
         AdvProp(attack=ATTACK, form="both")  # type: ignore[arg-type]
 

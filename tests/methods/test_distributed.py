@@ -57,20 +57,25 @@ def test_processes_agree_in_every_step(results: list[dict[str, Any]], name: str)
 @every_case
 def test_t11_attacks_fire_no_reduction(results: list[dict[str, Any]], name: str) -> None:
     # a forward pass of the wrapper and a reduction for each pass that trains, none for the attack
-    # (a forward pass broadcasts all statistics); the net's gradients fit one bucket
-    passes = 2 if name.endswith(" separate") else 1
+    # (a forward pass broadcasts all statistics, but not between two that share a backward); the
+    # net's gradients fit one bucket
+    forwards = 2 if name.endswith((" separate", " summed", " matched")) else 1
+    backwards = 2 if name.endswith(" separate") else 1
     # Fast's noise pass trains too, but its gradients travel with the next
     noise = 1 if name.startswith("fast") else 0
-    assert results[0][name][1] == (noise + passes, passes)
+    assert results[0][name][1] == (noise + forwards, backwards, backwards)
 
 
 def test_t12_forms_agree_across_processes(results: list[dict[str, Any]]) -> None:
-    joint, auto, separate = (
-        results[0][f"advprop {form}"][0] for form in ("joint", "auto", "separate")
+    joint, auto, separate, summed, matched = (
+        results[0][f"advprop {form}"][0]
+        for form in ("joint", "auto", "separate", "summed", "matched")
     )
     assert same_tensors(joint, auto)  # "auto" is joint here
-    for key, gradient in separate.items():
-        torch.testing.assert_close(gradient, joint[key])
+    assert same_tensors(summed, matched)  # and this, with matched masks
+    for key, gradient in joint.items():
+        torch.testing.assert_close(separate[key], gradient)
+        torch.testing.assert_close(summed[key], gradient)
 
 
 def test_t10_images_change_processes_with_their_labels(results: list[dict[str, Any]]) -> None:

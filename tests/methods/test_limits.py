@@ -148,9 +148,9 @@ def closely(first: Iterable[tuple[str, Tensor | None]], second: dict[str, Tensor
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (0.7, 0.2)], ids=str)
-def test_joint_equals_separate(weights: tuple[float, float]) -> None:
+def test_joint_and_summed_equal_separate(weights: tuple[float, float]) -> None:
     found = {}
-    for form in ("separate", "joint", "auto"):
+    for form in ("separate", "joint", "summed", "auto"):
         model = tiny_branched_net()
         method = AdvProp(
             attack=ATTACK, clean_weight=weights[0], adversarial_weight=weights[1], form=form
@@ -160,7 +160,7 @@ def test_joint_equals_separate(weights: tuple[float, float]) -> None:
             model, tiny_images(), tiny_labels(), Context(generator=seeded())
         )
         found[form] = grads, model.state_dict(), metrics
-    for name in ("joint", "auto"):
+    for name in ("joint", "summed", "auto"):
         closely(found[name][0].items(), found["separate"][0])
         closely(found[name][1].items(), found["separate"][1])
         torch.testing.assert_close(found[name][2].loss, found["separate"][2].loss)

@@ -39,6 +39,21 @@ def use_branch(
         route.active, route.shares = previous
 
 
+@contextmanager
+def no_branch(model: nn.Module) -> Iterator[None]:
+    """Layers with branches raise RuntimeError inside: what would run them has no branch to choose.
+
+    For a backward pass over forwards through several branches, where activation checkpointing
+    would run layers again through a wrong one.
+    """
+    route = _route(model)
+    previous, route.active = route.active, ()
+    try:
+        yield
+    finally:
+        route.active = previous
+
+
 def branch_names(model: nn.Module) -> tuple[str, ...]:
     """The branches of `model`, "clean" first. Raises ValueError where there are none."""
     return _route(model).branches

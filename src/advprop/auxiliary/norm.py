@@ -112,6 +112,8 @@ class AuxiliaryNorm(nn.Module):
             active = self.route.active
             if isinstance(active, str):
                 return getattr(modules["branches"][active], name)
+            if not active:
+                raise RuntimeError(_NO_BRANCH) from None
             value = getattr(modules["branches"][active[0]], name)
             if isinstance(value, Tensor):
                 raise ValueError(_no_single_tensor(name, active)) from None
@@ -189,6 +191,13 @@ def _drop_borrowed(
             state_dict.pop(f"{prefix}{path}{key}", None)
 
 
+_NO_BRANCH = (
+    "activation checkpointing runs layers with branches again in one backward pass over several "
+    'branches, and cannot know which it was: use form="separate" or form="joint", or switch '
+    "checkpointing off"
+)
+
+
 def _no_single_tensor(name: str, active: tuple[str, ...]) -> str:
     return (
         f'"{name}" of a normalisation layer was read from outside, but the batch is split over '
@@ -204,8 +213,10 @@ def split_batch(
     """Consecutive parts of a batch, one for each branch, their sizes as `shares` (None: equal).
 
     Proportions, not numbers: windows and patches of images lie in dim 0 too. Raises ValueError
-    where the batch cannot be divided.
+    where the batch cannot be divided, RuntimeError inside `no_branch`.
     """
+    if not names:
+        raise RuntimeError(_NO_BRANCH)
     size = images.shape[0]
     shares = shares or [1] * len(names)
     total = sum(shares)

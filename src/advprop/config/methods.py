@@ -23,7 +23,7 @@ from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Method
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
-from advprop.methods.forms import Form
+from advprop.methods.forms import Form, TwoPassForm
 from advprop.methods.mixed import Mixed
 from advprop.methods.stale import StaleAdvProp
 from advprop.methods.vanilla import Vanilla
@@ -80,7 +80,8 @@ class AdvPropConfig(_AttackingConfig):
     kind: Literal["advprop"] = "advprop"
     clean_weight: float = 1.0
     adversarial_weight: float = 1.0
-    form: Form = "auto"
+    form: TwoPassForm = "auto"
+    matched_masks: bool = False
     stale_steps: int = 0
 
     def build(self) -> Method:
@@ -90,6 +91,7 @@ class AdvPropConfig(_AttackingConfig):
             clean_weight=self.clean_weight,
             adversarial_weight=self.adversarial_weight,
             form=self.form,
+            matched_masks=self.matched_masks,
         )
         return StaleAdvProp.of(method, self.stale_steps) if self.stale_steps else method
 

@@ -84,7 +84,8 @@ def without_attack(method: Method) -> Method:
 def on_devices(method: Method, devices: int) -> Method:
     """The same method in the form it has on so many devices."""
     is_open = getattr(method, "form", None) == "auto"
-    return _with(method, form="joint") if is_open and devices > 1 else method
+    form = getattr(method, "distributed_form", "joint")
+    return _with(method, form=form) if is_open and devices > 1 else method
 
 
 def empty_batch(batch_size: int, image_shape: tuple[int, int, int]) -> Batch:

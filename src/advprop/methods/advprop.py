@@ -17,11 +17,10 @@ from advprop.methods.base import (
     Method,
     StepMetrics,
     attacked_module,
-    learn,
-    perturbation_size,
 )
-from advprop.methods.forms import Form, check_form, is_joint
+from advprop.methods.forms import TwoPassForm, check_form, form_for
 from advprop.methods.mixed import learn_jointly
+from advprop.methods.passes import TwoPasses
 from advprop.shapes import Batch, Images
 
 
@@ -31,9 +30,11 @@ class AdvProp(Method):
 
     The attack goes through the auxiliary branch; the two mean losses are summed (with weights, 1
     each in the paper) and one optimiser step follows. `form` "separate" runs a forward and a
-    backward for each kind, one graph in memory at a time; "joint" runs one over the concatenated
-    batch, as DistributedDataParallel needs it; "auto" picks by that. Needs a model with
-    `add_auxiliary_norms(model)`.
+    backward for each kind, one graph in memory at a time. DistributedDataParallel allows one
+    backward: "joint" runs one forward and backward over the concatenated batch, "summed" two
+    forwards and one backward; "auto" picks by that. `matched_masks` gives an image the same dropout
+    and drop-path masks in both passes (Herrmann et al. 2022), the attack none; not in one joint
+    pass. Needs a model with `add_auxiliary_norms(model)`.
     """
 
     auxiliary: ClassVar[tuple[str, ...]] = (ADVERSARIAL,)
@@ -41,10 +42,16 @@ class AdvProp(Method):
     attack: Attack
     clean_weight: float = 1.0
     adversarial_weight: float = 1.0
-    form: Form = "auto"
+    form: TwoPassForm = "auto"
+    matched_masks: bool = False
 
     def __post_init__(self) -> None:
-        check_form(self.form)
+        check_form(self.form, TwoPassForm)
+        if self.form == "joint" and self.matched_masks:
+            raise ValueError(
+                'matched_masks with form="joint": one pass draws masks for each image of its batch '
+                'once; use form="auto", or "summed" under DistributedDataParallel'
+            )
         if min(self.clean_weight, self.adversarial_weight) < 0:
             raise ValueError(
                 f"loss weights {self.clean_weight} and {self.adversarial_weight}: at least 0 each"
@@ -57,30 +64,23 @@ class AdvProp(Method):
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Attack through the auxiliary branch, then learn through both."""
-        with use_branch(attacked_module(model), ADVERSARIAL):
+        module = attacked_module(model)
+        with use_branch(module, ADVERSARIAL):
             images = self.attacked(model, batch, context)
-        if is_joint(self.form, model):
-            weights = (self.clean_weight, self.adversarial_weight)
-            with use_branch(attacked_module(model), (CLEAN, ADVERSARIAL)):
+        weights, branches = (self.clean_weight, self.adversarial_weight), (CLEAN, ADVERSARIAL)
+        form = form_for(model, self.form, distributed=self.distributed_form)
+        if form == "joint":
+            with use_branch(module, branches):
                 return learn_jointly(model, batch, images, context, weights=weights)
-        return self._learn_separately(model, batch, images, context)
+        passes = TwoPasses(weights=weights, branches=branches, matched_masks=self.matched_masks)
+        learn = passes.summed if form == "summed" else passes.separate
+        return learn(model, batch, images, context)
 
     def attacked(self, model: nn.Module, batch: Batch, context: Context) -> Images:
         """Adversarial images through the active branch."""
         return attacked(self.attack, model, batch, context)
 
-    def _learn_separately(
-        self, model: nn.Module, batch: Batch, images: Images, context: Context
-    ) -> StepMetrics:
-        module = attacked_module(model)
-        with use_branch(module, CLEAN):
-            clean = learn(model, batch.images, batch.labels, context, weight=self.clean_weight)
-        with use_branch(module, ADVERSARIAL):
-            adversarial = learn(
-                model, images, batch.labels, context, weight=self.adversarial_weight
-            )
-        return StepMetrics(
-            loss=self.clean_weight * clean.loss + self.adversarial_weight * adversarial.loss,
-            kinds={"clean": clean, ADVERSARIAL: adversarial},
-            perturbation=perturbation_size(batch.images, images),
-        )
+    @property
+    def distributed_form(self) -> TwoPassForm:
+        """What "auto" is under DistributedDataParallel."""
+        return "summed" if self.matched_masks else "joint"
