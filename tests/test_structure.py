@@ -98,6 +98,7 @@ def test_public_names() -> None:
         "Context",
         "Fast",
         "FineGrained",
+        "FirstLayers",
         "GrowingSteps",
         "ImageStreams",
         "L2",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from advprop.attacks.first_layers import FirstLayers as FirstLayers
     from advprop.attacks.pgd import PGD as PGD
     from advprop.attacks.pgd import Attack as Attack
     from advprop.attacks.pgd import fgsm as fgsm
@@ -65,6 +66,7 @@ _MODULE_OF = {
     "Batch": "shapes",
     "Context": "methods.base",
     "FineGrained": "methods.fine_grained",
+    "FirstLayers": "attacks.first_layers",
     "GrowingSteps": "attacks.schedule",
     "Fast": "methods.fast",
     "ImageStreams": "randomness",

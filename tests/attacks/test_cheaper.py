@@ -11,6 +11,7 @@ from tiny import seeded, tiny_branched_net, tiny_images, tiny_labels, tiny_net
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advprop.attacks.first_layers import FirstLayers
 from advprop.attacks.pgd import PGD, Attack
 from advprop.attacks.reduced import ReducedResolution
 from advprop.attacks.schedule import GrowingSteps
@@ -127,6 +128,70 @@ def test_they_are_attacks(attack: Attack) -> None:
     assert torch.equal(images, tiny_images())
 
 
+# --- first layers alone
+
+
+def counted_convolutions(model: nn.Sequential) -> list[int]:
+    """How often each of the two convolutions runs."""
+    counts = [0, 0]
+    for place, layer in enumerate((model[0], model[3])):
+
+        def count(*_: object, place: int = place) -> None:
+            counts[place] += 1
+
+        layer.register_forward_hook(count)
+    return counts
+
+
+def test_inner_steps_run_the_first_layers_only() -> None:
+    model = tiny_net().eval()
+    counts = counted_convolutions(model)
+    attack = FirstLayers(attack=FULL, until="2", inner_steps=4)
+    attack(model, tiny_images(), tiny_labels(), generator=seeded())
+    assert counts == [3 * (1 + 4), 3]
+    assert attack.passes_per_image == 3
+    assert not model[2]._forward_hooks
+
+
+def test_inner_steps_follow_the_gradient_above_the_first_layers() -> None:
+    """Written out: a net in two parts, the upper one's gradient kept for the inner step."""
+    model, images, labels = tiny_net().eval(), tiny_images(), tiny_labels()
+    first, rest = model[:3], model[3:]
+    ball = Linf(0.2)
+    whole = replace(FULL, threat_model=ball, num_steps=1, step_size=0.1, random_start_probability=0)
+    found = FirstLayers(attack=whole, until="2", inner_steps=1)(model, images, labels)
+    point = images.clone().requires_grad_()
+    middle = first(point)
+    (above,) = torch.autograd.grad(
+        F.cross_entropy(rest(middle), labels, reduction="sum"), middle, retain_graph=True
+    )
+    (gradient,) = torch.autograd.grad(middle, point, above)
+    moved = (images + 0.1 * gradient.sign()).clamp(0, 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(first(moved), moved, above)
+    step = (moved.detach() + 0.1 * gradient.sign() - images).clamp(-0.2, 0.2)
+    torch.testing.assert_close(found, (images + step).clamp(0, 1))
+    assert not torch.equal(found, replace(whole, num_steps=2)(model, images, labels))
+
+
+def test_without_inner_steps_it_is_the_attack_itself() -> None:
+    model, images, labels = tiny_net().eval(), tiny_images(), tiny_labels()
+    attack = FirstLayers(attack=FULL, until="2", inner_steps=0)
+    assert torch.equal(
+        attack(model, images, labels, generator=seeded()),
+        FULL(model, images, labels, generator=seeded()),
+    )
+
+
+def test_layers_that_are_not_there_are_refused() -> None:
+    images, labels = tiny_images(), tiny_labels()
+    with pytest.raises(ValueError, match='until="stem": the model has 0, 1, 2'):
+        FirstLayers(attack=FULL, until="stem")(tiny_net(), images, labels)
+    with pytest.raises(ValueError, match="only a module has first layers"):
+        FirstLayers(attack=FULL, until="2")(lambda images: images.flatten(1), images, labels)
+    with pytest.raises(ValueError, match="inner_steps -1: give at least 0"):
+        FirstLayers(attack=FULL, until="2", inner_steps=-1)
+
+
 # --- in training
 
 
@@ -151,3 +216,10 @@ def test_settings_name_them() -> None:
     assert attack == ReducedResolution(attack=growing, resolution=0.5)
     with pytest.raises(ValueError, match="first_steps 9: give 0 to num_steps, 3"):
         apply_overrides(recipe, ["method.attack.first_steps=9"])
+    settings = ["method.attack.inner_steps=2", "method.attack.until=model.stages.0"]
+    attack = apply_overrides(recipe, settings).method.build().attack
+    assert attack == FirstLayers(attack=whole, until="model.stages.0", inner_steps=2)
+    with pytest.raises(ValueError, match="inner_steps 2 without until: name the last"):
+        apply_overrides(recipe, settings[:1])
+    with pytest.raises(ValueError, match="go with neither first_steps nor resolution"):
+        apply_overrides(recipe, [*settings, "method.attack.resolution=0.5"])
