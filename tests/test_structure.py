@@ -102,6 +102,7 @@ def test_public_names() -> None:
         "Method",
         "Mixed",
         "PGD",
+        "Pyramid",
         "PyramidPGD",
         "RunConfig",
         "Standardized",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from advprop.methods.base import Method as Method
     from advprop.methods.base import StepMetrics as StepMetrics
     from advprop.methods.mixed import Mixed as Mixed
+    from advprop.methods.pyramid import Pyramid as Pyramid
     from advprop.methods.vanilla import Vanilla as Vanilla
     from advprop.models.build import build_model as build_model
     from advprop.models.standardize import Standardized as Standardized
@@ -64,6 +65,7 @@ _MODULE_OF = {
     "Linf": "threat_models",
     "Method": "methods.base",
     "Mixed": "methods.mixed",
+    "Pyramid": "methods.pyramid",
     "PyramidPGD": "attacks.pyramid",
     "RunConfig": "config",
     "Standardized": "models.standardize",

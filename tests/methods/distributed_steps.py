@@ -12,10 +12,12 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.pgd import PGD
+from advprop.attacks.pyramid import PyramidPGD
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method
 from advprop.methods.mixed import Mixed
+from advprop.methods.pyramid import Pyramid
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
@@ -23,6 +25,7 @@ from advprop.threat_models import Linf
 
 RANKS = 2
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
+PYRAMID = PyramidPGD(scales=(4, 3, 1), num_steps=2)
 CASES: dict[str, tuple[Method, bool]] = {
     "vanilla": (Vanilla(), False),
     "adversarial": (Adversarial(attack=ATTACK), False),
@@ -32,6 +35,8 @@ CASES: dict[str, tuple[Method, bool]] = {
     "advprop separate": (AdvProp(attack=ATTACK, form="separate"), True),
     "advprop summed": (AdvProp(attack=ATTACK, form="summed"), False),
     "advprop matched": (AdvProp(attack=ATTACK, matched_masks=True), False),
+    "pyramid auto": (Pyramid(attack=PYRAMID), False),
+    "pyramid separate": (Pyramid(attack=PYRAMID, form="separate"), False),
 }
 """Each method, and whether DistributedDataParallel must look for unused parameters."""
 

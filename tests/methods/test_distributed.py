@@ -53,8 +53,10 @@ def test_t11_attacks_fire_no_reduction(results: list[dict[str, Any]], name: str)
     # a forward pass of the wrapper and a reduction for each pass that trains, none for the attack
     # (a forward pass broadcasts all statistics, but not between two that share a backward); the
     # net's gradients fit one bucket
-    forwards = 2 if name in ("advprop separate", "advprop summed", "advprop matched") else 1
-    backwards = 2 if name == "advprop separate" else 1
+    method, form = name.split(" ") if " " in name else (name, "")
+    is_one_pass = method not in ("advprop", "pyramid") or name in ("advprop auto", "advprop joint")
+    forwards = 1 if is_one_pass else 2
+    backwards = 2 if form == "separate" else 1
     assert results[0][name][1] == (forwards, backwards, backwards)
 
 

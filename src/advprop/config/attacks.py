@@ -5,7 +5,7 @@ Bounds are checked by the parts themselves, which every configuration builds on 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import model_validator
 
@@ -18,6 +18,8 @@ from advprop.attacks.targets import (
 )
 from advprop.config.fields import Config, Fraction
 from advprop.threat_models import L2, Linf, ThreatModel
+
+TargetName: TypeAlias = Literal["random_other_class", "least_likely_class", "untargeted"]
 
 TARGET_RULES: dict[str, TargetRule] = {
     "random_other_class": random_other_class,
@@ -49,9 +51,7 @@ class AttackConfig(Config):
     num_steps: int
     step_size: Fraction
     random_start_probability: float = 1.0
-    targets: Literal["random_other_class", "least_likely_class", "untargeted"] = (
-        "random_other_class"
-    )
+    targets: TargetName = "random_other_class"
 
     @model_validator(mode="after")
     def _valid(self) -> AttackConfig:

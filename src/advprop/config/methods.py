@@ -6,12 +6,13 @@ Bounds are checked by the parts themselves, which every configuration builds on 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
 from advprop.config.attacks import PAPER_ATTACK, AttackConfig
 from advprop.config.fields import Config
+from advprop.config.pyramid import PyramidConfig
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
@@ -25,6 +26,11 @@ class VanillaConfig(Config):
 
     kind: Literal["vanilla"] = "vanilla"
 
+    @classmethod
+    def with_attack(cls, attack: AttackConfig | None) -> VanillaConfig:
+        """The only one there is."""
+        return cls()
+
     def build(self) -> Method:
         """Build the method."""
         return Vanilla()
@@ -37,6 +43,11 @@ class _AttackingConfig(Config, ABC):
     def _valid(self) -> _AttackingConfig:
         self.build()
         return self
+
+    @classmethod
+    def with_attack(cls, attack: AttackConfig | None) -> Self:
+        """The defaults with this attack, or the paper's."""
+        return cls(attack=attack or PAPER_ATTACK)
 
     @abstractmethod
     def build(self) -> Method:
@@ -97,7 +108,12 @@ class AdversarialThenCleanConfig(_AttackingConfig):
 
 
 AnyMethodConfig: TypeAlias = (
-    VanillaConfig | AdversarialConfig | MixedConfig | AdvPropConfig | AdversarialThenCleanConfig
+    VanillaConfig
+    | AdversarialConfig
+    | MixedConfig
+    | AdvPropConfig
+    | AdversarialThenCleanConfig
+    | PyramidConfig
 )
 MethodConfig = Annotated[AnyMethodConfig, Field(discriminator="kind")]
 
@@ -107,17 +123,15 @@ METHODS: dict[str, type[AnyMethodConfig]] = {
     "mixed": MixedConfig,
     "advprop": AdvPropConfig,
     "adversarial_then_clean": AdversarialThenCleanConfig,
+    "pyramid": PyramidConfig,
 }
 
 
 def method_config(name: str, attack: AttackConfig | None = None) -> MethodConfig:
-    """The method called `name` with its defaults, and with this attack if it attacks.
+    """The method called `name` with its defaults, and as strong as this attack if it attacks.
 
     Raises ValueError for a name there is no method of.
     """
     if name not in METHODS:
         raise ValueError(f'method "{name}" unknown: choose from {", ".join(METHODS)}')
-    cls = METHODS[name]
-    if cls is VanillaConfig:
-        return VanillaConfig()
-    return cls.model_validate({"attack": (attack or PAPER_ATTACK).model_dump()})
+    return METHODS[name].with_attack(attack)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -37,8 +37,6 @@ class AdvProp(Method):
     pass. Needs a model with `add_auxiliary_norms(model)`.
     """
 
-    auxiliary: ClassVar[tuple[str, ...]] = (ADVERSARIAL,)
-
     attack: Attack
     clean_weight: float = 1.0
     adversarial_weight: float = 1.0
@@ -53,42 +51,47 @@ class AdvProp(Method):
                 'matched_masks with form="joint": one pass draws masks for each image of its batch '
                 'once; use form="auto", or "summed" under DistributedDataParallel'
             )
-        if min(self.clean_weight, self.adversarial_weight) < 0:
-            raise ValueError(
-                f"loss weights {self.clean_weight} and {self.adversarial_weight}: at least 0 each"
-            )
+        self._passes()
+
+    @property
+    def auxiliary(self) -> tuple[str, ...]:
+        """The branch of adversarial images."""
+        return (ADVERSARIAL,)
 
     @property
     def passes_per_image(self) -> float:
         """The attack's steps, one clean and one adversarial pass."""
         return self.attack.passes_per_image + 2
 
-    def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
-        """Attack through the auxiliary branch, then learn through both."""
-        module = attacked_module(model)
-        with use_branch(module, ADVERSARIAL):
-            images = attacked(self.attack, model, batch, context)
-        weights, branches = (self.clean_weight, self.adversarial_weight), (CLEAN, ADVERSARIAL)
-        form = self._form(model)
-        if form == "joint":
-            with use_branch(module, branches):
-                return learn_jointly(model, batch, images, context, weights=weights)
-        passes = TwoPasses(weights=weights, branches=branches, matched_masks=self.matched_masks)
-        learn = passes.summed if form == "summed" else passes.separate
-        return learn(model, batch, images, context)
-
     @property
     def distributed_form(self) -> Literal["joint", "summed"]:
         """What "auto" is under DistributedDataParallel."""
         return "summed" if self.matched_masks else "joint"
 
-    def _form(self, model: nn.Module) -> str:
+    def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
+        """Attack through the auxiliary branch, then learn through both."""
+        passes = self._passes()
+        with passes.branch(model, ADVERSARIAL):
+            images = attacked(self.attack, model, batch, context)
+        if self._is_joint(model):
+            with use_branch(attacked_module(model), (CLEAN, ADVERSARIAL)):
+                return learn_jointly(model, batch, images, context, weights=passes.weights)
+        return passes.learn(model, batch, images, context)
+
+    def _passes(self) -> TwoPasses:
+        return TwoPasses(
+            weights=(self.clean_weight, self.adversarial_weight),
+            auxiliary_branch=True,
+            matched_masks=self.matched_masks,
+            form="auto" if self.form == "joint" else self.form,
+        )
+
+    def _is_joint(self, model: nn.Module) -> bool:
         if self.form == "joint" and isinstance(model, nn.DataParallel):
             raise ValueError(
                 'form="joint" under DataParallel, which would scatter clean and adversarial images '
                 'over the wrong branches: use form="separate", or DistributedDataParallel'
             )
-        if self.form != "auto":
-            return self.form
         distributed = isinstance(model, DistributedDataParallel)
-        return self.distributed_form if distributed else "separate"
+        is_open = self.form == "auto" and distributed
+        return self.form == "joint" or (is_open and self.distributed_form == "joint")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,10 @@ class Method(ABC):
     calls for each clean image, an attack step counting one, averaged over training.
     """
 
-    auxiliary: ClassVar[tuple[str, ...]] = ()
+    @property
+    def auxiliary(self) -> tuple[str, ...]:
+        """Branches of the model beside the clean one; most methods use none."""
+        return ()
 
     @property
     @abstractmethod
