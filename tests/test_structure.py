@@ -106,6 +106,7 @@ def test_public_names() -> None:
         "Method",
         "Mixed",
         "PGD",
+        "Pyramid",
         "PyramidPGD",
         "ReducedResolution",
         "RunConfig",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from advprop.methods.fast import Fast as Fast
     from advprop.methods.fine_grained import FineGrained as FineGrained
     from advprop.methods.mixed import Mixed as Mixed
+    from advprop.methods.pyramid import Pyramid as Pyramid
     from advprop.methods.vanilla import Vanilla as Vanilla
     from advprop.models.build import build_model as build_model
     from advprop.models.standardize import Standardized as Standardized
@@ -73,6 +74,7 @@ _MODULE_OF = {
     "Linf": "threat_models",
     "Method": "methods.base",
     "Mixed": "methods.mixed",
+    "Pyramid": "methods.pyramid",
     "PyramidPGD": "attacks.pyramid",
     "ReducedResolution": "attacks.reduced",
     "RunConfig": "config",

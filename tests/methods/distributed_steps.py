@@ -13,11 +13,13 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.pgd import PGD
+from advprop.attacks.pyramid import PyramidPGD
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method
 from advprop.methods.fast import Fast
 from advprop.methods.mixed import Mixed
+from advprop.methods.pyramid import Pyramid
 from advprop.methods.shuffling import shuffled
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams
@@ -27,6 +29,7 @@ from advprop.threat_models import Linf
 RANKS = 2
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
 FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.5)
+PYRAMID = PyramidPGD(scales=(4, 3, 1), num_steps=2)
 CASES: dict[str, tuple[Method, bool]] = {
     "vanilla": (Vanilla(), False),
     "adversarial": (Adversarial(attack=ATTACK), False),
@@ -38,6 +41,8 @@ CASES: dict[str, tuple[Method, bool]] = {
     "advprop matched": (AdvProp(attack=ATTACK, matched_masks=True), False),
     "fast auto": (FAST, False),
     "fast separate": (replace(FAST, form="separate"), True),
+    "pyramid auto": (Pyramid(attack=PYRAMID), False),
+    "pyramid separate": (Pyramid(attack=PYRAMID, form="separate"), False),
 }
 """Each method, and whether DistributedDataParallel must look for unused parameters."""
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advprop.attacks.pgd import PGD, fgsm
+from advprop.attacks.pyramid import PyramidPGD
 from advprop.auxiliary.branches import branch_names, branch_parameters, use_branch
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
@@ -40,6 +41,7 @@ from advprop.methods.base import (
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
+from advprop.methods.pyramid import Pyramid
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
@@ -48,6 +50,13 @@ from advprop.threat_models import L2, Linf
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
 SOURCES = {"noise": dataclasses.replace(ATTACK, num_steps=0), "adversarial": ATTACK}
 FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.25)
+PYRAMID = PyramidPGD(
+    epsilon=1 / 255,
+    num_steps=2,
+    step_size=0.75 / 255,
+    scales=(4, 3, 1),
+    multipliers=(4.0, 2.0, 1.0),
+)
 METHODS: dict[str, tuple[Method, float]] = {
     "vanilla": (Vanilla(), 0.0),
     "adversarial": (Adversarial(attack=ATTACK), 0.0),
@@ -65,6 +74,9 @@ METHODS: dict[str, tuple[Method, float]] = {
     "fast joint": (dataclasses.replace(FAST, form="joint"), 0.0),
     "fast l2": (dataclasses.replace(FAST, threat_model=L2(1.0)), 0.0),
     "fast not synchronised": (dataclasses.replace(FAST, beta=0.25, synchronise=False), 0.0),
+    "pyramid": (Pyramid(attack=PYRAMID), 0.0),
+    "pyramid summed": (Pyramid(attack=PYRAMID, form="summed"), 0.0),
+    "pyramid branch": (Pyramid(attack=PYRAMID, auxiliary_branch=True), 0.0),
 }
 """Every method, with the progress it is tried at."""
 
@@ -399,6 +411,7 @@ def test_formulas_of_cost(num_steps: int) -> None:
     assert Adversarial(attack=attack).passes_per_image == num_steps + 1
     assert Mixed(attack=attack).passes_per_image == num_steps + 2
     assert AdvProp(attack=attack).passes_per_image == num_steps + 2
+    assert Pyramid(attack=attack).passes_per_image == num_steps + 2
     assert AdversarialThenClean(attack=attack).passes_per_image == 1 + num_steps / 2
 
 
@@ -511,12 +524,16 @@ def test_unknown_form() -> None:
         ValueError, match=r"form='both': choose \"auto\", .*\"joint\" or \"summed\""
     ):
         AdvProp(attack=ATTACK, form="both")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"form='joint': choose \"auto\", .* or \"summed\""):
+        Pyramid(attack=ATTACK, form="joint")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("weights", [(-1.0, 1.0), (1.0, -0.5)])
 def test_negative_weights(weights: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match=r"loss weights .*at least 0 each"):
         AdvProp(attack=ATTACK, clean_weight=weights[0], adversarial_weight=weights[1])
+    with pytest.raises(ValueError, match=r"loss weights .*at least 0 each"):
+        Pyramid(attack=ATTACK, clean_weight=weights[0], adversarial_weight=weights[1])
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])

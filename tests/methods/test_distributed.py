@@ -59,11 +59,12 @@ def test_t11_attacks_fire_no_reduction(results: list[dict[str, Any]], name: str)
     # a forward pass of the wrapper and a reduction for each pass that trains, none for the attack
     # (a forward pass broadcasts all statistics, but not between two that share a backward); the
     # net's gradients fit one bucket
-    forwards = 2 if name.endswith((" separate", " summed", " matched")) else 1
-    backwards = 2 if name.endswith(" separate") else 1
+    method, form = name.split(" ") if " " in name else (name, "")
+    two_passes = form in ("separate", "summed", "matched") or method == "pyramid"
+    backwards = 2 if form == "separate" else 1
     # Fast's noise pass trains too, but its gradients travel with the next
-    noise = 1 if name.startswith("fast") else 0
-    assert results[0][name][1] == (noise + forwards, backwards, backwards)
+    forwards = (2 if two_passes else 1) + (1 if method == "fast" else 0)
+    assert results[0][name][1] == (forwards, backwards, backwards)
 
 
 def test_t12_forms_agree_across_processes(results: list[dict[str, Any]]) -> None:

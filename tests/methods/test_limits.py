@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
@@ -16,10 +16,12 @@ from tiny import (
     tiny_images,
     tiny_labels,
     tiny_net,
+    tiny_vit,
 )
 from torch import Tensor, nn
 
 from advprop.attacks.pgd import PGD
+from advprop.attacks.pyramid import PyramidPGD
 from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
 from advprop.methods.adversarial import Adversarial
@@ -29,12 +31,14 @@ from advprop.methods.base import Context, Method
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
+from advprop.methods.pyramid import Pyramid
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
 from advprop.threat_models import L2, Linf
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
 FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.25)
+PYRAMID = PyramidPGD(scales=(4, 3, 1), num_steps=2)
 NO_ATTACK = PGD(threat_model=Linf(0.0), num_steps=1, step_size=0.1)
 
 
@@ -140,6 +144,31 @@ def test_adversarial_first_then_clean() -> None:
     ):
         found = one_step(method, tiny_net(), progress=progress)
         assert same_tensors(found, one_step(limit, tiny_net()))
+
+
+def test_pyramid_with_a_branch_and_masks_of_their_own_is_advprop() -> None:
+    method = Pyramid(attack=ATTACK, auxiliary_branch=True, matched_masks=False)
+    found = trained(method, tiny_branched_net(dropout=0.3))
+    assert same_state(found, trained(AdvProp(attack=ATTACK), tiny_branched_net(dropout=0.3)))
+
+
+def test_pyramid_without_adversarial_weight_is_vanilla() -> None:
+    """Where no layer keeps statistics: those of a shared layer see adversarial images still."""
+    found = trained(Pyramid(attack=PYRAMID, adversarial_weight=0.0), tiny_vit())
+    assert same_state(found, trained(Vanilla(), tiny_vit()))
+    assert not same_state(found, trained(Pyramid(attack=PYRAMID), tiny_vit()))
+
+
+def test_pyramid_without_clean_weight_is_adversarial_training() -> None:
+    found = trained(Pyramid(attack=PYRAMID, clean_weight=0.0), tiny_vit())
+    assert same_state(found, trained(Adversarial(attack=PYRAMID), tiny_vit()))
+
+
+@pytest.mark.parametrize("build", [tiny_net, tiny_vit])
+def test_pyramid_at_epsilon_zero_is_vanilla_twice(build: Callable[..., nn.Module]) -> None:
+    attack = PyramidPGD(epsilon=0.0, scales=(4, 2, 1))
+    vanilla, twice = one_step(Vanilla(), build()), one_step(Pyramid(attack=attack), build())
+    assert all(torch.equal(twice[name], 2 * vanilla[name]) for name in vanilla)
 
 
 def closely(first: Iterable[tuple[str, Tensor | None]], second: dict[str, Tensor | None]) -> None:

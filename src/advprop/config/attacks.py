@@ -5,7 +5,7 @@ Bounds are checked by the parts themselves, which every configuration builds on 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import model_validator
 
@@ -21,6 +21,8 @@ from advprop.attacks.targets import (
 )
 from advprop.config.fields import Config, Fraction
 from advprop.threat_models import L2, Linf, ThreatModel
+
+TargetName: TypeAlias = Literal["random_other_class", "least_likely_class", "untargeted"]
 
 TARGET_RULES: dict[str, TargetRule] = {
     "random_other_class": random_other_class,
@@ -52,9 +54,7 @@ class AttackConfig(Config):
     num_steps: int
     step_size: Fraction
     random_start_probability: float = 1.0
-    targets: Literal["random_other_class", "least_likely_class", "untargeted"] = (
-        "random_other_class"
-    )
+    targets: TargetName = "random_other_class"
 
     @model_validator(mode="after")
     def _valid(self) -> AttackConfig:
@@ -131,6 +131,9 @@ class OneStepConfig(Config):
             threat_model=self.threat_model, num_steps=1, step_size=step_size, targets="untargeted"
         )
 
+
+AnyAttackConfig: TypeAlias = AttackConfig | OneStepConfig
+"""Attacks whose strength another method can take over."""
 
 PAPER_ATTACK = TrainingAttackConfig(
     threat_model=ThreatModelConfig(epsilon=4 / 255), num_steps=5, step_size=1 / 255

@@ -6,17 +6,18 @@ Bounds are checked by the parts themselves, which every configuration builds on 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
 from advprop.config.attacks import (
     PAPER_ATTACK,
-    AttackConfig,
+    AnyAttackConfig,
     OneStepConfig,
     TrainingAttackConfig,
 )
 from advprop.config.fields import Config
+from advprop.config.pyramid import PyramidConfig
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
@@ -33,6 +34,11 @@ class VanillaConfig(Config):
     """`Vanilla`."""
 
     kind: Literal["vanilla"] = "vanilla"
+
+    @classmethod
+    def with_attack(cls, attack: AnyAttackConfig | None) -> VanillaConfig:
+        """The only one there is."""
+        return cls()
 
     def build(self) -> Method:
         """Build the method."""
@@ -52,6 +58,12 @@ class _CheckedConfig(Config, ABC):
 
 class _AttackingConfig(_CheckedConfig):
     attack: TrainingAttackConfig
+
+    @classmethod
+    def with_attack(cls, attack: AnyAttackConfig | None) -> Self:
+        """The defaults with this attack, or the paper's."""
+        whole = attack.as_pgd() if isinstance(attack, OneStepConfig) else attack or PAPER_ATTACK
+        return cls.model_validate({"attack": whole.model_dump()})
 
 
 class AdversarialConfig(_AttackingConfig):
@@ -145,6 +157,11 @@ class FastConfig(_CheckedConfig):
     synchronise: bool = True
     form: Form = "auto"
 
+    @classmethod
+    def with_attack(cls, attack: AnyAttackConfig | None) -> FastConfig:
+        """The defaults with this attack's threat model, and a single step in it."""
+        return cls(attack=OneStepConfig(threat_model=(attack or PAPER_ATTACK).threat_model))
+
     def build(self) -> Method:
         """Build the method."""
         return Fast(
@@ -165,6 +182,7 @@ AnyMethodConfig: TypeAlias = (
     | AdversarialThenCleanConfig
     | FineGrainedConfig
     | FastConfig
+    | PyramidConfig
 )
 MethodConfig = Annotated[AnyMethodConfig, Field(discriminator="kind")]
 
@@ -176,22 +194,16 @@ METHODS: dict[str, type[AnyMethodConfig]] = {
     "adversarial_then_clean": AdversarialThenCleanConfig,
     "fine_grained": FineGrainedConfig,
     "fast": FastConfig,
+    "pyramid": PyramidConfig,
 }
 
 
-def method_config(name: str, attack: AttackConfig | OneStepConfig | None = None) -> MethodConfig:
-    """The method called `name` with its defaults, and with this attack if it attacks.
+def method_config(name: str, attack: AnyAttackConfig | None = None) -> MethodConfig:
+    """The method called `name` with its defaults, and as strong as this attack if it attacks.
 
     `fast` takes the threat model alone, and its own single step. Raises ValueError for a name there
     is no method of.
     """
     if name not in METHODS:
         raise ValueError(f'method "{name}" unknown: choose from {", ".join(METHODS)}')
-    cls = METHODS[name]
-    if cls is VanillaConfig:
-        return VanillaConfig()
-    attack = attack or PAPER_ATTACK
-    if cls is FastConfig:
-        return FastConfig(attack=OneStepConfig(threat_model=attack.threat_model))
-    whole = attack.as_pgd() if isinstance(attack, OneStepConfig) else attack
-    return cls.model_validate({"attack": whole.model_dump()})
+    return METHODS[name].with_attack(attack)

@@ -9,15 +9,11 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from advprop.auxiliary.norm import Separate
+from advprop.config.attacks import AttackConfig, OneStepConfig
 from advprop.config.data import DataConfig, DecodedDataConfig
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config
-from advprop.config.methods import (
-    FineGrainedConfig,
-    MethodConfig,
-    VanillaConfig,
-    method_config,
-)
+from advprop.config.methods import FineGrainedConfig, MethodConfig, method_config
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized
 from advprop.models.weights import load_local_weights
@@ -113,10 +109,11 @@ class RunConfig(Config):
         return self
 
     def with_method(self, name: str) -> RunConfig:
-        """The same run with another method: its defaults, and the attack of this run's method."""
+        """The same run with another method: its defaults, as strong as the PGD of this run's."""
         if name == self.method.kind:
             return self
-        attack = None if isinstance(self.method, VanillaConfig) else self.method.attack
+        own = getattr(self.method, "attack", None)
+        attack = own if isinstance(own, AttackConfig | OneStepConfig) else None
         return self.model_copy(update={"method": method_config(name, attack)})
 
     def with_seed(self, seed: int) -> RunConfig:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
@@ -37,8 +36,6 @@ class AdvProp(Method):
     pass. Needs a model with `add_auxiliary_norms(model)`.
     """
 
-    auxiliary: ClassVar[tuple[str, ...]] = (ADVERSARIAL,)
-
     attack: Attack
     clean_weight: float = 1.0
     adversarial_weight: float = 1.0
@@ -52,35 +49,41 @@ class AdvProp(Method):
                 'matched_masks with form="joint": one pass draws masks for each image of its batch '
                 'once; use form="auto", or "summed" under DistributedDataParallel'
             )
-        if min(self.clean_weight, self.adversarial_weight) < 0:
-            raise ValueError(
-                f"loss weights {self.clean_weight} and {self.adversarial_weight}: at least 0 each"
-            )
+        self._passes()
+
+    @property
+    def auxiliary(self) -> tuple[str, ...]:
+        """The branch of adversarial images."""
+        return (ADVERSARIAL,)
 
     @property
     def passes_per_image(self) -> float:
         """The attack's steps, one clean and one adversarial pass."""
         return self.attack.passes_per_image + 2
 
+    @property
+    def distributed_form(self) -> TwoPassForm:
+        """What "auto" is under DistributedDataParallel."""
+        return "summed" if self.matched_masks else "joint"
+
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Attack through the auxiliary branch, then learn through both."""
-        module = attacked_module(model)
-        with use_branch(module, ADVERSARIAL):
+        passes = self._passes()
+        with passes.branch(model, ADVERSARIAL):
             images = self.attacked(model, batch, context)
-        weights, branches = (self.clean_weight, self.adversarial_weight), (CLEAN, ADVERSARIAL)
-        form = form_for(model, self.form, distributed=self.distributed_form)
-        if form == "joint":
-            with use_branch(module, branches):
-                return learn_jointly(model, batch, images, context, weights=weights)
-        passes = TwoPasses(weights=weights, branches=branches, matched_masks=self.matched_masks)
-        learn = passes.summed if form == "summed" else passes.separate
-        return learn(model, batch, images, context)
+        if form_for(model, self.form, distributed=self.distributed_form) == "joint":
+            with use_branch(attacked_module(model), (CLEAN, ADVERSARIAL)):
+                return learn_jointly(model, batch, images, context, weights=passes.weights)
+        return passes.learn(model, batch, images, context)
 
     def attacked(self, model: nn.Module, batch: Batch, context: Context) -> Images:
         """Adversarial images through the active branch."""
         return attacked(self.attack, model, batch, context)
 
-    @property
-    def distributed_form(self) -> TwoPassForm:
-        """What "auto" is under DistributedDataParallel."""
-        return "summed" if self.matched_masks else "joint"
+    def _passes(self) -> TwoPasses:
+        return TwoPasses(
+            weights=(self.clean_weight, self.adversarial_weight),
+            auxiliary_branch=True,
+            matched_masks=self.matched_masks,
+            form="auto" if self.form == "joint" else self.form,
+        )

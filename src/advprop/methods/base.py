@@ -69,8 +69,12 @@ class Method(ABC):
     `synchronises_statistics` tells whether normalisation may use those of all processes at once.
     """
 
-    auxiliary: ClassVar[tuple[str, ...]] = ()
     synchronises_statistics: ClassVar[bool] = True
+
+    @property
+    def auxiliary(self) -> tuple[str, ...]:
+        """Branches of the model beside the clean one; most methods use none."""
+        return ()
 
     @property
     @abstractmethod

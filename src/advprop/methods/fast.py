@@ -51,7 +51,6 @@ class Fast(Method):
     as AdvProp's.
     """
 
-    auxiliary: ClassVar[tuple[str, ...]] = (ADVERSARIAL,)
     # images that change processes meet other statistics only where each process has its own
     synchronises_statistics: ClassVar[bool] = False
 
@@ -85,6 +84,11 @@ class Fast(Method):
             step_size=whole if self.step_size is None else self.step_size,
             targets=untargeted,
         )
+
+    @property
+    def auxiliary(self) -> tuple[str, ...]:
+        """The branch of attacked images."""
+        return (ADVERSARIAL,)
 
     @property
     def passes_per_image(self) -> float:

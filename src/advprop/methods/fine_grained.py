@@ -54,7 +54,7 @@ class FineGrained(Method):
             )
 
     @property
-    def auxiliary(self) -> tuple[str, ...]:  # type: ignore[override]  # a field's, not the class's
+    def auxiliary(self) -> tuple[str, ...]:
         """A branch for each source."""
         return (*self.attacks, *self.views)
 

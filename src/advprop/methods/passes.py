@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.auxiliary.branches import no_branch, use_branch
+from advprop.auxiliary.norm import CLEAN
 from advprop.methods.base import (
     ADVERSARIAL,
     Context,
@@ -23,55 +25,86 @@ from advprop.methods.base import (
 from advprop.randomness import mark_dropout
 from advprop.shapes import Batch, Images
 
+Form: TypeAlias = Literal["auto", "separate", "summed"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TwoPasses:
     """How both kinds of images are learnt from, clean ones first.
 
-    `branches` are those of the two kinds (None: both take whichever is active), `weights` those of
-    their losses. `matched_masks` has the adversarial pass draw the dropout and drop-path masks of
-    the clean one again; torch's global streams then stand as after one pass.
+    `weights` are those of the two losses. With `auxiliary_branch` each kind goes through the branch
+    of its name, else both through whichever is active. `matched_masks` has the adversarial pass
+    draw the dropout and drop-path masks of the clean one again; torch's global streams then stand
+    as after one pass. `form` "separate" is a forward and a backward for each kind, one graph in
+    memory at a time; "summed" two forwards and one backward, as DistributedDataParallel needs it;
+    "auto" picks by that.
+
+    Raises ValueError for a form there is not, or a negative weight.
     """
 
     weights: tuple[float, float] = (1.0, 1.0)
-    branches: tuple[str, str] | None = None
+    auxiliary_branch: bool = False
     matched_masks: bool = False
+    form: Form = "auto"
 
-    def separate(
+    def __post_init__(self) -> None:
+        if self.form not in ("auto", "separate", "summed"):
+            raise ValueError(f'form={self.form!r}: choose "auto", "separate" or "summed"')
+        if min(self.weights) < 0:
+            raise ValueError(
+                f"loss weights {self.weights[0]} and {self.weights[1]}: at least 0 each"
+            )
+
+    def learn(
         self, model: nn.Module, batch: Batch, adversarial: Images, context: Context
     ) -> StepMetrics:
-        """A forward and a backward for each kind: one graph in memory at a time."""
-        kinds = []
-        redraw = self._redraw(model, batch.images)
-        for number, images in enumerate((batch.images, adversarial)):
-            if number:
-                redraw()
-            with self._branch(model, number):
-                weight = self.weights[number]
-                kinds.append(learn(model, images, batch.labels, context, weight=weight))
-        return self._metrics(batch, adversarial, kinds)
+        """Leave the gradients of both losses in `.grad`."""
+        distributed = isinstance(model, DistributedDataParallel)
+        summed = self.form == "summed" or (self.form == "auto" and distributed)
+        run = self._summed if summed else self._separate
+        clean, other = run(model, batch, adversarial, context)
+        return StepMetrics(
+            loss=self.weights[0] * clean.loss + self.weights[1] * other.loss,
+            kinds={CLEAN: clean, ADVERSARIAL: other},
+            perturbation=perturbation_size(batch.images, adversarial.detach()),
+        )
 
-    def summed(
+    def branch(self, model: nn.Module, kind: str) -> AbstractContextManager[None]:
+        """Send what runs inside where the images of this kind go."""
+        return use_branch(attacked_module(model), kind) if self.auxiliary_branch else nullcontext()
+
+    def _separate(
         self, model: nn.Module, batch: Batch, adversarial: Images, context: Context
-    ) -> StepMetrics:
-        """Two forwards and one backward, as DistributedDataParallel needs it: two graphs."""
-        losses, kinds = [], []
-        redraw = self._redraw(model, batch.images)
-        for number, images in enumerate((batch.images, adversarial)):
-            if number:
-                redraw()
-                _keep_statistics(model)
-            with self._branch(model, number):
+    ) -> tuple[KindMetrics, KindMetrics]:
+        redraw = self._mark_masks(model, batch)
+        with self.branch(model, CLEAN):
+            clean = learn(model, batch.images, batch.labels, context, weight=self.weights[0])
+        redraw()
+        with self.branch(model, ADVERSARIAL):
+            other = learn(model, adversarial, batch.labels, context, weight=self.weights[1])
+        return clean, other
+
+    def _summed(
+        self, model: nn.Module, batch: Batch, adversarial: Images, context: Context
+    ) -> tuple[KindMetrics, KindMetrics]:
+        def forward(kind: str, images: Images) -> tuple[Tensor, KindMetrics]:
+            with self.branch(model, kind):
                 logits = model(images)
-                loss = context.loss_fn(logits, batch.labels)
-            losses.append(self.weights[number] * loss)
-            kinds.append(metrics_of(logits, batch.labels, loss))
-        # layers that run again in the backward pass could not know whose turn it is
-        with no_branch(attacked_module(model)) if self.branches else nullcontext():
-            context.backward(losses[0] + losses[1])
-        return self._metrics(batch, adversarial, kinds)
+            loss = context.loss_fn(logits, batch.labels)
+            return loss, metrics_of(logits, batch.labels, loss)
 
-    def _redraw(self, model: nn.Module, images: Images) -> Callable[[], None]:
+        redraw = self._mark_masks(model, batch)
+        clean_loss, clean = forward(CLEAN, batch.images)
+        redraw()
+        _keep_statistics(model)
+        adversarial_loss, other = forward(ADVERSARIAL, adversarial)
+        # layers that run again in this backward pass could not know whose turn it was
+        with no_branch(attacked_module(model)) if self.auxiliary_branch else nullcontext():
+            context.backward(self.weights[0] * clean_loss + self.weights[1] * adversarial_loss)
+        return clean, other
+
+    def _mark_masks(self, model: nn.Module, batch: Batch) -> Callable[[], None]:
+        """A function that has the masks from here on drawn again, where they are to be."""
         if not self.matched_masks:
             return lambda: None
         if isinstance(model, nn.DataParallel):
@@ -79,19 +112,7 @@ class TwoPasses:
                 "matched_masks under DataParallel, whose devices draw masks each for itself: use "
                 "DistributedDataParallel, or matched_masks=False"
             )
-        return mark_dropout(images.device)
-
-    def _branch(self, model: nn.Module, number: int) -> AbstractContextManager[None]:
-        if self.branches is None:
-            return nullcontext()
-        return use_branch(attacked_module(model), self.branches[number])
-
-    def _metrics(self, batch: Batch, adversarial: Images, kinds: list[KindMetrics]) -> StepMetrics:
-        return StepMetrics(
-            loss=self.weights[0] * kinds[0].loss + self.weights[1] * kinds[1].loss,
-            kinds={"clean": kinds[0], ADVERSARIAL: kinds[1]},
-            perturbation=perturbation_size(batch.images, adversarial.detach()),
-        )
+        return mark_dropout(batch.images.device)
 
 
 def _keep_statistics(model: nn.Module) -> None:

@@ -1,0 +1,117 @@
+"""Pyramid attacks and the methods that are made for them, as data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, model_validator
+
+from advprop.attacks.pyramid import PyramidPGD
+from advprop.config.attacks import (
+    TARGET_RULES,
+    AnyAttackConfig,
+    AttackConfig,
+    OneStepConfig,
+    TargetName,
+)
+from advprop.config.fields import Config, Fraction, Fractions, parse_list
+from advprop.methods.base import Method
+from advprop.methods.passes import Form
+from advprop.methods.pyramid import Pyramid
+
+Scales = Annotated[tuple[int, ...] | None, BeforeValidator(parse_list)]
+
+_PAPER = PyramidPGD()
+
+
+class PyramidAttackConfig(Config):
+    """`PyramidPGD`, by default the paper's."""
+
+    epsilon: Fraction = _PAPER.epsilon
+    num_steps: int = _PAPER.num_steps
+    step_size: Fraction = _PAPER.step_size
+    scales: Scales = _PAPER.scales
+    multipliers: Fractions = _PAPER.multipliers
+    random_start_probability: float = _PAPER.random_start_probability
+    targets: TargetName = "random_other_class"
+
+    @model_validator(mode="after")
+    def _valid(self) -> PyramidAttackConfig:
+        self.build()
+        return self
+
+    def build(self) -> PyramidPGD:
+        """Build the attack."""
+        return PyramidPGD(
+            epsilon=self.epsilon,
+            num_steps=self.num_steps,
+            step_size=self.step_size,
+            scales=self.scales,
+            multipliers=self.multipliers,
+            random_start_probability=self.random_start_probability,
+            targets=TARGET_RULES[self.targets],
+        )
+
+
+def pyramid_like(attack: AttackConfig | None) -> PyramidAttackConfig:
+    """A pyramid in the ball of `attack`, its steps and targets the same; the paper's without one.
+
+    Epsilon and step size are shared out, divided by the sum of the multipliers, so that no value of
+    an image changes by more than `attack` allows. Of an L2 ball they cannot be, and stay the
+    paper's.
+    """
+    if attack is None:
+        return PyramidAttackConfig()
+    alike = PyramidAttackConfig(num_steps=attack.num_steps, targets=attack.targets)
+    if attack.threat_model.kind == "l2":
+        return alike
+    total = sum(alike.multipliers)
+    shares = {
+        "epsilon": attack.threat_model.epsilon / total,
+        "step_size": attack.step_size / total,
+    }
+    return alike.model_copy(update=shares)
+
+
+class TwoPassConfig(Config, ABC):
+    """What methods with a pass for each kind of images have in common."""
+
+    clean_weight: float = 1.0
+    adversarial_weight: float = 1.0
+    matched_masks: bool = True
+    auxiliary_branch: bool = False
+    form: Form = "auto"
+
+    @model_validator(mode="after")
+    def _valid(self) -> TwoPassConfig:
+        self.build()
+        return self
+
+    @abstractmethod
+    def build(self) -> Method:
+        """Build the method."""
+
+
+class PyramidConfig(TwoPassConfig):
+    """`Pyramid`."""
+
+    kind: Literal["pyramid"] = "pyramid"
+    attack: PyramidAttackConfig = PyramidAttackConfig()
+
+    @classmethod
+    def with_attack(cls, attack: AnyAttackConfig | None) -> PyramidConfig:
+        """The defaults, `attack` shared out over the scales."""
+        whole = attack.as_pgd() if isinstance(attack, OneStepConfig) else attack
+        return cls(attack=pyramid_like(whole))
+
+    def build(self) -> Method:
+        """Build the method."""
+        return Pyramid(
+            attack=self.attack.build(),
+            clean_weight=self.clean_weight,
+            adversarial_weight=self.adversarial_weight,
+            matched_masks=self.matched_masks,
+            auxiliary_branch=self.auxiliary_branch,
+            form=self.form,
+        )
