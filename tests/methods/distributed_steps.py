@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from tiny import gradients, tiny_branched_net, tiny_images, tiny_labels, tiny_net
@@ -18,6 +20,7 @@ from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
+from advprop.methods.universal import Universal
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
@@ -26,6 +29,7 @@ from advprop.threat_models import Linf
 RANKS = 2
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
 PYRAMID = PyramidPGD(scales=(4, 3, 1), num_steps=2)
+UNIVERSAL: dict[str, Any] = {"epsilon": 0.02, "step_size": 0.01, "scales": (4, 3, 1)}
 CASES: dict[str, tuple[Method, bool]] = {
     "vanilla": (Vanilla(), False),
     "adversarial": (Adversarial(attack=ATTACK), False),
@@ -37,6 +41,8 @@ CASES: dict[str, tuple[Method, bool]] = {
     "advprop matched": (AdvProp(attack=ATTACK, matched_masks=True), False),
     "pyramid auto": (Pyramid(attack=PYRAMID), False),
     "pyramid separate": (Pyramid(attack=PYRAMID, form="separate"), False),
+    "universal auto": (Universal(**UNIVERSAL), False),
+    "universal branch": (Universal(**UNIVERSAL, auxiliary_branch=True), False),
 }
 """Each method, and whether DistributedDataParallel must look for unused parameters."""
 
@@ -71,7 +77,8 @@ def run_rank(rank: int, folder: str) -> None:
         timeout=timedelta(minutes=5),
     )
     results = {}
-    for name, (method, unused) in CASES.items():
+    for name, (settings, unused) in CASES.items():
+        method = replace(settings)  # type: ignore[type-var]  # remembers nothing yet
         model = DistributedDataParallel(net_for(method), find_unused_parameters=unused)
         reductions: list[int] = []
         forwards: list[int] = []
@@ -88,9 +95,10 @@ def run_rank(rank: int, folder: str) -> None:
         step(method, model, rank)
         found = gradients(model.module)
         counts = len(forwards), len(reductions), len(broadcasts)
+        remembered = method.state_dict()
         model.zero_grad()
         step(method, model, rank)  # a second one shows a reduction that was not finished
-        results[name] = found, counts, gradients(model.module)
+        results[name] = found, counts, gradients(model.module), remembered
     torch.save(results, Path(folder) / f"rank{rank}.pt")
     distributed.barrier()
     distributed.destroy_process_group()

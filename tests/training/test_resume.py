@@ -22,7 +22,15 @@ from advprop.training.checkpoint import Checkpoints, read_checkpoint
 from advprop.training.stopping import InterruptedTraining, NotFiniteError
 from advprop.training.trainer import Trainer
 
-METHODS = ("vanilla", "adversarial", "mixed", "advprop", "adversarial_then_clean", "pyramid")
+METHODS = (
+    "vanilla",
+    "adversarial",
+    "mixed",
+    "advprop",
+    "adversarial_then_clean",
+    "pyramid",
+    "universal",
+)
 
 
 def quick(method: str = "advprop", *settings: str) -> RunConfig:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from advprop.config.attacks import PAPER_ATTACK, AttackConfig
 from advprop.config.fields import Config
-from advprop.config.pyramid import PyramidConfig
+from advprop.config.pyramid import PyramidConfig, UniversalConfig
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
@@ -114,6 +114,7 @@ AnyMethodConfig: TypeAlias = (
     | AdvPropConfig
     | AdversarialThenCleanConfig
     | PyramidConfig
+    | UniversalConfig
 )
 MethodConfig = Annotated[AnyMethodConfig, Field(discriminator="kind")]
 
@@ -124,6 +125,7 @@ METHODS: dict[str, type[AnyMethodConfig]] = {
     "advprop": AdvPropConfig,
     "adversarial_then_clean": AdversarialThenCleanConfig,
     "pyramid": PyramidConfig,
+    "universal": UniversalConfig,
 }
 
 

@@ -13,6 +13,7 @@ from advprop.config.fields import Config, Fraction, Fractions, parse_list
 from advprop.methods.base import Method
 from advprop.methods.passes import Form
 from advprop.methods.pyramid import Pyramid
+from advprop.methods.universal import Universal
 
 Scales = Annotated[tuple[int, ...] | None, BeforeValidator(parse_list)]
 
@@ -37,15 +38,8 @@ class PyramidAttackConfig(Config):
 
     def build(self) -> PyramidPGD:
         """Build the attack."""
-        return PyramidPGD(
-            epsilon=self.epsilon,
-            num_steps=self.num_steps,
-            step_size=self.step_size,
-            scales=self.scales,
-            multipliers=self.multipliers,
-            random_start_probability=self.random_start_probability,
-            targets=TARGET_RULES[self.targets],
-        )
+        settings = self.model_dump(exclude={"targets"})
+        return PyramidPGD(targets=TARGET_RULES[self.targets], **settings)
 
 
 def pyramid_like(attack: AttackConfig | None) -> PyramidAttackConfig:
@@ -100,11 +94,26 @@ class PyramidConfig(TwoPassConfig):
 
     def build(self) -> Method:
         """Build the method."""
-        return Pyramid(
-            attack=self.attack.build(),
-            clean_weight=self.clean_weight,
-            adversarial_weight=self.adversarial_weight,
-            matched_masks=self.matched_masks,
-            auxiliary_branch=self.auxiliary_branch,
-            form=self.form,
-        )
+        return Pyramid(attack=self.attack.build(), **self.model_dump(exclude={"kind", "attack"}))
+
+
+class UniversalConfig(TwoPassConfig):
+    """`Universal`."""
+
+    kind: Literal["universal"] = "universal"
+    epsilon: Fraction = _PAPER.epsilon
+    step_size: Fraction = _PAPER.epsilon / 5
+    scales: Scales = _PAPER.scales
+    multipliers: Fractions = _PAPER.multipliers
+    random_start: bool = False
+    start_seed: int = 0
+
+    @classmethod
+    def with_attack(cls, attack: AttackConfig | None) -> UniversalConfig:
+        """The defaults within the ball of `attack`; it learns all along, so its steps are short."""
+        epsilon = pyramid_like(attack).epsilon
+        return cls(epsilon=epsilon, step_size=epsilon / 5)
+
+    def build(self) -> Method:
+        """Build the method."""
+        return Universal(**self.model_dump(exclude={"kind"}))
