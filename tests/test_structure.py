@@ -113,6 +113,7 @@ def test_public_names() -> None:
         "Standardized",
         "StepMetrics",
         "ThreatModel",
+        "Universal",
         "Vanilla",
         "add_auxiliary_norms",
         "attack_mode",

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from advprop.methods.fine_grained import FineGrained as FineGrained
     from advprop.methods.mixed import Mixed as Mixed
     from advprop.methods.pyramid import Pyramid as Pyramid
+    from advprop.methods.universal import Universal as Universal
     from advprop.methods.vanilla import Vanilla as Vanilla
     from advprop.models.build import build_model as build_model
     from advprop.models.standardize import Standardized as Standardized
@@ -81,6 +82,7 @@ _MODULE_OF = {
     "Standardized": "models.standardize",
     "StepMetrics": "methods.base",
     "ThreatModel": "threat_models",
+    "Universal": "methods.universal",
     "Vanilla": "methods.vanilla",
     "add_auxiliary_norms": "auxiliary.surgery",
     "attack_mode": "auxiliary.modes",

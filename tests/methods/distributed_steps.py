@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from tiny import gradients, tiny_branched_net, tiny_images, tiny_labels, tiny_net
@@ -21,6 +22,7 @@ from advprop.methods.fast import Fast
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.shuffling import shuffled
+from advprop.methods.universal import Universal
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
@@ -30,6 +32,7 @@ RANKS = 2
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
 FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.5)
 PYRAMID = PyramidPGD(scales=(4, 3, 1), num_steps=2)
+UNIVERSAL: dict[str, Any] = {"epsilon": 0.02, "step_size": 0.01, "scales": (4, 3, 1)}
 CASES: dict[str, tuple[Method, bool]] = {
     "vanilla": (Vanilla(), False),
     "adversarial": (Adversarial(attack=ATTACK), False),
@@ -43,6 +46,8 @@ CASES: dict[str, tuple[Method, bool]] = {
     "fast separate": (replace(FAST, form="separate"), True),
     "pyramid auto": (Pyramid(attack=PYRAMID), False),
     "pyramid separate": (Pyramid(attack=PYRAMID, form="separate"), False),
+    "universal auto": (Universal(**UNIVERSAL), False),
+    "universal branch": (Universal(**UNIVERSAL, auxiliary_branch=True), False),
 }
 """Each method, and whether DistributedDataParallel must look for unused parameters."""
 
@@ -90,7 +95,8 @@ def run_rank(rank: int, folder: str) -> None:
         timeout=timedelta(minutes=5),
     )
     results: dict[str, object] = {}
-    for name, (method, unused) in CASES.items():
+    for name, (settings, unused) in CASES.items():
+        method = replace(settings)  # type: ignore[type-var]  # remembers nothing yet
         model = DistributedDataParallel(net_for(method), find_unused_parameters=unused)
         reductions: list[int] = []
         forwards: list[Tensor] = []
@@ -108,9 +114,10 @@ def run_rank(rank: int, folder: str) -> None:
         found = gradients(model.module)
         seen = [*forwards]
         counts = len(forwards), len(reductions), len(broadcasts)
+        remembered = method.state_dict()
         model.zero_grad()
         step(method, model, rank)  # a second one shows a reduction that was not finished
-        results[name] = found, counts, gradients(model.module), seen
+        results[name] = found, counts, gradients(model.module), seen, remembered
     results["exchanged"] = [exchanged(model, rank, step=number) for number in range(5)]
     torch.save(results, Path(folder) / f"rank{rank}.pt")
     distributed.barrier()

@@ -42,6 +42,7 @@ from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
+from advprop.methods.universal import Universal
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
@@ -57,6 +58,13 @@ PYRAMID = PyramidPGD(
     scales=(4, 3, 1),
     multipliers=(4.0, 2.0, 1.0),
 )
+UNIVERSAL: dict[str, Any] = {
+    "epsilon": 1 / 255,
+    "step_size": 0.5 / 255,
+    "scales": (4, 3, 1),
+    "multipliers": (4.0, 2.0, 1.0),
+    "random_start": True,
+}
 METHODS: dict[str, tuple[Method, float]] = {
     "vanilla": (Vanilla(), 0.0),
     "adversarial": (Adversarial(attack=ATTACK), 0.0),
@@ -77,6 +85,8 @@ METHODS: dict[str, tuple[Method, float]] = {
     "pyramid": (Pyramid(attack=PYRAMID), 0.0),
     "pyramid summed": (Pyramid(attack=PYRAMID, form="summed"), 0.0),
     "pyramid branch": (Pyramid(attack=PYRAMID, auxiliary_branch=True), 0.0),
+    "universal": (Universal(**UNIVERSAL), 0.0),
+    "universal branch": (Universal(**UNIVERSAL, auxiliary_branch=True, form="summed"), 0.0),
 }
 """Every method, with the progress it is tried at."""
 
@@ -132,7 +142,9 @@ def run(
         labels=tiny_labels() if labels is None else labels,
     )
     context = {"generator": seeded(seed), **context}
-    return method.forward_backward(model, batch, Context(progress=progress, **context))
+    # a method may remember: each call is a first step
+    fresh = dataclasses.replace(method)
+    return fresh.forward_backward(model, batch, Context(progress=progress, **context))
 
 
 # --- left as found
@@ -269,7 +281,8 @@ def test_other_generator_other_gradients(method: Method, progress: float) -> Non
         model = net_for(method)
         run(method, model, progress, seed=seed)
         found.append(gradients(model))
-    if method != METHODS["advprop l2"][0]:  # FGSM draws nothing
+    draws_nothing = method == METHODS["advprop l2"][0] or isinstance(method, Universal)
+    if not draws_nothing:  # as FGSM, and a start that all processes share
         assert not same_tensors(*found)
 
 
@@ -412,6 +425,7 @@ def test_formulas_of_cost(num_steps: int) -> None:
     assert Mixed(attack=attack).passes_per_image == num_steps + 2
     assert AdvProp(attack=attack).passes_per_image == num_steps + 2
     assert Pyramid(attack=attack).passes_per_image == num_steps + 2
+    assert Universal(**UNIVERSAL).passes_per_image == 2
     assert AdversarialThenClean(attack=attack).passes_per_image == 1 + num_steps / 2
 
 
@@ -467,12 +481,12 @@ def test_both_calling_conventions_agree(method: Method, progress: float) -> None
     batch = Batch(images=images, labels=labels)
     found = []
     for call in (
-        lambda model, context: method.forward_backward(model, images, labels, context),
-        lambda model, context: method.forward_backward(model, batch, context),
-        lambda model, context: method.forward_backward(model, batch, context=context),
+        lambda fresh, model, context: fresh.forward_backward(model, images, labels, context),
+        lambda fresh, model, context: fresh.forward_backward(model, batch, context),
+        lambda fresh, model, context: fresh.forward_backward(model, batch, context=context),
     ):
         model = net_for(method)
-        call(model, Context(progress=progress, generator=seeded()))
+        call(dataclasses.replace(method), model, Context(progress=progress, generator=seeded()))
         found.append(gradients(model))
     assert same_tensors(found[0], found[1])
     assert same_tensors(found[0], found[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 from distributed_steps import CASES, FAST, RANKS, net_for, run_other_rank, run_rank, step
 from fast_by_hand import ByHand
-from tiny import gradients, same_tensors, tiny_images, tiny_labels
+from tiny import IMAGE_SHAPE, gradients, same_tensors, tiny_images, tiny_labels
 from torch import multiprocessing
+from torch.nn import functional as F
 
 from advprop.randomness import ImageStreams
 
@@ -34,9 +36,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @alone_case
 def test_gradients_are_the_mean_over_processes(results: list[dict[str, Any]], name: str) -> None:
-    method, _ = CASES[name]
     alone = []
     for rank in range(RANKS):
+        method = dataclasses.replace(CASES[name][0])
         model = net_for(method)
         step(method, model, rank)
         alone.append(gradients(model))
@@ -60,7 +62,7 @@ def test_t11_attacks_fire_no_reduction(results: list[dict[str, Any]], name: str)
     # (a forward pass broadcasts all statistics, but not between two that share a backward); the
     # net's gradients fit one bucket
     method, form = name.split(" ") if " " in name else (name, "")
-    two_passes = form in ("separate", "summed", "matched") or method == "pyramid"
+    two_passes = form in ("separate", "summed", "matched") or method in ("pyramid", "universal")
     backwards = 2 if form == "separate" else 1
     # Fast's noise pass trains too, but its gradients travel with the next
     forwards = (2 if two_passes else 1) + (1 if method == "fast" else 0)
@@ -125,3 +127,25 @@ def test_fast_learns_from_the_adversarial_images_of_other_processes(
     expected = [hand.gradients() for hand in hands]
     for key, gradient in results[0][name][0].items():
         torch.testing.assert_close(gradient, (expected[0][key] + expected[1][key]) / 2)
+
+
+@pytest.mark.parametrize("name", ["universal auto", "universal branch"])
+def test_all_processes_keep_one_universal_perturbation(
+    results: list[dict[str, Any]], name: str
+) -> None:
+    """Moved by the sign of the sum of both ranks' gradients, which a net alone gives too."""
+    found = [results[rank][name][4]["perturbation"] for rank in range(RANKS)]
+    sums = torch.zeros(1, *IMAGE_SHAPE)
+    for rank in range(RANKS):
+        model = net_for(CASES[name][0])
+        images = tiny_images()[rank * 4 : rank * 4 + 4].requires_grad_()
+        labels = tiny_labels()[rank * 4 : rank * 4 + 4]
+        F.cross_entropy(model(images), labels).backward()
+        sums += images.grad.sum(dim=0, keepdim=True)
+    for size, grid in found[0].items():
+        assert torch.equal(grid, found[1][size])
+        # of the patch sums there are few: none of them is so small that its sign is chance
+        patches = F.avg_pool2d(sums, size, ceil_mode=True, divisor_override=1)
+        clear = patches.abs() > 1e-6
+        assert clear.float().mean() > 0.95
+        assert torch.equal(grid[clear], 0.01 * patches.sign()[clear])

@@ -32,6 +32,7 @@ from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
+from advprop.methods.universal import Universal
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
 from advprop.threat_models import L2, Linf
@@ -45,6 +46,7 @@ NO_ATTACK = PGD(threat_model=Linf(0.0), num_steps=1, step_size=0.1)
 def trained(method: Method, model: nn.Module, *, steps: int = 3) -> nn.Module:
     """`model` after a few steps of SGD with momentum and weight decay."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+    torch.manual_seed(3)
     for step in range(steps):
         optimizer.zero_grad()
         method.forward_backward(
@@ -169,6 +171,18 @@ def test_pyramid_at_epsilon_zero_is_vanilla_twice(build: Callable[..., nn.Module
     attack = PyramidPGD(epsilon=0.0, scales=(4, 2, 1))
     vanilla, twice = one_step(Vanilla(), build()), one_step(Pyramid(attack=attack), build())
     assert all(torch.equal(twice[name], 2 * vanilla[name]) for name in vanilla)
+
+
+def test_a_universal_perturbation_that_never_moves_is_two_clean_passes() -> None:
+    still = Universal(epsilon=0.1, step_size=0.0, scales=(4, 2, 1))
+    nothing = Pyramid(attack=PyramidPGD(epsilon=0.0, scales=(4, 2, 1)))
+    twice = one_step(still, tiny_net())
+    for name, gradient in one_step(Vanilla(), tiny_net()).items():
+        assert torch.equal(twice[name], 2 * gradient)
+    found = trained(dataclasses.replace(still), tiny_vit(drop=0.2))
+    assert same_state(found, trained(nothing, tiny_vit(drop=0.2)))
+    moving = dataclasses.replace(still, step_size=0.05)
+    assert not same_state(found, trained(moving, tiny_vit(drop=0.2)))
 
 
 def closely(first: Iterable[tuple[str, Tensor | None]], second: dict[str, Tensor | None]) -> None:

@@ -24,7 +24,7 @@ from advprop.training.trainer import Trainer
 
 METHODS = (
     *("vanilla", "adversarial", "mixed", "advprop", "adversarial_then_clean"),
-    *("fine_grained", "fast", "pyramid"),
+    *("fine_grained", "fast", "pyramid", "universal"),
 )
 
 

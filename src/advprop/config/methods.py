@@ -17,7 +17,7 @@ from advprop.config.attacks import (
     TrainingAttackConfig,
 )
 from advprop.config.fields import Config
-from advprop.config.pyramid import PyramidConfig
+from advprop.config.pyramid import PyramidConfig, UniversalConfig
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
@@ -183,6 +183,7 @@ AnyMethodConfig: TypeAlias = (
     | FineGrainedConfig
     | FastConfig
     | PyramidConfig
+    | UniversalConfig
 )
 MethodConfig = Annotated[AnyMethodConfig, Field(discriminator="kind")]
 
@@ -195,6 +196,7 @@ METHODS: dict[str, type[AnyMethodConfig]] = {
     "fine_grained": FineGrainedConfig,
     "fast": FastConfig,
     "pyramid": PyramidConfig,
+    "universal": UniversalConfig,
 }
 
 

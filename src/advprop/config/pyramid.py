@@ -11,7 +11,6 @@ from advprop.attacks.pyramid import PyramidPGD
 from advprop.config.attacks import (
     TARGET_RULES,
     AnyAttackConfig,
-    AttackConfig,
     OneStepConfig,
     TargetName,
 )
@@ -19,6 +18,7 @@ from advprop.config.fields import Config, Fraction, Fractions, parse_list
 from advprop.methods.base import Method
 from advprop.methods.passes import Form
 from advprop.methods.pyramid import Pyramid
+from advprop.methods.universal import Universal
 
 Scales = Annotated[tuple[int, ...] | None, BeforeValidator(parse_list)]
 
@@ -43,18 +43,11 @@ class PyramidAttackConfig(Config):
 
     def build(self) -> PyramidPGD:
         """Build the attack."""
-        return PyramidPGD(
-            epsilon=self.epsilon,
-            num_steps=self.num_steps,
-            step_size=self.step_size,
-            scales=self.scales,
-            multipliers=self.multipliers,
-            random_start_probability=self.random_start_probability,
-            targets=TARGET_RULES[self.targets],
-        )
+        settings = self.model_dump(exclude={"targets"})
+        return PyramidPGD(targets=TARGET_RULES[self.targets], **settings)
 
 
-def pyramid_like(attack: AttackConfig | None) -> PyramidAttackConfig:
+def pyramid_like(attack: AnyAttackConfig | None) -> PyramidAttackConfig:
     """A pyramid in the ball of `attack`, its steps and targets the same; the paper's without one.
 
     Epsilon and step size are shared out, divided by the sum of the multipliers, so that no value of
@@ -63,6 +56,7 @@ def pyramid_like(attack: AttackConfig | None) -> PyramidAttackConfig:
     """
     if attack is None:
         return PyramidAttackConfig()
+    attack = attack.as_pgd() if isinstance(attack, OneStepConfig) else attack
     alike = PyramidAttackConfig(num_steps=attack.num_steps, targets=attack.targets)
     if attack.threat_model.kind == "l2":
         return alike
@@ -102,16 +96,30 @@ class PyramidConfig(TwoPassConfig):
     @classmethod
     def with_attack(cls, attack: AnyAttackConfig | None) -> PyramidConfig:
         """The defaults, `attack` shared out over the scales."""
-        whole = attack.as_pgd() if isinstance(attack, OneStepConfig) else attack
-        return cls(attack=pyramid_like(whole))
+        return cls(attack=pyramid_like(attack))
 
     def build(self) -> Method:
         """Build the method."""
-        return Pyramid(
-            attack=self.attack.build(),
-            clean_weight=self.clean_weight,
-            adversarial_weight=self.adversarial_weight,
-            matched_masks=self.matched_masks,
-            auxiliary_branch=self.auxiliary_branch,
-            form=self.form,
-        )
+        return Pyramid(attack=self.attack.build(), **self.model_dump(exclude={"kind", "attack"}))
+
+
+class UniversalConfig(TwoPassConfig):
+    """`Universal`."""
+
+    kind: Literal["universal"] = "universal"
+    epsilon: Fraction = _PAPER.epsilon
+    step_size: Fraction = _PAPER.epsilon / 5
+    scales: Scales = _PAPER.scales
+    multipliers: Fractions = _PAPER.multipliers
+    random_start: bool = False
+    start_seed: int = 0
+
+    @classmethod
+    def with_attack(cls, attack: AnyAttackConfig | None) -> UniversalConfig:
+        """The defaults within the ball of `attack`; it learns all along, so its steps are short."""
+        epsilon = pyramid_like(attack).epsilon
+        return cls(epsilon=epsilon, step_size=epsilon / 5)
+
+    def build(self) -> Method:
+        """Build the method."""
+        return Universal(**self.model_dump(exclude={"kind"}))

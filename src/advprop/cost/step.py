@@ -97,10 +97,10 @@ def empty_batch(batch_size: int, image_shape: tuple[int, int, int]) -> Batch:
 
 
 def _with(method: Method, **values: Any) -> Method:
-    """`method` with those of the `values` that it has a field for."""
+    """A copy of `method`, without its memory, with those `values` that it has a field for."""
     names = {field.name for field in fields(method)}  # type: ignore[arg-type]  # all are dataclasses
     known = {name: value for name, value in values.items() if name in names}
-    return replace(method, **known) if known else method  # type: ignore[type-var]
+    return replace(method, **known)  # type: ignore[type-var]
 
 
 class _ImagesSeen(AbstractContextManager["_ImagesSeen"]):

@@ -16,6 +16,7 @@ from advprop.methods.base import (
     ADVERSARIAL,
     Context,
     KindMetrics,
+    Method,
     StepMetrics,
     attacked_module,
     learn,
@@ -113,6 +114,39 @@ class TwoPasses:
                 "DistributedDataParallel, or matched_masks=False"
             )
         return mark_dropout(batch.images.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoPassMethod(Method):
+    """What methods that learn by `TwoPasses` have in common; its settings are explained there."""
+
+    clean_weight: float = 1.0
+    adversarial_weight: float = 1.0
+    matched_masks: bool = True
+    auxiliary_branch: bool = False
+    form: Form = "auto"
+
+    def __post_init__(self) -> None:
+        self.passes()
+
+    @property
+    def auxiliary(self) -> tuple[str, ...]:
+        """The branch of adversarial images, if they have one."""
+        return (ADVERSARIAL,) if self.auxiliary_branch else ()
+
+    @property
+    def distributed_form(self) -> Form:
+        """What "auto" is under DistributedDataParallel."""
+        return "summed"
+
+    def passes(self) -> TwoPasses:
+        """The passes that these settings make."""
+        return TwoPasses(
+            weights=(self.clean_weight, self.adversarial_weight),
+            auxiliary_branch=self.auxiliary_branch,
+            matched_masks=self.matched_masks,
+            form=self.form,
+        )
 
 
 def _keep_statistics(model: nn.Module) -> None:
