@@ -3,6 +3,8 @@
 Seconds of runs that lay side by side on a busy machine compare little. Here all methods take turns,
 one step each, in one process on one thread; a method's cost is the median of its time over
 vanilla's in the same turn. A method that changes in the course of training is timed all along it.
+
+    python experiments/costs.py    # every method, on both image sets; needs a quiet machine
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from settings import SETS, method
 
 from advprop.assembly import build_trainer
 from advprop.config import RunConfig
+from advprop.config.methods import METHODS
 from advprop.training.engine import build_accelerator
 from advprop.training.files import read_json, write_json
 
@@ -81,3 +85,17 @@ def _steps(config: RunConfig, folder: Path) -> Iterator[float]:
         began = time.perf_counter()
         trainer.train_step(batch)
         yield time.perf_counter() - began
+
+
+def main() -> None:
+    """Measure every method with its defaults on each image set, and print what it costs."""
+    for name, build in SETS.items():
+        base = build().with_method(BASELINE)
+        configs = {kind: method(base, kind) for kind in METHODS}
+        costs = step_costs(configs, Path("runs/experiments") / f"step_costs-{name}.json")
+        for kind, cost in costs.items():
+            print(f"{name}  {kind:24} {cost:6.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -89,6 +89,10 @@ def test_a_setting_of_advprop_chooses_it() -> None:
     assert type(recipe.method.build()) is AdvProp
     with pytest.raises(ValueError, match="stale_steps -1: give at least 1"):
         apply_overrides(recipe, ["method.stale_steps=-1"])
+    with pytest.raises(ValueError, match=r"stale_steps 2 and attack.until model.stages.0"):
+        apply_overrides(recipe, ["method.stale_steps=2", "method.attack.until=model.stages.0"])
+    with pytest.raises(ValueError, match="no weights to attack"):
+        stale.load_state_dict({"weights": "none"})
 
 
 def test_fresh_weights_are_refused() -> None:

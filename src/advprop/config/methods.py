@@ -105,7 +105,14 @@ class AdvPropConfig(_AttackingConfig):
             form=self.form,
             matched_masks=self.matched_masks,
         )
-        return StaleAdvProp.of(method, self.stale_steps) if self.stale_steps else method
+        if not self.stale_steps:
+            return method
+        if self.attack.until is not None:
+            raise ValueError(
+                f"stale_steps {self.stale_steps} and attack.until {self.attack.until}: first "
+                "layers are those of the model itself, not of old weights; leave one out"
+            )
+        return StaleAdvProp.of(method, self.stale_steps)
 
 
 class FineGrainedConfig(_AttackingConfig):

@@ -63,7 +63,9 @@ class StaleAdvProp(AdvProp):
         return {name: tensor.clone() for name, tensor in self._old.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Attack with the weights that `state_dict` gave."""
+        """Attack with the weights that `state_dict` gave. Raises ValueError for anything else."""
+        if not all(isinstance(tensor, Tensor) for tensor in state.values()):
+            raise ValueError(f"no weights to attack: {list(state)[:5]}")
         self._old.clear()
         self._old.update(state)
 
