@@ -35,7 +35,14 @@ class Route:
         return Route, (self.branches, self.no_tuple)
 
 
-class AuxiliaryNorm(nn.Module):
+class Branched(nn.Module):
+    """What stands in a model for one of its parts, with a module of its own for each branch."""
+
+    route: Route
+    branches: nn.ModuleDict
+
+
+class AuxiliaryNorm(Branched):
     """Holds the original layer as branch "clean" and a deep copy of it for each auxiliary branch.
 
     `separate` says which tensors the copies own: "both", or only the "affine" parameters, or only
@@ -85,8 +92,7 @@ class AuxiliaryNorm(nn.Module):
             active = self.route.active
             if isinstance(active, str):
                 return getattr(modules["branches"][active], name)
-            if not active:
-                raise RuntimeError(_NO_BRANCH) from None
+            check_branch_chosen(active)
             value = getattr(modules["branches"][active[0]], name)
             if isinstance(value, Tensor):
                 raise ValueError(_no_single_tensor(name, active)) from None
@@ -164,11 +170,14 @@ def _drop_borrowed(
             state_dict.pop(f"{prefix}{path}{key}", None)
 
 
-_NO_BRANCH = (
-    "activation checkpointing runs layers with branches again in one backward pass over several "
-    'branches, and cannot know which it was: use form="separate" or form="joint", or switch '
-    "checkpointing off"
-)
+def check_branch_chosen(active: str | tuple[str, ...]) -> None:
+    """Raise RuntimeError where something with branches runs inside `no_branch`."""
+    if not active:
+        raise RuntimeError(
+            "activation checkpointing runs layers with branches again in one backward pass over "
+            'several branches, and cannot know which it was: use form="separate" or form="joint", '
+            "or switch checkpointing off"
+        )
 
 
 def _no_single_tensor(name: str, active: tuple[str, ...]) -> str:
@@ -185,8 +194,7 @@ def split_batch(images: Tensor, names: Sequence[str]) -> tuple[Tensor, ...]:
 
     Raises ValueError where the batch cannot be divided, RuntimeError inside `no_branch`.
     """
-    if not names:
-        raise RuntimeError(_NO_BRANCH)
+    check_branch_chosen(tuple(names))
     if images.shape[0] % len(names):
         raise ValueError(
             f"a batch of {images.shape[0]} cannot be split over {len(names)} branches "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,11 +78,11 @@ def without_attack(method: Method) -> Method:
     return _with(method, attack=_NO_ATTACK)
 
 
-def on_devices(method: Method, devices: int) -> Method:
-    """The same method in the form it has on so many devices."""
+def on_devices(method: Any, model: nn.Module, devices: int) -> Method:
+    """The same method in the form it has for `model` on so many devices."""
     is_open = getattr(method, "form", None) == "auto"
-    form = getattr(method, "distributed_form", None)
-    return _with(method, form=form) if is_open and devices > 1 else method
+    changes = is_open and devices > 1
+    return _with(method, form=method.distributed_form(model)) if changes else cast("Method", method)
 
 
 def empty_batch(batch_size: int, image_shape: tuple[int, int, int]) -> Batch:

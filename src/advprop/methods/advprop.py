@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.pgd import Attack
-from advprop.auxiliary.branches import use_branch
+from advprop.auxiliary.branches import splits_batches, use_branch
 from advprop.auxiliary.norm import CLEAN
 from advprop.methods.adversarial import attacked
 from advprop.methods.base import (
@@ -63,10 +63,9 @@ class AdvProp(Method):
         """The attack's steps, one clean and one adversarial pass."""
         return self.attack.passes_per_image + 2
 
-    @property
-    def distributed_form(self) -> Literal["joint", "summed"]:
-        """What "auto" is under DistributedDataParallel."""
-        return "summed" if self.matched_masks else "joint"
+    def distributed_form(self, model: nn.Module) -> Literal["joint", "summed"]:
+        """What "auto" is for `model` under DistributedDataParallel."""
+        return "joint" if splits_batches(model) and not self.matched_masks else "summed"
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Attack through the auxiliary branch, then learn through both."""
@@ -92,6 +91,6 @@ class AdvProp(Method):
                 'form="joint" under DataParallel, which would scatter clean and adversarial images '
                 'over the wrong branches: use form="separate", or DistributedDataParallel'
             )
-        distributed = isinstance(model, DistributedDataParallel)
-        is_open = self.form == "auto" and distributed
-        return self.form == "joint" or (is_open and self.distributed_form == "joint")
+        if self.form == "auto" and isinstance(model, DistributedDataParallel):
+            return self.distributed_form(attacked_module(model)) == "joint"
+        return self.form == "joint"

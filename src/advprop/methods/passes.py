@@ -134,9 +134,8 @@ class TwoPassMethod(Method):
         """The branch of adversarial images, if they have one."""
         return (ADVERSARIAL,) if self.auxiliary_branch else ()
 
-    @property
-    def distributed_form(self) -> Form:
-        """What "auto" is under DistributedDataParallel."""
+    def distributed_form(self, model: nn.Module) -> Form:
+        """What "auto" is for `model` under DistributedDataParallel."""
         return "summed"
 
     def passes(self) -> TwoPasses:
