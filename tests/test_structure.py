@@ -116,6 +116,7 @@ def test_public_names() -> None:
         "Universal",
         "Vanilla",
         "add_auxiliary_norms",
+        "add_auxiliary_tokens",
         "attack_mode",
         "branch_names",
         "branch_parameters",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from timm.models.convnext import ConvNeXt
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -61,6 +62,21 @@ def tiny_vit(seed: int = 0, *, drop: float = 0.0) -> VisionTransformer:
         for parameter in net.parameters():  # some of them begin at 0
             parameter.add_(0.2 * torch.randn_like(parameter))
     return net
+
+
+def tiny_convnext(seed: int = 0, *, drop: float = 0.0) -> ConvNeXt:
+    """A small ConvNeXt of timm's for images of 32 pixels, drop-path and dropout at `drop`."""
+    torch.manual_seed(seed)
+    return ConvNeXt(
+        num_classes=NUM_CLASSES,
+        depths=(1, 1, 1, 1),
+        dims=(8, 8, 16, 16),
+        patch_size=4,
+        head_init_scale=5.0,
+        ls_init_value=0.5,
+        drop_path_rate=drop,
+        drop_rate=drop,
+    )
 
 
 def randomise(norm: nn.Module) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from advprop.auxiliary.modes import attack_mode as attack_mode
     from advprop.auxiliary.surgery import add_auxiliary_norms as add_auxiliary_norms
     from advprop.auxiliary.surgery import remove_auxiliary_norms as remove_auxiliary_norms
+    from advprop.auxiliary.token import add_auxiliary_tokens as add_auxiliary_tokens
     from advprop.comparison import compare as compare
     from advprop.config import RunConfig as RunConfig
     from advprop.exporting import load_export as load_export
@@ -85,6 +86,7 @@ _MODULE_OF = {
     "Universal": "methods.universal",
     "Vanilla": "methods.vanilla",
     "add_auxiliary_norms": "auxiliary.surgery",
+    "add_auxiliary_tokens": "auxiliary.token",
     "attack_mode": "auxiliary.modes",
     "branch_names": "auxiliary.branches",
     "branch_parameters": "auxiliary.branches",

@@ -17,6 +17,7 @@ from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method
 from advprop.methods.fast import Fast
 from advprop.methods.mixed import Mixed
+from advprop.methods.pyramid import Pyramid
 from advprop.methods.vanilla import Vanilla
 from advprop.models.small_resnet import SmallResNet
 from advprop.threat_models import Linf
@@ -115,12 +116,16 @@ def test_checkpointing_trades_a_forward_pass_for_activations() -> None:
     assert plain.training_flops < spared.training_flops <= plain.training_flops * 4 / 3
 
 
-def test_several_devices_take_the_joint_form_where_it_is_open() -> None:
-    assert on_devices(AdvProp(attack=ATTACK), 2).form == "joint"
-    assert on_devices(AdvProp(attack=ATTACK, matched_masks=True), 2).form == "summed"
-    assert on_devices(AdvProp(attack=ATTACK), 1).form == "auto"
-    assert on_devices(AdvProp(attack=ATTACK, form="separate"), 2).form == "separate"
-    assert on_devices(Vanilla(), 2) == Vanilla()
+def test_several_devices_take_the_form_that_allows_one_backward() -> None:
+    def form(method: Method, devices: int = 2) -> str:
+        return on_devices(method, empty_model(method), devices).form
+
+    assert form(AdvProp(attack=ATTACK)) == "joint"
+    assert form(AdvProp(attack=ATTACK, matched_masks=True)) == "summed"
+    assert form(AdvProp(attack=ATTACK), devices=1) == "auto"
+    assert form(AdvProp(attack=ATTACK, form="separate")) == "separate"
+    assert form(Pyramid(attack=ATTACK)) == "summed"
+    assert on_devices(Vanilla(), empty_model(Vanilla()), 2) == Vanilla()
 
 
 def test_without_its_attack_a_method_keeps_its_training_passes() -> None:

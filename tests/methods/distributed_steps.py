@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny import gradients, tiny_branched_net, tiny_images, tiny_labels, tiny_net
+from tiny import gradients, tiny_branched_net, tiny_images, tiny_labels, tiny_net, tiny_vit
 from torch import Tensor, distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.pgd import PGD
 from advprop.attacks.pyramid import PyramidPGD
+from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method
@@ -44,6 +45,7 @@ CASES: dict[str, tuple[Method, bool]] = {
     "advprop matched": (AdvProp(attack=ATTACK, matched_masks=True), False),
     "fast auto": (FAST, False),
     "fast separate": (replace(FAST, form="separate"), True),
+    "advprop token": (AdvProp(attack=ATTACK), False),
     "pyramid auto": (Pyramid(attack=PYRAMID), False),
     "pyramid separate": (Pyramid(attack=PYRAMID, form="separate"), False),
     "universal auto": (Universal(**UNIVERSAL), False),
@@ -52,7 +54,10 @@ CASES: dict[str, tuple[Method, bool]] = {
 """Each method, and whether DistributedDataParallel must look for unused parameters."""
 
 
-def net_for(method: Method) -> nn.Module:
+def net_for(name: str) -> nn.Module:
+    if name == "advprop token":
+        return add_auxiliary_tokens(tiny_vit()).train()
+    method, _ = CASES[name]
     return (tiny_branched_net() if method.auxiliary else tiny_net()).train()
 
 
@@ -97,7 +102,7 @@ def run_rank(rank: int, folder: str) -> None:
     results: dict[str, object] = {}
     for name, (settings, unused) in CASES.items():
         method = replace(settings)  # type: ignore[type-var]  # remembers nothing yet
-        model = DistributedDataParallel(net_for(method), find_unused_parameters=unused)
+        model = DistributedDataParallel(net_for(name), find_unused_parameters=unused)
         reductions: list[int] = []
         forwards: list[Tensor] = []
 

@@ -1,17 +1,97 @@
-"""What the command line makes of a recipe's attack for methods with a pyramid."""
+"""Pyramid for networks without batch normalisation, and what recipes make of their attacks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from tiny import seeded, tiny_images, tiny_labels, tiny_net
+import torch
+from tiny import seeded, tiny_convnext, tiny_images, tiny_labels, tiny_net, tiny_vit
+from torch import Tensor, nn
 
 from advprop.attacks.pyramid import PyramidPGD
 from advprop.attacks.targets import random_other_class, untargeted
+from advprop.auxiliary.branches import branch_parameters
+from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.attacks import PAPER_ATTACK
 from advprop.config.methods import method_config
 from advprop.config.overrides import apply_overrides
 from advprop.config.pyramid import PyramidConfig, pyramid_like
+from advprop.methods.base import Context
+from advprop.methods.pyramid import Pyramid
 from advprop.recipes.builtin import mnist5k
+
+# --- networks with other normalisation
+
+NETS: dict[str, tuple[Callable[..., nn.Module], int]] = {
+    "vit": (tiny_vit, 8),
+    "convnext": (tiny_convnext, 32),
+}
+"""Each with the edge of its images."""
+
+every_net = pytest.mark.parametrize(("build", "edge"), NETS.values(), ids=NETS)
+
+
+def some_images(edge: int) -> Tensor:
+    return torch.rand(8, 3, edge, edge, generator=seeded())
+
+
+@every_net
+@pytest.mark.parametrize("affine", [False, True], ids=["shared", "affine branches"])
+@pytest.mark.parametrize("form", ["separate", "summed"])
+def test_a_step_reaches_every_parameter(
+    build: Callable[..., nn.Module], edge: int, affine: bool, form: str
+) -> None:
+    model = build(drop=0.1).train()
+    if affine:
+        add_auxiliary_norms(model, separate="affine")
+    attack = PyramidPGD(num_steps=2, scales=(edge // 4, 2, 1))
+    method = Pyramid(attack=attack, auxiliary_branch=affine, form=form)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    metrics = method.forward_backward(
+        model, some_images(edge), tiny_labels(), Context(generator=seeded())
+    )
+    assert metrics.perturbation > 0.01
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 1e-7, name
+    optimizer.step()
+    assert not any(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+@every_net
+def test_affine_branches_differ_by_their_images_alone(
+    build: Callable[..., nn.Module], edge: int
+) -> None:
+    """At epsilon 0 both branches get the very same gradients, under matched masks."""
+    model = add_auxiliary_norms(build(drop=0.3), separate="affine").train()
+    method = Pyramid(attack=PyramidPGD(epsilon=0.0), auxiliary_branch=True)
+    method.forward_backward(model, some_images(edge), tiny_labels(), Context(generator=seeded()))
+    owned = branch_parameters(model)
+    for clean, adversarial in zip(owned["clean"], owned["adversarial"], strict=True):
+        assert torch.equal(clean.grad, adversarial.grad)
+
+
+@every_net
+def test_adversarial_images_are_learnt(build: Callable[..., nn.Module], edge: int) -> None:
+    model = build().train()
+    method = Pyramid(attack=PyramidPGD(epsilon=1 / 255, num_steps=2, scales=(edge // 4, 2, 1)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    losses = []
+    for step in range(25):
+        optimizer.zero_grad()
+        metrics = method.forward_backward(
+            model, some_images(edge), tiny_labels(), Context(generator=seeded(step))
+        )
+        optimizer.step()
+        losses.append({kind: float(found.loss) for kind, found in metrics.kinds.items()})
+    for kind in ("clean", "adversarial"):
+        assert losses[-1][kind] < losses[0][kind] - 0.3
+
+
+# --- recipes
 
 
 def test_the_recipes_ball_is_shared_out() -> None:

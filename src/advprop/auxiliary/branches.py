@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
 
-from advprop.auxiliary.norm import AuxiliaryNorm, Route
+from advprop.auxiliary.route import CLEAN, Branched, Route
 
 SHARED = "shared"
 
@@ -60,14 +60,19 @@ def branch_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def has_auxiliary_norms(model: nn.Module) -> bool:
-    """Whether `add_auxiliary_norms` has been here."""
-    return any(isinstance(layer, AuxiliaryNorm) for layer in model.modules())
+    """Whether `add_auxiliary_norms` or `add_auxiliary_tokens` has been here."""
+    return any(isinstance(layer, Branched) for layer in model.modules())
+
+
+def splits_batches(model: nn.Module) -> bool:
+    """Whether `use_branch` takes a tuple for this model: parts of a batch, each its own branch."""
+    return _route(model).no_tuple is None
 
 
 def branch_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """All parameters of `model`, once each: "shared", and those that each branch alone owns."""
     names = branch_names(model)
-    layers = [layer for layer in model.modules() if isinstance(layer, AuxiliaryNorm)]
+    layers = [layer for layer in model.modules() if isinstance(layer, Branched)]
     users: dict[nn.Parameter, set[str]] = {}
     for layer in layers:
         for name, branch in layer.branches.items():
@@ -101,10 +106,40 @@ def _multiplication(factor: float) -> Callable[[Tensor], Tensor]:
     return lambda gradient: factor * gradient
 
 
+def check_names(auxiliary: Sequence[str]) -> tuple[str, ...]:
+    """The names of new branches; ValueError for those that cannot be."""
+    names = (auxiliary,) if isinstance(auxiliary, str) else tuple(auxiliary)
+    if not names:
+        raise ValueError('no auxiliary branch named: give at least one, as in ("adversarial",)')
+    for name in names:
+        if not name.isidentifier():
+            raise ValueError(f"branch name {name!r}: letters, digits and underscores, please")
+        if name == SHARED or hasattr(nn.ModuleDict(), name):
+            raise ValueError(f"branch name {name!r} has a meaning already: choose another")
+    if len({CLEAN, *names}) <= len(names):
+        raise ValueError(f'branch names {names}: each once, and "clean" is always there')
+    return names
+
+
+def check_known(layer: Branched, branch: str) -> None:
+    """Raise ValueError for a branch that `layer` has not."""
+    if branch not in layer.branches:
+        raise ValueError(f'branch "{branch}" unknown, this model has {", ".join(layer.branches)}')
+
+
+def check_without_branches(model: nn.Module) -> None:
+    """Raise ValueError where a model has branches already."""
+    if has_auxiliary_norms(model):
+        raise ValueError(
+            "the model has auxiliary branches already: name all of them in one call, "
+            "or call remove_auxiliary_norms first"
+        )
+
+
 def _route(model: nn.Module) -> Route:
     # stops at the first such layer: in practice a few modules from the root
     for layer in model.modules():
-        if isinstance(layer, AuxiliaryNorm):
+        if isinstance(layer, Branched):
             if model not in layer.route.checked:
                 _check_one_surgery(model, layer.route)
             return layer.route
@@ -113,7 +148,7 @@ def _route(model: nn.Module) -> Route:
 
 def _check_one_surgery(model: nn.Module, route: Route) -> None:
     for name, layer in model.named_modules():
-        if isinstance(layer, AuxiliaryNorm) and layer.route is not route:
+        if isinstance(layer, Branched) and layer.route is not route:
             raise ValueError(
                 f'"{name}" got its branches in another call of add_auxiliary_norms (or is a deep '
                 "copy) and would not be switched with the rest: put the model together first, "

@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any, Literal
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
+from advprop.auxiliary.route import CLEAN, Branched, Route, check_branch_chosen, split_batch
 from advprop.auxiliary.running import frozen_statistics, running_statistics
-
-CLEAN = "clean"
 
 Separate = Literal["both", "affine", "statistics"]
 
 
-class Route:
-    """Which branch all layers of one surgery take: one name, or one for each part of a batch.
-
-    `shares` are the parts' sizes in proportion, None for equal ones. Shared by the layers, so that
-    switching is two assignments. Not thread-local: CUDA's backward pass, and with it recomputation,
-    runs in threads of its own. `no_tuple` says why a batch cannot be split over branches, where the
-    model makes that impossible.
-    """
-
-    def __init__(self, branches: tuple[str, ...], no_tuple: str | None = None) -> None:
-        self.branches = branches
-        self.no_tuple = no_tuple
-        self.active: str | tuple[str, ...] = CLEAN
-        self.shares: tuple[int, ...] | None = None
-        self.checked: WeakSet[nn.Module] = WeakSet()  # models known to have no other route
-
-    def __reduce__(self) -> tuple[type[Route], tuple[tuple[str, ...], str | None]]:
-        # a copy made inside `use_branch` would never be switched back: it starts at clean
-        return Route, (self.branches, self.no_tuple)
-
-
-class AuxiliaryNorm(nn.Module):
+class AuxiliaryNorm(Branched):
     """Holds the original layer as branch "clean" and a deep copy of it for each auxiliary branch.
 
     `separate` says which tensors the copies own: "both", or only the "affine" parameters, or only
@@ -112,8 +88,7 @@ class AuxiliaryNorm(nn.Module):
             active = self.route.active
             if isinstance(active, str):
                 return getattr(modules["branches"][active], name)
-            if not active:
-                raise RuntimeError(_NO_BRANCH) from None
+            check_branch_chosen(active)
             value = getattr(modules["branches"][active[0]], name)
             if isinstance(value, Tensor):
                 raise ValueError(_no_single_tensor(name, active)) from None
@@ -191,13 +166,6 @@ def _drop_borrowed(
             state_dict.pop(f"{prefix}{path}{key}", None)
 
 
-_NO_BRANCH = (
-    "activation checkpointing runs layers with branches again in one backward pass over several "
-    'branches, and cannot know which it was: use form="separate" or form="joint", or switch '
-    "checkpointing off"
-)
-
-
 def _no_single_tensor(name: str, active: tuple[str, ...]) -> str:
     return (
         f'"{name}" of a normalisation layer was read from outside, but the batch is split over '
@@ -205,29 +173,6 @@ def _no_single_tensor(name: str, active: tuple[str, ...]) -> str:
         "time (for torch's transformer layers torch.backends.mha.set_fastpath_enabled(False) "
         "does as well)"
     )
-
-
-def split_batch(
-    images: Tensor, names: Sequence[str], shares: Sequence[int] | None = None
-) -> tuple[Tensor, ...]:
-    """Consecutive parts of a batch, one for each branch, their sizes as `shares` (None: equal).
-
-    Proportions, not numbers: windows and patches of images lie in dim 0 too. Raises ValueError
-    where the batch cannot be divided, RuntimeError inside `no_branch`.
-    """
-    if not names:
-        raise RuntimeError(_NO_BRANCH)
-    size = images.shape[0]
-    shares = shares or [1] * len(names)
-    total = sum(shares)
-    if any(size * share % total for share in shares):
-        parts = total // math.gcd(*shares)
-        raise ValueError(
-            f"a batch of {size} cannot be split over {len(names)} branches "
-            f"({', '.join(names)}) as {':'.join(map(str, shares))}: concatenate parts of these "
-            f"proportions, a multiple of {parts} in all"
-        )
-    return torch.split(images, [size * share // total for share in shares])
 
 
 def in_recomputation() -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from advprop.auxiliary.norm import Separate
+from advprop.auxiliary.surgery import add_auxiliary_norms
+from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.attacks import AttackConfig, OneStepConfig
 from advprop.config.data import DataConfig, DecodedDataConfig
 from advprop.config.evaluation import EvaluationConfig
@@ -28,7 +31,8 @@ class ModelConfig(Config):
     `pretrained` takes timm's weights, `checkpoint` those of a local file or export
     (`advprop.models.weights`). `mean` and `std` default to those of timm's `pretrained_cfg`.
     `separate` says what of a normalisation layer each of the method's branches owns
-    (`advprop.add_auxiliary_norms`); it means nothing to methods without auxiliary branches.
+    (`advprop.add_auxiliary_norms`), or that it owns a class "token" and nothing else
+    (`advprop.add_auxiliary_tokens`); it means nothing to methods without auxiliary branches.
     """
 
     name: str
@@ -37,7 +41,7 @@ class ModelConfig(Config):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
-    separate: Separate = "both"
+    separate: Separate | Literal["token"] = "both"
 
     def build(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> Standardized:
         """Build the model, without branches; it takes images of shape (channels, H, W)."""
@@ -54,6 +58,13 @@ class ModelConfig(Config):
         if self.checkpoint is not None:
             load_local_weights(model.model, self.checkpoint)
         return model
+
+    def add_branches(self, model: Standardized, auxiliary: Sequence[str]) -> None:
+        """Give a model that `build` made these branches. ValueError: it cannot have them."""
+        if self.separate == "token":
+            add_auxiliary_tokens(model, auxiliary)
+        else:
+            add_auxiliary_norms(model, auxiliary, separate=self.separate)
 
     def without_weights(self) -> ModelConfig:
         """The same architecture from random weights, which others will replace."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,11 +81,12 @@ def without_attack(method: Method) -> Method:
     return _with(method, attack=_NO_ATTACK)
 
 
-def on_devices(method: Method, devices: int) -> Method:
-    """The same method in the form it has on so many devices."""
-    is_open = getattr(method, "form", None) == "auto"
-    form = getattr(method, "distributed_form", "joint")
-    return _with(method, form=form) if is_open and devices > 1 else method
+def on_devices(method: Any, model: nn.Module, devices: int) -> Method:
+    """The same method in the form it has for `model` on so many devices."""
+    if devices == 1 or getattr(method, "form", None) != "auto":
+        return cast("Method", method)
+    of_model = getattr(method, "distributed_form", None)
+    return _with(method, form=of_model(model) if of_model else "joint")
 
 
 def empty_batch(batch_size: int, image_shape: tuple[int, int, int]) -> Batch:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from advprop.attacks.pgd import Attack
-from advprop.auxiliary.branches import use_branch
-from advprop.auxiliary.norm import CLEAN
+from advprop.auxiliary.branches import splits_batches, use_branch
+from advprop.auxiliary.route import CLEAN
 from advprop.methods.adversarial import attacked
 from advprop.methods.base import (
     ADVERSARIAL,
@@ -61,17 +61,17 @@ class AdvProp(Method):
         """The attack's steps, one clean and one adversarial pass."""
         return self.attack.passes_per_image + 2
 
-    @property
-    def distributed_form(self) -> TwoPassForm:
-        """What "auto" is under DistributedDataParallel."""
-        return "summed" if self.matched_masks else "joint"
+    def distributed_form(self, model: nn.Module) -> TwoPassForm:
+        """What "auto" is for `model` under DistributedDataParallel."""
+        return "joint" if splits_batches(model) and not self.matched_masks else "summed"
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Attack through the auxiliary branch, then learn through both."""
         passes = self._passes()
         with passes.branch(model, ADVERSARIAL):
             images = self.attacked(model, batch, context)
-        if form_for(model, self.form, distributed=self.distributed_form) == "joint":
+        several = self.distributed_form(attacked_module(model))
+        if form_for(model, self.form, distributed=several) == "joint":
             with use_branch(attacked_module(model), (CLEAN, ADVERSARIAL)):
                 return learn_jointly(model, batch, images, context, weights=passes.weights)
         return passes.learn(model, batch, images, context)

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from advprop.attacks.pgd import PGD, check_images
 from advprop.attacks.targets import untargeted
 from advprop.auxiliary.branches import scaled_gradients, use_branch
-from advprop.auxiliary.norm import CLEAN
+from advprop.auxiliary.route import CLEAN
 from advprop.methods.base import (
     ADVERSARIAL,
     Context,

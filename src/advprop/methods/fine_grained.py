@@ -10,7 +10,7 @@ from torch import nn
 
 from advprop.attacks.pgd import Attack
 from advprop.auxiliary.branches import use_branch
-from advprop.auxiliary.norm import CLEAN
+from advprop.auxiliary.route import CLEAN
 from advprop.methods.adversarial import attacked
 from advprop.methods.base import (
     Context,

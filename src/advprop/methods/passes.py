@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.auxiliary.branches import no_branch, use_branch
-from advprop.auxiliary.norm import CLEAN
+from advprop.auxiliary.route import CLEAN
 from advprop.methods.base import (
     ADVERSARIAL,
     Context,
@@ -134,9 +134,8 @@ class TwoPassMethod(Method):
         """The branch of adversarial images, if they have one."""
         return (ADVERSARIAL,) if self.auxiliary_branch else ()
 
-    @property
-    def distributed_form(self) -> Form:
-        """What "auto" is under DistributedDataParallel."""
+    def distributed_form(self, model: nn.Module) -> Form:
+        """What "auto" is for `model` under DistributedDataParallel."""
         return "summed"
 
     def passes(self) -> TwoPasses:
