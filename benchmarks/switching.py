@@ -31,6 +31,11 @@ def switch_to_tuple(model: nn.Module) -> None:
         pass
 
 
+def switch_to_shares(model: nn.Module) -> None:
+    with advprop.use_branch(model, ("clean", "adversarial"), shares=(4, 1)):
+        pass
+
+
 def walk(model: nn.Module) -> None:
     for _ in model.modules():
         pass
@@ -46,6 +51,7 @@ def measure(quick: bool) -> Iterator[Row]:
     actions = {
         "one branch": switch,
         "a tuple of two": switch_to_tuple,
+        "a tuple as 4 to 1": switch_to_shares,
         "(walk over all modules)": walk,
     }
     times = interleaved(

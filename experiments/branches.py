@@ -17,11 +17,17 @@ from settings import longer, method
 from study import Group, Options, base_config, main
 
 from advprop.config import RunConfig
+from advprop.methods.forms import Form
 
 
-def separate(config: RunConfig, what: str) -> RunConfig:
+def separate(config: RunConfig, what: str, form: Form = "auto") -> RunConfig:
     """AdvProp whose branches own only a part of each layer."""
-    return config.model_copy(update={"model": config.model.model_copy(update={"separate": what})})
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update={"separate": what}),
+            "method": config.method.model_copy(update={"form": form}),
+        }
+    )
 
 
 def plan(name: str, options: Options) -> list[Group]:
@@ -31,7 +37,9 @@ def plan(name: str, options: Options) -> list[Group]:
         "vanilla": base,
         "vanilla_equal_cost": longer(base, advprop.method.build().passes_per_image),
         "both": advprop,
-        "affine only": separate(advprop, "affine"),
+        # one pass over both kinds, so that they share the statistics of their mixture
+        "affine only": separate(advprop, "affine", "joint"),
+        "affine only, two passes": separate(advprop, "affine"),
         "statistics only": separate(advprop, "statistics"),
         "neither (mixed)": method(base, "mixed"),
     }

@@ -150,7 +150,9 @@ def write_results(experiment: str, name: str, rows: list[dict[str, Any]], option
 
 def folder_of(out: Path, config: RunConfig, seed: int) -> Path:
     """Where a run lies: the same for the same configuration, whichever experiment asks for it."""
-    plain = json.dumps(config.with_seed(0).model_dump(mode="json"), sort_keys=True)
+    # without defaults: a setting that is new in the library moves no run
+    changed = config.with_seed(0).model_dump(mode="json", exclude_defaults=True)
+    plain = json.dumps(changed, sort_keys=True)
     digest = hashlib.sha256(plain.encode()).hexdigest()[:10]
     return out / "runs" / f"{config.recipe}-{config.method.kind}-{digest}-seed{seed}"
 

@@ -1,12 +1,12 @@
-"""The tables of docs/reproducing.md, from what the experiments wrote into `results/`.
+"""The tables of docs/reproducing_tables.md, from what the experiments wrote into `results/`.
 
-python experiments/tables.py [results/model_size-emoji.json ...]
+python experiments/tables.py > docs/reproducing_tables.md
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,6 +24,13 @@ COLUMNS = {
     "attacked": "adversarial_accuracy",
 }
 BASELINES = {"vanilla": "equal epochs", "vanilla_equal_cost": "equal cost"}
+HEADING = """# Tables of the experiments
+
+Made by `python experiments/tables.py`; what they mean: [the paper's experiments](reproducing.md).
+Means over seeds in percent with 95 % intervals (Student t), differences in points, paired by seed,
+with p-values of the paired t-test (uncorrected). Seconds are of runs side by side on a machine that
+did other things too: passes compare."""
+OWN_LENGTH = {"vanilla": "its own length"}
 
 Rows = Sequence[dict[str, Any]]
 
@@ -33,7 +40,8 @@ def tables(found: dict[str, Any]) -> Iterator[str]:
     rows: Rows = found["runs"]
     yield f"`{found['command']}`"
     for group in _ordered(row["group"] for row in rows):
-        yield _accuracies([row for row in rows if row["group"] == group], group)
+        baselines = OWN_LENGTH if found.get("experiment") == "lengths" else BASELINES
+        yield _accuracies([row for row in rows if row["group"] == group], group, baselines)
     branched = [row for row in rows if "auxiliary_clean_accuracy" in row]
     if branched:
         yield _both_branches(branched)
@@ -73,12 +81,12 @@ def _distances(rows: Rows, label: str) -> str:
     return "\n".join(lines)
 
 
-def _accuracies(rows: Rows, group: str) -> str:
+def _accuracies(rows: Rows, group: str, titles: Mapping[str, str]) -> str:
     columns = {title: key for title, key in COLUMNS.items() if any(key in row for row in rows)}
     labels = _ordered(row["label"] for row in rows)
-    baselines = [name for name in BASELINES if name in labels]
+    baselines = [name for name in titles if name in labels]
     heads = [group, "passes", "seconds", *columns]
-    heads += [f"clean, minus vanilla of {BASELINES[name]}" for name in baselines]
+    heads += [f"clean, minus vanilla of {titles[name]}" for name in baselines]
     lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
     for label in labels:
         own = {row["seed"]: row for row in rows if row["label"] == label}
@@ -127,13 +135,19 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def page(paths: Iterable[Path]) -> str:
+    """All tables of the result files `paths`, under a heading each."""
+    parts = [HEADING]
+    for path in paths:
+        parts += [f"## {path.stem}", *tables(read_json(path))]
+    return "\n\n".join(parts) + "\n"
+
+
 def main() -> None:
     paths = [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob("*.json"))
     if not paths:
         raise SystemExit(f"no results in {RESULTS}: run an experiment first")
-    for path in paths:
-        print(f"## {path.stem}\n")
-        print("\n\n".join(tables(read_json(path))), end="\n\n")
+    print(page(paths), end="")
 
 
 if __name__ == "__main__":

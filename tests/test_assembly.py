@@ -6,15 +6,21 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate import Accelerator
 from PIL import Image
+from tiny import tiny_branched_net
 
-from advprop.assembly import build_trainer
+from advprop.assembly import build_trainer, with_synchronised_statistics
 from advprop.config.overrides import apply_overrides
 from advprop.data.decoding import DecodedSplit
 from advprop.data.sources import Key
+from advprop.methods.base import Method
+from advprop.methods.fast import Fast
+from advprop.methods.vanilla import Vanilla
 from advprop.recipes.builtin import digits
 from advprop.shapes import Batch
+from advprop.threat_models import Linf
 
 
 def test_validation_images_are_read_by_the_workers(
@@ -49,3 +55,22 @@ def test_validation_images_are_read_by_the_workers(
     assert processes[0] == {os.getpid()}
     assert len(processes[1]) == 2
     assert os.getpid() not in processes[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "num_processes", "device", "synchronised"),
+    [
+        (Vanilla(), 2, "cuda", True),
+        (Vanilla(), 1, "cuda", False),
+        (Vanilla(), 2, "cpu", False),  # torch has it for GPUs only
+        (Fast(threat_model=Linf(0.1)), 2, "cuda", False),  # or its shuffling would do nothing
+    ],
+)
+def test_statistics_are_those_of_all_gpus_where_the_method_allows_it(
+    method: Method, num_processes: int, device: str, synchronised: bool
+) -> None:
+    model = with_synchronised_statistics(
+        tiny_branched_net(), method, num_processes=num_processes, device=torch.device(device)
+    )
+    kinds = [isinstance(layer, torch.nn.SyncBatchNorm) for layer in model.modules()]
+    assert sum(kinds) == (4 if synchronised else 0)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,3 +58,27 @@ def test_what_branches_own_is_a_setting_of_the_model(separate: str) -> None:
 def test_no_processes_at_all_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="0 jobs: give at least 1"):
         run_jobs([], tmp_path, recipe="digits", jobs=0)
+
+
+def test_workers_take_no_further_run_when_their_parent_is_killed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["compare", "digits", "--methods", "vanilla", "--seeds", "3", "--jobs", "2"]
+    command += ["--set", "training.num_epochs=5000", "--out", str(out)]
+    parent = subprocess.Popen([sys.executable, "-m", "advprop", *command])
+    began = lambda: [run.parent.name for run in out.glob("runs/*/metrics.jsonl")]  # noqa: E731
+    wait_until(lambda: len(began()) == 2)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    assert len(children) >= 2
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+    assert len(began()) == 2
+    for run in began():  # what they had trained is saved
+        assert list((out / "runs" / run / "checkpoints").glob("step-*.pt"))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)

@@ -110,6 +110,17 @@ def vanilla_cost(*overrides: str, devices: int = 1) -> dict[str, Any]:
     return found
 
 
+def test_fast_costs_what_it_attacks_twice() -> None:
+    found = plan(small_images().with_method("fast"), **SMALL, devices=2)["methods"]
+    fast, vanilla = found["fast"], found["vanilla"]
+    assert (fast["passes_per_image"], fast["attack_passes"]) == (1.2, 0)
+    assert fast["training_passes"] == 38 / 32  # 6 of a device's 32 images, rounded from 6.4
+    assert 38 / 32 < fast["flops"]["per_image"] / vanilla["flops"]["per_image"] < 1.25
+    assert fast["exchanged"]["gathered"] == 0 < vanilla["exchanged"]["gathered"]
+    with pytest.raises(ValueError, match=r"0\.2 of 2 images makes 0 adversarial"):
+        plan(small_images().with_method("fast"), **SMALL, devices=32)
+
+
 def test_training_settings_count() -> None:
     base = vanilla_cost()["memory"]
     parts = vanilla_cost("training.gradient_accumulation=4")["memory"]

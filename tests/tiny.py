@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from timm.models.convnext import ConvNeXt
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from advprop.auxiliary.norm import AuxiliaryNorm
@@ -33,9 +35,48 @@ def tiny_net(seed: int = 0, *, dropout: float = 0.0, momentum: float = 0.1) -> n
     return net
 
 
-def tiny_branched_net(seed: int = 0, **options: float) -> nn.Module:
-    """`tiny_net` with the branches "clean" and "adversarial"."""
-    return add_auxiliary_norms(tiny_net(seed, **options))
+def tiny_branched_net(
+    seed: int = 0, auxiliary: tuple[str, ...] = ("adversarial",), **options: float
+) -> nn.Module:
+    """`tiny_net` with the branch "clean" and `auxiliary` ones."""
+    return add_auxiliary_norms(tiny_net(seed, **options), auxiliary)
+
+
+def tiny_vit(seed: int = 0, *, drop: float = 0.0) -> VisionTransformer:
+    """A small vision transformer of timm's, every kind of mask at the rate `drop`."""
+    torch.manual_seed(seed)
+    net = VisionTransformer(
+        img_size=8,
+        patch_size=4,
+        num_classes=NUM_CLASSES,
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+        drop_rate=drop,
+        pos_drop_rate=drop,
+        proj_drop_rate=drop,
+        attn_drop_rate=drop,
+        drop_path_rate=drop,
+    )
+    with torch.no_grad():
+        for parameter in net.parameters():  # some of them begin at 0
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return net
+
+
+def tiny_convnext(seed: int = 0, *, drop: float = 0.0) -> ConvNeXt:
+    """A small ConvNeXt of timm's for images of 32 pixels, drop-path and dropout at `drop`."""
+    torch.manual_seed(seed)
+    return ConvNeXt(
+        num_classes=NUM_CLASSES,
+        depths=(1, 1, 1, 1),
+        dims=(8, 8, 16, 16),
+        patch_size=4,
+        head_init_scale=5.0,
+        ls_init_value=0.5,
+        drop_path_rate=drop,
+        drop_rate=drop,
+    )
 
 
 def randomise(norm: nn.Module) -> None:

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from advprop.attacks.first_layers import FirstLayers as FirstLayers
     from advprop.attacks.pgd import PGD as PGD
     from advprop.attacks.pgd import Attack as Attack
     from advprop.attacks.pgd import fgsm as fgsm
+    from advprop.attacks.pyramid import PyramidPGD as PyramidPGD
+    from advprop.attacks.reduced import ReducedResolution as ReducedResolution
+    from advprop.attacks.schedule import GrowingSteps as GrowingSteps
     from advprop.attacks.targets import given as given
     from advprop.attacks.targets import least_likely_class as least_likely_class
     from advprop.attacks.targets import random_other_class as random_other_class
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from advprop.auxiliary.modes import attack_mode as attack_mode
     from advprop.auxiliary.surgery import add_auxiliary_norms as add_auxiliary_norms
     from advprop.auxiliary.surgery import remove_auxiliary_norms as remove_auxiliary_norms
+    from advprop.auxiliary.token import add_auxiliary_tokens as add_auxiliary_tokens
     from advprop.comparison import compare as compare
     from advprop.config import RunConfig as RunConfig
     from advprop.exporting import load_export as load_export
@@ -34,7 +39,11 @@ if TYPE_CHECKING:
     from advprop.methods.base import Context as Context
     from advprop.methods.base import Method as Method
     from advprop.methods.base import StepMetrics as StepMetrics
+    from advprop.methods.fast import Fast as Fast
+    from advprop.methods.fine_grained import FineGrained as FineGrained
     from advprop.methods.mixed import Mixed as Mixed
+    from advprop.methods.pyramid import Pyramid as Pyramid
+    from advprop.methods.universal import Universal as Universal
     from advprop.methods.vanilla import Vanilla as Vanilla
     from advprop.models.build import build_model as build_model
     from advprop.models.standardize import Standardized as Standardized
@@ -59,16 +68,25 @@ _MODULE_OF = {
     "Attack": "attacks.pgd",
     "Batch": "shapes",
     "Context": "methods.base",
+    "FineGrained": "methods.fine_grained",
+    "FirstLayers": "attacks.first_layers",
+    "GrowingSteps": "attacks.schedule",
+    "Fast": "methods.fast",
     "ImageStreams": "randomness",
     "Linf": "threat_models",
     "Method": "methods.base",
     "Mixed": "methods.mixed",
+    "Pyramid": "methods.pyramid",
+    "PyramidPGD": "attacks.pyramid",
+    "ReducedResolution": "attacks.reduced",
     "RunConfig": "config",
     "Standardized": "models.standardize",
     "StepMetrics": "methods.base",
     "ThreatModel": "threat_models",
+    "Universal": "methods.universal",
     "Vanilla": "methods.vanilla",
     "add_auxiliary_norms": "auxiliary.surgery",
+    "add_auxiliary_tokens": "auxiliary.token",
     "attack_mode": "auxiliary.modes",
     "branch_names": "auxiliary.branches",
     "branch_parameters": "auxiliary.branches",

@@ -17,6 +17,7 @@ from advprop.data.loaders import Batches, num_train_batches, test_batches, train
 from advprop.data.sources import ImageData, ImageSplit
 from advprop.data.unreadable import UnreadableTally
 from advprop.evaluation.accuracy import evaluate_clean
+from advprop.methods.base import Method
 from advprop.run_folder import CHECKPOINTS, METRICS, build_run_model
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.run_log import RunLog
@@ -31,9 +32,13 @@ def build_trainer(
 ) -> Trainer:
     """The trainer of a run in `folder`, at its beginning. Raises ValueError for what cannot be."""
     settings = config.training
-    model: nn.Module = build_run_model(config, data)
-    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
-        model = convert_sync_batchnorm(model)
+    method = config.method.build()
+    model = with_synchronised_statistics(
+        build_run_model(config, data),
+        method,
+        num_processes=accelerator.num_processes,
+        device=accelerator.device,
+    )
 
     tally = UnreadableTally(max_share=data.train.max_unreadable, num_images=len(data.train))
 
@@ -52,7 +57,7 @@ def build_trainer(
 
     return Trainer(
         model=model,
-        method=config.method.build(),
+        method=method,
         settings=settings,
         seed=config.seed,
         batches=_training_batches(config, data, accelerator, tally),
@@ -63,6 +68,16 @@ def build_trainer(
         accelerator=accelerator,
         inspect=inspect,
     )
+
+
+def with_synchronised_statistics(
+    model: nn.Module, method: Method, *, num_processes: int, device: torch.device
+) -> nn.Module:
+    """`model` with SyncBatchNorm, where several GPUs train it by a method that can do with it."""
+    if num_processes == 1 or device.type != "cuda" or not method.synchronises_statistics:
+        return model
+    converted: nn.Module = convert_sync_batchnorm(model)
+    return converted
 
 
 def _training_batches(

@@ -20,7 +20,7 @@ import timm
 import torch
 
 from advprop.auxiliary.branches import has_auxiliary_norms
-from advprop.auxiliary.norm import CLEAN
+from advprop.auxiliary.route import CLEAN
 from advprop.auxiliary.surgery import remove_auxiliary_norms
 from advprop.data.preprocessing import Preprocessing
 from advprop.export_format import (

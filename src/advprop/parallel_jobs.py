@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
@@ -45,6 +46,11 @@ def outcomes(
         running = {pool.submit(_run_job, job): job for job in planned}
         try:
             yield from _as_they_finish(running)
+        except BrokenProcessPool as error:
+            raise OSError(
+                "a process that trains runs was ended from outside (killed, or for want of "
+                "memory): the same command goes on from what it saved; fewer jobs need less memory"
+            ) from error
         except BaseException:
             for worker in multiprocessing.active_children():
                 worker.terminate()  # a training one saves first
@@ -84,4 +90,11 @@ def _run_job(job: Job) -> dict[str, Any] | Exception:
     except NotFiniteError as error:
         return error
     except InterruptedTraining:
+        _end_worker()
         raise KeyboardInterrupt from None
+
+
+def _end_worker() -> None:
+    """Take no further job, where this is a worker: the pool has handed some out already."""
+    if multiprocessing.parent_process() is not None:
+        os._exit(128 + signal.SIGTERM)

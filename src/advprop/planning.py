@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.run import RunConfig
 from advprop.cost.assumptions import A100_TFLOPS, DEPTHWISE_UTILISATION, UTILISATION
 from advprop.cost.devices import Exchange, exchange, hours, images_per_device
@@ -141,11 +140,12 @@ def _check_rates(device_tflops: float, utilisation: float) -> None:
 
 def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int) -> dict[str, Any]:
     """Everything about one method that does not depend on how fast devices are."""
-    settings, method = config.training, on_devices(config.method.build(), devices)
+    settings, method = config.training, config.method.build()
     empty = _empty_model(config, sizes)
     plain = _num_parameters(empty)
     if method.auxiliary:
-        add_auxiliary_norms(empty, method.auxiliary)
+        config.model.add_branches(empty, method.auxiliary)
+    method = on_devices(method, empty, devices)
     model = prepare_model(empty, settings, torch.device("meta"))
     half = settings.mixed_precision != "no"
     try:
@@ -164,7 +164,7 @@ def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int)
         "flops": _flops(step),
         "parameters": {"plain": plain, "with_branches": _num_parameters(model)},
         "memory": {**asdict(memory), "total": memory.total},
-        "exchanged": asdict(exchange(model, settings)),
+        "exchanged": asdict(exchange(model, settings, synchronised=method.synchronises_statistics)),
     }
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from advprop.auxiliary.branches import has_auxiliary_norms, use_branch
-from advprop.auxiliary.norm import CLEAN
+from advprop.auxiliary.route import CLEAN
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.reading import IMAGE_ENDINGS
 from advprop.models.standardize import Standardized

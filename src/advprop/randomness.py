@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -38,6 +38,24 @@ def seed_dropout(seed: int) -> None:
         torch.manual_seed(seed)
     else:
         torch.default_generator.manual_seed(seed)
+
+
+def mark_dropout(device: torch.device) -> Callable[[], None]:
+    """Remember where torch's global streams of the CPU and of `device` stand.
+
+    Calling the result puts them back, so that masks are drawn again. Waits for no device: a
+    generator's state lies on the host.
+    """
+    host = torch.get_rng_state()
+    module = torch.get_device_module(device) if device.type not in ("cpu", "meta") else None
+    state = None if module is None else module.get_rng_state(device)
+
+    def redraw() -> None:
+        torch.set_rng_state(host)
+        if module is not None:
+            module.set_rng_state(state, device)
+
+    return redraw
 
 
 def image_key(seed: int, epoch: int, index: int, copy: int = 0) -> tuple[int, ...]:
@@ -102,6 +120,13 @@ class ImageStreams:
 
 Randomness: TypeAlias = torch.Generator | ImageStreams | None
 """A generator, one stream an image, or None for torch's global stream."""
+
+
+def of_part(randomness: Randomness, part: slice) -> Randomness:
+    """The randomness of some images of a batch."""
+    if isinstance(randomness, ImageStreams):
+        return ImageStreams(randomness.keys[part])
+    return randomness
 
 
 def uniform(like: Tensor, randomness: Randomness, *, purpose: str) -> Tensor:

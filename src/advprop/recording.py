@@ -9,7 +9,7 @@ from typing import Any
 
 from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
 from advprop.auxiliary.modes import attack_mode
-from advprop.auxiliary.norm import CLEAN
+from advprop.auxiliary.route import CLEAN
 from advprop.auxiliary.statistics import branch_distances
 from advprop.data.loaders import test_batches
 from advprop.evaluation.gallery import record_gallery, record_predictions

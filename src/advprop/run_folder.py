@@ -14,7 +14,6 @@ from typing import Any, Literal, cast, get_args
 import torch
 
 from advprop import __version__
-from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.overrides import read_config
 from advprop.config.run import RunConfig
 from advprop.data.preprocessing import Preprocessing
@@ -213,7 +212,7 @@ def _build_model(
     model = settings.build(num_classes=num_classes, image_shape=image_shape)
     auxiliary = config.method.build().auxiliary
     if auxiliary:
-        add_auxiliary_norms(model, auxiliary, separate=config.model.separate)
+        config.model.add_branches(model, auxiliary)
     return model
 
 

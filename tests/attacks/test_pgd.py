@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advprop.attacks.pgd import PGD, Attack, fgsm
+from advprop.attacks.pyramid import PyramidPGD
 from advprop.attacks.targets import given, random_other_class, untargeted
 from advprop.randomness import ImageStreams
 from advprop.threat_models import L2, Linf, ThreatModel
@@ -32,8 +33,14 @@ ATTACKS = [
     PGD(threat_model=L2(1.0), num_steps=3, step_size=0.4, targets=untargeted),
     PGD(threat_model=Linf(0.1), num_steps=0, step_size=0.0),
     fgsm(Linf(0.05)),
+    PyramidPGD(
+        epsilon=2 / 255,
+        scales=(4, 3, 1),
+        multipliers=(4.0, 2.0, 1.0),
+        random_start_probability=1.0,
+    ),
 ]
-attacks = pytest.mark.parametrize("attack", ATTACKS, ids=["linf", "l2", "noise", "fgsm"])
+attacks = pytest.mark.parametrize("attack", ATTACKS, ids=["linf", "l2", "noise", "fgsm", "pyramid"])
 threat_models = pytest.mark.parametrize("ball", [Linf(8 / 255), L2(1.0)], ids=str)
 
 
@@ -276,7 +283,7 @@ def test_memory_format_is_kept(attack: Attack, memory_format: torch.memory_forma
 
 
 @attacks
-def test_the_generator_decides(attack: PGD) -> None:
+def test_the_generator_decides(attack: PGD | PyramidPGD) -> None:
     model, images, labels = tiny_net().eval(), tiny_images(), tiny_labels()
     first = attack(model, images, labels, generator=seeded(1))
     assert torch.equal(first, attack(model, images, labels, generator=seeded(1)))

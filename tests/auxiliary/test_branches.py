@@ -23,6 +23,7 @@ from advprop.auxiliary.branches import (
     branch_names,
     branch_parameters,
     has_auxiliary_norms,
+    scaled_gradients,
     use_branch,
 )
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
@@ -148,6 +149,113 @@ def test_a_batch_that_cannot_be_split_names_both_numbers() -> None:
         pytest.raises(ValueError, match="batch of 5 cannot be split over 2 branches"),
     ):
         model(some_images(5))
+
+
+@pytest.mark.parametrize(
+    ("names", "shares", "sizes"),
+    [
+        (("clean", "adversarial"), (4, 1), (8, 2)),
+        (("clean", "adversarial"), [8, 2], (8, 2)),
+        (("adversarial", "clean"), (1, 4), (2, 8)),
+        (("noise", "clean", "adversarial"), (2, 5, 3), (2, 5, 3)),
+        (("clean", "noise"), (1, 1), (5, 5)),
+        (("clean", "noise"), None, (5, 5)),
+    ],
+)
+def test_shares_send_unequal_parts_through_the_branches(
+    names: tuple[str, ...], shares: list[int] | None, sizes: tuple[int, ...]
+) -> None:
+    model = branched(small_net(), ("adversarial", "noise")).eval()
+    images = some_images(10)
+    parts, first = [], 0
+    for name, size in zip(names, sizes, strict=True):
+        parts.append(output(model, name, images[first : first + size]))
+        first += size
+    with torch.no_grad(), use_branch(model, names, shares=shares):
+        torch.testing.assert_close(model(images), torch.cat(parts))
+
+
+class Windows(nn.Module):
+    """Cuts images into four windows, which lie in dim 0 image by image, around `inner`."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        rows = images.unflatten(2, (2, -1)).unflatten(4, (2, -1))  # N C 2 h 2 w
+        windows = rows.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+        return self.inner(windows).unflatten(0, (len(images), 4)).mean(dim=1)
+
+
+def test_shares_hold_for_windows_of_images() -> None:
+    model = branched(Windows(small_net())).train()
+    lone = copy.deepcopy(model)
+    images = some_images(5)
+    with torch.no_grad(), use_branch(model, ("clean", "adversarial"), shares=(4, 1)):
+        joint = model(images)
+    parts = [output(lone, "clean", images[:4]), output(lone, "adversarial", images[4:])]
+    torch.testing.assert_close(joint, torch.cat(parts))
+    assert buffers(model).keys() == buffers(lone).keys()
+    for name, buffer in buffers(model).items():
+        torch.testing.assert_close(buffer, buffers(lone)[name])
+
+
+def test_shares_are_back_on_exit_and_on_an_exception_and_nest() -> None:
+    model = branched(small_net()).eval()
+    images, pair = some_images(10), ("clean", "adversarial")
+    clean = output(model, "clean", images)
+    with torch.no_grad(), use_branch(model, pair, shares=(4, 1)):
+        outer = model(images)
+        with use_branch(model, "clean"):
+            assert torch.equal(model(images), clean)
+        with use_branch(model, pair):  # equal parts again
+            torch.testing.assert_close(model(images)[:5], clean[:5])
+            assert not torch.allclose(model(images)[5:8], clean[5:8], atol=1e-3)
+        with pytest.raises(StoppedError), use_branch(model, pair, shares=(1, 4)):
+            raise StoppedError
+        assert torch.equal(model(images), outer)
+        copied = copy.deepcopy(model)
+    assert torch.equal(output(model, "clean", images), clean)
+    assert torch.equal(output(copied, "clean", images), clean)
+
+
+def test_a_batch_that_shares_do_not_divide_is_refused() -> None:
+    model = branched(small_net())
+    for shares in ((4, 1), (8, 2)):
+        with (
+            use_branch(model, ("clean", "adversarial"), shares=shares),
+            pytest.raises(
+                ValueError,
+                match=rf"batch of 6 cannot be split over 2 branches \(clean, adversarial\) as "
+                rf"{shares[0]}:{shares[1]}: .* multiple of 5",
+            ),
+        ):
+            model(some_images(6))
+
+
+@pytest.mark.parametrize(
+    ("branch", "shares"),
+    [
+        (("clean", "adversarial"), (4,)),
+        (("clean", "adversarial"), (4, 1, 1)),
+        (("clean", "adversarial"), (4, 0)),
+        (("clean", "adversarial"), (5, -1)),
+        (("clean", "adversarial"), (0.8, 0.2)),
+        (("clean", "adversarial"), (True, True)),
+        ("clean", (4, 1)),
+    ],
+)
+def test_impossible_shares_are_refused(
+    branch: str | tuple[str, ...], shares: tuple[int, ...]
+) -> None:
+    model = branched(small_net())
+    with (
+        pytest.raises(ValueError, match=r"shares .*: give a whole number of at least 1 for each"),
+        use_branch(model, branch, shares=shares),
+    ):
+        pass
+    assert model[1].route.active == "clean"
 
 
 def test_a_tensor_read_from_a_layer_belongs_to_the_active_branch() -> None:
@@ -460,6 +568,24 @@ def test_separate_affine_trains_one_set_of_statistics() -> None:
     assert clean.weight.grad is None
 
 
+def test_separate_affine_shares_the_statistics_of_the_whole_batch() -> None:
+    torch.manual_seed(0)
+    norm = add_auxiliary_norms(nn.BatchNorm2d(3, momentum=0.25), separate="affine").train()
+    clean, adversarial = layers_of(norm, "clean")[0], layers_of(norm, "adversarial")[0]
+    with torch.no_grad():
+        adversarial.weight.fill_(3.0)
+        adversarial.bias.fill_(1.0)
+    images = torch.cat([torch.randn(4, 3, 5, 5), 2 + torch.randn(4, 3, 5, 5)])
+    with use_branch(norm, ("clean", "adversarial")):
+        found = norm(images)
+    normalised = nn.functional.batch_norm(images, None, None, training=True)
+    torch.testing.assert_close(found[:4], normalised[:4])
+    torch.testing.assert_close(found[4:], 3 * normalised[4:] + 1)
+    torch.testing.assert_close(clean.running_mean, 0.25 * images.mean((0, 2, 3)))
+    assert clean.running_mean is adversarial.running_mean
+    assert int(clean.num_batches_tracked) == 1
+
+
 def test_separate_statistics_trains_one_set_of_parameters() -> None:
     model = batch_norm_net("statistics").train()
     clean, adversarial = layers_of(model, "clean")[0], layers_of(model, "adversarial")[0]
@@ -482,3 +608,51 @@ def test_a_checkpoint_names_no_tensor_twice(separate: str) -> None:
     model = batch_norm_net(separate)
     tensors = [tensor.data_ptr() for tensor in model.state_dict().values()]
     assert len(set(tensors)) == len(tensors)
+
+
+# gradients of a branch's own parameters
+
+
+def own_gradients(model: nn.Module) -> dict[str, list[torch.Tensor]]:
+    found = {
+        name: [parameter.grad.clone() for parameter in owned]
+        for name, owned in branch_parameters(model).items()
+    }
+    model.zero_grad()
+    return found
+
+
+def test_gradients_are_scaled_for_the_branch_named_while_inside() -> None:
+    model = branched(small_net())
+
+    def backward() -> None:
+        with use_branch(model, ("clean", "adversarial")):
+            model(some_images()).square().sum().backward()
+
+    model.eval()  # the same statistics each time
+    backward()
+    plain = own_gradients(model)
+    next(iter(branch_parameters(model)["clean"])).requires_grad_(False)
+    with pytest.raises(StoppedError), scaled_gradients(model, {"clean": 4.0, "adversarial": 1.0}):
+        raise StoppedError
+    next(iter(branch_parameters(model)["clean"])).requires_grad_(True)
+    backward()
+    assert_scaled(own_gradients(model), plain, {})
+    with scaled_gradients(model, {"clean": 4.0, "adversarial": 1.0}):
+        backward()
+    assert_scaled(own_gradients(model), plain, {"clean": 4.0})
+    backward()  # added to what was there before
+    with scaled_gradients(model, {"adversarial": 0.5}):
+        backward()
+    assert_scaled(own_gradients(model), plain, {"shared": 2.0, "clean": 2.0, "adversarial": 1.5})
+
+
+def assert_scaled(
+    found: dict[str, list[torch.Tensor]],
+    plain: dict[str, list[torch.Tensor]],
+    factors: dict[str, float],
+) -> None:
+    for name, gradients in found.items():
+        for gradient, expected in zip(gradients, plain[name], strict=True):
+            # powers of two, or sums of them: nothing is rounded
+            assert torch.equal(gradient, factors.get(name, 1.0) * expected)

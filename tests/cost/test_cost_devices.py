@@ -64,6 +64,8 @@ def test_branches_and_parts_of_a_batch_exchange_more_statistics() -> None:
     assert branched.gradients == plain.gradients + 4 * 2 * (6 + 8)
     parts = exchange(tiny_net(), settings(8, 4))
     assert (parts.summed, parts.running) == (4 * plain.summed, plain.running)
+    apart = exchange(tiny_net(), settings(8, 4), synchronised=False)
+    assert (apart.summed, apart.gathered, apart.running) == (0, 0, plain.running)
 
 
 def test_hours_by_hand() -> None:

@@ -15,7 +15,9 @@ from advprop.cost.step import StepCost, empty_batch, on_devices, step_cost, with
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method
+from advprop.methods.fast import Fast
 from advprop.methods.mixed import Mixed
+from advprop.methods.pyramid import Pyramid
 from advprop.methods.vanilla import Vanilla
 from advprop.models.small_resnet import SmallResNet
 from advprop.threat_models import Linf
@@ -34,22 +36,22 @@ def cost_of(method: Method, batch_size: int = 4) -> StepCost:
     return step_cost(empty_model(method), method, empty_batch(batch_size, SHAPE))
 
 
-def executed_flops(method: Method, progress: float) -> float:
+def executed_flops(method: Method, progress: float, batch_size: int = 4) -> float:
     """FLOPs an image of the whole step, its own attack included."""
     with FlopCounter() as counter:
         method.forward_backward(
-            empty_model(method).train(), empty_batch(4, SHAPE), Context(progress=progress)
+            empty_model(method).train(), empty_batch(batch_size, SHAPE), Context(progress=progress)
         )
-    return counter.flops / 4
+    return counter.flops / batch_size
 
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_the_cost_of_a_step_is_what_the_step_executes(kind: str) -> None:
     method = method_config(kind).build()
-    cost = cost_of(method)
+    cost = cost_of(method, 10)  # of which a fifth are 2 images
     # adversarial images for half of training, clean ones after: any other method does not change
-    executed = (executed_flops(method, 0.0) + executed_flops(method, 0.999)) / 2
-    assert cost.flops_per_image == executed
+    executed = (executed_flops(method, 0.0, 10) + executed_flops(method, 0.999, 10)) / 2
+    assert cost.flops_per_image == pytest.approx(executed, rel=1e-6)  # those of a pass are rounded
     assert cost.training_passes + cost.attack_passes == method.passes_per_image
 
 
@@ -79,6 +81,25 @@ def test_separate_passes_hold_one_graph_and_joint_ones_two() -> None:
     assert joint >= mixed
 
 
+@pytest.mark.parametrize("form", ["separate", "joint"])
+def test_fast_costs_a_pass_with_an_images_gradient_for_each_that_it_attacks(form: str) -> None:
+    vanilla = cost_of(Vanilla(), 8)
+    fast = cost_of(Fast(threat_model=Linf(0.1), attacked_fraction=0.25, form=form), 8)
+    assert (fast.training_passes, fast.attack_passes) == (1.25, 0)
+    # in its noise pass the first layer gives a gradient of the images too
+    first_layer = 2 * 32 * 32 * 8 * 3 * 9
+    expected = 1.25 * vanilla.training_flops + 0.25 * first_layer
+    assert fast.flops_per_image == pytest.approx(expected, rel=1e-6)
+    # one graph of 6 images at most, or one of 8 whose parts are joined again in each layer
+    share = fast.activation_bytes / vanilla.activation_bytes
+    assert share == pytest.approx(0.75, rel=0.02) if form == "separate" else 1 <= share < 1.5
+
+
+def test_rounding_of_a_share_of_the_batch_is_no_attack() -> None:
+    fast = cost_of(Fast(threat_model=Linf(0.1), attacked_fraction=0.2), 8)  # 2 of 8
+    assert (fast.training_passes, fast.attack_passes) == (1.25, 0)
+
+
 def test_activations_grow_with_the_batch_and_flops_an_image_do_not() -> None:
     small, large = cost_of(Vanilla(), 2), cost_of(Vanilla(), 64)
     assert small.flops_per_image == large.flops_per_image
@@ -95,11 +116,16 @@ def test_checkpointing_trades_a_forward_pass_for_activations() -> None:
     assert plain.training_flops < spared.training_flops <= plain.training_flops * 4 / 3
 
 
-def test_several_devices_take_the_joint_form_where_it_is_open() -> None:
-    assert on_devices(AdvProp(attack=ATTACK), 2).form == "joint"
-    assert on_devices(AdvProp(attack=ATTACK), 1).form == "auto"
-    assert on_devices(AdvProp(attack=ATTACK, form="separate"), 2).form == "separate"
-    assert on_devices(Vanilla(), 2) == Vanilla()
+def test_several_devices_take_the_form_that_allows_one_backward() -> None:
+    def form(method: Method, devices: int = 2) -> str:
+        return on_devices(method, empty_model(method), devices).form
+
+    assert form(AdvProp(attack=ATTACK)) == "joint"
+    assert form(AdvProp(attack=ATTACK, matched_masks=True)) == "summed"
+    assert form(AdvProp(attack=ATTACK), devices=1) == "auto"
+    assert form(AdvProp(attack=ATTACK, form="separate")) == "separate"
+    assert form(Pyramid(attack=ATTACK)) == "summed"
+    assert on_devices(Vanilla(), empty_model(Vanilla()), 2) == Vanilla()
 
 
 def test_without_its_attack_a_method_keeps_its_training_passes() -> None:

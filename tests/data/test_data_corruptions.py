@@ -16,7 +16,7 @@ from advprop.data.corruptions import (
     EXTRA_CORRUPTIONS,
     check_installed,
     corrupted,
-    enlarged_size,
+    padded_size,
 )
 
 ALL = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
@@ -105,14 +105,31 @@ def test_without_a_drop_of_water_an_image_stays_as_it_is() -> None:
     assert not all(unchanged)
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [((28, 28), (32, 32)), ((32, 40), (32, 40)), ((8, 16), (32, 64)), ((224, 224), (224, 224))],
-)
-def test_small_images_are_enlarged_in_proportion(
-    size: tuple[int, int], expected: tuple[int, int]
-) -> None:
-    assert enlarged_size(*size) == expected
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 8, 16), (3, 40, 20)])
+def test_noise_on_small_images_is_as_strong_as_on_large(shape: tuple[int, int, int]) -> None:
+    images = [np.full(shape, 100 + n, np.uint8) for n in range(10)]
+    changes = np.stack(
+        [
+            corrupted(image, corruption="gaussian_noise", severity=1).astype(float) - image
+            for image in images
+        ]
+    )
+    assert changes.shape[1:] == shape
+    # the severity's standard deviation, 0.08 of the range
+    assert changes.std() == pytest.approx(0.08 * 255, rel=0.05)
+
+
+def test_small_images_keep_their_place_in_the_padding() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (3, 21, 30), dtype=np.uint8)
+    brighter = corrupted(image, corruption="brightness", severity=1)
+    shifts = [
+        np.abs(np.roll(brighter.astype(float), (down, right), axis=(1, 2)) - image).mean()
+        for down in (-1, 0, 1)
+        for right in (-1, 0, 1)
+    ]
+    assert int(np.argmin(shifts)) == 4
+    assert padded_size(30, 21) == (32, 32)
+    assert padded_size(224, 8) == (224, 32)
 
 
 def test_a_missing_package_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,13 @@ def test_runs_are_shared_measured_and_written_once(
     assert all(0 < row["clean_accuracy"] < 1 for row in found["runs"])
 
 
+def test_the_page_of_tables_is_what_the_results_give() -> None:
+    import tables
+
+    page = Path(__file__).parents[2] / "docs" / "reproducing_tables.md"
+    assert page.read_text() == tables.page(sorted(tables.RESULTS.glob("*.json")))
+
+
 def test_tables_hold_means_intervals_and_paired_differences() -> None:
     import tables
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
-from tiny import gradients, tiny_branched_net, tiny_images, tiny_labels, tiny_net
-from torch import distributed, nn
+from tiny import gradients, tiny_branched_net, tiny_images, tiny_labels, tiny_net, tiny_vit
+from torch import Tensor, distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.pgd import PGD
+from advprop.attacks.pyramid import PyramidPGD
+from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method
+from advprop.methods.fast import Fast
 from advprop.methods.mixed import Mixed
+from advprop.methods.pyramid import Pyramid
+from advprop.methods.shuffling import shuffled
+from advprop.methods.universal import Universal
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
@@ -23,6 +31,9 @@ from advprop.threat_models import Linf
 
 RANKS = 2
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
+FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.5)
+PYRAMID = PyramidPGD(scales=(4, 3, 1), num_steps=2)
+UNIVERSAL: dict[str, Any] = {"epsilon": 0.02, "step_size": 0.01, "scales": (4, 3, 1)}
 CASES: dict[str, tuple[Method, bool]] = {
     "vanilla": (Vanilla(), False),
     "adversarial": (Adversarial(attack=ATTACK), False),
@@ -30,11 +41,23 @@ CASES: dict[str, tuple[Method, bool]] = {
     "advprop auto": (AdvProp(attack=ATTACK), False),
     "advprop joint": (AdvProp(attack=ATTACK, form="joint"), False),
     "advprop separate": (AdvProp(attack=ATTACK, form="separate"), True),
+    "advprop summed": (AdvProp(attack=ATTACK, form="summed"), False),
+    "advprop matched": (AdvProp(attack=ATTACK, matched_masks=True), False),
+    "fast auto": (FAST, False),
+    "fast separate": (replace(FAST, form="separate"), True),
+    "advprop token": (AdvProp(attack=ATTACK), False),
+    "pyramid auto": (Pyramid(attack=PYRAMID), False),
+    "pyramid separate": (Pyramid(attack=PYRAMID, form="separate"), False),
+    "universal auto": (Universal(**UNIVERSAL), False),
+    "universal branch": (Universal(**UNIVERSAL, auxiliary_branch=True), False),
 }
 """Each method, and whether DistributedDataParallel must look for unused parameters."""
 
 
-def net_for(method: Method) -> nn.Module:
+def net_for(name: str) -> nn.Module:
+    if name == "advprop token":
+        return add_auxiliary_tokens(tiny_vit()).train()
+    method, _ = CASES[name]
     return (tiny_branched_net() if method.auxiliary else tiny_net()).train()
 
 
@@ -43,11 +66,32 @@ def step(method: Method, model: nn.Module, rank: int) -> None:
     share = slice(rank * 4, rank * 4 + 4)
     batch = Batch(images=tiny_images()[share], labels=tiny_labels()[share])
     streams = ImageStreams.for_batch(0, 0, range(8)[share])
-    method.forward_backward(model, batch, Context(generator=streams))
+    method.forward_backward(model, batch, Context(step=1, generator=streams))
+
+
+def exchanged(model: nn.Module, rank: int, *, step: int) -> tuple[list[float], list[int], bool]:
+    """Numbers of images and of their soft labels after `shuffled`; is the layout kept?"""
+    numbers = torch.arange(8)[rank * 4 : rank * 4 + 4]
+    images = numbers.float().view(4, 1, 1, 1).expand(4, 3, 2, 2)
+    batch = Batch(
+        images=images.contiguous(memory_format=torch.channels_last),
+        labels=nn.functional.one_hot(numbers, 8).float(),
+    )
+    found = shuffled(batch, model, step=step)
+    is_kept = found.images.is_contiguous(memory_format=torch.channels_last)
+    return found.images[:, 0, 0, 0].tolist(), found.labels.argmax(dim=1).tolist(), is_kept
+
+
+def counted(model: nn.Module, name: str) -> list[str]:
+    """A list that grows with each call of the model's function of that name."""
+    calls: list[str] = []
+    function = getattr(model, name)
+    setattr(model, name, lambda: calls.append(name) or function())
+    return calls
 
 
 def run_rank(rank: int, folder: str) -> None:
-    """Save each case's gradients, and how many forward passes and all-reduces it took."""
+    """Save each case's gradients, and its number of forward passes, all-reduces and broadcasts."""
     distributed.init_process_group(
         "gloo",
         init_method=f"file://{folder}/store",
@@ -55,11 +99,12 @@ def run_rank(rank: int, folder: str) -> None:
         world_size=RANKS,
         timeout=timedelta(minutes=5),
     )
-    results = {}
-    for name, (method, unused) in CASES.items():
-        model = DistributedDataParallel(net_for(method), find_unused_parameters=unused)
+    results: dict[str, object] = {}
+    for name, (settings, unused) in CASES.items():
+        method = replace(settings)  # type: ignore[type-var]  # remembers nothing yet
+        model = DistributedDataParallel(net_for(name), find_unused_parameters=unused)
         reductions: list[int] = []
-        forwards: list[int] = []
+        forwards: list[Tensor] = []
 
         def counting(state, bucket):  # torch refuses annotations that are strings
             state.append(len(bucket.gradients()))
@@ -67,14 +112,18 @@ def run_rank(rank: int, folder: str) -> None:
 
         model.register_comm_hook(reductions, counting)
         model.register_forward_pre_hook(
-            lambda _, inputs, forwards=forwards: forwards.append(len(inputs[0]))
+            lambda _, inputs, forwards=forwards: forwards.append(inputs[0].detach().clone())
         )
+        broadcasts = counted(model, "_sync_buffers")
         step(method, model, rank)
         found = gradients(model.module)
-        counts = len(forwards), len(reductions)
+        seen = [*forwards]
+        counts = len(forwards), len(reductions), len(broadcasts)
+        remembered = method.state_dict()
         model.zero_grad()
         step(method, model, rank)  # a second one shows a reduction that was not finished
-        results[name] = found, counts, gradients(model.module)
+        results[name] = found, counts, gradients(model.module), seen, remembered
+    results["exchanged"] = [exchanged(model, rank, step=number) for number in range(5)]
     torch.save(results, Path(folder) / f"rank{rank}.pt")
     distributed.barrier()
     distributed.destroy_process_group()

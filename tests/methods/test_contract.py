@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advprop.attacks.pgd import PGD, fgsm
-from advprop.auxiliary.branches import branch_parameters, use_branch
+from advprop.attacks.pyramid import PyramidPGD
+from advprop.auxiliary.branches import branch_names, branch_parameters, use_branch
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
@@ -37,22 +38,55 @@ from advprop.methods.base import (
     metrics_of,
     perturbation_size,
 )
+from advprop.methods.fast import Fast
+from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
+from advprop.methods.pyramid import Pyramid
+from advprop.methods.universal import Universal
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
 from advprop.threat_models import L2, Linf
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
+SOURCES = {"noise": dataclasses.replace(ATTACK, num_steps=0), "adversarial": ATTACK}
+FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.25)
+PYRAMID = PyramidPGD(
+    epsilon=1 / 255,
+    num_steps=2,
+    step_size=0.75 / 255,
+    scales=(4, 3, 1),
+    multipliers=(4.0, 2.0, 1.0),
+)
+UNIVERSAL: dict[str, Any] = {
+    "epsilon": 1 / 255,
+    "step_size": 0.5 / 255,
+    "scales": (4, 3, 1),
+    "multipliers": (4.0, 2.0, 1.0),
+    "random_start": True,
+}
 METHODS: dict[str, tuple[Method, float]] = {
     "vanilla": (Vanilla(), 0.0),
     "adversarial": (Adversarial(attack=ATTACK), 0.0),
     "mixed": (Mixed(attack=ATTACK), 0.0),
     "advprop separate": (AdvProp(attack=ATTACK, form="separate"), 0.0),
     "advprop joint": (AdvProp(attack=ATTACK, form="joint"), 0.0),
+    "advprop summed": (AdvProp(attack=ATTACK, form="summed"), 0.0),
+    "advprop matched": (AdvProp(attack=ATTACK, matched_masks=True), 0.0),
     "advprop l2": (AdvProp(attack=fgsm(L2(1.0))), 0.0),
+    "fine_grained separate": (FineGrained(attacks=SOURCES, form="separate"), 0.0),
+    "fine_grained joint": (FineGrained(attacks=SOURCES, form="joint"), 0.0),
     "adversarial_then_clean first": (AdversarialThenClean(attack=ATTACK), 0.2),
     "adversarial_then_clean last": (AdversarialThenClean(attack=ATTACK), 0.8),
+    "fast separate": (FAST, 0.0),
+    "fast joint": (dataclasses.replace(FAST, form="joint"), 0.0),
+    "fast l2": (dataclasses.replace(FAST, threat_model=L2(1.0)), 0.0),
+    "fast not synchronised": (dataclasses.replace(FAST, beta=0.25, synchronise=False), 0.0),
+    "pyramid": (Pyramid(attack=PYRAMID), 0.0),
+    "pyramid summed": (Pyramid(attack=PYRAMID, form="summed"), 0.0),
+    "pyramid branch": (Pyramid(attack=PYRAMID, auxiliary_branch=True), 0.0),
+    "universal": (Universal(**UNIVERSAL), 0.0),
+    "universal branch": (Universal(**UNIVERSAL, auxiliary_branch=True, form="summed"), 0.0),
 }
 """Every method, with the progress it is tried at."""
 
@@ -65,12 +99,32 @@ attacking = pytest.mark.parametrize(
         if name not in ("vanilla", "adversarial_then_clean last")
     ],
 )
-advprop_forms = pytest.mark.parametrize("form", ["separate", "joint"])
+advprop_forms = pytest.mark.parametrize("form", ["separate", "joint", "summed"])
 
 
 def net_for(method: Method, **options: float) -> nn.Module:
     """A model with the branches that `method` names, in training mode."""
-    return (tiny_branched_net if method.auxiliary else tiny_net)(**options).train()
+    if not method.auxiliary:
+        return tiny_net(**options).train()
+    return tiny_branched_net(auxiliary=method.auxiliary, **options).train()
+
+
+def branched_net_for(method: Method) -> nn.Module:
+    """A model with an adversarial branch at least, whether `method` has need of it or not."""
+    return tiny_branched_net(auxiliary=method.auxiliary or ("adversarial",)).train()
+
+
+def loss_weights(method: Method) -> dict[str, float]:
+    """What each kind's mean loss counts, where it is not 1: `Fast` counts images, not kinds."""
+    if not isinstance(method, Fast):
+        return {}
+    # of 8 images 2 are attacked, and both of their passes together count them once
+    return {"clean": 0.75, "noise": 0.25 * (1 - method.beta), "adversarial": 0.25 * method.beta}
+
+
+def image_counts(method: Method) -> dict[str, int]:
+    """How many of 8 images are of a kind, where not all are."""
+    return {"clean": 6, "noise": 2, "adversarial": 2} if isinstance(method, Fast) else {}
 
 
 def run(
@@ -88,7 +142,9 @@ def run(
         labels=tiny_labels() if labels is None else labels,
     )
     context = {"generator": seeded(seed), **context}
-    return method.forward_backward(model, batch, Context(progress=progress, **context))
+    # a method may remember: each call is a first step
+    fresh = dataclasses.replace(method)
+    return fresh.forward_backward(model, batch, Context(progress=progress, **context))
 
 
 # --- left as found
@@ -130,7 +186,7 @@ def test_modes_and_flags_are_left_as_found(method: Method, progress: float) -> N
 def test_branch_is_left_as_found(
     method: Method, progress: float, branch: str | tuple[str, ...]
 ) -> None:
-    model = tiny_branched_net().train()
+    model = branched_net_for(method)
     with use_branch(model, branch):
         run(method, model, progress)
         assert active_branch(model) == branch
@@ -141,7 +197,7 @@ def test_branch_is_left_as_found(
 def test_branch_and_modes_survive_a_failing_forward_pass(
     method: Method, progress: float, fails_at: int
 ) -> None:
-    model = FailingNet(mixed_up(tiny_branched_net().train()), fails_at)
+    model = FailingNet(mixed_up(branched_net_for(method)), fails_at)
     found = modes(model)
     with use_branch(model, "adversarial"):
         try:
@@ -162,7 +218,7 @@ def test_branch_and_modes_survive_a_failing_loss(
     def fail(*_: Tensor) -> Tensor:
         raise KeyError(part)
 
-    model = mixed_up(tiny_branched_net().train())
+    model = mixed_up(branched_net_for(method))
     found = modes(model)
     with use_branch(model, "adversarial"), pytest.raises(KeyError):
         run(method, model, progress, **{part: fail})
@@ -225,7 +281,8 @@ def test_other_generator_other_gradients(method: Method, progress: float) -> Non
         model = net_for(method)
         run(method, model, progress, seed=seed)
         found.append(gradients(model))
-    if method != METHODS["advprop l2"][0]:  # FGSM draws nothing
+    draws_nothing = method == METHODS["advprop l2"][0] or isinstance(method, Universal)
+    if not draws_nothing:  # as FGSM, and a start that all processes share
         assert not same_tensors(*found)
 
 
@@ -242,7 +299,7 @@ def test_backward_is_the_callers(method: Method, progress: float) -> None:
 def test_loss_is_the_callers(method: Method, progress: float) -> None:
     model = net_for(method)
     metrics = run(method, model, progress, loss_fn=lambda logits, labels: 0 * logits.sum() + 3)
-    assert metrics.loss == 3 * len(metrics.kinds)
+    assert metrics.loss == 3 * sum(loss_weights(method).get(kind, 1) for kind in metrics.kinds)
     assert all(gradient.count_nonzero() == 0 for gradient in gradients(model).values())
 
 
@@ -272,13 +329,15 @@ def equal(first: list[Tensor], second: list[Tensor]) -> bool:
 
 @every_method
 def test_a_method_keeps_to_the_branches_it_names(method: Method, progress: float) -> None:
-    model = tiny_branched_net().train()
-    before = state_of(branches_of(model, "adversarial"))
+    model = branched_net_for(method)
+    auxiliary = branch_names(model)[1:]
+    before = {name: state_of(branches_of(model, name)) for name in auxiliary}
     run(method, model, progress)
-    untouched = equal(before, state_of(branches_of(model, "adversarial")))
-    owned = branch_parameters(model)["adversarial"]
-    without = all(parameter.grad is None for parameter in owned)
-    assert untouched == without == (not method.auxiliary)
+    for name in auxiliary:
+        untouched = equal(before[name], state_of(branches_of(model, name)))
+        owned = branch_parameters(model)[name]
+        without = all(parameter.grad is None for parameter in owned)
+        assert untouched == without == (name not in method.auxiliary)
 
 
 @advprop_forms
@@ -361,9 +420,12 @@ def test_stated_passes_are_averaged_over_training(share: float) -> None:
 def test_formulas_of_cost(num_steps: int) -> None:
     attack = dataclasses.replace(ATTACK, num_steps=num_steps)
     assert Vanilla().passes_per_image == 1
+    assert FAST.passes_per_image == 1.25
     assert Adversarial(attack=attack).passes_per_image == num_steps + 1
     assert Mixed(attack=attack).passes_per_image == num_steps + 2
     assert AdvProp(attack=attack).passes_per_image == num_steps + 2
+    assert Pyramid(attack=attack).passes_per_image == num_steps + 2
+    assert Universal(**UNIVERSAL).passes_per_image == 2
     assert AdversarialThenClean(attack=attack).passes_per_image == 1 + num_steps / 2
 
 
@@ -371,12 +433,15 @@ def test_formulas_of_cost(num_steps: int) -> None:
 def test_metrics(method: Method, progress: float) -> None:
     model = net_for(method)
     metrics = run(method, model, progress)
-    summed = sum(kind.loss for kind in metrics.kinds.values())
+    weights, counts = loss_weights(method), image_counts(method)
+    summed = sum(weights.get(name, 1) * kind.loss for name, kind in metrics.kinds.items())
     torch.testing.assert_close(metrics.loss, summed)
-    for kind in metrics.kinds.values():
+    for name, kind in metrics.kinds.items():
+        count = counts.get(name, 8)
         assert not kind.loss.requires_grad
         assert 0 <= kind.accuracy <= 1
-        assert kind.accuracy * 8 == (kind.accuracy * 8).round()
+        torch.testing.assert_close(kind.accuracy * count, (kind.accuracy * count).round())
+        assert kind.share == count / 8
     assert not metrics.loss.requires_grad
     if "adversarial" in metrics.kinds:
         assert 0 < metrics.perturbation <= (0.1 if "l2" in str(method).lower() else 8 / 255)
@@ -416,12 +481,12 @@ def test_both_calling_conventions_agree(method: Method, progress: float) -> None
     batch = Batch(images=images, labels=labels)
     found = []
     for call in (
-        lambda model, context: method.forward_backward(model, images, labels, context),
-        lambda model, context: method.forward_backward(model, batch, context),
-        lambda model, context: method.forward_backward(model, batch, context=context),
+        lambda fresh, model, context: fresh.forward_backward(model, images, labels, context),
+        lambda fresh, model, context: fresh.forward_backward(model, batch, context),
+        lambda fresh, model, context: fresh.forward_backward(model, batch, context=context),
     ):
         model = net_for(method)
-        call(model, Context(progress=progress, generator=seeded()))
+        call(dataclasses.replace(method), model, Context(progress=progress, generator=seeded()))
         found.append(gradients(model))
     assert same_tensors(found[0], found[1])
     assert same_tensors(found[0], found[2])
@@ -470,15 +535,19 @@ def test_methods_are_values(method: Method, progress: float) -> None:
 
 def test_unknown_form() -> None:
     with pytest.raises(
-        ValueError, match=r"form='both': choose \"auto\", \"separate\" or \"joint\""
+        ValueError, match=r"form='both': choose \"auto\", .*\"joint\" or \"summed\""
     ):
         AdvProp(attack=ATTACK, form="both")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"form='joint': choose \"auto\", .* or \"summed\""):
+        Pyramid(attack=ATTACK, form="joint")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("weights", [(-1.0, 1.0), (1.0, -0.5)])
 def test_negative_weights(weights: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match=r"loss weights .*at least 0 each"):
         AdvProp(attack=ATTACK, clean_weight=weights[0], adversarial_weight=weights[1])
+    with pytest.raises(ValueError, match=r"loss weights .*at least 0 each"):
+        Pyramid(attack=ATTACK, clean_weight=weights[0], adversarial_weight=weights[1])
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])

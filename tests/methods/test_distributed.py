@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from distributed_steps import CASES, RANKS, net_for, run_other_rank, run_rank, step
-from tiny import gradients, same_tensors
+from distributed_steps import CASES, FAST, RANKS, net_for, run_other_rank, run_rank, step
+from fast_by_hand import ByHand
+from tiny import IMAGE_SHAPE, gradients, same_tensors, tiny_images, tiny_labels
 from torch import multiprocessing
+from torch.nn import functional as F
+
+from advprop.randomness import ImageStreams
 
 every_case = pytest.mark.parametrize("name", CASES)
+# what a process learns from depends on the others: tested by itself below
+alone_case = pytest.mark.parametrize("name", [name for name in CASES if name[:4] != "fast"])
+fast_case = pytest.mark.parametrize("name", [name for name in CASES if name[:4] == "fast"])
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +34,16 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(Path(folder) / f"rank{rank}.pt") for rank in range(RANKS)]
 
 
-@every_case
+@alone_case
 def test_gradients_are_the_mean_over_processes(results: list[dict[str, Any]], name: str) -> None:
-    method, _ = CASES[name]
     alone = []
     for rank in range(RANKS):
-        model = net_for(method)
+        method = dataclasses.replace(CASES[name][0])
+        model = net_for(name)
         step(method, model, rank)
         alone.append(gradients(model))
     for rank in range(RANKS):
-        found, _, _ = results[rank][name]
+        found = results[rank][name][0]
         assert found.keys() == alone[0].keys()
         for key, gradient in found.items():
             expected = (alone[0][key] + alone[1][key]) / 2
@@ -51,15 +59,95 @@ def test_processes_agree_in_every_step(results: list[dict[str, Any]], name: str)
 @every_case
 def test_t11_attacks_fire_no_reduction(results: list[dict[str, Any]], name: str) -> None:
     # a forward pass of the wrapper and a reduction for each pass that trains, none for the attack
-    # (a forward pass broadcasts all statistics); the net's gradients fit one bucket
-    passes = 2 if name == "advprop separate" else 1
-    assert results[0][name][1] == (passes, passes)
+    # (a forward pass broadcasts all statistics, but not between two that share a backward); the
+    # net's gradients fit one bucket
+    method, form = name.split(" ") if " " in name else (name, "")
+    always = ("pyramid", "universal")
+    two_passes = form in ("separate", "summed", "matched", "token") or method in always
+    backwards = 2 if form == "separate" else 1
+    # Fast's noise pass trains too, but its gradients travel with the next
+    forwards = (2 if two_passes else 1) + (1 if method == "fast" else 0)
+    broadcasts = 0 if name == "advprop token" else backwards  # it has no statistics
+    assert results[0][name][1] == (forwards, backwards, broadcasts)
 
 
 def test_t12_forms_agree_across_processes(results: list[dict[str, Any]]) -> None:
-    joint, auto, separate = (
-        results[0][f"advprop {form}"][0] for form in ("joint", "auto", "separate")
+    joint, auto, separate, summed, matched = (
+        results[0][f"advprop {form}"][0]
+        for form in ("joint", "auto", "separate", "summed", "matched")
     )
     assert same_tensors(joint, auto)  # "auto" is joint here
-    for key, gradient in separate.items():
-        torch.testing.assert_close(gradient, joint[key])
+    assert same_tensors(summed, matched)  # and this, with matched masks
+    for key, gradient in joint.items():
+        torch.testing.assert_close(separate[key], gradient)
+        torch.testing.assert_close(summed[key], gradient)
+
+
+def test_t10_images_change_processes_with_their_labels(results: list[dict[str, Any]]) -> None:
+    stays = 0
+    for rows in zip(*(found["exchanged"] for found in results), strict=True):
+        for images, labels, is_kept in rows:
+            assert images == labels
+            assert is_kept
+        assert sorted(rows[0][0] + rows[1][0]) == list(range(8))
+        stays += sum(image < 4 for image in rows[0][0])
+    assert 0 < stays < 5 * 4
+    assert len({tuple(sorted(images)) for images, *_ in results[0]["exchanged"]}) > 1
+
+
+def attack_by_hand(hand: ByHand, rank: int) -> torch.Tensor:
+    """The noise pass of one process; returns its adversarial images."""
+    images = tiny_images()[rank * 4 + 2 : rank * 4 + 4]
+    labels = tiny_labels()[rank * 4 + 2 : rank * 4 + 4]
+    streams = ImageStreams.for_batch(0, 0, [rank * 4 + 2, rank * 4 + 3])
+    unit = streams.draw(images.shape, "random start", normal=False)
+    noise = (images + FAST.threat_model.epsilon * (2 * unit - 1)).clamp(0, 1)
+    gradient = hand.learn("noise", noise, labels, 0.5)
+    moved = noise + FAST.threat_model.epsilon * gradient.sign() - images
+    return (images + moved.clamp(-8 / 255, 8 / 255)).clamp(0, 1)
+
+
+@fast_case
+def test_fast_learns_from_the_adversarial_images_of_other_processes(
+    results: list[dict[str, Any]], name: str
+) -> None:
+    """Each process's sums over its counts by hand, then their mean."""
+    hands = [ByHand() for _ in range(RANKS)]
+    made = torch.cat([attack_by_hand(hand, rank) for rank, hand in enumerate(hands)])
+    labels = tiny_labels()[[2, 3, 6, 7]]
+    origins = []
+    for rank, hand in enumerate(hands):
+        clean = slice(rank * 4, rank * 4 + 2)
+        hand.learn("clean", tiny_images()[clean], tiny_labels()[clean], 1.0)
+        images = torch.cat(results[rank][name][3][1:])[2:]
+        nearest = torch.cdist(images.flatten(1), made.flatten(1)).argmin(dim=1)
+        torch.testing.assert_close(images, made[nearest])
+        hand.learn("adversarial", images, labels[nearest], 0.5)
+        origins.append(sorted(nearest.tolist()))
+    assert sorted(origins[0] + origins[1]) == [0, 1, 2, 3]
+    assert origins[0] != [0, 1]  # some have changed processes
+    expected = [hand.gradients() for hand in hands]
+    for key, gradient in results[0][name][0].items():
+        torch.testing.assert_close(gradient, (expected[0][key] + expected[1][key]) / 2)
+
+
+@pytest.mark.parametrize("name", ["universal auto", "universal branch"])
+def test_all_processes_keep_one_universal_perturbation(
+    results: list[dict[str, Any]], name: str
+) -> None:
+    """Moved by the sign of the sum of both ranks' gradients, which a net alone gives too."""
+    found = [results[rank][name][4]["perturbation"] for rank in range(RANKS)]
+    sums = torch.zeros(1, *IMAGE_SHAPE)
+    for rank in range(RANKS):
+        model = net_for(name)
+        images = tiny_images()[rank * 4 : rank * 4 + 4].requires_grad_()
+        labels = tiny_labels()[rank * 4 : rank * 4 + 4]
+        F.cross_entropy(model(images), labels).backward()
+        sums += images.grad.sum(dim=0, keepdim=True)
+    for size, grid in found[0].items():
+        assert torch.equal(grid, found[1][size])
+        # of the patch sums there are few: none of them is so small that its sign is chance
+        patches = F.avg_pool2d(sums, size, ceil_mode=True, divisor_override=1)
+        clear = patches.abs() > 1e-6
+        assert clear.float().mean() > 0.95
+        assert torch.equal(grid[clear], 0.01 * patches.sign()[clear])

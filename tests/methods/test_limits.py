@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
@@ -15,26 +16,37 @@ from tiny import (
     tiny_images,
     tiny_labels,
     tiny_net,
+    tiny_vit,
 )
 from torch import Tensor, nn
 
 from advprop.attacks.pgd import PGD
+from advprop.attacks.pyramid import PyramidPGD
+from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method
+from advprop.methods.fast import Fast
+from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
+from advprop.methods.pyramid import Pyramid
+from advprop.methods.universal import Universal
 from advprop.methods.vanilla import Vanilla
+from advprop.shapes import Batch
 from advprop.threat_models import L2, Linf
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
+FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.25)
+PYRAMID = PyramidPGD(scales=(4, 3, 1), num_steps=2)
 NO_ATTACK = PGD(threat_model=Linf(0.0), num_steps=1, step_size=0.1)
 
 
 def trained(method: Method, model: nn.Module, *, steps: int = 3) -> nn.Module:
     """`model` after a few steps of SGD with momentum and weight decay."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+    torch.manual_seed(3)
     for step in range(steps):
         optimizer.zero_grad()
         method.forward_backward(
@@ -136,15 +148,52 @@ def test_adversarial_first_then_clean() -> None:
         assert same_tensors(found, one_step(limit, tiny_net()))
 
 
+def test_pyramid_with_a_branch_and_masks_of_their_own_is_advprop() -> None:
+    method = Pyramid(attack=ATTACK, auxiliary_branch=True, matched_masks=False)
+    found = trained(method, tiny_branched_net(dropout=0.3))
+    assert same_state(found, trained(AdvProp(attack=ATTACK), tiny_branched_net(dropout=0.3)))
+
+
+def test_pyramid_without_adversarial_weight_is_vanilla() -> None:
+    """Where no layer keeps statistics: those of a shared layer see adversarial images still."""
+    found = trained(Pyramid(attack=PYRAMID, adversarial_weight=0.0), tiny_vit())
+    assert same_state(found, trained(Vanilla(), tiny_vit()))
+    assert not same_state(found, trained(Pyramid(attack=PYRAMID), tiny_vit()))
+
+
+def test_pyramid_without_clean_weight_is_adversarial_training() -> None:
+    found = trained(Pyramid(attack=PYRAMID, clean_weight=0.0), tiny_vit())
+    assert same_state(found, trained(Adversarial(attack=PYRAMID), tiny_vit()))
+
+
+@pytest.mark.parametrize("build", [tiny_net, tiny_vit])
+def test_pyramid_at_epsilon_zero_is_vanilla_twice(build: Callable[..., nn.Module]) -> None:
+    attack = PyramidPGD(epsilon=0.0, scales=(4, 2, 1))
+    vanilla, twice = one_step(Vanilla(), build()), one_step(Pyramid(attack=attack), build())
+    assert all(torch.equal(twice[name], 2 * vanilla[name]) for name in vanilla)
+
+
+def test_a_universal_perturbation_that_never_moves_is_two_clean_passes() -> None:
+    still = Universal(epsilon=0.1, step_size=0.0, scales=(4, 2, 1))
+    nothing = Pyramid(attack=PyramidPGD(epsilon=0.0, scales=(4, 2, 1)))
+    twice = one_step(still, tiny_net())
+    for name, gradient in one_step(Vanilla(), tiny_net()).items():
+        assert torch.equal(twice[name], 2 * gradient)
+    found = trained(dataclasses.replace(still), tiny_vit(drop=0.2))
+    assert same_state(found, trained(nothing, tiny_vit(drop=0.2)))
+    moving = dataclasses.replace(still, step_size=0.05)
+    assert not same_state(found, trained(moving, tiny_vit(drop=0.2)))
+
+
 def closely(first: Iterable[tuple[str, Tensor | None]], second: dict[str, Tensor | None]) -> None:
     for name, tensor in first:
         torch.testing.assert_close(tensor, second[name], msg=lambda text, name=name: name + text)
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (0.7, 0.2)], ids=str)
-def test_joint_equals_separate(weights: tuple[float, float]) -> None:
+def test_joint_and_summed_equal_separate(weights: tuple[float, float]) -> None:
     found = {}
-    for form in ("separate", "joint", "auto"):
+    for form in ("separate", "joint", "summed", "auto"):
         model = tiny_branched_net()
         method = AdvProp(
             attack=ATTACK, clean_weight=weights[0], adversarial_weight=weights[1], form=form
@@ -154,7 +203,7 @@ def test_joint_equals_separate(weights: tuple[float, float]) -> None:
             model, tiny_images(), tiny_labels(), Context(generator=seeded())
         )
         found[form] = grads, model.state_dict(), metrics
-    for name in ("joint", "auto"):
+    for name in ("joint", "summed", "auto"):
         closely(found[name][0].items(), found["separate"][0])
         closely(found[name][1].items(), found["separate"][1])
         torch.testing.assert_close(found[name][2].loss, found["separate"][2].loss)
@@ -192,3 +241,114 @@ def test_advprop_is_written_out_by_hand() -> None:
             torch.testing.assert_close(found[f"{layer}.branches.adversarial.{kind}"], other[name])
         else:
             torch.testing.assert_close(found[name], clean[name] + other[name])
+
+
+@pytest.mark.parametrize("form", ["separate", "joint"])
+def test_fine_grained_with_one_attack_is_advprop(form: str) -> None:
+    fine_grained = FineGrained(attacks={"adversarial": ATTACK}, form=form)
+    found = trained(fine_grained, tiny_branched_net())
+    assert same_state(found, trained(AdvProp(attack=ATTACK, form=form), tiny_branched_net()))
+    assert fine_grained.passes_per_image == AdvProp(attack=ATTACK).passes_per_image
+
+
+def test_fine_grained_joint_is_separate() -> None:
+    sources = {"noise": dataclasses.replace(ATTACK, num_steps=0), "adversarial": ATTACK}
+    separate, joint = (
+        one_step(
+            FineGrained(attacks=sources, form=form),
+            tiny_branched_net(auxiliary=("noise", "adversarial")),
+        )
+        for form in ("separate", "joint")
+    )
+    for name, gradient in separate.items():
+        torch.testing.assert_close(joint[name], gradient)
+
+
+def test_fine_grained_views_learn_through_their_own_branch() -> None:
+    """A view that is the images themselves gives its branch what vanilla training gives."""
+    model = tiny_branched_net(auxiliary=("copy",)).train()
+    images, labels = tiny_images(), tiny_labels()
+    batch = Batch(images=images, labels=labels, views={"copy": images})
+    metrics = FineGrained(views=("copy",), form="separate").forward_backward(model, batch)
+    vanilla = tiny_net().train()
+    Vanilla().forward_backward(vanilla, images, labels)
+    plain_parameters = dict(vanilla.named_parameters())
+    for name, parameter in model.named_parameters():
+        branch, _, rest = name.partition("branches.")[2].partition(".")
+        theirs = plain_parameters[name.replace(f"branches.{branch}.", "") if rest else name]
+        torch.testing.assert_close(parameter.grad, theirs.grad * (1 if rest else 2))
+    assert list(metrics.kinds) == ["clean", "copy"]
+    assert metrics.perturbation is None
+
+
+def test_fine_grained_sources_must_be_named_once() -> None:
+    with pytest.raises(ValueError, match="no source of images: give attacks or views"):
+        FineGrained()
+    for wrong in ({"views": ("adversarial",)}, {"views": ("clean",)}, {"views": ("a", "a")}):
+        with pytest.raises(ValueError, match="each has one source, and clean the images"):
+            FineGrained(attacks={"adversarial": ATTACK}, **wrong)
+    with pytest.raises(ValueError, match=r'no view "strong" \(it has none\): .*data.views.strong'):
+        one_step(FineGrained(views=("strong",)), tiny_branched_net(auxiliary=("strong",)))
+
+
+@pytest.mark.parametrize("form", ["separate", "joint", "auto"])
+@pytest.mark.parametrize("synchronise", [True, False])
+def test_fast_without_attacked_images_is_vanilla(form: str, synchronise: bool) -> None:
+    method = dataclasses.replace(FAST, attacked_fraction=0.0, form=form, synchronise=synchronise)
+    model = trained(method, tiny_branched_net(), steps=5)
+    vanilla = trained(Vanilla(), tiny_net(), steps=5)
+    assert same_state(plain(model, "clean"), vanilla)
+    for layer in (1, 4):  # the adversarial branch is as it was
+        assert same_state(plain(model, "adversarial")[layer], tiny_net()[layer])
+    assert method.passes_per_image == 1
+
+
+def test_fast_without_attacked_images_needs_no_second_one() -> None:
+    model, vanilla = tiny_branched_net().train(), tiny_net().train()
+    method = dataclasses.replace(FAST, attacked_fraction=0.0)
+    for chosen, net in ((method, model), (Vanilla(), vanilla)):
+        metrics = chosen.forward_backward(net, tiny_images(1), tiny_labels(1))
+        assert list(metrics.kinds) == ["clean"]
+    assert same_tensors(gradients(remove_auxiliary_norms(model)), gradients(vanilla))
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.3])
+def test_fast_not_synchronised_is_the_gradient_of_the_weighted_sum(beta: float) -> None:
+    images, labels = tiny_images(), tiny_labels()
+    model = tiny_branched_net().train()
+    seen: list[Tensor] = []
+    handle = model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    method = dataclasses.replace(FAST, beta=beta, synchronise=False)
+    metrics = method.forward_backward(model, images, labels, Context(generator=seeded()))
+    handle.remove()
+    noise, _, adversarial = seen
+    reference = tiny_branched_net().train()
+    losses = {}
+    for kind, branch, points, truth in (
+        ("noise", "adversarial", noise, labels[6:]),
+        ("clean", "clean", images[:6], labels[:6]),
+        ("adversarial", "adversarial", adversarial, labels[6:]),
+    ):
+        with use_branch(reference, branch):
+            losses[kind] = nn.functional.cross_entropy(reference(points), truth, reduction="sum")
+    whole = losses["clean"] + (1 - beta) * losses["noise"] + beta * losses["adversarial"]
+    (whole / 8).backward()
+    closely(gradients(model).items(), gradients(reference))
+    torch.testing.assert_close(metrics.loss, whole.detach() / 8)
+
+
+@pytest.mark.parametrize("synchronise", [True, False])
+@pytest.mark.parametrize(("fraction", "beta"), [(0.25, 0.5), (0.5, 0.5), (0.75, 0.2)])
+def test_fast_joint_equals_separate(synchronise: bool, fraction: float, beta: float) -> None:
+    found = {}
+    for form in ("separate", "joint", "auto"):
+        method = dataclasses.replace(
+            FAST, attacked_fraction=fraction, beta=beta, synchronise=synchronise, form=form
+        )
+        model = tiny_branched_net()
+        grads = one_step(method, model)
+        found[form] = grads, trained(method, tiny_branched_net()).state_dict()
+    closely(found["joint"][0].items(), found["separate"][0])
+    closely(found["joint"][1].items(), found["separate"][1])
+    # "auto" without DistributedDataParallel keeps one graph in memory at a time
+    assert same_tensors(found["auto"][0], found["separate"][0])

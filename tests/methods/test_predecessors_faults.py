@@ -2,8 +2,10 @@
 
 T14 (SyncBatchNorm) and T15 (fused activations) are tested over all layers in tests/auxiliary, T30
 (validation images kept out of tests) in tests/data, T33 (an export's mean, std and class names) in
-tests/test_exporting.py, T11 and T12 under DistributedDataParallel in test_distributed.py.
-T9, T24 to T26 and T32 belong to things that are not here.
+tests/test_exporting.py, T11 and T12 under DistributedDataParallel in test_distributed.py, T9
+(update speeds) and what is T10's (label leak) of `Fast` in test_fast.py and test_distributed.py.
+T18's matched masks have test_matched_masks.py. T24 to T26 and T32 belong to things that are not
+here.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ from advprop.training.optim import build_optimizer, build_schedule
 from advprop.training.settings import TrainingSettings
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
-forms = pytest.mark.parametrize("form", ["separate", "joint"])
+forms = pytest.mark.parametrize("form", ["separate", "joint", "summed"])
 
 
 class Recording:

@@ -123,7 +123,7 @@ def test_statistics_keep_the_order_of_layers_and_mark_no_difference(details, sty
 
 
 def test_styles_differ_and_do_not_depend_on_company():
-    names = [*KNOWN, "fine_grained", "fast", "third"]
+    names = [*KNOWN, "another", "third"]
     styles = method_styles(names)
     assert len({style.color for style in styles.values()}) == len(names)
     assert len({style.symbol for style in styles.values()}) == len(names)

@@ -96,7 +96,7 @@ def test_grey_images_below_32_pixels_on_the_fly(cache: Path) -> None:
     found = run(**QUICK)
     assert (found["num_images"], found["images"], found["severities"]) == (12, "grey test", [1, 4])
     assert found["made"].startswith("on the fly, imagecorruptions-imaug 1.")
-    assert found["enlarged_to"] == [32, 32]
+    assert found["padded_to"] == [32, 32]
     assert "mce" not in found
     assert "extra" not in found
     by = found["by_corruption"]

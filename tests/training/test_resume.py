@@ -22,7 +22,10 @@ from advprop.training.checkpoint import Checkpoints, read_checkpoint
 from advprop.training.stopping import InterruptedTraining, NotFiniteError
 from advprop.training.trainer import Trainer
 
-METHODS = ("vanilla", "adversarial", "mixed", "advprop", "adversarial_then_clean")
+METHODS = (
+    *("vanilla", "adversarial", "mixed", "advprop", "adversarial_then_clean"),
+    *("fine_grained", "fast", "pyramid", "universal"),
+)
 
 
 def quick(method: str = "advprop", *settings: str) -> RunConfig:

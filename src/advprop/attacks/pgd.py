@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -59,14 +59,7 @@ class PGD:
     targets: TargetRule = random_other_class
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_steps, int) or self.num_steps < 0:
-            raise ValueError(f"num_steps {self.num_steps}: give a whole number of at least 0")
-        if not (math.isfinite(self.step_size) and self.step_size >= 0):
-            raise ValueError(f"step_size {self.step_size}: give a number of at least 0")
-        if not 0 <= self.random_start_probability <= 1:
-            raise ValueError(
-                f"random_start_probability {self.random_start_probability}: give one in [0, 1]"
-            )
+        check_steps(self.num_steps, self.step_size, self.random_start_probability)
 
     @property
     def passes_per_image(self) -> float:
@@ -86,31 +79,26 @@ class PGD:
         `labels` are class indices or distributions; `generator` makes the result repeatable. No
         parameter's `.grad` is touched; modes and branches are the caller's (`attack_mode`).
         """
-        if torch.is_inference_mode_enabled():
-            raise RuntimeError("torch.inference_mode() forbids gradients: use torch.no_grad()")
-        clean = images.detach()
-        check_images(clean)
-        adversarial = self._start(clean, generator)
-        for step in range(self.num_steps):
-            with torch.enable_grad():
-                point = adversarial.requires_grad_()
-                logits = logits_fn(point)
-                if step == 0:
-                    goal, sign = self.targets(labels, logits.detach(), generator)
-                loss = GRADIENT_SCALE * _summed_cross_entropy(logits, goal)
-            (gradient,) = torch.autograd.grad(loss, point)
-            direction = self.threat_model.ascent_direction(gradient)
-            adversarial = self._project(clean, point.detach() + sign * self.step_size * direction)
+        clean = clean_images(images)
+        goal = Goal(self.targets, labels, generator)
+        adversarial = self.start(clean, generator)
+        for _ in range(self.num_steps):
+            adversarial = self.ascend(clean, adversarial, goal.gradient(logits_fn, adversarial))
         return adversarial
 
-    def _start(self, clean: Images, generator: Randomness) -> Images:
+    def ascend(self, clean: Images, point: Images, gradient: Tensor) -> Images:
+        """`point` after one step up its gradient."""
+        direction = self.threat_model.ascent_direction(gradient)
+        return self._project(clean, point + self.step_size * direction)
+
+    def start(self, clean: Images, generator: Randomness) -> Images:
+        """Where the attack on `clean` begins."""
         if self.random_start_probability == 0.0:
             return clean.clone()
         start = self.threat_model.random_start(clean, generator=generator)
         if self.random_start_probability < 1.0:
-            column = clean.new_empty(len(clean), *[1] * (clean.ndim - 1), dtype=torch.float32)
-            chance = uniform(column, generator, purpose="random start chance")
-            start = start.where(chance < self.random_start_probability, 0.0)
+            chosen = random_starts(clean, self.random_start_probability, generator)
+            start = start.where(chosen, 0.0)
         return self._project(clean, clean + start)
 
     def _project(self, clean: Images, adversarial: Images) -> Images:
@@ -132,6 +120,51 @@ def fgsm(
         random_start_probability=random_start_probability,
         targets=targets,
     )
+
+
+class Goal:
+    """What an attack steps towards: set by its first gradient, and kept."""
+
+    def __init__(self, targets: TargetRule, labels: Labels, generator: Randomness) -> None:
+        self._targets, self._labels, self._generator = targets, labels, generator
+        self._aim: tuple[Labels, Literal[-1, 1]] | None = None
+
+    def gradient(self, logits_fn: LogitsFn, images: Images) -> Images:
+        """How `images` have to change to get there, times 2^10; touches no parameter's `.grad`."""
+        with torch.enable_grad():
+            point = images.detach().requires_grad_()
+            logits = logits_fn(point)
+            if self._aim is None:
+                self._aim = self._targets(self._labels, logits.detach(), self._generator)
+            labels, sign = self._aim
+            loss = sign * GRADIENT_SCALE * _summed_cross_entropy(logits, labels)
+        (gradient,) = torch.autograd.grad(loss, point)
+        return gradient
+
+
+def random_starts(images: Images, probability: float, generator: Randomness) -> Tensor:
+    """Which images start at random, as booleans of shape [batch, 1, 1, 1]."""
+    column = images.new_empty(len(images), *[1] * (images.ndim - 1), dtype=torch.float32)
+    return uniform(column, generator, purpose="random start chance") < probability
+
+
+def check_steps(num_steps: float, step_size: float, random_start_probability: float) -> None:
+    """Raise ValueError for what an attack cannot do."""
+    if not isinstance(num_steps, int) or num_steps < 0:
+        raise ValueError(f"num_steps {num_steps}: give a whole number of at least 0")
+    if not (math.isfinite(step_size) and step_size >= 0):
+        raise ValueError(f"step_size {step_size}: give a number of at least 0")
+    if not 0 <= random_start_probability <= 1:
+        raise ValueError(f"random_start_probability {random_start_probability}: give one in [0, 1]")
+
+
+def clean_images(images: Images) -> Images:
+    """`images`, detached, for an attack to begin with; raises for what it could not attack."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("torch.inference_mode() forbids gradients: use torch.no_grad()")
+    clean = images.detach()
+    check_images(clean)
+    return clean
 
 
 def check_images(images: Images) -> None:

@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
-from advprop.auxiliary.norm import AuxiliaryNorm, Route
+from advprop.auxiliary.route import CLEAN, Branched, Route
 
 SHARED = "shared"
 
 
 @contextmanager
-def use_branch(model: nn.Module, branch: str | tuple[str, ...]) -> Iterator[None]:
+def use_branch(
+    model: nn.Module, branch: str | tuple[str, ...], *, shares: Sequence[int] | None = None
+) -> Iterator[None]:
     """Run `model` through one branch inside; the previous one is back on exit and on exception.
 
-    A tuple sends equal consecutive parts of each batch through the branches named. Independent of
-    train and eval mode. With activation checkpointing the backward pass belongs inside too, since
-    it runs the layers again. One assignment, whatever the size of the model.
+    A tuple sends consecutive parts of each batch through the branches named: equal parts, or parts
+    in proportion to `shares`, as in (4, 1). Independent of train and eval mode. With activation
+    checkpointing the backward pass belongs inside too, since it runs the layers again. Two
+    assignments, whatever the size of the model.
 
-    Raises ValueError for an unknown branch, a model without branches, or a tuple where the model
-    does not keep the images of a batch apart.
+    Raises ValueError for an unknown branch, a model without branches, shares that are not one whole
+    number for each branch, or a tuple where the model does not keep the images of a batch apart.
     """
     route = _route(model)
     _check_branch(route, branch)
-    previous = route.active
-    route.active = branch
+    if shares is not None:
+        shares = tuple(shares)
+        _check_shares(branch, shares)
+    previous = route.active, route.shares
+    route.active, route.shares = branch, shares
+    try:
+        yield
+    finally:
+        route.active, route.shares = previous
+
+
+@contextmanager
+def no_branch(model: nn.Module) -> Iterator[None]:
+    """Layers with branches raise RuntimeError inside: what would run them has no branch to choose.
+
+    For a backward pass over forwards through several branches, where activation checkpointing
+    would run layers again through a wrong one.
+    """
+    route = _route(model)
+    previous, route.active = route.active, ()
     try:
         yield
     finally:
@@ -39,14 +60,19 @@ def branch_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def has_auxiliary_norms(model: nn.Module) -> bool:
-    """Whether `add_auxiliary_norms` has been here."""
-    return any(isinstance(layer, AuxiliaryNorm) for layer in model.modules())
+    """Whether `add_auxiliary_norms` or `add_auxiliary_tokens` has been here."""
+    return any(isinstance(layer, Branched) for layer in model.modules())
+
+
+def splits_batches(model: nn.Module) -> bool:
+    """Whether `use_branch` takes a tuple for this model: parts of a batch, each its own branch."""
+    return _route(model).no_tuple is None
 
 
 def branch_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """All parameters of `model`, once each: "shared", and those that each branch alone owns."""
     names = branch_names(model)
-    layers = [layer for layer in model.modules() if isinstance(layer, AuxiliaryNorm)]
+    layers = [layer for layer in model.modules() if isinstance(layer, Branched)]
     users: dict[nn.Parameter, set[str]] = {}
     for layer in layers:
         for name, branch in layer.branches.items():
@@ -59,10 +85,61 @@ def branch_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     return groups
 
 
+@contextmanager
+def scaled_gradients(model: nn.Module, factors: Mapping[str, float]) -> Iterator[None]:
+    """Multiply the gradients that reach a branch's own parameters inside, by its factor.
+
+    Tensor hooks do it: before a gradient is added to `.grad` and reduced over processes. Gradients
+    of branches without a factor, or with 1, keep their bits.
+    """
+    owned = branch_parameters(model)
+    with ExitStack() as stack:
+        for branch, factor in factors.items():
+            for parameter in owned[branch] if factor != 1 else ():
+                if parameter.requires_grad:
+                    hook = parameter.register_hook(_multiplication(factor))
+                    stack.callback(hook.remove)
+        yield
+
+
+def _multiplication(factor: float) -> Callable[[Tensor], Tensor]:
+    return lambda gradient: factor * gradient
+
+
+def check_names(auxiliary: Sequence[str]) -> tuple[str, ...]:
+    """The names of new branches; ValueError for those that cannot be."""
+    names = (auxiliary,) if isinstance(auxiliary, str) else tuple(auxiliary)
+    if not names:
+        raise ValueError('no auxiliary branch named: give at least one, as in ("adversarial",)')
+    for name in names:
+        if not name.isidentifier():
+            raise ValueError(f"branch name {name!r}: letters, digits and underscores, please")
+        if name == SHARED or hasattr(nn.ModuleDict(), name):
+            raise ValueError(f"branch name {name!r} has a meaning already: choose another")
+    if len({CLEAN, *names}) <= len(names):
+        raise ValueError(f'branch names {names}: each once, and "clean" is always there')
+    return names
+
+
+def check_known(layer: Branched, branch: str) -> None:
+    """Raise ValueError for a branch that `layer` has not."""
+    if branch not in layer.branches:
+        raise ValueError(f'branch "{branch}" unknown, this model has {", ".join(layer.branches)}')
+
+
+def check_without_branches(model: nn.Module) -> None:
+    """Raise ValueError where a model has branches already."""
+    if has_auxiliary_norms(model):
+        raise ValueError(
+            "the model has auxiliary branches already: name all of them in one call, "
+            "or call remove_auxiliary_norms first"
+        )
+
+
 def _route(model: nn.Module) -> Route:
     # stops at the first such layer: in practice a few modules from the root
     for layer in model.modules():
-        if isinstance(layer, AuxiliaryNorm):
+        if isinstance(layer, Branched):
             if model not in layer.route.checked:
                 _check_one_surgery(model, layer.route)
             return layer.route
@@ -71,7 +148,7 @@ def _route(model: nn.Module) -> Route:
 
 def _check_one_surgery(model: nn.Module, route: Route) -> None:
     for name, layer in model.named_modules():
-        if isinstance(layer, AuxiliaryNorm) and layer.route is not route:
+        if isinstance(layer, Branched) and layer.route is not route:
             raise ValueError(
                 f'"{name}" got its branches in another call of add_auxiliary_norms (or is a deep '
                 "copy) and would not be switched with the rest: put the model together first, "
@@ -90,3 +167,12 @@ def _check_branch(route: Route, branch: str | tuple[str, ...]) -> None:
             raise ValueError(f'branch "{name}" unknown, this model has {known}')
     if route.no_tuple is not None and not isinstance(branch, str):
         raise ValueError(f"{route.no_tuple}: use one branch at a time, not {branch}")
+
+
+def _check_shares(branch: str | tuple[str, ...], shares: tuple[int, ...]) -> None:
+    count = 1 if isinstance(branch, str) else len(branch)
+    if len(shares) != count or not all(type(share) is int and share > 0 for share in shares):
+        raise ValueError(
+            f"shares {shares} for branch {branch}: give a whole number of at least 1 for each of "
+            f"the {count}, as in shares=(4, 1)"
+        )

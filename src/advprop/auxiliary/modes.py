@@ -9,7 +9,7 @@ from typing import Literal
 from torch import nn
 
 from advprop.auxiliary.attacked_layers import attacked_layers
-from advprop.auxiliary.norm import frozen_statistics, running_statistics
+from advprop.auxiliary.running import frozen_statistics, running_statistics
 
 
 @contextmanager

@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any, Literal
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
-CLEAN = "clean"
+from advprop.auxiliary.route import CLEAN, Branched, Route, check_branch_chosen, split_batch
+from advprop.auxiliary.running import frozen_statistics, running_statistics
 
 Separate = Literal["both", "affine", "statistics"]
 
 
-class Route:
-    """Which branch all layers of one surgery take: one name, or one for each part of a batch.
-
-    Shared by the layers, so that switching is one assignment. Not thread-local: CUDA's backward
-    pass, and with it recomputation, runs in threads of its own. `no_tuple` says why a batch cannot
-    be split over branches, where the model makes that impossible.
-    """
-
-    def __init__(self, branches: tuple[str, ...], no_tuple: str | None = None) -> None:
-        self.branches = branches
-        self.no_tuple = no_tuple
-        self.active: str | tuple[str, ...] = CLEAN
-        self.checked: WeakSet[nn.Module] = WeakSet()  # models known to have no other route
-
-    def __reduce__(self) -> tuple[type[Route], tuple[tuple[str, ...], str | None]]:
-        # a copy made inside `use_branch` would never be switched back: it starts at clean
-        return Route, (self.branches, self.no_tuple)
-
-
-class AuxiliaryNorm(nn.Module):
+class AuxiliaryNorm(Branched):
     """Holds the original layer as branch "clean" and a deep copy of it for each auxiliary branch.
 
     `separate` says which tensors the copies own: "both", or only the "affine" parameters, or only
-    the running "statistics"; the rest is the clean branch's. Attributes that this class lacks
+    the running "statistics"; the rest is the clean branch's. Branches that share statistics share
+    those of a batch over several branches too, in training mode. Attributes that this class lacks
     (`weight`, `num_features`, ...) are read from the active branch.
     """
 
@@ -58,15 +40,36 @@ class AuxiliaryNorm(nn.Module):
         self.register_state_dict_post_hook(_drop_borrowed)
 
     def forward(self, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The active branch's output; with several branches, equal consecutive parts of dim 0."""
+        """The active branch's output; with several branches, consecutive parts of dim 0."""
         active = self.route.active
         if isinstance(active, str):
             return self._run(active, images, *args, **kwargs)
-        parts = split_batch(images, active)
+        parts = split_batch(images, active, self.route.shares)
+        if self.separate == "affine" and self.training and running_statistics(self.branches[CLEAN]):
+            return torch.cat(self._by_shared_statistics(images, active, parts, *args, **kwargs))
         outputs = [
             self._run(name, part, *args, **kwargs) for name, part in zip(active, parts, strict=True)
         ]
         return torch.cat(outputs)
+
+    def _by_shared_statistics(
+        self,
+        images: Tensor,
+        active: tuple[str, ...],
+        parts: tuple[Tensor, ...],
+        *args: Any,
+        **kwargs: Any,
+    ) -> list[Tensor]:
+        """Each branch's own part, normalised by the statistics of the whole batch."""
+        outputs: list[Tensor] = []
+        start = 0
+        for name, part in zip(active, parts, strict=True):
+            # the batch counts once
+            with frozen_statistics(self.branches[name]) if outputs else nullcontext():
+                whole = self._run(name, images, *args, **kwargs)
+            outputs.append(whole[start : start + len(part)])
+            start += len(part)
+        return outputs
 
     def _run(self, name: str, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         branch = self.branches[name]
@@ -85,6 +88,7 @@ class AuxiliaryNorm(nn.Module):
             active = self.route.active
             if isinstance(active, str):
                 return getattr(modules["branches"][active], name)
+            check_branch_chosen(active)
             value = getattr(modules["branches"][active[0]], name)
             if isinstance(value, Tensor):
                 raise ValueError(_no_single_tensor(name, active)) from None
@@ -169,42 +173,6 @@ def _no_single_tensor(name: str, active: tuple[str, ...]) -> str:
         "time (for torch's transformer layers torch.backends.mha.set_fastpath_enabled(False) "
         "does as well)"
     )
-
-
-def split_batch(images: Tensor, names: Sequence[str]) -> tuple[Tensor, ...]:
-    """Equal consecutive parts of a batch, one for each branch.
-
-    Raises ValueError where the batch cannot be divided.
-    """
-    if images.shape[0] % len(names):
-        raise ValueError(
-            f"a batch of {images.shape[0]} cannot be split over {len(names)} branches "
-            f"({', '.join(names)}): concatenate parts of equal size"
-        )
-    return images.chunk(len(names))
-
-
-def running_statistics(layer: nn.Module) -> dict[str, Tensor]:
-    """The buffers of `layer` itself that training mode updates, by name."""
-    return {
-        name: buffer
-        for name, buffer in layer._buffers.items()
-        if buffer is not None and (name.startswith("running_") or name == "num_batches_tracked")
-    }
-
-
-@contextmanager
-def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Let training mode write into copies of the running statistics, thrown away on exit."""
-    kept = [(layer, running_statistics(layer)) for layer in module.modules()]
-    try:
-        for layer, statistics in kept:
-            for name, buffer in statistics.items():
-                layer._buffers[name] = buffer.clone()
-        yield
-    finally:
-        for layer, statistics in kept:
-            layer._buffers.update(statistics)
 
 
 def in_recomputation() -> bool:

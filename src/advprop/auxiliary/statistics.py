@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advprop.auxiliary.norm import CLEAN, AuxiliaryNorm
+from advprop.auxiliary.norm import AuxiliaryNorm
+from advprop.auxiliary.route import CLEAN, Branched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +48,11 @@ def branch_distances(model: nn.Module, branch: str) -> list[BranchDistance]:
 
 
 def equals_clean(model: nn.Module, branch: str) -> bool:
-    """Whether `branch` holds the very numbers of the clean one, in every layer."""
+    """Whether `branch` holds the very numbers of the clean one, in every layer or token."""
     return all(
         torch.equal(tensor, layer.branches[CLEAN].state_dict()[name])
         for layer in model.modules()
-        if isinstance(layer, AuxiliaryNorm)
+        if isinstance(layer, Branched)
         for name, tensor in layer.branches[branch].state_dict().items()
     )
 

@@ -12,8 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
-from advprop.auxiliary.branches import SHARED, has_auxiliary_norms
-from advprop.auxiliary.norm import CLEAN, AuxiliaryNorm, Route, Separate
+from advprop.auxiliary.branches import check_known, check_names, check_without_branches
+from advprop.auxiliary.norm import AuxiliaryNorm, Separate
+from advprop.auxiliary.route import CLEAN, Route
+from advprop.auxiliary.token import remove_auxiliary_tokens
 
 NORM_TYPES: tuple[type[nn.Module], ...] = (
     _BatchNorm,
@@ -70,14 +72,10 @@ def add_auxiliary_norms(
     Raises ValueError for unusable names, a model that has branches already, or one without any
     layer to replace (it would silently train as vanilla).
     """
-    names = _check_names(auxiliary)
+    names = check_names(auxiliary)
     if separate not in ("both", "affine", "statistics"):
         raise ValueError(f'separate={separate!r}: choose "both", "affine" or "statistics"')
-    if has_auxiliary_norms(model):
-        raise ValueError(
-            "the model has auxiliary branches already: name all of them in one call, "
-            "or call remove_auxiliary_norms first"
-        )
+    check_without_branches(model)
     if any(is_lazy(parameter) for parameter in model.parameters()):
         raise ValueError("the model has layers without sizes yet: run one batch through it first")
     route = Route((CLEAN, *names), _no_tuple(model))
@@ -95,7 +93,7 @@ def add_auxiliary_norms(
 
 
 def remove_auxiliary_norms(model: nn.Module, *, keep: str = CLEAN) -> nn.Module:
-    """Put the layers of branch `keep` back in place of all branches.
+    """Put the layers, or the class token, of branch `keep` back in place of all branches.
 
     Leaves the class tree, the state-dict keys and the outputs of a model that never had branches.
     Changes the model in place and returns it. Raises ValueError where there are no branches, or
@@ -105,12 +103,12 @@ def remove_auxiliary_norms(model: nn.Module, *, keep: str = CLEAN) -> nn.Module:
     def replacement(layer: nn.Module) -> nn.Module | None:
         if not isinstance(layer, AuxiliaryNorm):
             return None
-        if keep not in layer.branches:
-            raise ValueError(f'branch "{keep}" unknown, this model has {", ".join(layer.branches)}')
+        check_known(layer, keep)
         return layer.branches[keep]
 
+    tokens = remove_auxiliary_tokens(model, keep=keep)
     result, count = _replace(model, replacement)
-    if not count:
+    if not count + tokens:
         raise ValueError("the model has no auxiliary branches: nothing to remove")
     return result
 
@@ -132,20 +130,6 @@ def _replace(
 
     result = visit(model)
     return result, sum(new is not None for new in done.values())
-
-
-def _check_names(auxiliary: Sequence[str]) -> tuple[str, ...]:
-    names = (auxiliary,) if isinstance(auxiliary, str) else tuple(auxiliary)
-    if not names:
-        raise ValueError('no auxiliary branch named: give at least one, as in ("adversarial",)')
-    for name in names:
-        if not name.isidentifier():
-            raise ValueError(f"branch name {name!r}: letters, digits and underscores, please")
-        if name == SHARED or hasattr(nn.ModuleDict(), name):
-            raise ValueError(f"branch name {name!r} has a meaning already: choose another")
-    if len({CLEAN, *names}) <= len(names):
-        raise ValueError(f'branch names {names}: each once, and "clean" is always there')
-    return names
 
 
 def _has_tensors(layer: nn.Module, separate: Separate) -> bool:

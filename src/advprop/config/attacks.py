@@ -5,11 +5,14 @@ Bounds are checked by the parts themselves, which every configuration builds on 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import model_validator
 
-from advprop.attacks.pgd import PGD
+from advprop.attacks.first_layers import FirstLayers
+from advprop.attacks.pgd import PGD, Attack
+from advprop.attacks.reduced import ReducedResolution
+from advprop.attacks.schedule import GrowingSteps
 from advprop.attacks.targets import (
     TargetRule,
     least_likely_class,
@@ -18,6 +21,8 @@ from advprop.attacks.targets import (
 )
 from advprop.config.fields import Config, Fraction
 from advprop.threat_models import L2, Linf, ThreatModel
+
+TargetName: TypeAlias = Literal["random_other_class", "least_likely_class", "untargeted"]
 
 TARGET_RULES: dict[str, TargetRule] = {
     "random_other_class": random_other_class,
@@ -49,9 +54,7 @@ class AttackConfig(Config):
     num_steps: int
     step_size: Fraction
     random_start_probability: float = 1.0
-    targets: Literal["random_other_class", "least_likely_class", "untargeted"] = (
-        "random_other_class"
-    )
+    targets: TargetName = "random_other_class"
 
     @model_validator(mode="after")
     def _valid(self) -> AttackConfig:
@@ -69,7 +72,70 @@ class AttackConfig(Config):
         )
 
 
-PAPER_ATTACK = AttackConfig(
+class TrainingAttackConfig(AttackConfig):
+    """`PGD` to train with, in full or at less cost.
+
+    `first_steps` is the number of steps at the beginning of training, which grows to `num_steps`
+    (`GrowingSteps`); `resolution` the share of the images' edges that steps are made at
+    (`ReducedResolution`); `inner_steps` the steps after each through the layers up to `until` alone
+    (`FirstLayers`). The last goes with neither of the others.
+    """
+
+    first_steps: int | None = None
+    resolution: float = 1.0
+    inner_steps: int = 0
+    until: str | None = None
+
+    @model_validator(mode="after")
+    def _valid_training(self) -> TrainingAttackConfig:
+        self.build_for_training()
+        return self
+
+    def build_for_training(self) -> Attack:
+        """Build the attack, with what makes it cheaper."""
+        attack: PGD | GrowingSteps = self.build()
+        if self.inner_steps or self.until is not None:
+            return self._first_layers()
+        if self.first_steps is not None:
+            attack = GrowingSteps(attack=self.build(), first_steps=self.first_steps)
+        if self.resolution == 1.0:
+            return attack
+        return ReducedResolution(attack=attack, resolution=self.resolution)
+
+    def _first_layers(self) -> FirstLayers:
+        if self.until is None:
+            raise ValueError(
+                f"inner_steps {self.inner_steps} without until: name the last of the first layers, "
+                "such as model.layer1 for a ResNet of timm's"
+            )
+        if self.first_steps is not None or self.resolution != 1.0:
+            raise ValueError(
+                "inner_steps go with neither first_steps nor resolution: leave one out"
+            )
+        return FirstLayers(attack=self.build(), until=self.until, inner_steps=self.inner_steps)
+
+
+class OneStepConfig(Config):
+    """One step away from the labels, from a random start: what `Fast` recycles the gradient of.
+
+    `step_size` none is epsilon, the PGD-1 of Mei et al. 2022.
+    """
+
+    threat_model: ThreatModelConfig
+    step_size: Fraction | None = None
+
+    def as_pgd(self) -> TrainingAttackConfig:
+        """The same attack for other methods."""
+        step_size = self.threat_model.epsilon if self.step_size is None else self.step_size
+        return TrainingAttackConfig(
+            threat_model=self.threat_model, num_steps=1, step_size=step_size, targets="untargeted"
+        )
+
+
+AnyAttackConfig: TypeAlias = AttackConfig | OneStepConfig
+"""Attacks whose strength another method can take over."""
+
+PAPER_ATTACK = TrainingAttackConfig(
     threat_model=ThreatModelConfig(epsilon=4 / 255), num_steps=5, step_size=1 / 255
 )
 """PGD with 5 steps, AdvProp's default; epsilon and step size as its follow-ups report them."""

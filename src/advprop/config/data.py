@@ -36,6 +36,7 @@ class DecodedDataConfig(BatchesConfig):
     interpolation: Interpolation = "bicubic"
     crop_pct: float = 0.875
     augmentation: Augmentation | None = Augmentation()
+    views: dict[str, Augmentation] = Field(default_factory=dict)
     max_unreadable: Fraction = 0.0
 
     @model_validator(mode="after")
@@ -44,12 +45,12 @@ class DecodedDataConfig(BatchesConfig):
         check_max_unreadable(self.max_unreadable)
         return self
 
-    def views(self, seed: int) -> dict[str, Any]:
+    def arguments(self, seed: int) -> dict[str, Any]:
         """The settings above and `seed`, as arguments of the functions that load data sets."""
-        return {name: getattr(self, name) for name in _VIEWS} | {"seed": seed}
+        return {name: getattr(self, name) for name in _ARGUMENTS} | {"seed": seed}
 
 
-_VIEWS = tuple(set(DecodedDataConfig.model_fields) - set(BatchesConfig.model_fields))
+_ARGUMENTS = tuple(set(DecodedDataConfig.model_fields) - set(BatchesConfig.model_fields))
 
 
 class BuiltinDataConfig(BatchesConfig):
@@ -74,7 +75,7 @@ class FolderDataConfig(DecodedDataConfig):
         """List the files; raise ValueError where no folder was named."""
         if self.root is None:
             raise ValueError("no folder of images named: --set data.root=DIR")
-        return load_folder(self.root, **self.views(seed))
+        return load_folder(self.root, **self.arguments(seed))
 
 
 class TimmDataConfig(DecodedDataConfig):
@@ -103,7 +104,7 @@ class TimmDataConfig(DecodedDataConfig):
             input_key=self.input_key,
             target_key=self.target_key,
             download=self.download,
-            **self.views(seed),
+            **self.arguments(seed),
         )
 
 
@@ -127,7 +128,7 @@ class ShardsDataConfig(DecodedDataConfig):
             test=self.test,
             classes=self.classes,
             shuffle_shards=self.shuffle_shards,
-            **self.views(seed),
+            **self.arguments(seed),
         )
 
 

@@ -26,7 +26,7 @@ class _Evaluation(Config):
 
 
 # below these, keys are free (options of a model) or a whole object may stand in for None
-_FREE = ("model.options", "training.optimizer_options")
+_FREE = ("model.options", "training.optimizer_options", "data.views", "method.attacks")
 # a run may go on, and be compared, with others: they change no bit of what it trains
 _WITHOUT_EFFECT = {
     "data.max_unreadable",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from advprop.auxiliary.norm import Separate
-from advprop.config.data import DataConfig
+from advprop.auxiliary.surgery import add_auxiliary_norms
+from advprop.auxiliary.token import add_auxiliary_tokens
+from advprop.config.attacks import AttackConfig, OneStepConfig
+from advprop.config.data import DataConfig, DecodedDataConfig
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config
-from advprop.config.methods import MethodConfig, VanillaConfig, method_config
+from advprop.config.methods import FineGrainedConfig, MethodConfig, method_config
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized
 from advprop.models.weights import load_local_weights
@@ -27,7 +31,8 @@ class ModelConfig(Config):
     `pretrained` takes timm's weights, `checkpoint` those of a local file or export
     (`advprop.models.weights`). `mean` and `std` default to those of timm's `pretrained_cfg`.
     `separate` says what of a normalisation layer each of the method's branches owns
-    (`advprop.add_auxiliary_norms`); it means nothing to methods without auxiliary branches.
+    (`advprop.add_auxiliary_norms`), or that it owns a class "token" and nothing else
+    (`advprop.add_auxiliary_tokens`); it means nothing to methods without auxiliary branches.
     """
 
     name: str
@@ -36,7 +41,7 @@ class ModelConfig(Config):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
-    separate: Separate = "both"
+    separate: Separate | Literal["token"] = "both"
 
     def build(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> Standardized:
         """Build the model, without branches; it takes images of shape (channels, H, W)."""
@@ -53,6 +58,13 @@ class ModelConfig(Config):
         if self.checkpoint is not None:
             load_local_weights(model.model, self.checkpoint)
         return model
+
+    def add_branches(self, model: Standardized, auxiliary: Sequence[str]) -> None:
+        """Give a model that `build` made these branches. ValueError: it cannot have them."""
+        if self.separate == "token":
+            add_auxiliary_tokens(model, auxiliary)
+        else:
+            add_auxiliary_norms(model, auxiliary, separate=self.separate)
 
     def without_weights(self) -> ModelConfig:
         """The same architecture from random weights, which others will replace."""
@@ -89,11 +101,30 @@ class RunConfig(Config):
     training: TrainingSettings
     evaluation: EvaluationConfig
 
+    @model_validator(mode="after")
+    def _views_are_there(self) -> RunConfig:
+        asked = self.method.views if isinstance(self.method, FineGrainedConfig) else ()
+        given = self.data.views if isinstance(self.data, DecodedDataConfig) else {}
+        if given and self.data.mixing.is_on:
+            raise ValueError(
+                f"mixup and cutmix give images labels that do not fit data.views "
+                f"({', '.join(given)}): leave one of the two out"
+            )
+        for name in asked:
+            if name not in given:
+                raise ValueError(
+                    f'method.views has "{name}", which data.views lacks: say how these images are '
+                    f"augmented, as in --set 'data.views.{name}="
+                    '{"auto_augment": "rand-m9-mstd0.5"}\'; embedded data have no views'
+                )
+        return self
+
     def with_method(self, name: str) -> RunConfig:
-        """The same run with another method: its defaults, and the attack of this run's method."""
+        """The same run with another method: its defaults, as strong as the PGD of this run's."""
         if name == self.method.kind:
             return self
-        attack = None if isinstance(self.method, VanillaConfig) else self.method.attack
+        own = getattr(self.method, "attack", None)
+        attack = own if isinstance(own, AttackConfig | OneStepConfig) else None
         return self.model_copy(update={"method": method_config(name, attack)})
 
     def with_seed(self, seed: int) -> RunConfig:

@@ -58,10 +58,13 @@ class Exchange:
         return {"gradients": round(ring * self.gradients), "statistics": round(statistics)}
 
 
-def exchange(model: nn.Module, settings: TrainingSettings) -> Exchange:
+def exchange(
+    model: nn.Module, settings: TrainingSettings, *, synchronised: bool = True
+) -> Exchange:
     """What training `model` exchanges: its gradients, and the statistics of every BatchNorm.
 
-    BatchNorm is taken to be synchronised, as it is on GPUs; each branch's layers run once a step.
+    BatchNorm is taken to be `synchronised`, as it is on GPUs with most methods; each branch's
+    layers run once a step.
     """
     channels = [
         layer.num_features
@@ -69,7 +72,7 @@ def exchange(model: nn.Module, settings: TrainingSettings) -> Exchange:
         if isinstance(layer, _BatchNorm) and layer.running_mean is not None
     ]
     running = (b for name, b in model.named_buffers() if ".running_" in name)
-    number, parts = torch.float32.itemsize, settings.gradient_accumulation
+    number, parts = torch.float32.itemsize, settings.gradient_accumulation * synchronised
     return Exchange(
         gradients=num_bytes(p for p in model.parameters() if p.requires_grad),
         running=num_bytes(running),

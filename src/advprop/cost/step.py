@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class StepCost:
 
     `training_flops` and `attack_flops` are those of one pass: the first gives gradients of the
     weights, the second of the image alone. `training_passes` and `attack_passes` add up to the
-    method's `passes_per_image`.
+    method's `passes_per_image`, but for the rounding of a share of the batch.
     """
 
     forward_flops: int
@@ -49,26 +49,29 @@ def step_cost(
 ) -> StepCost:
     """What one step of `method` over `batch` costs; `model` and `batch` on the meta device.
 
-    The step is run with an attack that does nothing, which leaves the training passes; the rest of
-    `passes_per_image` are attack steps, of which one is run. `float_bytes` is the size of a saved
-    floating-point number where that is not the tensors' own. Attention runs as plain matrix
-    products. The model is left in training mode, with gradients.
+    The step is run with an attack that does nothing, which leaves the training passes; what
+    `passes_per_image` loses by that are attack steps, of which one is run. `float_bytes` is the
+    size of a saved floating-point number where that is not the tensors' own. Attention runs as
+    plain matrix products. The model is left in training mode, with gradients.
     """
+    plain = without_attack(method)
+    attack_passes = method.passes_per_image - plain.passes_per_image
     saved = SavedTensors([*model.parameters(), *model.buffers()], float_bytes=float_bytes)
     model.train()
     with sdpa_kernel(SDPBackend.MATH):
         with FlopCounter() as forward, torch.no_grad():
             model(batch.images)
         with FlopCounter() as training, saved, _ImagesSeen(model) as seen:
-            without_attack(method).forward_backward(model, batch)
-        with FlopCounter() as attack, saved, attack_mode(model):
+            plain.forward_backward(model, batch)
+        held = saved if attack_passes else nullcontext()
+        with FlopCounter() as attack, held, attack_mode(model):
             fgsm(Linf(1 / 255))(model, batch.images, batch.labels)
     return StepCost(
         forward_flops=round(forward.flops / len(batch)),
         training_flops=round(training.flops / seen.count),
         attack_flops=round(attack.flops / len(batch)),
         training_passes=seen.count / len(batch),
-        attack_passes=method.passes_per_image - seen.count / len(batch),
+        attack_passes=attack_passes,
         activation_bytes=saved.peak,
     )
 
@@ -78,10 +81,12 @@ def without_attack(method: Method) -> Method:
     return _with(method, attack=_NO_ATTACK)
 
 
-def on_devices(method: Method, devices: int) -> Method:
-    """The same method in the form it has on so many devices."""
-    is_open = getattr(method, "form", None) == "auto"
-    return _with(method, form="joint") if is_open and devices > 1 else method
+def on_devices(method: Any, model: nn.Module, devices: int) -> Method:
+    """The same method in the form it has for `model` on so many devices."""
+    if devices == 1 or getattr(method, "form", None) != "auto":
+        return cast("Method", method)
+    of_model = getattr(method, "distributed_form", None)
+    return _with(method, form=of_model(model) if of_model else "joint")
 
 
 def empty_batch(batch_size: int, image_shape: tuple[int, int, int]) -> Batch:
@@ -93,10 +98,10 @@ def empty_batch(batch_size: int, image_shape: tuple[int, int, int]) -> Batch:
 
 
 def _with(method: Method, **values: Any) -> Method:
-    """`method` with those of the `values` that it has a field for."""
+    """A copy of `method`, without its memory, with those `values` that it has a field for."""
     names = {field.name for field in fields(method)}  # type: ignore[arg-type]  # all are dataclasses
     known = {name: value for name, value in values.items() if name in names}
-    return replace(method, **known) if known else method  # type: ignore[type-var]
+    return replace(method, **known)  # type: ignore[type-var]
 
 
 class _ImagesSeen(AbstractContextManager["_ImagesSeen"]):

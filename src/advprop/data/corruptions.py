@@ -44,7 +44,7 @@ EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 
 SEVERITIES = (1, 2, 3, 4, 5)
 MIN_SIDE = 32
-"""Pixels that the package asks for; smaller images are enlarged to it and back."""
+"""Pixels that the package asks for; smaller images are mirrored at their edges up to it."""
 
 _PACKAGE = "imagecorruptions-imaug"
 # what the pixels depend on besides the package itself
@@ -63,26 +63,29 @@ def corrupted(pixels: Pixels, *, corruption: str, severity: int) -> Pixels:
     """The image with `corruption` at `severity` (1 to 5), uint8, of the same shape.
 
     All random numbers follow from (pixels, corruption, severity), so neither the order of images
-    nor their batch or process matters. Grey images stay grey. Sides below `MIN_SIDE` are enlarged,
-    bicubic, and reduced again. ImportError: the extra `corruptions` is missing.
+    nor their batch or process matters. Grey images stay grey. Sides below `MIN_SIDE` are padded by
+    their mirror image, which is cut off again: resizing would soften noise. ImportError: the extra
+    `corruptions` is missing.
     """
     corrupt = _corrupt()
     content = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
     content.update(np.ascontiguousarray(pixels).data)
     parts = ("corruption", content.hexdigest(), corruption, severity)
-    picture = _picture(pixels)
-    large = picture.resize(enlarged_size(*picture.size), Image.Resampling.BICUBIC)
+    height, width = pixels.shape[1:]
+    more_columns, more_rows = np.subtract(padded_size(width, height), (width, height))
+    top, left = more_rows // 2, more_columns // 2
+    margins = ((0, 0), (top, more_rows - top), (left, more_columns - left))
+    picture = _picture(np.pad(pixels, margins, mode="symmetric"))
     options = {"seed": derive_seed(*parts, "seed") % 2**32} if corruption in _SEEDED else {}
     with random_streams(*parts), redirect_stdout(io.StringIO()):  # it prints what it gets over
-        found = _corrupted(corrupt, np.asarray(large), corruption, severity, options)
-    back = Image.fromarray(found).resize(picture.size, Image.Resampling.BICUBIC)
-    return _pixels(back, len(pixels), corruption)
+        found = _corrupted(corrupt, np.asarray(picture), corruption, severity, options)
+    whole = _pixels(Image.fromarray(found), len(pixels), corruption)
+    return whole[:, top : top + height, left : left + width].copy()
 
 
-def enlarged_size(width: int, height: int) -> tuple[int, int]:
+def padded_size(width: int, height: int) -> tuple[int, int]:
     """(width, height) in which an image of this size is corrupted."""
-    factor = max(1.0, MIN_SIDE / min(width, height))
-    return round(width * factor), round(height * factor)
+    return max(width, MIN_SIDE), max(height, MIN_SIDE)
 
 
 def check_installed() -> None:

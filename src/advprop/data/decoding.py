@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 
@@ -27,18 +27,22 @@ class DecodedSplit(ImageSplit):
     """Images that `read` gives as Pillow's, by index; all else is the same for every source.
 
     In an epoch they are augmented, by random numbers that depend on (seed, epoch, index, copy)
-    alone. With `max_unreadable` above 0, another image stands in for one of training that cannot
-    be read, as one more copy of itself; batches say so, and `UnreadableTally` counts.
+    alone. `views` make further versions of each image, under their names in a batch. With
+    `max_unreadable` above 0, another image stands in for one of training that cannot be read, as
+    one more copy of itself; batches say so, and `UnreadableTally` counts.
     """
 
     labels: Int[Tensor, " num_images"]
     preprocessing: Preprocessing
     augmentation: Augmentation | None = None
+    views: Mapping[str, Augmentation] = field(default_factory=dict)
     seed: int = 0
     max_unreadable: float = 0.0
 
     def __post_init__(self) -> None:
         check_max_unreadable(self.max_unreadable)
+        for augmentation in self._augmentations.values():
+            augmentation.transform(self.preprocessing)  # a wrong setting shows now, not in a worker
 
     @abstractmethod
     def read(self, index: int) -> Image.Image:
@@ -53,15 +57,20 @@ class DecodedSplit(ImageSplit):
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """The batch of `keys`; others stand in for unreadable images as far as that is allowed."""
-        images = torch.empty(len(keys), *self.preprocessing.image_shape)
+        images, *views = (
+            torch.empty(len(keys), *self.preprocessing.image_shape) for _ in ("", *self.views)
+        )
         shown: list[Key] = []
         unreadable: list[str] = []
         with kept_streams():
-            for image, wanted in zip(images, keys, strict=True):
+            for image, wanted, *versions in zip(images, keys, *views, strict=True):
                 key, picture = self._readable(Key(*wanted), unreadable)
                 image.copy_(self._view(picture, key))
+                for version, name in zip(versions, self.views, strict=True):
+                    version.copy_(self._view(picture, key, name))
                 shown.append(key)
-        return self.batch_of(shown, images, unreadable)
+        batch = self.batch_of(shown, images, unreadable)
+        return replace(batch, views=dict(zip(self.views, views, strict=True)))
 
     def _readable(self, wanted: Key, unreadable: list[str]) -> tuple[Key, Image.Image]:
         """The image of `wanted` or one that stands in for it, and its key."""
@@ -97,13 +106,22 @@ class DecodedSplit(ImageSplit):
                 index = place % len(self)
             yield Key(wanted.epoch, index, copy)
 
-    def _view(self, picture: Image.Image, key: Key) -> Tensor:
-        if key.epoch is None or self.augmentation is None:
+    def _view(self, picture: Image.Image, key: Key, name: str = "") -> Tensor:
+        if key.epoch is None or name not in self._transforms:
             return self.preprocessing.apply(picture)
-        seed_streams(*image_key(self.seed, key.epoch, key.index, key.copy), "augmentation")
-        return self.augmentation.erase(unit_range(self._random_view(picture)))
+        augmentation, transform = self._transforms[name]
+        purpose = f"augmentation {name}".rstrip()
+        seed_streams(*image_key(self.seed, key.epoch, key.index, key.copy), purpose)
+        return augmentation.erase(unit_range(transform(picture)))
 
     @cached_property
-    def _random_view(self) -> Transform:
-        assert self.augmentation is not None
-        return self.augmentation.transform(self.preprocessing)
+    def _transforms(self) -> dict[str, tuple[Augmentation, Transform]]:
+        return {
+            name: (augmentation, augmentation.transform(self.preprocessing))
+            for name, augmentation in self._augmentations.items()
+        }
+
+    @property
+    def _augmentations(self) -> dict[str, Augmentation]:
+        """By the view's name, "" for the images themselves."""
+        return {**({"": self.augmentation} if self.augmentation else {}), **self.views}

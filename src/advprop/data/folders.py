@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -37,6 +37,7 @@ def load_folder(
     channels: int = 3,
     num_train: int | None = None,
     augmentation: Augmentation | None = None,
+    views: Mapping[str, Augmentation] | None = None,
     interpolation: Interpolation = "bicubic",
     crop_pct: float = 0.875,
     seed: int = 0,
@@ -47,9 +48,10 @@ def load_folder(
     Without `val/`, validation is shared off `train/`; a folder for each class directly in `root`
     (or in a lone `train/`) is shared out to all three, about 70, 15 and 15 in a hundred of each
     class, by a hash of the path in it. `test` is None where there are `train/` and `val/` alone.
-    Images are square, of `image_size` pixels; `augmentation` is for training, seeded by `seed`;
-    `num_train` trains on fewer, in proportion to the classes. `max_unreadable` is the share of the
-    training images that may be unreadable; others stand in for them.
+    Images are square, of `image_size` pixels; `augmentation` is for training, seeded by `seed`, and
+    `views` make further versions of each image, by the branch that learns from them. `num_train`
+    trains on fewer, in proportion to the classes. `max_unreadable` is the share of the training
+    images that may be unreadable; others stand in for them.
 
     OSError: no such folder. ValueError: one class only, empty or differing classes, too few images,
     unreadable files (all in one message), settings out of bounds.
@@ -61,10 +63,8 @@ def load_folder(
     splits = {
         name: _file_split(classes, class_names, preprocessing) for name, classes in listed.items()
     }
-    train = _subset(splits["train"], num_train)
-    train = replace(train, augmentation=augmentation, seed=seed, max_unreadable=max_unreadable)
-    if augmentation:
-        augmentation.transform(preprocessing)  # a wrong setting shows now, not in a worker
+    train = replace(_subset(splits["train"], num_train), augmentation=augmentation)
+    train = replace(train, views=views or {}, seed=seed, max_unreadable=max_unreadable)
     checked = [split for name, split in splits.items() if name != "train" or not max_unreadable]
     check_readable(path for split in checked for path in split.paths)
     return ImageData(

@@ -49,6 +49,11 @@ class Mixing:
         """
         if not self.is_on:
             return batch
+        if batch.views:
+            raise ValueError(
+                f"mixup and cutmix give the images labels that do not fit their views "
+                f"({', '.join(batch.views)}): leave data.views out, or mixing"
+            )
         from timm.data.mixup import Mixup  # seconds to import
 
         assert batch.indices is not None

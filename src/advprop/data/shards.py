@@ -31,6 +31,7 @@ def load_shards(
     classes: str | Path | None = None,
     num_train: int | None = None,
     augmentation: Augmentation | None = None,
+    views: Mapping[str, Augmentation] | None = None,
     interpolation: Interpolation = "bicubic",
     crop_pct: float = 0.875,
     seed: int = 0,
@@ -53,15 +54,15 @@ def load_shards(
     if shuffle_shards < 1:
         raise ValueError(f"shuffle_shards={shuffle_shards}: must be at least 1")
     preprocessing = Preprocessing.square(image_size, channels, interpolation, crop_pct)
-    if augmentation:
-        augmentation.transform(preprocessing)  # a wrong setting shows now, not in a worker
     splits = _splits(find_shards(train, validation, test), preprocessing, max_unreadable)
     folder = Path(splits["train"].files.paths[0]).parent
     class_names = read_class_names(classes, folder, splits["train"])
     check_labels(splits, class_names)
     splits = _completed(splits)
     _check_readable([splits[name] for name in splits if name != "train" or not max_unreadable])
-    chosen = replace(_subset(splits["train"], num_train), augmentation=augmentation, seed=seed)
+    chosen = replace(
+        _subset(splits["train"], num_train), augmentation=augmentation, views=views or {}, seed=seed
+    )
     return ImageData(
         name=folder.resolve().name,
         class_names=class_names,

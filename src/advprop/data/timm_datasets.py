@@ -31,6 +31,7 @@ def load_timm_dataset(
     channels: int = 3,
     num_train: int | None = None,
     augmentation: Augmentation | None = None,
+    views: Mapping[str, Augmentation] | None = None,
     interpolation: Interpolation = "bicubic",
     crop_pct: float = 0.875,
     seed: int = 0,
@@ -48,20 +49,19 @@ def load_timm_dataset(
     same images, too few images, settings out of bounds. ImportError: extra `data` missing.
     """
     preprocessing = Preprocessing.square(image_size, channels, interpolation, crop_pct)
-    if augmentation:
-        augmentation.transform(preprocessing)  # a wrong setting shows now, not in a worker
+    opened = partial(
+        open_records, name, root=root, columns=(input_key, target_key), download=download
+    )
     wanted = {"train": train, "validation": validation, "test": test}
-    columns = (input_key, target_key)
-    opened = partial(open_records, name, root=root, columns=columns, download=download)
     records = {part: opened(split) for part, split in wanted.items() if split}
     class_names = _class_names(records)
     splits = _splits(records, class_names, preprocessing)
-    chosen = _subset(splits["train"], num_train)
+    chosen = replace(_subset(splits["train"], num_train), augmentation=augmentation)
     return ImageData(
         name=name.rpartition("/")[2],
         class_names=class_names,
         preprocessing=preprocessing,
-        train=replace(chosen, augmentation=augmentation, seed=seed, max_unreadable=max_unreadable),
+        train=replace(chosen, views=views or {}, seed=seed, max_unreadable=max_unreadable),
         validation=splits["validation"],
         test=splits.get("test"),
     )

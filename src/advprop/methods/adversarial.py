@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from advprop.attacks.pgd import Attack
+from advprop.attacks.schedule import Scheduled
 from advprop.auxiliary.modes import attack_mode
 from advprop.methods.base import (
     ADVERSARIAL,
@@ -17,7 +18,7 @@ from advprop.methods.base import (
     learn,
     perturbation_size,
 )
-from advprop.shapes import Batch, Images
+from advprop.shapes import Batch, Images, LogitsFn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,19 @@ class Adversarial(Method):
         )
 
 
-def attacked(attack: Attack, model: nn.Module, batch: Batch, context: Context) -> Images:
-    """The batch's adversarial images, made through whichever branch is active."""
+def attacked(
+    attack: Attack,
+    model: nn.Module,
+    batch: Batch,
+    context: Context,
+    *,
+    logits_fn: LogitsFn | None = None,
+) -> Images:
+    """The batch's adversarial images, made through whichever branch is active.
+
+    `logits_fn` is attacked in the place of `model`, which it runs.
+    """
     module = attacked_module(model)
+    now = attack.at(context.progress) if isinstance(attack, Scheduled) else attack
     with attack_mode(module):
-        return attack(module, batch.images, batch.labels, generator=context.generator)
+        return now(logits_fn or module, batch.images, batch.labels, generator=context.generator)

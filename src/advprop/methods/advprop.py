@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.pgd import Attack
-from advprop.auxiliary.branches import use_branch
-from advprop.auxiliary.norm import CLEAN
+from advprop.auxiliary.branches import splits_batches, use_branch
+from advprop.auxiliary.route import CLEAN
 from advprop.methods.adversarial import attacked
 from advprop.methods.base import (
     ADVERSARIAL,
@@ -18,10 +16,10 @@ from advprop.methods.base import (
     Method,
     StepMetrics,
     attacked_module,
-    learn,
-    perturbation_size,
 )
+from advprop.methods.forms import TwoPassForm, check_form, form_for
 from advprop.methods.mixed import learn_jointly
+from advprop.methods.passes import TwoPasses
 from advprop.shapes import Batch, Images
 
 
@@ -31,62 +29,61 @@ class AdvProp(Method):
 
     The attack goes through the auxiliary branch; the two mean losses are summed (with weights, 1
     each in the paper) and one optimiser step follows. `form` "separate" runs a forward and a
-    backward for each kind, one graph in memory at a time; "joint" runs one over the concatenated
-    batch, as DistributedDataParallel needs it; "auto" picks by that. Needs a model with
-    `add_auxiliary_norms(model)`.
+    backward for each kind, one graph in memory at a time. DistributedDataParallel allows one
+    backward: "joint" runs one forward and backward over the concatenated batch, "summed" two
+    forwards and one backward; "auto" picks by that. `matched_masks` gives an image the same dropout
+    and drop-path masks in both passes (Herrmann et al. 2022), the attack none; not in one joint
+    pass. Needs a model with `add_auxiliary_norms(model)`.
     """
-
-    auxiliary: ClassVar[tuple[str, ...]] = (ADVERSARIAL,)
 
     attack: Attack
     clean_weight: float = 1.0
     adversarial_weight: float = 1.0
-    form: Literal["auto", "separate", "joint"] = "auto"
+    form: TwoPassForm = "auto"
+    matched_masks: bool = False
 
     def __post_init__(self) -> None:
-        if self.form not in ("auto", "separate", "joint"):
-            raise ValueError(f'form={self.form!r}: choose "auto", "separate" or "joint"')
-        if min(self.clean_weight, self.adversarial_weight) < 0:
+        check_form(self.form, TwoPassForm)
+        if self.form == "joint" and self.matched_masks:
             raise ValueError(
-                f"loss weights {self.clean_weight} and {self.adversarial_weight}: at least 0 each"
+                'matched_masks with form="joint": one pass draws masks for each image of its batch '
+                'once; use form="auto", or "summed" under DistributedDataParallel'
             )
+        self._passes()
+
+    @property
+    def auxiliary(self) -> tuple[str, ...]:
+        """The branch of adversarial images."""
+        return (ADVERSARIAL,)
 
     @property
     def passes_per_image(self) -> float:
         """The attack's steps, one clean and one adversarial pass."""
         return self.attack.passes_per_image + 2
 
+    def distributed_form(self, model: nn.Module) -> TwoPassForm:
+        """What "auto" is for `model` under DistributedDataParallel."""
+        return "joint" if splits_batches(model) and not self.matched_masks else "summed"
+
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Attack through the auxiliary branch, then learn through both."""
-        with use_branch(attacked_module(model), ADVERSARIAL):
-            images = attacked(self.attack, model, batch, context)
-        if self._is_joint(model):
-            weights = (self.clean_weight, self.adversarial_weight)
+        passes = self._passes()
+        with passes.branch(model, ADVERSARIAL):
+            images = self.attacked(model, batch, context)
+        several = self.distributed_form(attacked_module(model))
+        if form_for(model, self.form, distributed=several) == "joint":
             with use_branch(attacked_module(model), (CLEAN, ADVERSARIAL)):
-                return learn_jointly(model, batch, images, context, weights=weights)
-        return self._learn_separately(model, batch, images, context)
+                return learn_jointly(model, batch, images, context, weights=passes.weights)
+        return passes.learn(model, batch, images, context)
 
-    def _is_joint(self, model: nn.Module) -> bool:
-        if self.form == "joint" and isinstance(model, nn.DataParallel):
-            raise ValueError(
-                'form="joint" under DataParallel, which would scatter clean and adversarial images '
-                'over the wrong branches: use form="separate", or DistributedDataParallel'
-            )
-        distributed = isinstance(model, DistributedDataParallel)
-        return self.form == "joint" or (self.form == "auto" and distributed)
+    def attacked(self, model: nn.Module, batch: Batch, context: Context) -> Images:
+        """Adversarial images through the active branch."""
+        return attacked(self.attack, model, batch, context)
 
-    def _learn_separately(
-        self, model: nn.Module, batch: Batch, images: Images, context: Context
-    ) -> StepMetrics:
-        module = attacked_module(model)
-        with use_branch(module, CLEAN):
-            clean = learn(model, batch.images, batch.labels, context, weight=self.clean_weight)
-        with use_branch(module, ADVERSARIAL):
-            adversarial = learn(
-                model, images, batch.labels, context, weight=self.adversarial_weight
-            )
-        return StepMetrics(
-            loss=self.clean_weight * clean.loss + self.adversarial_weight * adversarial.loss,
-            kinds={"clean": clean, ADVERSARIAL: adversarial},
-            perturbation=perturbation_size(batch.images, images),
+    def _passes(self) -> TwoPasses:
+        return TwoPasses(
+            weights=(self.clean_weight, self.adversarial_weight),
+            auxiliary_branch=True,
+            matched_masks=self.matched_masks,
+            form="auto" if self.form == "joint" else self.form,
         )

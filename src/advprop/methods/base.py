@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -38,15 +38,19 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class KindMetrics:
-    """Mean loss and accuracy over one kind of images, as tensors: reading them may wait."""
+    """Mean loss and accuracy over one kind of images, as tensors: reading them may wait.
+
+    `share` is the share of the batch that they were taken over.
+    """
 
     loss: Tensor
     accuracy: Tensor
+    share: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepMetrics:
-    """Metrics of one step by kind of images ("clean", "adversarial").
+    """Metrics of one step by kind of images ("clean", "noise", "adversarial").
 
     `loss` is what was minimised. `perturbation` is the mean size of the change in a pixel's
     value, None for methods without an attack.
@@ -61,10 +65,16 @@ class Method(ABC):
     """A training method. Subclasses are frozen dataclasses, their own configuration.
 
     `auxiliary` names the branches the model needs; `passes_per_image` counts forward-backward
-    calls for each clean image, an attack step counting one, averaged over training.
+    calls for each clean image, an attack step counting one, averaged over training;
+    `synchronises_statistics` tells whether normalisation may use those of all processes at once.
     """
 
-    auxiliary: ClassVar[tuple[str, ...]] = ()
+    synchronises_statistics: ClassVar[bool] = True
+
+    @property
+    def auxiliary(self) -> tuple[str, ...]:
+        """Branches of the model beside the clean one; most methods use none."""
+        return ()
 
     @property
     @abstractmethod
@@ -115,6 +125,23 @@ def learn(
     loss = context.loss_fn(logits, labels)
     context.backward(weight * loss)
     return metrics_of(logits, labels, loss)
+
+
+def learn_together(
+    model: nn.Module,
+    parts: Sequence[Batch],
+    context: Context,
+    *,
+    weights: Sequence[float],
+) -> list[KindMetrics]:
+    """One forward and backward pass over several kinds of images, their mean losses summed."""
+    logits: Tensor = model(torch.cat([part.images for part in parts]))
+    outputs = logits.split([len(part) for part in parts])
+    labels = [part.labels for part in parts]
+    losses = [context.loss_fn(*pair) for pair in zip(outputs, labels, strict=True)]
+    weighted = [weight * loss for weight, loss in zip(weights, losses, strict=True)]
+    context.backward(torch.stack(weighted).sum())
+    return [metrics_of(*found) for found in zip(outputs, labels, losses, strict=True)]
 
 
 def metrics_of(logits: Logits, labels: Labels, loss: Tensor) -> KindMetrics:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from advprop.attacks.pgd import Attack
 from advprop.methods.adversarial import attacked
@@ -14,7 +13,7 @@ from advprop.methods.base import (
     Context,
     Method,
     StepMetrics,
-    metrics_of,
+    learn_together,
     perturbation_size,
 )
 from advprop.shapes import Batch, Images
@@ -50,16 +49,10 @@ def learn_jointly(
     weights: tuple[float, float] = (1.0, 1.0),
 ) -> StepMetrics:
     """One forward and backward over clean and adversarial images, each kind's mean loss summed."""
-    logits: Tensor = model(torch.cat([batch.images, adversarial]))
-    halves = logits.chunk(2)
-    losses = [context.loss_fn(half, batch.labels) for half in halves]
-    loss = weights[0] * losses[0] + weights[1] * losses[1]
-    context.backward(loss)
+    parts = (batch, Batch(images=adversarial, labels=batch.labels))
+    clean, other = learn_together(model, parts, context, weights=weights)
     return StepMetrics(
-        loss=loss.detach(),
-        kinds={
-            kind: metrics_of(half, batch.labels, part)
-            for kind, half, part in zip(("clean", ADVERSARIAL), halves, losses, strict=True)
-        },
+        loss=weights[0] * clean.loss + weights[1] * other.loss,
+        kinds={"clean": clean, ADVERSARIAL: other},
         perturbation=perturbation_size(batch.images, adversarial),
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from advprop.config.attacks import AttackConfig, ThreatModelConfig
+from advprop.config.attacks import AttackConfig, ThreatModelConfig, TrainingAttackConfig
 
 
-def grey_levels(epsilon: int, num_steps: int) -> AttackConfig:
+def grey_levels(epsilon: int, num_steps: int) -> TrainingAttackConfig:
     """To train with: steps of one grey level towards a random wrong class, random start."""
-    return AttackConfig(
+    return TrainingAttackConfig(
         threat_model=ThreatModelConfig(epsilon=epsilon / 255),
         num_steps=num_steps,
         step_size=1 / 255,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advprop.config import RunConfig
-from advprop.config.attacks import AttackConfig, ThreatModelConfig
+from advprop.config.attacks import AttackConfig, ThreatModelConfig, TrainingAttackConfig
 from advprop.config.data import BuiltinDataConfig
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.methods import AdvPropConfig
@@ -19,7 +19,7 @@ def mnist5k() -> RunConfig:
     return RunConfig(
         recipe="mnist5k",
         method=AdvPropConfig(
-            attack=AttackConfig(
+            attack=TrainingAttackConfig(
                 threat_model=ThreatModelConfig(epsilon=0.2), num_steps=3, step_size=0.1
             )
         ),

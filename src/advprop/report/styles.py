@@ -41,10 +41,20 @@ KNOWN = {
         "triangle-down",
         "adversarial images first, clean images for the rest",
     ),
+    "fast": (
+        "method-5",
+        "cross",
+        "a share of each batch adversarial, its attack's gradient used twice",
+    ),
+    "fine_grained": (
+        "method-6",
+        "x",
+        "clean images and several other kinds, each with normalisation layers of its own",
+    ),
 }
 # Eight colours and seven symbols have no common factor: 56 methods go by before a pair returns.
-SPARE_COLORS = tuple(f"method-{number}" for number in (5, 6, 7, 8, 1, 2, 3, 4))
-SPARE_SYMBOLS = ("cross", "x", "star", "hexagon", "pentagon", "bowtie", "hourglass")
+SPARE_COLORS = tuple(f"method-{number}" for number in (7, 8, 1, 2, 3, 4, 5, 6))
+SPARE_SYMBOLS = ("star", "hexagon", "pentagon", "bowtie", "hourglass", "cross", "x")
 GROUP_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down", *SPARE_SYMBOLS)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
 from advprop.auxiliary.modes import attack_mode
-from advprop.auxiliary.norm import CLEAN
+from advprop.auxiliary.route import CLEAN
 from advprop.evaluation.autoattack import evaluate_autoattack
 from advprop.evaluation.robustness import (
     evaluate_adversarial,

@@ -13,7 +13,7 @@ from advprop.data.corruptions import (
     EXTRA_CORRUPTIONS,
     check_installed,
     corruption_versions,
-    enlarged_size,
+    padded_size,
 )
 from advprop.data.imagenet_c import ImageNetC, check_imagenet_c, is_imagenet_c
 from advprop.data.listing import shortened
@@ -74,8 +74,8 @@ def _on_the_fly(trial: Trial) -> dict[str, Any]:
         "made": f"on the fly, {maker} {version}",
     }
     height, width = clean.shape[2:]
-    enlarged = enlarged_size(width, height)
-    return result if enlarged == (width, height) else {**result, "enlarged_to": list(enlarged)}
+    padded = padded_size(width, height)
+    return result if padded == (width, height) else {**result, "padded_to": list(padded)}
 
 
 def _from_disk(trial: Trial, stored: ImageNetC) -> dict[str, Any]:

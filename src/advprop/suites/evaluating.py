@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from advprop.auxiliary.norm import CLEAN
+from advprop.auxiliary.route import CLEAN
 from advprop.config.overrides import apply_evaluation_overrides
 from advprop.run_folder import Weights, versions
 from advprop.suites.attacks import check_source

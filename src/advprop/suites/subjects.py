@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from advprop.auxiliary.branches import branch_names, has_auxiliary_norms, use_branch
-from advprop.auxiliary.norm import CLEAN
+from advprop.auxiliary.route import CLEAN
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.overrides import validated
 from advprop.config.run import RunConfig

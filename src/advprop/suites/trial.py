@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import torch
 
-from advprop.auxiliary.norm import CLEAN
+from advprop.auxiliary.route import CLEAN
 from advprop.config.evaluation import EvaluationConfig
 from advprop.data.folders import load_test_folder
 from advprop.data.loaders import test_batches

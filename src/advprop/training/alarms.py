@@ -25,15 +25,21 @@ def alarms(means: Mapping[str, Any], *, num_images: int) -> list[str]:
         )
     clean, adversarial = means.get("clean"), means.get("adversarial")
     if clean and adversarial:
-        found += _label_leak(clean["accuracy"], adversarial["accuracy"], num_images)
+        found += _label_leak(clean, adversarial, num_images)
     return found
 
 
-def _label_leak(clean: float, adversarial: float, num_images: int) -> list[str]:
-    chance = 3 * math.sqrt(2 * max(clean * (1 - clean), 1e-4) / num_images)
+def _label_leak(
+    clean_means: Mapping[str, float], adversarial_means: Mapping[str, float], num_images: int
+) -> list[str]:
+    clean, adversarial = clean_means["accuracy"], adversarial_means["accuracy"]
+    numbers = [num_images * means.get("share", 1.0) for means in (clean_means, adversarial_means)]
+    variance = max(clean * (1 - clean), 1e-4)
+    chance = 3 * math.sqrt(variance * sum(1 / number for number in numbers))
     if adversarial - clean <= max(0.02, chance):
         return []
     return [
         f"training accuracy on adversarial images ({adversarial:.1%}) exceeds that on clean ones "
-        f"({clean:.1%}): the labels leak; aim at random_other_class, or attack with a random start"
+        f"({clean:.1%}): the labels leak; aim at random_other_class, attack with a random start, "
+        "or see the pitfalls of the method's card"
     ]

@@ -28,13 +28,16 @@ class EpochTotals:
             for kind, numbers in metrics.kinds.items():
                 self._add(f"{kind}.loss", numbers.loss)
                 self._add(f"{kind}.accuracy", numbers.accuracy)
+                if numbers.share != 1:
+                    self._add(f"{kind}.share", torch.full_like(numbers.loss, numbers.share))
             if metrics.perturbation is not None:
                 self._add("perturbation", metrics.perturbation)
 
     def means(self) -> dict[str, Any]:
         """Mean loss and accuracy of each kind of images, and of the perturbation's size.
 
-        A kind that only some of the steps had counts those steps alone.
+        A kind that only some of the steps had counts those steps alone; one that is a part of each
+        batch has its `share` too.
         """
         result: dict[str, Any] = {}
         for name, total in self.sums.items():

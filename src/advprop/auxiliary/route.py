@@ -1,0 +1,72 @@
+"""Which branch the layers of a model take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+CLEAN = "clean"
+
+
+class Route:
+    """Which branch all layers of one surgery take: one name, or one for each part of a batch.
+
+    `shares` are the parts' sizes in proportion, None for equal ones. Shared by the layers, so that
+    switching is two assignments. Not thread-local: CUDA's backward pass, and with it recomputation,
+    runs in threads of its own. `no_tuple` says why a batch cannot be split over branches, where the
+    model makes that impossible.
+    """
+
+    def __init__(self, branches: tuple[str, ...], no_tuple: str | None = None) -> None:
+        self.branches = branches
+        self.no_tuple = no_tuple
+        self.active: str | tuple[str, ...] = CLEAN
+        self.shares: tuple[int, ...] | None = None
+        self.checked: WeakSet[nn.Module] = WeakSet()  # models known to have no other route
+
+    def __reduce__(self) -> tuple[type[Route], tuple[tuple[str, ...], str | None]]:
+        # a copy made inside `use_branch` would never be switched back: it starts at clean
+        return Route, (self.branches, self.no_tuple)
+
+
+class Branched(nn.Module):
+    """What stands in a model for one of its parts, with a module of its own for each branch."""
+
+    route: Route
+    branches: nn.ModuleDict
+
+
+def check_branch_chosen(active: str | tuple[str, ...]) -> None:
+    """Raise RuntimeError where something with branches runs inside `no_branch`."""
+    if not active:
+        raise RuntimeError(
+            "activation checkpointing runs layers with branches again in one backward pass over "
+            'several branches, and cannot know which it was: use form="separate" or form="joint", '
+            "or switch checkpointing off"
+        )
+
+
+def split_batch(
+    images: Tensor, names: Sequence[str], shares: Sequence[int] | None = None
+) -> tuple[Tensor, ...]:
+    """Consecutive parts of a batch, one for each branch, their sizes as `shares` (None: equal).
+
+    Proportions, not numbers: windows and patches of images lie in dim 0 too. Raises ValueError
+    where the batch cannot be divided, RuntimeError inside `no_branch`.
+    """
+    check_branch_chosen(tuple(names))
+    size = images.shape[0]
+    shares = shares or [1] * len(names)
+    total = sum(shares)
+    if any(size * share % total for share in shares):
+        parts = total // math.gcd(*shares)
+        raise ValueError(
+            f"a batch of {size} cannot be split over {len(names)} branches "
+            f"({', '.join(names)}) as {':'.join(map(str, shares))}: concatenate parts of these "
+            f"proportions, a multiple of {parts} in all"
+        )
+    return torch.split(images, [size * share // total for share in shares])

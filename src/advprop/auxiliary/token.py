@@ -1,0 +1,143 @@
+"""A class token for each branch, all layers shared (Rebuffi, Croce, Gowal, ICLR 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from advprop.auxiliary.branches import check_known, check_names, check_without_branches
+from advprop.auxiliary.route import CLEAN, Branched, Route, check_branch_chosen
+
+_NAME = "cls_token"
+"""What timm's transformers call it; all of them only ever expand it over a batch."""
+
+
+class AuxiliaryToken(Branched):
+    """Stands in a class token's place and holds one for each branch, each a copy at first.
+
+    It can be expanded as the tensor that it stands for; other attributes are those of the active
+    branch's token.
+    """
+
+    def __init__(self, token: nn.Parameter, route: Route, *, position: int) -> None:
+        super().__init__()
+        self.route = route
+        self.position = position  # among its owner's parameters
+        self.token_shape = tuple(token.shape)
+        self.branches = nn.ModuleDict({name: _Token(token) for name in route.branches})
+
+    def of(self, branch: str) -> Tensor:
+        """The token of one branch, in its own shape."""
+        own: Any = self.branches[branch]
+        flat: Tensor = own.token
+        return flat.view(self.token_shape)
+
+    def expand(self, *sizes: int) -> Tensor:
+        """The active branch's token, as `Tensor.expand` has it."""
+        return self.of(self._active).expand(*sizes)
+
+    @property
+    def _active(self) -> str:
+        check_branch_chosen(self.route.active)
+        # a tuple cannot be: the route says that it takes none
+        return str(self.route.active)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_") or "branches" not in self.__dict__.get("_modules", {}):
+                raise
+            return getattr(self.of(self._active), name)
+
+
+class _Token(nn.Module):
+    # flat: no rule of weight decay takes a one-dimensional parameter, whatever its name
+    def __init__(self, token: nn.Parameter) -> None:
+        super().__init__()
+        flat = token.detach().clone().flatten()
+        self.token = nn.Parameter(flat, requires_grad=token.requires_grad)
+
+
+def add_auxiliary_tokens(
+    model: nn.Module, auxiliary: Sequence[str] = ("adversarial",)
+) -> nn.Module:
+    """Give `model` one class token more for each name in `auxiliary`, and nothing else.
+
+    For timm's vision transformers: branches of a token are chosen, exported and taken away as those
+    of normalisation layers are (`use_branch`, `remove_auxiliary_norms`), but one at a time, since a
+    batch has one token. The original token is branch "clean", the others are copies of it. Changes
+    the model in place and returns it. Build the optimiser after this call.
+
+    Raises ValueError for unusable names, a model that has branches already, or one without a class
+    token.
+    """
+    names = check_names(auxiliary)
+    check_without_branches(model)
+    owners = [module for module in model.modules() if module._parameters.get(_NAME) is not None]
+    if not owners:
+        raise ValueError(
+            f"the model has no class token ({_NAME}) to give branches to: give its normalisation "
+            'layers branches instead, add_auxiliary_norms(model, separate="affine"), or '
+            "model.separate=affine for a run"
+        )
+    reason = f"{type(owners[0]).__name__} has a class token for each branch, and a batch has one"
+    route = Route((CLEAN, *names), reason)
+    for owner in owners:
+        _replace_token(owner, route)
+    return model
+
+
+def remove_auxiliary_tokens(model: nn.Module, *, keep: str = CLEAN) -> int:
+    """Put the token of branch `keep` back in place of all, under its old name; returns how many."""
+    found = [(owner, token) for owner in model.modules() for token in _tokens_of(owner)]
+    for owner, token in found:
+        check_known(token, keep)
+        own: Any = token.branches[keep]
+        parameter = nn.Parameter(token.of(keep).detach(), requires_grad=own.token.requires_grad)
+        del owner._modules[_NAME]
+        parameters = list(owner._parameters.items())
+        parameters.insert(token.position, (_NAME, parameter))
+        owner._parameters.clear()
+        owner._parameters.update(parameters)
+        hooks = owner._load_state_dict_pre_hooks
+        for key in [key for key, wrapped in hooks.items() if _is_ours(wrapped)]:
+            del hooks[key]
+    return len(found)
+
+
+def _tokens_of(owner: nn.Module) -> Iterator[AuxiliaryToken]:
+    token = owner._modules.get(_NAME)
+    if isinstance(token, AuxiliaryToken):
+        yield token
+
+
+def _replace_token(owner: nn.Module, route: Route) -> None:
+    position = list(owner._parameters).index(_NAME)
+    token = owner._parameters.pop(_NAME)
+    assert token is not None
+    # first among the children: `use_branch` looks for a layer with branches from the root on
+    children = dict(owner._modules)
+    owner._modules.clear()
+    owner._modules[_NAME] = AuxiliaryToken(token, route, position=position)
+    owner._modules.update(children)
+    owner.register_load_state_dict_pre_hook(_give_to_branches)
+
+
+def _is_ours(wrapped: Any) -> bool:
+    return getattr(wrapped, "hook", None) is _give_to_branches
+
+
+def _give_to_branches(
+    owner: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object
+) -> None:
+    """Give a plain checkpoint's token to every branch."""
+    key = f"{prefix}{_NAME}"
+    if key in state_dict:
+        plain = state_dict.pop(key)
+        for token in _tokens_of(owner):
+            for name in token.branches:
+                # a tensor each: `load_state_dict(assign=True)` takes them as they are
+                state_dict[f"{key}.branches.{name}.token"] = plain.detach().clone().flatten()

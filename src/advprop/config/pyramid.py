@@ -1,0 +1,125 @@
+"""Pyramid attacks and the methods that are made for them, as data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, model_validator
+
+from advprop.attacks.pyramid import PyramidPGD
+from advprop.config.attacks import (
+    TARGET_RULES,
+    AnyAttackConfig,
+    OneStepConfig,
+    TargetName,
+)
+from advprop.config.fields import Config, Fraction, Fractions, parse_list
+from advprop.methods.base import Method
+from advprop.methods.passes import Form
+from advprop.methods.pyramid import Pyramid
+from advprop.methods.universal import Universal
+
+Scales = Annotated[tuple[int, ...] | None, BeforeValidator(parse_list)]
+
+_PAPER = PyramidPGD()
+
+
+class PyramidAttackConfig(Config):
+    """`PyramidPGD`, by default the paper's."""
+
+    epsilon: Fraction = _PAPER.epsilon
+    num_steps: int = _PAPER.num_steps
+    step_size: Fraction = _PAPER.step_size
+    scales: Scales = _PAPER.scales
+    multipliers: Fractions = _PAPER.multipliers
+    random_start_probability: float = _PAPER.random_start_probability
+    targets: TargetName = "random_other_class"
+
+    @model_validator(mode="after")
+    def _valid(self) -> PyramidAttackConfig:
+        self.build()
+        return self
+
+    def build(self) -> PyramidPGD:
+        """Build the attack."""
+        settings = self.model_dump(exclude={"targets"})
+        return PyramidPGD(targets=TARGET_RULES[self.targets], **settings)
+
+
+def pyramid_like(attack: AnyAttackConfig | None) -> PyramidAttackConfig:
+    """A pyramid in the ball of `attack`, its steps and targets the same; the paper's without one.
+
+    Epsilon and step size are shared out, divided by the sum of the multipliers, so that no value of
+    an image changes by more than `attack` allows. Of an L2 ball they cannot be, and stay the
+    paper's.
+    """
+    if attack is None:
+        return PyramidAttackConfig()
+    attack = attack.as_pgd() if isinstance(attack, OneStepConfig) else attack
+    alike = PyramidAttackConfig(num_steps=attack.num_steps, targets=attack.targets)
+    if attack.threat_model.kind == "l2":
+        return alike
+    total = sum(alike.multipliers)
+    shares = {
+        "epsilon": attack.threat_model.epsilon / total,
+        "step_size": attack.step_size / total,
+    }
+    return alike.model_copy(update=shares)
+
+
+class TwoPassConfig(Config, ABC):
+    """What methods with a pass for each kind of images have in common."""
+
+    clean_weight: float = 1.0
+    adversarial_weight: float = 1.0
+    matched_masks: bool = True
+    auxiliary_branch: bool = False
+    form: Form = "auto"
+
+    @model_validator(mode="after")
+    def _valid(self) -> TwoPassConfig:
+        self.build()
+        return self
+
+    @abstractmethod
+    def build(self) -> Method:
+        """Build the method."""
+
+
+class PyramidConfig(TwoPassConfig):
+    """`Pyramid`."""
+
+    kind: Literal["pyramid"] = "pyramid"
+    attack: PyramidAttackConfig = PyramidAttackConfig()
+
+    @classmethod
+    def with_attack(cls, attack: AnyAttackConfig | None) -> PyramidConfig:
+        """The defaults, `attack` shared out over the scales."""
+        return cls(attack=pyramid_like(attack))
+
+    def build(self) -> Method:
+        """Build the method."""
+        return Pyramid(attack=self.attack.build(), **self.model_dump(exclude={"kind", "attack"}))
+
+
+class UniversalConfig(TwoPassConfig):
+    """`Universal`."""
+
+    kind: Literal["universal"] = "universal"
+    epsilon: Fraction = _PAPER.epsilon
+    step_size: Fraction = _PAPER.epsilon / 5
+    scales: Scales = _PAPER.scales
+    multipliers: Fractions = _PAPER.multipliers
+    random_start: bool = False
+    start_seed: int = 0
+
+    @classmethod
+    def with_attack(cls, attack: AnyAttackConfig | None) -> UniversalConfig:
+        """The defaults within the ball of `attack`; it learns all along, so its steps are short."""
+        epsilon = pyramid_like(attack).epsilon
+        return cls(epsilon=epsilon, step_size=epsilon / 5)
+
+    def build(self) -> Method:
+        """Build the method."""
+        return Universal(**self.model_dump(exclude={"kind"}))

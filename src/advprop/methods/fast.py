@@ -1,0 +1,181 @@
+"""Fast AdvProp (Mei et al., ICLR 2022, arXiv 2204.09838)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from advprop.attacks.pgd import PGD, check_images
+from advprop.attacks.targets import untargeted
+from advprop.auxiliary.branches import scaled_gradients, use_branch
+from advprop.auxiliary.route import CLEAN
+from advprop.methods.base import (
+    ADVERSARIAL,
+    Context,
+    KindMetrics,
+    Method,
+    StepMetrics,
+    attacked_module,
+    learn,
+    learn_together,
+    perturbation_size,
+)
+from advprop.methods.forms import Form, check_form, is_joint
+from advprop.methods.shuffling import shuffled
+from advprop.methods.vanilla import Vanilla
+from advprop.randomness import of_part
+from advprop.shapes import Batch, Images
+from advprop.threat_models import ThreatModel
+
+NOISE = "noise"
+"""Images at the attack's random start, in metrics."""
+
+_FEWEST = 2  # images of a kind; of a single one there are no batch statistics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fast(Method):
+    """AdvProp at 1 + `attacked_fraction` passes an image: no attack pass, no image of both kinds.
+
+    The last images of each batch, `attacked_fraction` of it rounded, are adversarial only, the
+    others clean only. One pass over the attacked images at a random start, in training mode,
+    gives gradients to learn from and the attack's one step, of `step_size` (None: epsilon), away
+    from their labels. The two passes weigh 1 - `beta` and `beta`, so that each image counts once.
+    `synchronise` divides each branch's own gradients by the images that it saw, not by all. Forms
+    as AdvProp's.
+    """
+
+    # images that change processes meet other statistics only where each process has its own
+    synchronises_statistics: ClassVar[bool] = False
+
+    threat_model: ThreatModel
+    step_size: float | None = None
+    attacked_fraction: float = 0.2
+    beta: float = 0.5
+    synchronise: bool = True
+    form: Form = "auto"
+
+    def __post_init__(self) -> None:
+        check_form(self.form)
+        if not 0 <= self.attacked_fraction < 1:
+            raise ValueError(
+                f"attacked_fraction {self.attacked_fraction}: give one of at least 0 and below 1"
+            )
+        if not 0 <= self.beta < 1:
+            raise ValueError(
+                f"beta {self.beta}: give one of at least 0 and below 1, since the attack's step "
+                "comes from the noise pass, which has the rest of the weight"
+            )
+        self.attack  # noqa: B018  # checks the step size
+
+    @property
+    def attack(self) -> PGD:
+        """One step away from the labels, from a random start."""
+        whole = self.threat_model.epsilon
+        return PGD(
+            threat_model=self.threat_model,
+            num_steps=1,
+            step_size=whole if self.step_size is None else self.step_size,
+            targets=untargeted,
+        )
+
+    @property
+    def auxiliary(self) -> tuple[str, ...]:
+        """The branch of attacked images."""
+        return (ADVERSARIAL,)
+
+    @property
+    def passes_per_image(self) -> float:
+        """Two passes over the attacked images, one over the others, rounding left out."""
+        return 1 + self.attacked_fraction
+
+    def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
+        """The noise pass, which attacks; images change processes; learn through both branches."""
+        learn_parts = _learn_jointly if is_joint(self.form, model) else _learn_separately
+        if self.attacked_fraction == 0:
+            with use_branch(attacked_module(model), CLEAN):
+                return Vanilla().step(model, batch, context)
+        first = len(batch) - self._num_attacked(len(batch))
+        share = 1 - first / len(batch)
+        shares = {CLEAN: 1 - share, NOISE: share, ADVERSARIAL: share}
+        source = Batch(images=batch.images[first:], labels=batch.labels[first:])
+        weights = {
+            CLEAN: shares[CLEAN],
+            NOISE: (1 - self.beta) * shares[NOISE],
+            ADVERSARIAL: self.beta * shares[ADVERSARIAL],
+        }
+        with scaled_gradients(attacked_module(model), self._factors(shares)):
+            generator = of_part(context.generator, slice(first, None))
+            noise, images = self._noise_pass(
+                model, source, replace(context, generator=generator), weight=weights[NOISE]
+            )
+            parts = {
+                CLEAN: Batch(images=batch.images[:first], labels=batch.labels[:first]),
+                ADVERSARIAL: shuffled(
+                    Batch(images=images, labels=source.labels), model, step=context.step
+                ),
+            }
+            found = learn_parts(model, parts, context, weights)
+        kinds = {CLEAN: found[CLEAN], NOISE: noise, ADVERSARIAL: found[ADVERSARIAL]}
+        return StepMetrics(
+            loss=torch.stack([weights[kind] * kinds[kind].loss for kind in kinds]).sum(),
+            kinds={kind: replace(kinds[kind], share=shares[kind]) for kind in kinds},
+            perturbation=perturbation_size(source.images, images),
+        )
+
+    def _num_attacked(self, batch_size: int) -> int:
+        attacked = round(self.attacked_fraction * batch_size)
+        clean = batch_size - attacked
+        if min(clean, attacked) < _FEWEST:
+            raise ValueError(
+                f"attacked_fraction {self.attacked_fraction} of {batch_size} images makes "
+                f"{attacked} adversarial and {clean} clean, at least {_FEWEST} of each are needed: "
+                "take larger batches (less gradient_accumulation, no small last batch) or another "
+                "fraction"
+            )
+        return attacked
+
+    def _factors(self, shares: Mapping[str, float]) -> dict[str, float]:
+        """What brings the gradients of each branch's own parameters to the size of the others."""
+        return {name: 1 / shares[name] for name in (CLEAN, ADVERSARIAL) if self.synchronise}
+
+    def _noise_pass(
+        self, model: nn.Module, batch: Batch, context: Context, *, weight: float
+    ) -> tuple[KindMetrics, Images]:
+        """Learn from a random start; its gradient gives the adversarial images."""
+        attack, clean = self.attack, batch.images.detach()
+        check_images(clean)
+        noisy = attack.start(clean, context.generator).requires_grad_()
+        # gradients of these parameters travel with those of the pass to come
+        waits = model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+        with use_branch(attacked_module(model), ADVERSARIAL), waits:
+            noise = learn(model, noisy, batch.labels, context, weight=weight)
+        assert noisy.grad is not None
+        return noise, attack.ascend(clean, noisy.detach(), noisy.grad)
+
+
+def _learn_separately(
+    model: nn.Module, parts: Mapping[str, Batch], context: Context, weights: Mapping[str, float]
+) -> dict[str, KindMetrics]:
+    found = {}
+    for branch, part in parts.items():
+        with use_branch(attacked_module(model), branch):
+            found[branch] = learn(model, part.images, part.labels, context, weight=weights[branch])
+    return found
+
+
+def _learn_jointly(
+    model: nn.Module, parts: Mapping[str, Batch], context: Context, weights: Mapping[str, float]
+) -> dict[str, KindMetrics]:
+    branches, sizes = tuple(parts), [len(part) for part in parts.values()]
+    with use_branch(attacked_module(model), branches, shares=sizes):
+        found = learn_together(
+            model, [*parts.values()], context, weights=[weights[branch] for branch in branches]
+        )
+    return dict(zip(branches, found, strict=True))

@@ -1,0 +1,109 @@
+"""Fine-grained AdvProp: a branch for each source of images (Xie et al., CVPR 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from advprop.attacks.pgd import Attack
+from advprop.auxiliary.branches import use_branch
+from advprop.auxiliary.route import CLEAN
+from advprop.methods.adversarial import attacked
+from advprop.methods.base import (
+    Context,
+    KindMetrics,
+    Method,
+    StepMetrics,
+    attacked_module,
+    learn,
+    learn_together,
+    perturbation_size,
+)
+from advprop.methods.forms import Form, check_form, is_joint
+from advprop.shapes import Batch, Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineGrained(Method):
+    """Clean images, and each further source of images through an auxiliary branch of its own.
+
+    `attacks` are by branch: each goes through the branch that then learns from its images. `views`
+    are branches that learn from `Batch.views`, versions of the images that the loader made (by
+    strong augmentation, say). The mean losses are summed. Forms as those of `AdvProp`, which this
+    is where there is one attack and no view. Needs `add_auxiliary_norms(model, method.auxiliary)`.
+
+    Raises ValueError without any source, or for a branch with two.
+    """
+
+    attacks: Mapping[str, Attack] = field(default_factory=dict)
+    views: tuple[str, ...] = ()
+    form: Form = "auto"
+
+    def __post_init__(self) -> None:
+        check_form(self.form)
+        names = self.auxiliary
+        if not names:
+            raise ValueError("no source of images: give attacks or views by the branch's name")
+        if len({CLEAN, *names}) <= len(names):
+            raise ValueError(
+                f"branches {', '.join(names)}: each has one source, and {CLEAN} the images as "
+                "they are"
+            )
+
+    @property
+    def auxiliary(self) -> tuple[str, ...]:
+        """A branch for each source."""
+        return (*self.attacks, *self.views)
+
+    @property
+    def passes_per_image(self) -> float:
+        """One pass for each kind of images, and the attacks' steps."""
+        steps = sum(attack.passes_per_image for attack in self.attacks.values())
+        return 1 + len(self.auxiliary) + steps
+
+    def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
+        """Attack through each branch that an attack is for, then learn from all images."""
+        kinds: dict[str, Images] = {CLEAN: batch.images}
+        for branch, attack in self.attacks.items():
+            with use_branch(attacked_module(model), branch):
+                kinds[branch] = attacked(attack, model, batch, context)
+        for branch in self.views:
+            kinds[branch] = _view(batch, branch)
+        learnt = self._jointly if is_joint(self.form, model) else self._separately
+        metrics = learnt(model, kinds, batch, context)
+        changes = [perturbation_size(batch.images, kinds[branch]) for branch in self.attacks]
+        return StepMetrics(
+            loss=torch.stack([kind.loss for kind in metrics.values()]).sum(),
+            kinds=metrics,
+            perturbation=torch.stack(changes).mean() if changes else None,
+        )
+
+    def _separately(
+        self, model: nn.Module, kinds: Mapping[str, Images], batch: Batch, context: Context
+    ) -> dict[str, KindMetrics]:
+        metrics = {}
+        for branch, images in kinds.items():
+            with use_branch(attacked_module(model), branch):
+                metrics[branch] = learn(model, images, batch.labels, context)
+        return metrics
+
+    def _jointly(
+        self, model: nn.Module, kinds: Mapping[str, Images], batch: Batch, context: Context
+    ) -> dict[str, KindMetrics]:
+        parts = [Batch(images=images, labels=batch.labels) for images in kinds.values()]
+        with use_branch(attacked_module(model), tuple(kinds)):
+            learnt = learn_together(model, parts, context, weights=[1.0] * len(parts))
+        return dict(zip(kinds, learnt, strict=True))
+
+
+def _view(batch: Batch, branch: str) -> Images:
+    if branch not in batch.views:
+        known = ", ".join(batch.views) or "none"
+        raise ValueError(
+            f'the batch has no view "{branch}" (it has {known}): give it in Batch.views, or name '
+            f"its augmentation, data.views.{branch} in a configuration"
+        )
+    return batch.views[branch]

@@ -1,0 +1,44 @@
+"""One pass over all kinds of images, or one for each."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+Form: TypeAlias = Literal["auto", "separate", "joint"]
+"""A pass for each kind, one over the concatenated batch, or what the model needs."""
+
+TwoPassForm: TypeAlias = Literal["auto", "separate", "joint", "summed"]
+"""The same, or a forward pass for each kind and one backward pass over both."""
+
+
+def check_form(form: str, forms: object = Form) -> None:
+    """ValueError for a form that is none of `forms`."""
+    known = get_args(forms)
+    if form not in known:
+        *others, last = (f'"{name}"' for name in known)
+        raise ValueError(f"form={form!r}: choose {', '.join(others)} or {last}")
+
+
+def form_for(
+    model: nn.Module, form: TwoPassForm, *, distributed: TwoPassForm = "joint"
+) -> TwoPassForm:
+    """The form that `form` is for this model: "auto" is `distributed` for a distributed one.
+
+    Raises ValueError for one pass under DataParallel.
+    """
+    if form == "joint" and isinstance(model, nn.DataParallel):
+        raise ValueError(
+            'form="joint" under DataParallel, which would scatter clean and adversarial images '
+            'over the wrong branches: use form="separate", or DistributedDataParallel'
+        )
+    if form != "auto":
+        return form
+    return distributed if isinstance(model, DistributedDataParallel) else "separate"
+
+
+def is_joint(form: Form, model: nn.Module) -> bool:
+    """Whether `form` is one pass for this model. Raises ValueError as `form_for`."""
+    return form_for(model, form) == "joint"

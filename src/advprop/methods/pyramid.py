@@ -1,0 +1,37 @@
+"""PyramidAT (Herrmann et al., CVPR 2022, arXiv 2111.15121): AdvProp for any normalisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from advprop.attacks.pgd import Attack
+from advprop.methods.adversarial import attacked
+from advprop.methods.base import ADVERSARIAL, Context, StepMetrics
+from advprop.methods.passes import TwoPassMethod
+from advprop.shapes import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pyramid(TwoPassMethod):
+    """Clean and adversarial images through the same layers, in two passes with the same masks.
+
+    `attack` is a `PyramidPGD`; a `PGD` makes it the paper's comparison by pixels. The two mean
+    losses are summed. The attack does without dropout and drop-path, whose masks both passes of an
+    image share. `auxiliary_branch` departs from the paper, which shares all layers.
+    """
+
+    attack: Attack
+
+    @property
+    def passes_per_image(self) -> float:
+        """The attack's steps, one clean and one adversarial pass."""
+        return self.attack.passes_per_image + 2
+
+    def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
+        """Attack, then learn from both kinds of images."""
+        passes = self.passes()
+        with passes.branch(model, ADVERSARIAL):
+            images = attacked(self.attack, model, batch, context)
+        return passes.learn(model, batch, images, context)

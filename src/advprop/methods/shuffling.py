@@ -1,0 +1,47 @@
+"""Images change processes between the attack and the pass that learns from them (Shuffle BN)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from advprop.randomness import generator_for
+from advprop.shapes import Batch
+
+
+def shuffled(batch: Batch, model: nn.Module, *, step: int) -> Batch:
+    """As many images with their labels, drawn from those of all processes.
+
+    Who gets which is a permutation that all processes know from `step`; each sends every image
+    once, whatever the number of processes. All must have equally many. Where `model` is not in
+    DistributedDataParallel they stay as they are: another order changes no batch statistics.
+    """
+    if not isinstance(model, DistributedDataParallel):
+        return batch
+    exchange = _Exchange(len(batch), model.process_group, step)
+    return Batch(images=exchange(batch.images), labels=exchange(batch.labels))
+
+
+class _Exchange:
+    """One permutation of the entries of all processes, `count` in each."""
+
+    def __init__(self, count: int, group: distributed.ProcessGroup, step: int) -> None:
+        self.group = group
+        rank, size = distributed.get_rank(group), distributed.get_world_size(group)
+        order = torch.randperm(count * size, generator=generator_for(step, "shuffle"))
+        order = order.view(size, count)  # a row for each process that receives
+        owner = order // count
+        mine = owner == rank
+        self.chosen = order[mine] % count  # by the process they go to
+        self.sent = mine.sum(dim=1).tolist()
+        self.received = owner[rank].bincount(minlength=size).tolist()
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """What this process receives, laid out in memory as `tensor`."""
+        chosen = self.chosen.to(tensor.device, non_blocking=True)
+        # collectives send memory as it lies
+        sent = tensor[chosen].contiguous()
+        received = torch.empty_like(sent)
+        distributed.all_to_all_single(received, sent, self.received, self.sent, group=self.group)
+        return torch.empty_like(tensor).copy_(received)
