@@ -12,30 +12,43 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 from measuring import Row, interleaved
 from showing import show
 from subjects import EFFICIENTNET_B0, LAYOUTS, RESNET18, Subject, method_of
+from torch.nn import functional as F
 
-PLAIN, QUICK = "plain layers", "quick gradients"
+MODES, LAYERS = "advprop.auxiliary.modes", "advprop.auxiliary.attacked_layers"
+PLAIN = "plain layers"
+LEFT_OUT: dict[str, Any] = {"first convolution": F.batch_norm, "norms": F.conv2d}
+"""What keeps torch's formula where only these layers have a quicker one."""
 
 
-def without(action: Callable[[], object]) -> Callable[[], object]:
-    """The same, in an `attack_mode` that changes no layer."""
+def plain(action: Callable[[], object]) -> None:
+    """In an `attack_mode` that changes no layer."""
+    with patch(f"{MODES}.attacked_layers", lambda model: nullcontext()):
+        action()
 
-    def plain() -> None:
-        with patch("advprop.auxiliary.modes.attacked_layers", lambda model: nullcontext()):
-            action()
 
-    return plain
+def without(function: Any, action: Callable[[], object]) -> None:
+    """With torch's own gradient of `function`."""
+    with patch.dict(f"{LAYERS}._QUICKER", {function: function}):
+        action()
 
 
 def gain(subject: Subject, repeats: int) -> Iterator[Row]:
     """With the other formulas over without."""
     step = subject.step(method_of("adversarial"))
-    times = interleaved({QUICK: step, PLAIN: without(step)}, repeats=repeats)
-    yield times.ratio(QUICK, PLAIN, f"adversarial, K = 5, {QUICK}", case=str(subject))
+    actions: dict[str, Callable[[], object]] = {PLAIN: partial(plain, step), "both": step}
+    for layers, function in LEFT_OUT.items():
+        actions[layers] = partial(without, function, step)
+    times = interleaved(actions, repeats=repeats)
+    for layers in ("both", *LEFT_OUT):
+        what = f"adversarial, K = 5, quick gradients: {layers}"
+        yield times.ratio(layers, PLAIN, what, case=str(subject))
 
 
 def measure(quick: bool) -> Iterator[Row]:

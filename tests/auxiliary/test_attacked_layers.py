@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import copy
 import itertools
+import pickle
 from collections.abc import Callable
 
 import pytest
 import torch
 from timm.layers import BatchNormAct2d
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 
 from advprop.auxiliary.attacked_layers import attacked_layers
 from advprop.auxiliary.image_gradient import image_gradient
@@ -72,10 +77,20 @@ def gradient_of(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return output.detach(), gradient
 
 
-def steps_of(model: nn.Module, images: Tensor) -> set[str]:
-    """The names of what autograd would run for the first two layers."""
-    first = model[0](images.clone().requires_grad_())
-    return {first.grad_fn.name(), model[1](first).grad_fn.name()}
+def step_of(layer: nn.Module, images: Tensor) -> str:
+    """The name of what autograd would run for a layer."""
+    return layer(images.clone().requires_grad_()).grad_fn.name()
+
+
+def differs(model: nn.Module, images: Tensor) -> bool:
+    """Does the model have other gradients than torch's somewhere?"""
+    todo, names = [model(images.clone().requires_grad_()).grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is not None:
+            names.add(node.name())
+            todo += [above for above, _ in node.next_functions]
+    return bool(names & {"_ConvolutionBackward", "_BatchNormBackward"})
 
 
 NORMS = {
@@ -93,9 +108,10 @@ def test_an_attack_meets_the_same_outputs_and_gradients(
 ) -> None:
     model, images = net(make(), bias=bias), images_of((16, 16))
     output, gradient = gradient_of(model, images)
-    assert "_ConvolutionBackward" not in steps_of(model, images)
+    assert not differs(model, images)
     with attack_mode(model):
-        assert "_ConvolutionBackward" in steps_of(model, images)
+        assert step_of(model[0], images) == "_ConvolutionBackward"
+        assert differs(model[1], images_of((8, 8), channels=8))
         attacked_output, attacked_gradient = gradient_of(model, images)
     assert torch.equal(attacked_output, output)
     torch.testing.assert_close(attacked_gradient, gradient)
@@ -141,6 +157,17 @@ def test_gradients_of_gradients_are_there() -> None:
         torch.testing.assert_close(penalty(), expected)
 
 
+@pytest.mark.parametrize("make", [nn.BatchNorm2d, BatchNormAct2d])
+def test_half_precision_loses_no_more_than_with_torchs_gradients(make: type[nn.Module]) -> None:
+    norm, images = moved(make(8, dtype=torch.bfloat16)).eval(), images_of((8, 8), 8).bfloat16()
+    output, gradient = gradient_of(norm, images)
+    with attack_mode(norm):
+        attacked_output, attacked_gradient = gradient_of(norm, images)
+    assert torch.equal(attacked_output, output)
+    # one rounding each, of the same number in single precision
+    torch.testing.assert_close(attacked_gradient, gradient, rtol=2**-8, atol=0)
+
+
 def test_under_autocast_the_gradient_is_as_precise_as_torchs() -> None:
     model, images = net(), images_of((16, 16))
     exact = gradient_of(model, images)[1]
@@ -160,31 +187,169 @@ def test_weights_that_train_get_their_gradients() -> None:
         assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_other_layers_are_left_alone_and_all_are_put_back() -> None:
-    class Own(nn.Conv2d):
-        pass
+OTHERS = {
+    "stride 1": nn.Conv2d(3, 6, 3),
+    "different strides": nn.Conv2d(3, 6, 3, stride=(2, 1)),
+    "many channels": nn.Conv2d(16, 6, 3, stride=2),
+    "dilated": nn.Conv2d(3, 6, 3, stride=2, dilation=2),
+    "padding by name": nn.Conv2d(3, 6, 3, stride=2, padding="valid"),
+    "groups": nn.Conv2d(3, 6, 3, stride=2, groups=3),
+    "of its own class": type("Own", (nn.Conv2d,), {})(3, 6, 3, stride=2),
+    "parametrised": parametrizations.weight_norm(nn.Conv2d(3, 6, 3, stride=2)),
+    "complex": nn.Conv2d(3, 6, 3, stride=2, dtype=torch.complex64),
+    "synchronised": nn.SyncBatchNorm(3).eval(),
+}
 
-    layers = nn.ModuleList(
-        [
-            nn.Conv2d(3, 8, 3, stride=2),
-            nn.Conv2d(3, 8, 3),
-            nn.Conv2d(16, 8, 3, stride=2),
-            nn.Conv2d(3, 8, 3, stride=2, dilation=2),
-            nn.Conv2d(3, 8, 3, stride=2, padding="valid"),
-            nn.Conv2d(3, 8, 3, stride=2, padding=1, padding_mode="reflect"),
-            nn.Conv2d(3, 9, 3, stride=2, groups=3),
-            Own(3, 8, 3, stride=2),
-            nn.BatchNorm1d(8),
-            nn.SyncBatchNorm(8),
-        ]
-    )
-    types = [type(layer) for layer in layers]
-    with attacked_layers(layers):
-        with attacked_layers(layers):
+
+@pytest.mark.parametrize("layer", OTHERS.values(), ids=OTHERS.keys())
+def test_other_layers_keep_torchs_gradients(layer: nn.Module) -> None:
+    images = images_of((9, 9), channels=getattr(layer, "in_channels", 3))
+    if any(parameter.is_complex() for parameter in layer.parameters()):
+        images = torch.complex(images, images.flip(0))
+    if isinstance(layer, nn.SyncBatchNorm):
+        with attack_mode(layer):
+            assert type(layer) is nn.SyncBatchNorm
+        return
+    with attack_mode(layer):
+        assert not differs(layer, images)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Conv2dSame(3, 6, 3, stride=2),
+        nn.Conv2d(3, 6, 3, stride=2, padding=1, padding_mode="reflect"),
+        nn.Conv2d(1, 6, (3, 5), stride=3, padding=(0, 2)),
+    ],
+)
+@pytest.mark.parametrize("size", [(9, 9), (16, 13)])
+def test_padding_by_the_layer_itself_and_one_channel(
+    layer: nn.Conv2d, size: tuple[int, int]
+) -> None:
+    images = images_of(size, channels=layer.in_channels)
+    output, gradient = gradient_of(layer, images)
+    with attack_mode(layer):
+        assert differs(layer, images)
+        attacked_output, attacked_gradient = gradient_of(layer, images)
+    assert torch.equal(attacked_output, output)
+    torch.testing.assert_close(attacked_gradient, gradient)
+
+
+def test_no_image_at_all_and_one_without_a_batch() -> None:
+    model = net()
+    with attack_mode(model):
+        assert gradient_of(model, torch.rand(0, 3, 16, 16))[1].shape == (0, 3, 16, 16)
+        one = images_of((16, 16))[0]
+        assert not differs(model[0], one)
+
+
+def test_all_layers_are_put_back_after_an_error_too() -> None:
+    model = net()
+    types = [type(layer) for layer in model]
+    with attack_mode(model):
+        with attack_mode(model):
             pass
-        changed = [type(layer) is not kept for layer, kept in zip(layers, types, strict=True)]
-        assert changed == [True] + [False] * (len(layers) - 1)
-    assert [type(layer) for layer in layers] == types
-    with pytest.raises(NotImplementedError), attacked_layers(layers):
-        layers(None)
-    assert [type(layer) for layer in layers] == types
+        changed = [type(layer) is not kept for layer, kept in zip(model, types, strict=True)]
+        assert changed == [True, True, False, False]
+    assert [type(layer) for layer in model] == types
+    with pytest.raises(TypeError), attack_mode(model):
+        model(None)
+    assert [type(layer) for layer in model] == types
+    assert not torch.overrides._get_current_function_mode_stack()
+
+
+@pytest.mark.parametrize("device", ["meta"])
+def test_layers_on_other_devices_are_left_alone(device: str) -> None:
+    model = net().to(device)
+    types = [type(layer) for layer in model]
+    with attack_mode(model):
+        assert [type(layer) for layer in model] == types
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_compiled_model_is_left_alone(wrapped: bool) -> None:
+    model = net()
+    types = [type(layer) for layer in model]
+    attacked: nn.Module = model
+    if wrapped:
+        attacked = torch.compile(model, backend="eager")
+    else:
+        model.compile(backend="eager")
+    with attack_mode(attacked):
+        assert [type(layer) for layer in model] == types
+
+
+def test_what_is_compiled_around_the_model_has_torchs_gradients() -> None:
+    """The model cannot tell; the layers do while they are traced."""
+    model, images, graphs = net(), images_of((16, 16)), []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    expected = gradient_of(model, images)
+    compiled = torch.compile(lambda point: model(point), backend=backend, fullgraph=True)
+    with attack_mode(model):
+        found = gradient_of(compiled, images)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert len(graphs) == 1
+    torch._dynamo.reset()
+
+
+def test_copies_made_in_an_attack_are_of_plain_layers() -> None:
+    model, images = net(BatchNormAct2d(8)), images_of((16, 16))
+    expected, types = model(images), [type(layer) for layer in model]
+    with attack_mode(model):
+        copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+        assert list(model.state_dict()) == list(copies[0].state_dict())
+        assert repr(model) == repr(copies[0])
+    for made in copies:
+        assert [type(layer) for layer in made] == types
+        assert torch.equal(made(images), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_transforms_and_forward_mode_find_what_they_find_outside() -> None:
+    model, images = net(nn.BatchNorm2d(8)), images_of((16, 16))
+    model[2] = nn.Softplus()  # vmap has no in-place operations on what it does not map
+
+    def loss(image: Tensor) -> Tensor:
+        return model(image[None]).square().sum()
+
+    def each() -> Tensor:
+        return torch.func.vmap(torch.func.grad(loss))(images)
+
+    def along() -> Tensor:
+        with forward_ad.dual_level():
+            point = forward_ad.make_dual(images.clone().requires_grad_(), torch.ones_like(images))
+            tangent = forward_ad.unpack_dual(model(point)).tangent
+        assert tangent is not None
+        return tangent
+
+    expected = each(), along()
+    with attack_mode(model):
+        found = each(), along()
+    torch.testing.assert_close(found, expected)
+
+
+def test_checkpointing_runs_the_same_layers_again() -> None:
+    model, images = net(), images_of((16, 16))
+    expected = gradient_of(model, images)
+    whole = model.forward
+    with attack_mode(model):
+        found = gradient_of(
+            lambda point: checkpoint(whole, point, use_reentrant=False),  # type: ignore[arg-type]
+            images,
+        )
+    torch.testing.assert_close(found, expected)
+
+
+def test_hooks_of_the_layers_run_once() -> None:
+    model, images, ran = net(), images_of((16, 16)), []
+    model[2] = nn.ReLU()
+    for layer in model[:2]:
+        layer.register_forward_hook(lambda *_: ran.append("forward"))
+        layer.register_full_backward_hook(lambda *_: ran.append("backward"))
+    with attack_mode(model):
+        gradient_of(model, images)
+    assert ran == ["forward"] * 2 + ["backward"] * 2

@@ -12,39 +12,31 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-_MOST_CHANNELS = 4
+from advprop.auxiliary.quick_gradient import images_alone
+
+MOST_CHANNELS = 4
 """From here on oneDNN's own gradient is about as quick."""
 
 
-def takes_images(layer: nn.Conv2d) -> bool:
-    """Is this a convolution of images, of a kind that `ImageConv2d` knows the gradient of?"""
-    return (
-        layer.in_channels <= _MOST_CHANNELS
-        and layer.stride[0] == layer.stride[1] > 1
-        and layer.dilation == (1, 1)
-        and layer.groups == 1
-        and layer.padding_mode == "zeros"
-        and not isinstance(layer.padding, str)
-    )
-
-
-class ImageConv2d(nn.Conv2d):
-    """A convolution in an attack, its weights frozen; the output is the same bit for bit.
-
-    Anything else than that, on a CPU, is left to torch, and so is what `torch.compile` traces.
-    """
-
-    def _conv_forward(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        quick = images.device.type == "cpu" and images.ndim == 4 and images.requires_grad
-        frozen = not (weight.requires_grad or (bias is not None and bias.requires_grad))
-        if torch.compiler.is_compiling() or not (quick and frozen):
-            plain: Tensor = super()._conv_forward(images, weight, bias)
-            return plain
-        output: Tensor = _Convolution.apply(images, weight, bias, self.stride[0], self.padding)
-        return output
+def conv2d(
+    images: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, ...] = 1,
+    padding: str | int | tuple[int, ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """`F.conv2d`, the same bit for bit, with the quick gradient where it is to be had."""
+    rows, columns = _pair(stride)
+    quick = rows == columns > 1 and _pair(dilation) == (1, 1) and groups == 1
+    if not quick or isinstance(padding, str) or not images_alone(images, weight, bias):
+        return F.conv2d(images, weight, bias, stride, padding, dilation, groups)
+    output: Tensor = _Convolution.apply(images, weight, bias, rows, _pair(padding))
+    return output
 
 
 class _Convolution(torch.autograd.Function):
@@ -66,7 +58,8 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
         weight = weight.to(gradient.dtype)  # under autocast the output alone is in half precision
-        result = image_gradient(gradient, weight, ctx.stride, ctx.padding, ctx.size)
+        with torch.autocast("cpu", enabled=False):
+            result = image_gradient(gradient, weight, ctx.stride, ctx.padding, ctx.size)
         return result.to(ctx.dtype), None, None, None, None
 
 
@@ -103,3 +96,8 @@ def image_gradient(
 def _taps(kernel: int, stride: int, padding: int) -> tuple[int, int]:
     """The first and the last output, relative to a block's number, that its pixels take part in."""
     return (padding - kernel) // stride + 1, (stride - 1 + padding) // stride
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    rows, columns = (value, value) if isinstance(value, int) else (value * 2)[:2]
+    return rows, columns
