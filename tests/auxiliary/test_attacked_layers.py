@@ -17,9 +17,16 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
+from advprop.auxiliary import norm_gradient
 from advprop.auxiliary.attacked_layers import attacked_layers
 from advprop.auxiliary.image_gradient import image_gradient
 from advprop.auxiliary.modes import attack_mode
+
+
+@pytest.fixture(autouse=True)
+def _small_batches_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norm_gradient, "FEWEST", 0)
+
 
 SHAPES = [
     (kernel, stride, padding, size)
@@ -115,6 +122,14 @@ def test_an_attack_meets_the_same_outputs_and_gradients(
         attacked_output, attacked_gradient = gradient_of(model, images)
     assert torch.equal(attacked_output, output)
     torch.testing.assert_close(attacked_gradient, gradient)
+
+
+def test_small_batches_are_not_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    norm = nn.BatchNorm2d(8)
+    with attack_mode(norm):
+        assert not differs(norm, images_of((63, 64), channels=8))
+        assert differs(norm, torch.rand(8, 8, 64, 64))
 
 
 def test_a_norm_in_an_attack_does_not_keep_its_input() -> None:
