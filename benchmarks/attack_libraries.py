@@ -68,7 +68,7 @@ def measure(quick: bool) -> Iterator[Row]:
             actions[library.__name__] = library(model, images, labels)
         except ImportError as error:
             yield Row(what=f"{OURS} against {library.__name__}", note=f"not run: {error}")
-    times = interleaved(actions, repeats=3 if quick else 15)
+    times = interleaved(actions, repeats=2 if quick else 5)
     yield times.absolute(OURS, f"{OURS}, {STEPS} steps", case=str(subject))
     for name in list(actions)[1:]:
         yield times.ratio(OURS, name, case=str(subject))

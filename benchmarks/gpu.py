@@ -115,7 +115,7 @@ def throughput(device: torch.device, quick: bool) -> Iterator[Row]:
 
 def measure(quick: bool) -> Iterator[Row]:
     if not torch.cuda.is_available():
-        yield Row(what="throughput and hidden waits", note="needs a GPU: not run")
+        yield Row(what="throughput and hidden waits", note="not run here: no GPU")
         return
     device = torch.device("cuda")
     yield from (waits(device, name) for name in METHODS)

@@ -57,7 +57,7 @@ def their_batches(root: Path, image_size: int, num_workers: int) -> Iterable[obj
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    count, repeats = (64, 3) if quick else (320, 15)
+    count, repeats = (64, 2) if quick else (320, 7)
     for what, (file_size, image_size) in FILES.items():
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)

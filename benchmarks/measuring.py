@@ -39,6 +39,13 @@ class Row:
     seconds: float = 0.0
     note: str = ""
 
+    @property
+    def verdict(self) -> str:
+        """ "pass" or "miss" of the target, if there are a value and a target."""
+        if self.value is None or self.target is None:
+            return ""
+        return "pass" if self.value <= self.target else "miss"
+
 
 def row_of(what: str, values: Sequence[float], **fields: Any) -> Row:
     """The row of repeated measurements."""

@@ -25,10 +25,10 @@ NAMES = ("from_scratch", "finetune")
 def measure(quick: bool) -> Iterator[Row]:
     for name in NAMES:
         config = RECIPES[name].build()
-        count = 2 if quick else config.training.batch_size
+        count = 2 if quick else min(16, config.training.batch_size)
         images = torch.rand(count, 3, config.data.image_size, config.data.image_size)
         step = recipe_step(config, *recipe_model(config, 10), images, torch.arange(count) % 10)
-        times = interleaved({name: step}, repeats=1 if quick else 3)
+        times = interleaved({name: step}, repeats=1 if quick else 2)
         what = f"{name}, one of {config.training.num_epochs} epochs of 1,000 images"
         yield times.absolute(name, what, scale=1000 / count)
 

@@ -2,8 +2,8 @@
 
     python benchmarks/run.py [--quick] [--only NAME ...] [--out FILE]
 
-`make bench` and `make bench QUICK=1` call it. Nothing is asserted: a figure above its target has an
-exclamation mark, and a benchmark that fails leaves a row that says how (and exit code 1).
+`make bench` and `make bench QUICK=1` call it. Nothing is asserted: each target says pass or
+miss, and a benchmark that fails leaves a row that says how (and exit code 1).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def told(rows: Iterable[Row]) -> Iterator[Row]:
     """The same rows, told on stderr as they come."""
     for row in rows:
         name = ": ".join(filter(None, (row.case, row.what)))
-        figure = row.note if row.value is None else value(row)
+        figure = row.note if row.value is None else f"{value(row)} {row.verdict}".rstrip()
         print(f"{name}: {figure}", file=sys.stderr, flush=True)
         yield row
 
@@ -63,20 +63,20 @@ def print_table(rows: Mapping[str, Iterable[Row]]) -> None:
                 table.add_row(f"[bold]{escape(': '.join(filter(None, (benchmark, row.case))))}")
                 case = row.case
             half = "" if row.low is None else f"{number(row.low)} to {number(row.high)}"
-            figures = (value(row), half, row.against, number(row.target), f"{row.seconds:.1f}")
+            target = f"{number(row.target)} {row.verdict}".rstrip()
+            figures = (value(row), half, row.against, target, f"{row.seconds:.1f}")
             table.add_row(f"  {escape(row.what)}", *map(escape, figures))
     # a narrow terminal folds the lines, no figures
     Console(width=max(160, Console().width)).print(table)
 
 
 def value(row: Row) -> str:
-    """The figure with its unit, or why there is none; "!" where it exceeds its target."""
+    """The figure with its unit, or why there is none."""
     if row.value is None:
-        return textwrap.shorten(row.note, 24, placeholder="...")
-    missed = " !" if row.target is not None and row.value > row.target else ""
+        return textwrap.shorten(row.note, 32, placeholder="...")
     note = f" ({row.note})" if row.note else ""
     unit = row.unit if row.unit == RATIO else f" {row.unit}"
-    return f"{number(row.value)}{unit}{missed}{note}"
+    return f"{number(row.value)}{unit}{note}"
 
 
 def number(figure: float | None) -> str:
@@ -104,10 +104,11 @@ def write_json(path: Path, rows: Mapping[str, Iterable[Row]], *, quick: bool, be
 
 def plain(row: Row) -> dict[str, Any]:
     """The row with five digits, which is more than any repeat agrees on."""
-    return {
+    rounded = {
         name: float(f"{entry:.5g}") if isinstance(entry, float) else entry
         for name, entry in asdict(row).items()
     }
+    return {**rounded, "verdict": row.verdict}
 
 
 def versions() -> dict[str, str | None]:

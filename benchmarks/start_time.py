@@ -26,7 +26,7 @@ def run(*arguments: str) -> None:
 
 def measure(quick: bool) -> Iterator[Row]:
     actions = {name: partial(run, *arguments) for name, arguments in COMMANDS.items()}
-    times = interleaved(actions, repeats=2 if quick else 15, clock=time.perf_counter)
+    times = interleaved(actions, repeats=1 if quick else 7, clock=time.perf_counter)
     yield times.absolute(HELP, target=0.5)
     yield times.absolute(TORCH)
     pairs = zip(times.seconds[BOTH], times.seconds[TORCH], strict=True)

@@ -56,7 +56,7 @@ def measure(quick: bool) -> Iterator[Row]:
     }
     times = interleaved(
         {name: partial(many, action, model) for name, action in actions.items()},
-        repeats=20 if quick else 200,
+        repeats=20 if quick else 50,
     )
     for name, action in actions.items():
         fields = {"case": EFFICIENTNET_B0.architecture, "unit": "us"}

@@ -43,11 +43,12 @@ METHODS = ("vanilla", "advprop")
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A net, its images, and how many batches make an epoch."""
+    """A net, its images, how many batches make an epoch, and how many epochs are measured."""
 
     config: RunConfig
     data: ImageData
     batches: int
+    repeats: int
 
 
 def resnet18() -> Case:
@@ -64,13 +65,13 @@ def resnet18() -> Case:
         validation=split,
         test=None,
     )
-    return Case(config=config, data=data, batches=2)
+    return Case(config=config, data=data, batches=2, repeats=7)
 
 
 def mnist() -> Case:
     """The recipe `mnist5k` as it is: a step of vanilla takes some 20 ms."""
     config = apply_overrides(mnist5k(), ["training.num_epochs=1"])
-    return Case(config=config, data=config.data.load(0), batches=5)
+    return Case(config=config, data=config.data.load(0), batches=5, repeats=21)
 
 
 def bare_epoch(trainer: Trainer, batches: list[Batch]) -> None:
@@ -110,7 +111,7 @@ def measure(quick: bool) -> Iterator[Row]:
         cases["resnet18, 64 pixels"] = resnet18()
     for name, case in cases.items():
         for method in METHODS:
-            times, of = measured(case, method, 5 if quick else 41), f"{name}, {method}"
+            times, of = measured(case, method, 5 if quick else case.repeats), f"{name}, {method}"
             yield times.absolute(BARE, "a step", case=of, scale=1e3 / case.batches, unit="ms")
             yield times.ratio(TRAINER, BARE, case=of, target=TARGET)
 

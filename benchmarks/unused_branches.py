@@ -49,8 +49,8 @@ def compared(
 def measure(quick: bool) -> Iterator[Row]:
     for subject in (RESNET18, EFFICIENTNET_B0):
         subject = subject.quick(16) if quick else subject
-        yield compared(subject, forward, 5 if quick else 41)
-        yield compared(subject, train, 3 if quick else 15)
+        yield compared(subject, forward, 5 if quick else 25)
+        yield compared(subject, train, 3 if quick else 9)
 
 
 if __name__ == "__main__":
