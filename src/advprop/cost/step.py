@@ -14,7 +14,7 @@ from advprop.attacks.pgd import PGD, fgsm
 from advprop.auxiliary.modes import attack_mode
 from advprop.cost.flops import FlopCounter
 from advprop.cost.memory import SavedTensors
-from advprop.methods.base import Method
+from advprop.methods.base import Method, TrainingFacts
 from advprop.shapes import Batch
 from advprop.threat_models import Linf
 
@@ -56,6 +56,9 @@ def step_cost(
     """
     plain = without_attack(method)
     attack_passes = method.passes_per_image - plain.passes_per_image
+    plain.prepare(
+        TrainingFacts(num_images=len(batch), image_shape=tuple(batch.images.shape[1:]))  # type: ignore[arg-type]
+    )
     saved = SavedTensors([*model.parameters(), *model.buffers()], float_bytes=float_bytes)
     model.train()
     with sdpa_kernel(SDPBackend.MATH):
