@@ -47,7 +47,8 @@ class Carried(Method):
     else float16, unless `precision` says so. `form` is AdvProp's, but that "auto" is joint if
     decoupled, which needs no more memory than vanilla.
 
-    Needs `prepare`, and batches with `indices`.
+    Needs `prepare`, and batches with `indices`. `dataclasses.replace` gives a method that remembers
+    nothing and is not prepared.
     """
 
     auxiliary: ClassVar[tuple[str, ...]] = (ADVERSARIAL,)
@@ -59,7 +60,7 @@ class Carried(Method):
     start: Literal["random", "zero"] = "random"
     precision: Precision | None = None
     form: Form = "auto"
-    _kept: dict[str, Carrying] = field(default_factory=dict, init=False, repr=False, compare=False)
+    memory: dict[str, Carrying] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_form(self.form)
@@ -107,7 +108,7 @@ class Carried(Method):
                 "processes, would be clean on one and adversarial on another: set "
                 'data.sampling.repeats=1, or pairing="paired"'
             )
-        self._kept["all"] = Carrying.for_training(
+        self.memory["all"] = Carrying.for_training(
             facts, self.threat_model, precision=self._precision, start=self.start
         )
 
@@ -156,23 +157,23 @@ class Carried(Method):
         )
 
     def _carrying(self, batch: Batch) -> Carrying:
-        if not self._kept:
+        if not self.memory:
             raise ValueError(
                 "carried keeps a perturbation for each image, and must be told of them: call "
                 "method.prepare(advprop.TrainingFacts(num_images=..., "
                 f"image_shape={tuple(batch.images.shape[1:])})) before the first step"
             )
-        return self._kept["all"]
+        return self.memory["all"]
 
     def state_dict(self) -> dict[str, Any]:
         """What perturbations are kept and, where no file holds them, the perturbations."""
-        return self._kept["all"].store.state_dict() if self._kept else {}
+        return self.memory["all"].store.state_dict() if self.memory else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the perturbations of `state_dict`; `prepare` comes before it."""
-        if not self._kept:
+        if not self.memory:
             raise ValueError("prepare the method before its state is loaded")
-        self._kept["all"].store.load_state_dict(state)
+        self.memory["all"].store.load_state_dict(state)
 
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
