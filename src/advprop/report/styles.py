@@ -46,11 +46,6 @@ KNOWN = {
         "cross",
         "a share of each batch adversarial, its attack's gradient used twice",
     ),
-    "carried": (
-        "method-7",
-        "star",
-        "clean images, and perturbed ones whose perturbation each epoch improves",
-    ),
     "fine_grained": (
         "method-6",
         "x",
