@@ -51,6 +51,11 @@ KNOWN = {
         "x",
         "clean images and several other kinds, each with normalisation layers of its own",
     ),
+    "carried": (
+        "method-7",
+        "star",
+        "clean images, and perturbed ones whose perturbation each epoch improves",
+    ),
     "pyramid": (
         "method-8",
         "hexagon",
