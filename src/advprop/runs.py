@@ -83,6 +83,8 @@ def train(
         result = _agreed(accelerator, lambda: _result(config, trainer))
         if accelerator.is_main_process:
             write_json(folder / RESULT, result)
+            # nothing goes on from a finished run
+            shutil.rmtree(folder / KEPT, ignore_errors=True)
     return result
 
 

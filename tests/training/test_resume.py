@@ -116,8 +116,10 @@ def test_what_is_carried_is_resumed_exactly_through_crops_and_loader_workers(
         stop_after(patch, steps)
         with pytest.raises(MemoryError):
             train(config, tmp_path / "cut", quiet=True)
+    assert (tmp_path / "cut" / "kept").is_dir()
     train(config, tmp_path / "cut", resume=True, quiet=True)
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
+    assert not (tmp_path / "cut" / "kept").exists()  # of no use to a finished run, and large
 
 
 def photographed(root: Path) -> None:
