@@ -91,12 +91,14 @@ def variants(base: RunConfig, attack: AttackConfig) -> dict[str, RunConfig]:
     }
 
 
-def in_budget(
-    configs: dict[str, RunConfig], budget: float, group: str, options: Options
-) -> dict[str, RunConfig]:
+def in_budget(configs: dict[str, RunConfig], budget: float, group: str, options: Options) -> Group:
     """Each for as long as `budget` times the measured time of vanilla."""
     costs = step_costs(configs, options.out / f"step_costs-{group}.json")
-    return {name: longer(config, budget / costs[name]) for name, config in configs.items()}
+    return Group(
+        name=f"{group}, {budget:g} x vanilla",
+        variants={name: longer(config, budget / costs[name]) for name, config in configs.items()},
+        costs=costs,
+    )
 
 
 def validate(name: str, group: Group, options: Options) -> list[dict[str, Any]]:
@@ -108,11 +110,16 @@ def validate(name: str, group: Group, options: Options) -> list[dict[str, Any]]:
         for seed in SEEDS_TO_CHOOSE
         for label, config in group.variants.items()
     ]
-    folder = options.out / "lean" / name / group.name
+    folder = options.out / "lean" / name / group.name.replace(" ", "-")
     rows = run_jobs(planned, folder, recipe=f"{name}: lean", jobs=options.jobs)["runs"]
-    kept = ("seed", "epochs", "train_seconds", "validation_accuracy")
+    kept = ("seed", "epochs", "total_passes", "train_seconds", "validation_accuracy")
     return [
-        {"group": group.name, "label": row["method"], **{key: row[key] for key in kept}}
+        {
+            "group": group.name,
+            "label": row["method"],
+            "step_cost": group.costs[row["method"]],
+            **{key: row[key] for key in kept},
+        }
         for row in rows
     ]
 
@@ -125,7 +132,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         for key in labels
     }
     for (group, label), value in sorted(means.items(), key=lambda item: (item[0][0], -item[1])):
-        print(f"  {group:8} {label:28} {value:.1%}", flush=True)
+        print(f"  {group:24} {label:28} {value:.1%}", flush=True)
 
 
 def main() -> None:
@@ -133,8 +140,9 @@ def main() -> None:
     for name in options.sets:
         rows = []
         for group, (base, attack) in starts(name, options).items():
-            configs = in_budget(variants(base, attack), BUDGET, group, options)
-            rows += validate(name, Group(name=group, variants=configs), options)
+            rows += validate(
+                name, in_budget(variants(base, attack), BUDGET, group, options), options
+            )
         show(rows)
         write_results("lean", name, rows, options)
 

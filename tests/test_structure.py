@@ -91,6 +91,7 @@ def test_no_drawer_files() -> None:
 def test_public_names() -> None:
     assert sorted(advprop._MODULE_OF) == [
         "AdvProp",
+        "AdvPropLean",
         "Adversarial",
         "AdversarialThenClean",
         "Attack",

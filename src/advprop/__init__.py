@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from advprop.methods.adversarial import Adversarial as Adversarial
     from advprop.methods.adversarial_then_clean import AdversarialThenClean as AdversarialThenClean
     from advprop.methods.advprop import AdvProp as AdvProp
+    from advprop.methods.advprop_lean import AdvPropLean as AdvPropLean
     from advprop.methods.base import Context as Context
     from advprop.methods.base import Method as Method
     from advprop.methods.base import StepMetrics as StepMetrics
@@ -69,6 +70,7 @@ _MODULE_OF = {
     "AdversarialThenClean": "methods.adversarial_then_clean",
     "Attack": "attacks.pgd",
     "Batch": "shapes",
+    "AdvPropLean": "methods.advprop_lean",
     "Carried": "methods.carried",
     "Context": "methods.base",
     "FineGrained": "methods.fine_grained",

@@ -32,6 +32,7 @@ from advprop.auxiliary.branches import branch_names, branch_parameters, use_bran
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
+from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.base import (
     Context,
     Method,
@@ -97,6 +98,7 @@ METHODS: dict[str, tuple[Method, float]] = {
     "carried l2": (dataclasses.replace(CARRIED, threat_model=L2(1.0)), 0.0),
     "carried decoupled": (DECOUPLED, 0.0),
     "carried decoupled separate": (dataclasses.replace(DECOUPLED, form="separate"), 0.0),
+    "advprop_lean": (AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.25), 0.0),
     "carried mixed": (dataclasses.replace(CARRIED, auxiliary_branch=False), 0.0),
     "carried decoupled mixed": (dataclasses.replace(DECOUPLED, auxiliary_branch=False), 0.0),
 }

@@ -28,6 +28,7 @@ from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norm
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
+from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.base import Context, Method, TrainingFacts
 from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
@@ -381,6 +382,17 @@ def test_carried_without_a_branch_is_mixed_at_epsilon_zero() -> None:
     mixed = trained(Mixed(attack=NO_ATTACK), tiny_net())
     carried = Carried(threat_model=Linf(0.0), auxiliary_branch=False)
     assert same_state(trained(carried, tiny_net()), mixed)
+
+
+def test_advprop_lean_is_carried_decoupled_without_a_branch() -> None:
+    carried = Carried(
+        threat_model=Linf(8 / 255),
+        pairing="decoupled",
+        attacked_fraction=0.75,
+        auxiliary_branch=False,
+    )
+    lean = AdvPropLean(threat_model=Linf(8 / 255))
+    assert same_state(trained(lean, tiny_net()), trained(carried, tiny_net()))
 
 
 def test_carried_decoupled_without_a_branch_is_vanilla_at_epsilon_zero() -> None:

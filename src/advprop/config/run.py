@@ -13,7 +13,7 @@ from advprop.auxiliary.norm import Separate
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.attacks import AttackConfig, OneStepConfig
-from advprop.config.carried import CarriedConfig
+from advprop.config.carried import CarryingConfig
 from advprop.config.data import DataConfig, DecodedDataConfig
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config
@@ -105,8 +105,8 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _images_are_their_own(self) -> RunConfig:
-        if isinstance(self.method, CarriedConfig) and self.data.mixing.is_on:
-            raise ValueError(f"method carried: {NO_MIXTURES}")
+        if isinstance(self.method, CarryingConfig) and self.data.mixing.is_on:
+            raise ValueError(f"method {self.method.kind}: {NO_MIXTURES}")
         return self
 
     @model_validator(mode="after")

@@ -56,6 +56,11 @@ KNOWN = {
         "star",
         "clean images, and perturbed ones whose perturbation each epoch improves",
     ),
+    "advprop_lean": (
+        "method-7",
+        "hourglass",
+        "carried, in one pass over one batch: most of it perturbed, the rest clean",
+    ),
     "pyramid": (
         "method-8",
         "hexagon",
@@ -69,7 +74,7 @@ KNOWN = {
 }
 # Eight colours and seven symbols have no common factor: 56 methods go by before a pair returns.
 SPARE_COLORS = tuple(f"method-{number}" for number in (7, 8, 1, 2, 3, 4, 5, 6))
-SPARE_SYMBOLS = ("bowtie", "octagon", "diamond-wide", "star-square", "hourglass", "cross", "x")
+SPARE_SYMBOLS = ("bowtie", "octagon", "diamond-wide", "star-square", "hash", "cross", "x")
 GROUP_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down", *SPARE_SYMBOLS)
 
 
