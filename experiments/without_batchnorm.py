@@ -22,6 +22,7 @@ from study import Group, Options, base_config, main
 
 from advprop.config import RunConfig
 
+NUM_EPOCHS = 24
 DROP_PATH = 0.1  # of both nets: masks to match
 
 
@@ -32,13 +33,12 @@ class Net:
     architecture: str
     options: dict[str, Any]
     learning_rate: float
-    num_epochs: int
 
     def of(self, base: RunConfig, *, quick: bool) -> RunConfig:
         """`base` with this net, trained by AdamW."""
         options = {**self.options, "drop_path_rate": DROP_PATH}
         # a quick run keeps its own number of epochs
-        num_epochs = base.training.num_epochs if quick else self.num_epochs
+        num_epochs = base.training.num_epochs if quick else NUM_EPOCHS
         training = dataclasses.replace(
             base.training,
             optimizer="adamw",
@@ -53,7 +53,7 @@ class Net:
         return base.model_copy(update={"model": model, "training": training})
 
 
-def vit(patch_size: int, embed_dim: int) -> Net:
+def vit(patch_size: int, embed_dim: int, learning_rate: float) -> Net:
     """Two blocks of 16 channels a head, on patches of a convolution's output (4 pixels each)."""
     return Net(
         architecture="vit_tiny_r_s16_p8_224",
@@ -64,12 +64,11 @@ def vit(patch_size: int, embed_dim: int) -> Net:
             "num_heads": embed_dim // 16,
             "weight_init": "jax",  # timm's usual one is far too small for so few channels
         },
-        learning_rate=4e-3,
-        num_epochs=30,
+        learning_rate=learning_rate,
     )
 
 
-def convnext(output_stride: int, num_epochs: int) -> Net:
+def convnext(output_stride: int) -> Net:
     """Five blocks in four stages behind a stem of two convolutions."""
     return Net(
         architecture="convnext_atto",
@@ -80,15 +79,14 @@ def convnext(output_stride: int, num_epochs: int) -> Net:
             "output_stride": output_stride,
             "ls_init_value": None,
         },
-        learning_rate=3e-3,
-        num_epochs=num_epochs,
+        learning_rate=1e-3,
     )
 
 
 NETS = {
-    "emoji": {"ViT": vit(2, 64), "ConvNeXt": convnext(32, 40)},
+    "emoji": {"ViT": vit(2, 64, 1e-3), "ConvNeXt": convnext(32)},
     # 28 pixels can be halved four times only
-    "mnist5k": {"ViT": vit(1, 48), "ConvNeXt": convnext(16, 20)},
+    "mnist5k": {"ViT": vit(1, 48, 4e-3), "ConvNeXt": convnext(16)},
 }
 
 
