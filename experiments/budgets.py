@@ -8,7 +8,7 @@ were not made to be cheap stand at the largest budget only, and on drawings the 
     python experiments/budgets.py
     python experiments/budgets.py --quick
 
-Time and result: docs/reproducing.md, experiment 10.
+Time and result: docs/reproducing.md, experiment 11.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ What does a saving lose in accuracy, and what does it save in measured time?
     python experiments/cheaper_attacks.py
     python experiments/cheaper_attacks.py --quick
 
-Time and result: docs/reproducing.md, experiment 11.
+Time and result: docs/reproducing.md, experiment 12.
 """
 
 from __future__ import annotations

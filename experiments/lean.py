@@ -6,7 +6,7 @@ experiment `budgets` tests what came out of this one, with seeds of its own.
     python experiments/lean.py
     python experiments/lean.py --quick
 
-Time and result: docs/reproducing.md, experiment 9.
+Time and result: docs/reproducing.md, experiment 10.
 """
 
 from __future__ import annotations

@@ -388,7 +388,7 @@ def test_advprop_lean_is_carried_decoupled_without_a_branch() -> None:
     carried = Carried(
         threat_model=Linf(8 / 255),
         pairing="decoupled",
-        attacked_fraction=0.75,
+        attacked_fraction=0.25,
         auxiliary_branch=False,
     )
     lean = AdvPropLean(threat_model=Linf(8 / 255))

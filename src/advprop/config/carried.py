@@ -65,7 +65,7 @@ class AdvPropLeanConfig(CarryingConfig):
 
     kind: Literal["advprop_lean"] = "advprop_lean"
     pairing: Literal["paired", "decoupled"] = "decoupled"
-    attacked_fraction: float = 0.75
+    attacked_fraction: float = 0.25
     auxiliary_branch: bool = False
 
     def build(self) -> Method:

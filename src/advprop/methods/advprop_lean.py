@@ -1,4 +1,4 @@
-"""What gained most at vanilla's measured time (docs/reproducing.md, experiments 9 and 10)."""
+"""What gained most at vanilla's measured time (docs/reproducing.md, experiments 10 and 11)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from advprop.methods.carried import Carried
 class AdvPropLean(Carried):
     """`Carried` with other defaults: one pass an image, and no branch.
 
-    Three quarters of each batch are adversarial only, the rest clean only, all through the same
+    A quarter of each batch is adversarial only, the rest clean only, all through the same
     layers; each image's perturbation is improved by the pass that learns from it. So a step is
     vanilla's, but for the images' gradient and the keeping of perturbations, and the model is a
     plain one.
     """
 
     pairing: Literal["paired", "decoupled"] = "decoupled"
-    attacked_fraction: float = 0.75
+    attacked_fraction: float = 0.25
     auxiliary_branch: bool = False

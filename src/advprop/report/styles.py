@@ -59,7 +59,7 @@ KNOWN = {
     "advprop_lean": (
         "method-7",
         "hourglass",
-        "carried, in one pass over one batch: most of it perturbed, the rest clean",
+        "carried, in one pass over one batch: a quarter of it perturbed, the rest clean",
     ),
     "pyramid": (
         "method-8",
