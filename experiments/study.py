@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,14 @@ KEPT = ("epochs", "passes_per_image", "total_passes", "train_seconds", "validati
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Configurations to compare with each other, by what the tables call them."""
+    """Configurations to compare with each other, by what the tables call them.
+
+    `costs` are those of a step of each, in steps of vanilla, where they were measured.
+    """
 
     name: str
     variants: dict[str, RunConfig]
+    costs: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +130,7 @@ def run_group(
             "group": group.name,
             "label": row["method"],
             "seed": row["seed"],
+            **_step_cost(group, row["method"]),
             **{key: row[key] for key in KEPT},
             **{key: value for key, value in row.items() if key.endswith("_accuracy")},
             **_extras(found[row["method"], row["seed"]], extras),
@@ -155,6 +160,10 @@ def folder_of(out: Path, config: RunConfig, seed: int) -> Path:
     plain = json.dumps(changed, sort_keys=True)
     digest = hashlib.sha256(plain.encode()).hexdigest()[:10]
     return out / "runs" / f"{config.recipe}-{config.method.kind}-{digest}-seed{seed}"
+
+
+def _step_cost(group: Group, label: str) -> dict[str, float]:
+    return {"step_cost": group.costs[label]} if label in group.costs else {}
 
 
 def _extras(job: Job, extras: dict[str, Extra]) -> dict[str, Any]:

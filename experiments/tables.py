@@ -29,8 +29,13 @@ HEADING = """# Tables of the experiments
 Made by `python experiments/tables.py`; what they mean: [the paper's experiments](reproducing.md).
 Means over seeds in percent with 95 % intervals (Student t), differences in points, paired by seed,
 with p-values of the paired t-test (uncorrected). Seconds are of runs side by side on a machine that
-did other things too: passes compare."""
-OWN_LENGTH = {"vanilla": "its own length"}
+did other things too: passes compare, and `step`, the measured time of a training step in those of
+vanilla, where it was measured (`costs.py`)."""
+VANILLA_OF = {
+    "lengths": {"vanilla": "its own length"},
+    "lean": {"vanilla": "equal time"},
+    "budgets": {"vanilla": "equal time"},
+}
 
 Rows = Sequence[dict[str, Any]]
 
@@ -40,7 +45,7 @@ def tables(found: dict[str, Any]) -> Iterator[str]:
     rows: Rows = found["runs"]
     yield f"`{found['command']}`"
     for group in _ordered(row["group"] for row in rows):
-        baselines = OWN_LENGTH if found.get("experiment") == "lengths" else BASELINES
+        baselines = VANILLA_OF.get(found.get("experiment"), BASELINES)
         yield _accuracies([row for row in rows if row["group"] == group], group, baselines)
     branched = [row for row in rows if "auxiliary_clean_accuracy" in row]
     if branched:
@@ -83,16 +88,20 @@ def _distances(rows: Rows, label: str) -> str:
 
 def _accuracies(rows: Rows, group: str, titles: Mapping[str, str]) -> str:
     columns = {title: key for title, key in COLUMNS.items() if any(key in row for row in rows)}
+    columns = columns or {"validation": "validation_accuracy"}
+    judged = next(iter(columns))
     labels = _ordered(row["label"] for row in rows)
     baselines = [name for name in titles if name in labels]
-    heads = [group, "passes", "seconds", *columns]
-    heads += [f"clean, minus vanilla of {titles[name]}" for name in baselines]
+    costs = ["step"] if all("step_cost" in row for row in rows) else []
+    heads = [group, *costs, "passes", "seconds", *columns]
+    heads += [f"{judged}, minus vanilla of {titles[name]}" for name in baselines]
     lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
     for label in labels:
         own = {row["seed"]: row for row in rows if row["label"] == label}
-        cells = [label, *(f"{_mean(own, key):.0f}" for key in ("total_passes", "train_seconds"))]
+        cells = [label, *(f"{_mean(own, 'step_cost'):.2f}" for _ in costs)]
+        cells += [*(f"{_mean(own, key):.0f}" for key in ("total_passes", "train_seconds"))]
         cells += [_accuracy([row[key] for row in own.values()]) for key in columns.values()]
-        cells += [_difference(own, rows, name, label) for name in baselines]
+        cells += [_difference(own, rows, name, label, columns[judged]) for name in baselines]
         lines.append(_line(cells))
     return "\n".join(lines)
 
@@ -107,14 +116,16 @@ def _accuracy(values: Sequence[float]) -> str:
     return f"{100 * mean:.1f}{spread}"
 
 
-def _difference(own: dict[int, dict[str, Any]], rows: Rows, baseline: str, label: str) -> str:
+def _difference(
+    own: dict[int, dict[str, Any]], rows: Rows, baseline: str, label: str, key: str
+) -> str:
     if label == baseline:
         return ""
     theirs = {row["seed"]: row for row in rows if row["label"] == baseline}
     shared = sorted(own.keys() & theirs.keys())
     return _paired(
-        [own[seed]["clean_accuracy"] for seed in shared],
-        [theirs[seed]["clean_accuracy"] for seed in shared],
+        [own[seed][key] for seed in shared],
+        [theirs[seed][key] for seed in shared],
     )
 
 

@@ -91,10 +91,12 @@ def test_no_drawer_files() -> None:
 def test_public_names() -> None:
     assert sorted(advprop._MODULE_OF) == [
         "AdvProp",
+        "AdvPropLean",
         "Adversarial",
         "AdversarialThenClean",
         "Attack",
         "Batch",
+        "Carried",
         "Context",
         "Fast",
         "FineGrained",
@@ -113,6 +115,7 @@ def test_public_names() -> None:
         "Standardized",
         "StepMetrics",
         "ThreatModel",
+        "TrainingFacts",
         "Universal",
         "Vanilla",
         "add_auxiliary_norms",

@@ -36,9 +36,12 @@ if TYPE_CHECKING:
     from advprop.methods.adversarial import Adversarial as Adversarial
     from advprop.methods.adversarial_then_clean import AdversarialThenClean as AdversarialThenClean
     from advprop.methods.advprop import AdvProp as AdvProp
+    from advprop.methods.advprop_lean import AdvPropLean as AdvPropLean
     from advprop.methods.base import Context as Context
     from advprop.methods.base import Method as Method
     from advprop.methods.base import StepMetrics as StepMetrics
+    from advprop.methods.base import TrainingFacts as TrainingFacts
+    from advprop.methods.carried import Carried as Carried
     from advprop.methods.fast import Fast as Fast
     from advprop.methods.fine_grained import FineGrained as FineGrained
     from advprop.methods.mixed import Mixed as Mixed
@@ -67,6 +70,8 @@ _MODULE_OF = {
     "AdversarialThenClean": "methods.adversarial_then_clean",
     "Attack": "attacks.pgd",
     "Batch": "shapes",
+    "AdvPropLean": "methods.advprop_lean",
+    "Carried": "methods.carried",
     "Context": "methods.base",
     "FineGrained": "methods.fine_grained",
     "FirstLayers": "attacks.first_layers",
@@ -83,6 +88,7 @@ _MODULE_OF = {
     "Standardized": "models.standardize",
     "StepMetrics": "methods.base",
     "ThreatModel": "threat_models",
+    "TrainingFacts": "methods.base",
     "Universal": "methods.universal",
     "Vanilla": "methods.vanilla",
     "add_auxiliary_norms": "auxiliary.surgery",

@@ -17,9 +17,10 @@ from advprop.data.loaders import Batches, num_train_batches, test_batches, train
 from advprop.data.sources import ImageData, ImageSplit
 from advprop.data.unreadable import UnreadableTally
 from advprop.evaluation.accuracy import evaluate_clean
-from advprop.methods.base import Method
-from advprop.run_folder import CHECKPOINTS, METRICS, build_run_model
+from advprop.methods.base import Method, TrainingFacts
+from advprop.run_folder import CHECKPOINTS, KEPT, METRICS, build_run_model
 from advprop.training.checkpoint import Checkpoints
+from advprop.training.processes import num_machines
 from advprop.training.run_log import RunLog
 from advprop.training.trainer import Trainer
 
@@ -33,6 +34,7 @@ def build_trainer(
     """The trainer of a run in `folder`, at its beginning. Raises ValueError for what cannot be."""
     settings = config.training
     method = config.method.build()
+    method.prepare(_facts(config, data, folder, accelerator))
     model = with_synchronised_statistics(
         build_run_model(config, data),
         method,
@@ -67,6 +69,21 @@ def build_trainer(
         log=RunLog(folder / METRICS),
         accelerator=accelerator,
         inspect=inspect,
+    )
+
+
+def _facts(
+    config: RunConfig, data: ImageData, folder: Path, accelerator: Accelerator
+) -> TrainingFacts:
+    return TrainingFacts(
+        num_images=len(data.train),
+        image_shape=data.image_shape,
+        folder=folder / KEPT,
+        seed=config.seed,
+        num_processes=accelerator.num_processes,
+        num_machines=num_machines(accelerator),
+        repeats=config.data.sampling.repeats,
+        mixes_images=config.data.mixing.is_on,
     )
 
 

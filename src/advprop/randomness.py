@@ -122,11 +122,12 @@ Randomness: TypeAlias = torch.Generator | ImageStreams | None
 """A generator, one stream an image, or None for torch's global stream."""
 
 
-def of_part(randomness: Randomness, part: slice) -> Randomness:
+def of_part(randomness: Randomness, part: slice | Sequence[int]) -> Randomness:
     """The randomness of some images of a batch."""
-    if isinstance(randomness, ImageStreams):
-        return ImageStreams(randomness.keys[part])
-    return randomness
+    if not isinstance(randomness, ImageStreams):
+        return randomness
+    keys = randomness.keys
+    return ImageStreams(keys[part] if isinstance(part, slice) else [keys[row] for row in part])
 
 
 def uniform(like: Tensor, randomness: Randomness, *, purpose: str) -> Tensor:

@@ -27,6 +27,8 @@ from advprop.training.files import read_json, write_json
 Weights = Literal["last", "best", "ema"]
 CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
 DATA, CHECKPOINTS = "data.json", "checkpoints"
+KEPT = "kept"
+"""The folder of what a method keeps from step to step, beside checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from advprop.data.workers import worker_deaths_explained
 from advprop.run_folder import (
     CHECKPOINTS,
     CONFIG,
+    KEPT,
     RESULT,
     check_same_data,
     is_finished,
@@ -81,6 +83,8 @@ def train(
         result = _agreed(accelerator, lambda: _result(config, trainer))
         if accelerator.is_main_process:
             write_json(folder / RESULT, result)
+            # nothing goes on from a finished run
+            shutil.rmtree(folder / KEPT, ignore_errors=True)
     return result
 
 
@@ -129,6 +133,9 @@ def _claim(folder: Path, data: ImageData, held: ExitStack) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(in_use(folder))
     sweep(folder)
+    if not Checkpoints(folder / CHECKPOINTS).by_step():
+        # of steps that no checkpoint knows of
+        shutil.rmtree(folder / KEPT, ignore_errors=True)
     check_same_data(folder, data)
 
 

@@ -26,8 +26,10 @@ class Batch:
 
     `indices` are the images' positions in their data set, `copies` tell the uses of one image in
     an epoch apart (0 is the first); `views` holds further versions of the same images under the
-    name of the branch that learns from them (fine-grained AdvProp). `unreadable` names the files
-    that other images stand in for, and why.
+    name of the branch that learns from them (fine-grained AdvProp). `frames` tell where in its
+    source image each image lies: affine maps from its coordinates to those of the whole source,
+    both as in torch's `affine_grid` with `align_corners=False`; None where each is the whole.
+    `unreadable` names the files that other images stand in for, and why.
     """
 
     images: Images
@@ -35,6 +37,7 @@ class Batch:
     indices: Int[Tensor, " batch"] | None = None
     views: Mapping[str, Images] = field(default_factory=dict)
     copies: Int[Tensor, " batch"] | None = None
+    frames: Float[Tensor, "batch 2 3"] | None = None
     unreadable: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -51,6 +54,7 @@ class Batch:
             images=move(self.images),
             labels=self.labels.to(device, non_blocking=True),
             views={name: move(view) for name, view in self.views.items()},
+            frames=None if self.frames is None else self.frames.to(device, non_blocking=True),
         )
 
     def pin_memory(self) -> Batch:
@@ -60,6 +64,7 @@ class Batch:
             images=self.images.pin_memory(),
             labels=self.labels.pin_memory(),
             views={name: view.pin_memory() for name, view in self.views.items()},
+            frames=None if self.frames is None else self.frames.pin_memory(),
         )
 
 

@@ -11,10 +11,18 @@ from advprop.attacks.pgd import PGD
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.methods import METHODS, method_config
 from advprop.cost.flops import FlopCounter
-from advprop.cost.step import StepCost, empty_batch, on_devices, step_cost, without_attack
+from advprop.cost.step import (
+    StepCost,
+    empty_batch,
+    facts_of,
+    on_devices,
+    step_cost,
+    without_attack,
+)
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method
+from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
@@ -38,10 +46,10 @@ def cost_of(method: Method, batch_size: int = 4) -> StepCost:
 
 def executed_flops(method: Method, progress: float, batch_size: int = 4) -> float:
     """FLOPs an image of the whole step, its own attack included."""
+    batch = empty_batch(batch_size, SHAPE)
+    method.prepare(facts_of(batch))
     with FlopCounter() as counter:
-        method.forward_backward(
-            empty_model(method).train(), empty_batch(batch_size, SHAPE), Context(progress=progress)
-        )
+        method.forward_backward(empty_model(method).train(), batch, Context(progress=progress))
     return counter.flops / batch_size
 
 
@@ -53,6 +61,16 @@ def test_the_cost_of_a_step_is_what_the_step_executes(kind: str) -> None:
     executed = (executed_flops(method, 0.0, 10) + executed_flops(method, 0.999, 10)) / 2
     assert cost.flops_per_image == pytest.approx(executed, rel=1e-6)  # those of a pass are rounded
     assert cost.training_passes + cost.attack_passes == method.passes_per_image
+
+
+def test_decoupled_carrying_costs_and_holds_what_vanilla_does() -> None:
+    """But for the images' gradient through the first layer."""
+    vanilla = cost_of(Vanilla())
+    carried = cost_of(Carried(threat_model=Linf(0.1), pairing="decoupled"))
+    assert (carried.training_passes, carried.attack_passes) == (1, 0)
+    first_layer = 2 * 32 * 32 * 8 * 3 * 9
+    assert carried.flops_per_image == pytest.approx(vanilla.flops_per_image + first_layer, rel=1e-9)
+    assert carried.activation_bytes < 1.2 * vanilla.activation_bytes
 
 
 def test_a_phase_counts_by_its_share() -> None:

@@ -37,6 +37,7 @@ def tiny(config: RunConfig) -> RunConfig:
         ("attacker", ("emoji", "mnist5k")),
         ("branches", ("emoji", "mnist5k")),
         ("training_data", ("emoji", "mnist5k")),
+        ("without_batchnorm", ("emoji", "mnist5k")),
     ],
 )
 @pytest.mark.parametrize("quick", [False, True])

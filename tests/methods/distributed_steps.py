@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny import gradients, tiny_branched_net, tiny_images, tiny_labels, tiny_net, tiny_vit
+from tiny import (
+    IMAGE_SHAPE,
+    gradients,
+    tiny_branched_net,
+    tiny_images,
+    tiny_labels,
+    tiny_net,
+    tiny_vit,
+)
 from torch import Tensor, distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
@@ -18,7 +26,8 @@ from advprop.attacks.pyramid import PyramidPGD
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, Method
+from advprop.methods.base import Context, Method, TrainingFacts
+from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
@@ -34,6 +43,8 @@ ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
 FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.5)
 PYRAMID = PyramidPGD(scales=(4, 3, 1), num_steps=2)
 UNIVERSAL: dict[str, Any] = {"epsilon": 0.02, "step_size": 0.01, "scales": (4, 3, 1)}
+CARRIED = Carried(threat_model=Linf(8 / 255))
+FACTS = TrainingFacts(num_images=8, image_shape=IMAGE_SHAPE)
 CASES: dict[str, tuple[Method, bool]] = {
     "vanilla": (Vanilla(), False),
     "adversarial": (Adversarial(attack=ATTACK), False),
@@ -50,6 +61,10 @@ CASES: dict[str, tuple[Method, bool]] = {
     "pyramid separate": (Pyramid(attack=PYRAMID, form="separate"), False),
     "universal auto": (Universal(**UNIVERSAL), False),
     "universal branch": (Universal(**UNIVERSAL, auxiliary_branch=True), False),
+    "carried auto": (CARRIED, False),
+    "carried separate": (replace(CARRIED, form="separate"), True),
+    "carried decoupled": (replace(CARRIED, pairing="decoupled"), False),
+    "carried mixed": (replace(CARRIED, auxiliary_branch=False), False),
 }
 """Each method, and whether DistributedDataParallel must look for unused parameters."""
 
@@ -61,12 +76,29 @@ def net_for(name: str) -> nn.Module:
     return (tiny_branched_net() if method.auxiliary else tiny_net()).train()
 
 
-def step(method: Method, model: nn.Module, rank: int) -> None:
+def step(method: Method, model: nn.Module, rank: int, *, epoch: int | None = None) -> None:
     """One step on the images of one rank."""
     share = slice(rank * 4, rank * 4 + 4)
-    batch = Batch(images=tiny_images()[share], labels=tiny_labels()[share])
+    batch = Batch(
+        images=tiny_images()[share], labels=tiny_labels()[share], indices=torch.arange(8)[share]
+    )
     streams = ImageStreams.for_batch(0, 0, range(8)[share])
-    method.forward_backward(model, batch, Context(step=1, generator=streams))
+    method.forward_backward(model, batch, Context(step=1, epoch=epoch, generator=streams))
+
+
+def handed_over(rank: int, folder: Path) -> tuple[Tensor, Tensor]:
+    """What a rank's images carry after one epoch, and the other rank's, as seen in the next."""
+    method = replace(CARRIED)
+    method.prepare(replace(FACTS, folder=folder, num_processes=RANKS))
+    model = DistributedDataParallel(net_for("carried auto"))
+    step(method, model, rank, epoch=0)
+    distributed.barrier()  # as the trainer's, which agree in each step
+    store = method.memory["all"].store
+    own = store.decoded(store.read(torch.arange(8)[rank * 4 : rank * 4 + 4], 1)[0])
+    seen: list[Tensor] = []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
+    step(method, model, 1 - rank, epoch=1)
+    return own, seen[0][4:]
 
 
 def exchanged(model: nn.Module, rank: int, *, step: int) -> tuple[list[float], list[int], bool]:
@@ -102,6 +134,7 @@ def run_rank(rank: int, folder: str) -> None:
     results: dict[str, object] = {}
     for name, (settings, unused) in CASES.items():
         method = replace(settings)  # type: ignore[type-var]  # remembers nothing yet
+        method.prepare(replace(FACTS, folder=Path(folder) / name, num_processes=RANKS))
         model = DistributedDataParallel(net_for(name), find_unused_parameters=unused)
         reductions: list[int] = []
         forwards: list[Tensor] = []
@@ -124,6 +157,7 @@ def run_rank(rank: int, folder: str) -> None:
         step(method, model, rank)  # a second one shows a reduction that was not finished
         results[name] = found, counts, gradients(model.module), seen, remembered
     results["exchanged"] = [exchanged(model, rank, step=number) for number in range(5)]
+    results["handed over"] = handed_over(rank, Path(folder) / "shared")
     torch.save(results, Path(folder) / f"rank{rank}.pt")
     distributed.barrier()
     distributed.destroy_process_group()

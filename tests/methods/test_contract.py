@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tiny import (
+    IMAGE_SHAPE,
     NUM_CLASSES,
     active_branch,
     branches_of,
@@ -31,13 +32,16 @@ from advprop.auxiliary.branches import branch_names, branch_parameters, use_bran
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
+from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.base import (
     Context,
     Method,
     StepMetrics,
+    TrainingFacts,
     metrics_of,
     perturbation_size,
 )
+from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
@@ -65,6 +69,8 @@ UNIVERSAL: dict[str, Any] = {
     "multipliers": (4.0, 2.0, 1.0),
     "random_start": True,
 }
+CARRIED = Carried(threat_model=Linf(8 / 255))
+DECOUPLED = dataclasses.replace(CARRIED, pairing="decoupled", attacked_fraction=0.25)
 METHODS: dict[str, tuple[Method, float]] = {
     "vanilla": (Vanilla(), 0.0),
     "adversarial": (Adversarial(attack=ATTACK), 0.0),
@@ -87,6 +93,14 @@ METHODS: dict[str, tuple[Method, float]] = {
     "pyramid branch": (Pyramid(attack=PYRAMID, auxiliary_branch=True), 0.0),
     "universal": (Universal(**UNIVERSAL), 0.0),
     "universal branch": (Universal(**UNIVERSAL, auxiliary_branch=True, form="summed"), 0.0),
+    "carried separate": (CARRIED, 0.0),
+    "carried joint": (dataclasses.replace(CARRIED, form="joint"), 0.0),
+    "carried l2": (dataclasses.replace(CARRIED, threat_model=L2(1.0)), 0.0),
+    "carried decoupled": (DECOUPLED, 0.0),
+    "carried decoupled separate": (dataclasses.replace(DECOUPLED, form="separate"), 0.0),
+    "advprop_lean": (AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.25), 0.0),
+    "carried mixed": (dataclasses.replace(CARRIED, auxiliary_branch=False), 0.0),
+    "carried decoupled mixed": (dataclasses.replace(DECOUPLED, auxiliary_branch=False), 0.0),
 }
 """Every method, with the progress it is tried at."""
 
@@ -115,7 +129,9 @@ def branched_net_for(method: Method) -> nn.Module:
 
 
 def loss_weights(method: Method) -> dict[str, float]:
-    """What each kind's mean loss counts, where it is not 1: `Fast` counts images, not kinds."""
+    """What each kind's mean loss counts, where it is not 1: that of methods that count images."""
+    if is_decoupled(method):
+        return {"clean": 0.75, "adversarial": 0.25}
     if not isinstance(method, Fast):
         return {}
     # of 8 images 2 are attacked, and both of their passes together count them once
@@ -124,7 +140,19 @@ def loss_weights(method: Method) -> dict[str, float]:
 
 def image_counts(method: Method) -> dict[str, int]:
     """How many of 8 images are of a kind, where not all are."""
-    return {"clean": 6, "noise": 2, "adversarial": 2} if isinstance(method, Fast) else {}
+    parts = {"clean": 6, "noise": 2, "adversarial": 2}
+    return parts if isinstance(method, Fast) or is_decoupled(method) else {}
+
+
+def is_decoupled(method: Method) -> bool:
+    return isinstance(method, Carried) and method.pairing == "decoupled"
+
+
+def prepared(method: Method) -> Method:
+    """The same, remembering nothing, and told of the images."""
+    fresh = dataclasses.replace(method)  # type: ignore[type-var]
+    fresh.prepare(TrainingFacts(num_images=8, image_shape=IMAGE_SHAPE))
+    return fresh
 
 
 def run(
@@ -140,11 +168,11 @@ def run(
     batch = Batch(
         images=tiny_images() if images is None else images,
         labels=tiny_labels() if labels is None else labels,
+        indices=torch.arange(8),
     )
     context = {"generator": seeded(seed), **context}
     # a method may remember: each call is a first step
-    fresh = dataclasses.replace(method)
-    return fresh.forward_backward(model, batch, Context(progress=progress, **context))
+    return prepared(method).forward_backward(model, batch, Context(progress=progress, **context))
 
 
 # --- left as found
@@ -426,6 +454,8 @@ def test_formulas_of_cost(num_steps: int) -> None:
     assert AdvProp(attack=attack).passes_per_image == num_steps + 2
     assert Pyramid(attack=attack).passes_per_image == num_steps + 2
     assert Universal(**UNIVERSAL).passes_per_image == 2
+    assert CARRIED.passes_per_image == 2
+    assert DECOUPLED.passes_per_image == 1
     assert AdversarialThenClean(attack=attack).passes_per_image == 1 + num_steps / 2
 
 
@@ -478,26 +508,30 @@ def test_perturbation_is_a_size_not_a_sum_of_signs() -> None:
 @every_method
 def test_both_calling_conventions_agree(method: Method, progress: float) -> None:
     images, labels = tiny_images(), tiny_labels()
-    batch = Batch(images=images, labels=labels)
+    batch = Batch(images=images, labels=labels, indices=torch.arange(8))
     found = []
-    for call in (
-        lambda fresh, model, context: fresh.forward_backward(model, images, labels, context),
+    calls = [
         lambda fresh, model, context: fresh.forward_backward(model, batch, context),
         lambda fresh, model, context: fresh.forward_backward(model, batch, context=context),
-    ):
+        lambda fresh, model, context: fresh.forward_backward(model, images, labels, context),
+    ]
+    if isinstance(method, Carried):  # images and labels alone do not tell which images they are
+        with pytest.raises(ValueError, match="the batch has no indices"):
+            calls.pop()(prepared(method), net_for(method), Context())
+    for call in calls:
         model = net_for(method)
-        call(dataclasses.replace(method), model, Context(progress=progress, generator=seeded()))
+        call(prepared(method), model, Context(progress=progress, generator=seeded()))
         found.append(gradients(model))
-    assert same_tensors(found[0], found[1])
-    assert same_tensors(found[0], found[2])
+    assert all(same_tensors(found[0], others) for others in found[1:])
 
 
 @every_method
 def test_context_may_be_left_out(method: Method, progress: float) -> None:
-    metrics = method.forward_backward(net_for(method), tiny_images(), tiny_labels())
-    assert metrics.loss.isfinite()
-    batch = Batch(images=tiny_images(), labels=tiny_labels())
-    assert method.forward_backward(net_for(method), batch).loss.isfinite()
+    batch = Batch(images=tiny_images(), labels=tiny_labels(), indices=torch.arange(8))
+    assert prepared(method).forward_backward(net_for(method), batch).loss.isfinite()
+    if not isinstance(method, Carried):  # as above
+        metrics = method.forward_backward(net_for(method), tiny_images(), tiny_labels())
+        assert metrics.loss.isfinite()
 
 
 def test_wrong_calls_say_what_is_missing() -> None:

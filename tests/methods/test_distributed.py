@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_steps import CASES, FAST, RANKS, net_for, run_other_rank, run_rank, step
+from distributed_steps import CASES, FACTS, FAST, RANKS, net_for, run_other_rank, run_rank, step
 from fast_by_hand import ByHand
 from tiny import IMAGE_SHAPE, gradients, same_tensors, tiny_images, tiny_labels
 from torch import multiprocessing
@@ -39,6 +39,7 @@ def test_gradients_are_the_mean_over_processes(results: list[dict[str, Any]], na
     alone = []
     for rank in range(RANKS):
         method = dataclasses.replace(CASES[name][0])
+        method.prepare(FACTS)
         model = net_for(name)
         step(method, model, rank)
         alone.append(gradients(model))
@@ -93,6 +94,16 @@ def test_t10_images_change_processes_with_their_labels(results: list[dict[str, A
         stays += sum(image < 4 for image in rows[0][0])
     assert 0 < stays < 5 * 4
     assert len({tuple(sorted(images)) for images, *_ in results[0]["exchanged"]}) > 1
+
+
+def test_images_carry_their_perturbations_from_one_process_to_the_other(
+    results: list[dict[str, Any]],
+) -> None:
+    images = tiny_images().split(4)
+    for giver, taker in ((0, 1), (1, 0)):
+        own, (_, seen) = results[giver]["handed over"][0], results[taker]["handed over"]
+        assert own.abs().max() > 0
+        assert torch.equal(seen, (images[giver] + own).clamp(0, 1))
 
 
 def attack_by_hand(hand: ByHand, rank: int) -> torch.Tensor:

@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
@@ -24,7 +26,7 @@ from advprop.training.trainer import Trainer
 
 METHODS = (
     *("vanilla", "adversarial", "mixed", "advprop", "adversarial_then_clean"),
-    *("fine_grained", "fast", "pyramid", "universal"),
+    *("fine_grained", "fast", "pyramid", "universal", "carried", "advprop_lean"),
 )
 
 
@@ -89,6 +91,71 @@ def test_resumed_equals_uninterrupted(
     resumed = train(config, tmp_path / "cut", resume=True, quiet=True)
     assert resumed["epochs"] == 3
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("steps", [1, 7, 12])
+def test_what_is_carried_is_resumed_exactly_through_crops_and_loader_workers(
+    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the first checkpoint, and in the middle of later epochs; decoupled."""
+    photographed(tmp_path / "photos")
+    config = quick(
+        "carried",
+        "data.kind=folder",
+        f"data.root={tmp_path / 'photos'}",
+        *("data.image_size=10", "data.channels=1", "data.num_train=none"),
+        *("training.batch_size=8", "training.num_workers=2", "training.num_epochs=4"),
+        "method.pairing=decoupled",
+    )
+    train(config, tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        with pytest.raises(MemoryError):
+            train(config, tmp_path / "cut", quiet=True)
+    assert (tmp_path / "cut" / "kept").is_dir()
+    train(config, tmp_path / "cut", resume=True, quiet=True)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
+    assert not (tmp_path / "cut" / "kept").exists()  # of no use to a finished run, and large
+
+
+def photographed(root: Path) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(60):
+        folder = root / ("one", "two")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (14, 16), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+def test_a_checkpoint_from_too_far_back_says_that_perturbations_are_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = quick("carried", "training.checkpoint_every_steps=none", "training.num_epochs=5")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 22)  # in epoch 5, of 5 steps each
+        with pytest.raises(MemoryError):
+            train(config, tmp_path / "cut", quiet=True)
+    newest_first = Checkpoints(tmp_path / "cut" / "checkpoints").by_step()
+    assert [path.name for path in newest_first] == ["step-000000020.pt", "step-000000015.pt"]
+    newest_first[0].write_bytes(b"damaged")
+    with (
+        pytest.warns(UserWarning, match="trying the one before"),
+        pytest.warns(UserWarning, match="epoch 4, further back than perturbations are kept"),
+    ):
+        train(config, tmp_path / "cut", resume=True, quiet=True)
+
+
+def test_perturbations_that_are_gone_are_not_made_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = quick("carried")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 7)
+        with pytest.raises(MemoryError):
+            train(config, tmp_path / "cut", quiet=True)
+    (tmp_path / "cut" / "kept" / "perturbations.bin").unlink()
+    with pytest.raises(FileNotFoundError, match="perturbations that training goes on from are gon"):
+        train(config, tmp_path / "cut", resume=True, quiet=True)
 
 
 def test_resume_starts_where_there_is_nothing_yet(tmp_path: Path) -> None:

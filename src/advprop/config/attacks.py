@@ -116,9 +116,9 @@ class TrainingAttackConfig(AttackConfig):
 
 
 class OneStepConfig(Config):
-    """One step away from the labels, from a random start: what `Fast` recycles the gradient of.
+    """One step away from the labels by a training pass's own gradient: that of `Fast`, `Carried`.
 
-    `step_size` none is epsilon, the PGD-1 of Mei et al. 2022.
+    `step_size` none is epsilon, as in Mei et al. 2022.
     """
 
     threat_model: ThreatModelConfig

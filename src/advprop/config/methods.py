@@ -16,6 +16,7 @@ from advprop.config.attacks import (
     OneStepConfig,
     TrainingAttackConfig,
 )
+from advprop.config.carried import AdvPropLeanConfig, CarriedConfig
 from advprop.config.fields import Config
 from advprop.config.pyramid import PyramidConfig, UniversalConfig
 from advprop.methods.adversarial import Adversarial
@@ -191,6 +192,8 @@ AnyMethodConfig: TypeAlias = (
     | FastConfig
     | PyramidConfig
     | UniversalConfig
+    | CarriedConfig
+    | AdvPropLeanConfig
 )
 MethodConfig = Annotated[AnyMethodConfig, Field(discriminator="kind")]
 
@@ -204,14 +207,16 @@ METHODS: dict[str, type[AnyMethodConfig]] = {
     "fast": FastConfig,
     "pyramid": PyramidConfig,
     "universal": UniversalConfig,
+    "carried": CarriedConfig,
+    "advprop_lean": AdvPropLeanConfig,
 }
 
 
 def method_config(name: str, attack: AnyAttackConfig | None = None) -> MethodConfig:
     """The method called `name` with its defaults, and as strong as this attack if it attacks.
 
-    `fast` takes the threat model alone, and its own single step. Raises ValueError for a name there
-    is no method of.
+    `fast`, `carried` and `advprop_lean` take the threat model alone, and single steps of their own.
+    Raises ValueError for a name there is no method of.
     """
     if name not in METHODS:
         raise ValueError(f'method "{name}" unknown: choose from {", ".join(METHODS)}')

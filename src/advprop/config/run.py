@@ -13,10 +13,12 @@ from advprop.auxiliary.norm import Separate
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.attacks import AttackConfig, OneStepConfig
+from advprop.config.carried import CarryingConfig
 from advprop.config.data import DataConfig, DecodedDataConfig
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config
 from advprop.config.methods import FineGrainedConfig, MethodConfig, method_config
+from advprop.methods.carrying import NO_MIXTURES
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized
 from advprop.models.weights import load_local_weights
@@ -100,6 +102,12 @@ class RunConfig(Config):
     data: DataConfig
     training: TrainingSettings
     evaluation: EvaluationConfig
+
+    @model_validator(mode="after")
+    def _images_are_their_own(self) -> RunConfig:
+        if isinstance(self.method, CarryingConfig) and self.data.mixing.is_on:
+            raise ValueError(f"method {self.method.kind}: {NO_MIXTURES}")
+        return self
 
     @model_validator(mode="after")
     def _views_are_there(self) -> RunConfig:

@@ -14,7 +14,7 @@ from advprop.attacks.pgd import PGD, fgsm
 from advprop.auxiliary.modes import attack_mode
 from advprop.cost.flops import FlopCounter
 from advprop.cost.memory import SavedTensors
-from advprop.methods.base import Method
+from advprop.methods.base import Method, TrainingFacts
 from advprop.shapes import Batch
 from advprop.threat_models import Linf
 
@@ -56,6 +56,7 @@ def step_cost(
     """
     plain = without_attack(method)
     attack_passes = method.passes_per_image - plain.passes_per_image
+    plain.prepare(facts_of(batch))
     saved = SavedTensors([*model.parameters(), *model.buffers()], float_bytes=float_bytes)
     model.train()
     with sdpa_kernel(SDPBackend.MATH):
@@ -95,6 +96,12 @@ def empty_batch(batch_size: int, image_shape: tuple[int, int, int]) -> Batch:
         images=torch.empty(batch_size, *image_shape, device="meta"),
         labels=torch.empty(batch_size, dtype=torch.int64, device="meta"),
     )
+
+
+def facts_of(batch: Batch) -> TrainingFacts:
+    """Those of a training on these images alone."""
+    channels, height, width = batch.images.shape[1:]
+    return TrainingFacts(num_images=len(batch), image_shape=(channels, height, width))
 
 
 def _with(method: Method, **values: Any) -> Method:

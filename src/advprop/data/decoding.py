@@ -13,7 +13,8 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
-from advprop.data.preprocessing import Augmentation, Preprocessing, Transform, unit_range
+from advprop.data.frames import Frame, FramedTransform, frames_of
+from advprop.data.preprocessing import Augmentation, Preprocessing, unit_range
 from advprop.data.sources import ImageSplit, Key
 from advprop.data.unreadable import check_max_unreadable
 from advprop.randomness import derive_seed, image_key, kept_streams, seed_streams
@@ -27,9 +28,10 @@ class DecodedSplit(ImageSplit):
     """Images that `read` gives as Pillow's, by index; all else is the same for every source.
 
     In an epoch they are augmented, by random numbers that depend on (seed, epoch, index, copy)
-    alone. `views` make further versions of each image, under their names in a batch. With
-    `max_unreadable` above 0, another image stands in for one of training that cannot be read, as
-    one more copy of itself; batches say so, and `UnreadableTally` counts.
+    alone; a batch's `frames` say where in the images its views lie. `views` make further versions
+    of each image, under their names in a batch. With `max_unreadable` above 0, another image stands
+    in for one of training that cannot be read, as one more copy of itself; batches say so, and
+    `UnreadableTally` counts.
     """
 
     labels: Int[Tensor, " num_images"]
@@ -61,16 +63,22 @@ class DecodedSplit(ImageSplit):
             torch.empty(len(keys), *self.preprocessing.image_shape) for _ in ("", *self.views)
         )
         shown: list[Key] = []
+        frames: list[Frame] = []
         unreadable: list[str] = []
         with kept_streams():
             for image, wanted, *versions in zip(images, keys, *views, strict=True):
                 key, picture = self._readable(Key(*wanted), unreadable)
-                image.copy_(self._view(picture, key))
+                view, frame = self._view(picture, key)
+                image.copy_(view)
                 for version, name in zip(versions, self.views, strict=True):
-                    version.copy_(self._view(picture, key, name))
+                    version.copy_(self._view(picture, key, name)[0])
                 shown.append(key)
-        batch = self.batch_of(shown, images, unreadable)
-        return replace(batch, views=dict(zip(self.views, views, strict=True)))
+                frames.append(frame)
+        return replace(
+            self.batch_of(shown, images, unreadable),
+            views=dict(zip(self.views, views, strict=True)),
+            frames=frames_of(frames),
+        )
 
     def _readable(self, wanted: Key, unreadable: list[str]) -> tuple[Key, Image.Image]:
         """The image of `wanted` or one that stands in for it, and its key."""
@@ -106,18 +114,19 @@ class DecodedSplit(ImageSplit):
                 index = place % len(self)
             yield Key(wanted.epoch, index, copy)
 
-    def _view(self, picture: Image.Image, key: Key, name: str = "") -> Tensor:
+    def _view(self, picture: Image.Image, key: Key, name: str = "") -> tuple[Tensor, Frame]:
         if key.epoch is None or name not in self._transforms:
-            return self.preprocessing.apply(picture)
+            return self.preprocessing.framed(picture)
         augmentation, transform = self._transforms[name]
         purpose = f"augmentation {name}".rstrip()
         seed_streams(*image_key(self.seed, key.epoch, key.index, key.copy), purpose)
-        return augmentation.erase(unit_range(transform(picture)))
+        pixels, frame = transform(picture)
+        return augmentation.erase(unit_range(pixels)), frame
 
     @cached_property
-    def _transforms(self) -> dict[str, tuple[Augmentation, Transform]]:
+    def _transforms(self) -> dict[str, tuple[Augmentation, FramedTransform]]:
         return {
-            name: (augmentation, augmentation.transform(self.preprocessing))
+            name: (augmentation, FramedTransform(augmentation.transform(self.preprocessing)))
             for name, augmentation in self._augmentations.items()
         }
 

@@ -45,7 +45,8 @@ class Mixing:
     def __call__(self, batch: Batch, *, seed: int, epoch: int, num_classes: int) -> Batch:
         """`batch`, images 2k and 2k + 1 mixed with each other; labels [batch, num_classes].
 
-        What a pair becomes depends on (seed, epoch) and the index and copy of its first image.
+        What a pair becomes depends on (seed, epoch) and the index and copy of its first image. It
+        has no frames: a mixture lies in two images.
         """
         if not self.is_on:
             return batch
@@ -75,4 +76,4 @@ class Mixing:
                 seed_streams(*image_key(seed, epoch, index, copy), "mixing")
                 images[pair], labels[pair] = mix(images[pair], batch.labels[pair])
         # shares that are rounded may add up to a little more than 1
-        return replace(batch, images=images.clamp_(0, 1), labels=labels)
+        return replace(batch, images=images.clamp_(0, 1), labels=labels, frames=None)

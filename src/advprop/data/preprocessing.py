@@ -13,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from advprop.data.frames import Frame, FramedTransform
 from advprop.data.reading import read_image
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -64,12 +65,19 @@ class Preprocessing:
 
     def apply(self, image: Image.Image) -> Float[Tensor, "C H W"]:
         """The same for an image that `read_image` has read."""
-        return unit_range(self._transform(image))
+        return self.framed(image)[0]
+
+    def framed(self, image: Image.Image) -> tuple[Float[Tensor, "C H W"], Frame]:
+        """The same, and where in the image it lies."""
+        pixels, frame = self._transform(image)
+        return unit_range(pixels), frame
 
     @cached_property
-    def _transform(self) -> Transform:
-        return _timm_transform(
-            self, is_training=False, crop_pct=self.crop_pct, crop_mode=self.crop_mode
+    def _transform(self) -> FramedTransform:
+        return FramedTransform(
+            _timm_transform(
+                self, is_training=False, crop_pct=self.crop_pct, crop_mode=self.crop_mode
+            )
         )
 
 

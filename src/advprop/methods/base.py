@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -25,15 +26,37 @@ LossFn: TypeAlias = Callable[[Logits, Labels], Tensor]
 class Context:
     """What a step may know of the training around it.
 
-    `progress` is the share of training done, 0 to 1; `loss_fn` averages over a batch; `backward`
-    stands for `Tensor.backward` where gradients are scaled; `generator` makes attacks repeatable.
+    `progress` is the share of training done, 0 to 1, `epoch` the number of the epoch, from 0, where
+    it is known; `loss_fn` averages over a batch; `backward` stands for `Tensor.backward` where
+    gradients are scaled; `generator` makes attacks repeatable.
     """
 
     progress: float = 0.0
     step: int = 0
+    epoch: int | None = None
     loss_fn: LossFn = F.cross_entropy
     backward: Callable[[Tensor], None] = Tensor.backward
     generator: Randomness = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFacts:
+    """What a method may know of a training before its first step.
+
+    `image_shape` is (channels, height, width). `folder` is the method's own, for files that last as
+    long as the run's; None: there is none. Each of `num_processes`, on `num_machines`, prepares a
+    method of its own. `repeats` is how often an image comes in one batch; `mixes_images` tells that
+    images are mixtures of two (mixup, CutMix).
+    """
+
+    num_images: int
+    image_shape: tuple[int, int, int]
+    folder: Path | None = None
+    seed: int = 0
+    num_processes: int = 1
+    num_machines: int = 1
+    repeats: int = 1
+    mixes_images: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +107,9 @@ class Method(ABC):
     @abstractmethod
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Add the batch's gradients to `.grad`; leave branch and modes as found."""
+
+    def prepare(self, facts: TrainingFacts) -> None:  # noqa: B027  (most do nothing)
+        """Be told, once before the first step, what is trained on. ValueError: what cannot be."""
 
     def state_dict(self) -> dict[str, Any]:
         """What the method remembers between steps, for a checkpoint; most remember nothing."""
@@ -152,7 +178,7 @@ def metrics_of(logits: Logits, labels: Labels, loss: Tensor) -> KindMetrics:
 
 def perturbation_size(clean: Images, adversarial: Images) -> Tensor:
     """Mean absolute change of a value."""
-    return (adversarial - clean).abs().mean(dtype=torch.float32)
+    return (adversarial.detach() - clean).abs().mean(dtype=torch.float32)
 
 
 def attacked_module(model: nn.Module) -> nn.Module:

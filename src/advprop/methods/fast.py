@@ -23,9 +23,9 @@ from advprop.methods.base import (
     StepMetrics,
     attacked_module,
     learn,
-    learn_together,
     perturbation_size,
 )
+from advprop.methods.decoupled import check_attacked_fraction, learn_parts, num_clean
 from advprop.methods.forms import Form, check_form, is_joint
 from advprop.methods.shuffling import shuffled
 from advprop.methods.vanilla import Vanilla
@@ -35,8 +35,6 @@ from advprop.threat_models import ThreatModel
 
 NOISE = "noise"
 """Images at the attack's random start, in metrics."""
-
-_FEWEST = 2  # images of a kind; of a single one there are no batch statistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +61,7 @@ class Fast(Method):
 
     def __post_init__(self) -> None:
         check_form(self.form)
-        if not 0 <= self.attacked_fraction < 1:
-            raise ValueError(
-                f"attacked_fraction {self.attacked_fraction}: give one of at least 0 and below 1"
-            )
+        check_attacked_fraction(self.attacked_fraction)
         if not 0 <= self.beta < 1:
             raise ValueError(
                 f"beta {self.beta}: give one of at least 0 and below 1, since the attack's step "
@@ -97,11 +92,11 @@ class Fast(Method):
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """The noise pass, which attacks; images change processes; learn through both branches."""
-        learn_parts = _learn_jointly if is_joint(self.form, model) else _learn_separately
+        joint = is_joint(self.form, model)
         if self.attacked_fraction == 0:
             with use_branch(attacked_module(model), CLEAN):
                 return Vanilla().step(model, batch, context)
-        first = len(batch) - self._num_attacked(len(batch))
+        first = num_clean(len(batch), self.attacked_fraction)
         share = 1 - first / len(batch)
         shares = {CLEAN: 1 - share, NOISE: share, ADVERSARIAL: share}
         source = Batch(images=batch.images[first:], labels=batch.labels[first:])
@@ -121,25 +116,13 @@ class Fast(Method):
                     Batch(images=images, labels=source.labels), model, step=context.step
                 ),
             }
-            found = learn_parts(model, parts, context, weights)
+            found = learn_parts(model, parts, context, weights, joint=joint)
         kinds = {CLEAN: found[CLEAN], NOISE: noise, ADVERSARIAL: found[ADVERSARIAL]}
         return StepMetrics(
             loss=torch.stack([weights[kind] * kinds[kind].loss for kind in kinds]).sum(),
             kinds={kind: replace(kinds[kind], share=shares[kind]) for kind in kinds},
             perturbation=perturbation_size(source.images, images),
         )
-
-    def _num_attacked(self, batch_size: int) -> int:
-        attacked = round(self.attacked_fraction * batch_size)
-        clean = batch_size - attacked
-        if min(clean, attacked) < _FEWEST:
-            raise ValueError(
-                f"attacked_fraction {self.attacked_fraction} of {batch_size} images makes "
-                f"{attacked} adversarial and {clean} clean, at least {_FEWEST} of each are needed: "
-                "take larger batches (less gradient_accumulation, no small last batch) or another "
-                "fraction"
-            )
-        return attacked
 
     def _factors(self, shares: Mapping[str, float]) -> dict[str, float]:
         """What brings the gradients of each branch's own parameters to the size of the others."""
@@ -158,24 +141,3 @@ class Fast(Method):
             noise = learn(model, noisy, batch.labels, context, weight=weight)
         assert noisy.grad is not None
         return noise, attack.ascend(clean, noisy.detach(), noisy.grad)
-
-
-def _learn_separately(
-    model: nn.Module, parts: Mapping[str, Batch], context: Context, weights: Mapping[str, float]
-) -> dict[str, KindMetrics]:
-    found = {}
-    for branch, part in parts.items():
-        with use_branch(attacked_module(model), branch):
-            found[branch] = learn(model, part.images, part.labels, context, weight=weights[branch])
-    return found
-
-
-def _learn_jointly(
-    model: nn.Module, parts: Mapping[str, Batch], context: Context, weights: Mapping[str, float]
-) -> dict[str, KindMetrics]:
-    branches, sizes = tuple(parts), [len(part) for part in parts.values()]
-    with use_branch(attacked_module(model), branches, shares=sizes):
-        found = learn_together(
-            model, [*parts.values()], context, weights=[weights[branch] for branch in branches]
-        )
-    return dict(zip(branches, found, strict=True))

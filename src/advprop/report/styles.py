@@ -51,10 +51,30 @@ KNOWN = {
         "x",
         "clean images and several other kinds, each with normalisation layers of its own",
     ),
+    "carried": (
+        "method-7",
+        "star",
+        "clean images, and perturbed ones whose perturbation each epoch improves",
+    ),
+    "advprop_lean": (
+        "method-7",
+        "hourglass",
+        "carried, in one pass over one batch: a quarter of it perturbed, the rest clean",
+    ),
+    "pyramid": (
+        "method-8",
+        "hexagon",
+        "clean and adversarial images, perturbed on patches of several sizes",
+    ),
+    "universal": (
+        "method-4",
+        "pentagon",
+        "clean images, and the same with one perturbation for all of them",
+    ),
 }
 # Eight colours and seven symbols have no common factor: 56 methods go by before a pair returns.
 SPARE_COLORS = tuple(f"method-{number}" for number in (7, 8, 1, 2, 3, 4, 5, 6))
-SPARE_SYMBOLS = ("star", "hexagon", "pentagon", "bowtie", "hourglass", "cross", "x")
+SPARE_SYMBOLS = ("bowtie", "octagon", "diamond-wide", "star-square", "hash", "cross", "x")
 GROUP_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down", *SPARE_SYMBOLS)
 
 

@@ -55,6 +55,7 @@ class Learner:
         return Context(
             progress=progress,
             step=position.step,
+            epoch=position.epoch,
             loss_fn=partial(F.cross_entropy, label_smoothing=self.settings.label_smoothing),
             backward=self._backward,
             generator=streams,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -26,6 +28,12 @@ def agree(accelerator: Accelerator, loss: Tensor, signum: int | None) -> tuple[b
     torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
     is_bad, received = flags.tolist()
     return not is_bad, int(received) or None
+
+
+def num_machines(accelerator: Accelerator) -> int:
+    """On how many machines the processes of the run are, as torchrun tells."""
+    count: int = accelerator.num_processes
+    return -(-count // int(os.environ.get("LOCAL_WORLD_SIZE", count)))
 
 
 def average_statistics(accelerator: Accelerator, model: nn.Module) -> None:

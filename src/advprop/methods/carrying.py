@@ -1,0 +1,118 @@
+"""Reading what images carry, and carrying it on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from advprop.methods.base import Context, TrainingFacts
+from advprop.methods.perturbation_store import PerturbationStore, Precision
+from advprop.methods.warping import Perturbed
+from advprop.randomness import of_part
+from advprop.shapes import Batch
+from advprop.threat_models import ThreatModel
+
+NO_MIXTURES = (
+    "each image carries a perturbation, and mixup and CutMix make images of two: set "
+    "data.mixing.mixup=0 and data.mixing.cutmix=0, or train another method"
+)
+_FILE = "perturbations.bin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carrying:
+    """Perturbations of a training's images: a store, and how images of a batch use it.
+
+    An image's first perturbation is a "random" `start` in `threat_model`, or "zero". With
+    `first_copies` the first use of an image in an epoch alone is kept.
+    """
+
+    store: PerturbationStore
+    threat_model: ThreatModel
+    start: Literal["random", "zero"]
+    first_copies: bool
+
+    @classmethod
+    def for_training(
+        cls,
+        facts: TrainingFacts,
+        threat_model: ThreatModel,
+        *,
+        precision: Precision,
+        start: Literal["random", "zero"],
+    ) -> Carrying:
+        """Kept in a file of `facts.folder`, where there is one, else in memory.
+
+        Raises ValueError for images that have no frame of their own, and for processes that could
+        not share what they keep.
+        """
+        _check(facts)
+        store = PerturbationStore(
+            num_images=facts.num_images,
+            shape=facts.image_shape,
+            epsilon=threat_model.epsilon,
+            precision=precision,
+            seed=facts.seed,
+            path=None if facts.folder is None else facts.folder / _FILE,
+        )
+        # two processes may hold two copies of an image in the same step
+        first_copies = facts.num_processes > 1
+        return cls(store=store, threat_model=threat_model, start=start, first_copies=first_copies)
+
+    def perturbed(self, batch: Batch, context: Context, *, first: int = 0) -> Perturbed:
+        """The images from `first` on, with what they carry."""
+        images = batch.images[first:]
+        frames = None if batch.frames is None else batch.frames[first:]
+        if images.is_meta:  # nothing can be read or kept
+            return Perturbed(images, torch.zeros_like(images), frames, self.threat_model)
+        values, new = self.store.read(self._indices(batch)[first:], context.epoch)
+        kept = self.store.decoded(values.to(images.device, non_blocking=True))
+        if len(new) and self.start == "random":
+            generator = of_part(context.generator, [first + row for row in new.tolist()])
+            place = new.to(images.device)
+            kept[place] = self.threat_model.random_start(kept[place], generator=generator)
+        return Perturbed(images, kept, frames, self.threat_model)
+
+    def carry(self, batch: Batch, moved: Tensor, context: Context, *, first: int = 0) -> None:
+        """Keep `moved`, of the images from `first` on, for their next epoch."""
+        if moved.is_meta:
+            return
+        indices = self._indices(batch)[first:]
+        if self.first_copies and batch.copies is not None:
+            own = (batch.copies[first:].cpu() == 0).nonzero().flatten()
+            moved, indices = moved[own.to(moved.device)], indices[own]
+        self.store.write(indices, moved, context.epoch)
+
+    def _indices(self, batch: Batch) -> Int[Tensor, " batch"]:
+        shape = tuple(batch.images.shape[1:])
+        if shape != self.store.shape:
+            raise ValueError(
+                f"images of shape {shape}, perturbations are kept for {self.store.shape}: give "
+                "images of that shape, or prepare the method for these"
+            )
+        if batch.indices is None:
+            raise ValueError(
+                "the batch has no indices, by which perturbations are kept: give each image's "
+                "place in its data set, advprop.Batch(images=..., labels=..., indices=...)"
+            )
+        return batch.indices.cpu()
+
+
+def _check(facts: TrainingFacts) -> None:
+    if facts.mixes_images:
+        raise ValueError(NO_MIXTURES)
+    if facts.num_machines > 1:
+        raise ValueError(
+            f"perturbations carried by {facts.num_machines} machines: an image is seen by another "
+            "one in its next epoch, and they do not share what they keep; train on one machine, or "
+            "another method (fast costs little more)"
+        )
+    if facts.num_processes > 1 and facts.folder is None:
+        raise ValueError(
+            f"perturbations carried by {facts.num_processes} processes without a folder: they must "
+            "share a file; give TrainingFacts a folder"
+        )
