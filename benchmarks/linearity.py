@@ -2,9 +2,10 @@
 
     python benchmarks/linearity.py [--quick]
 
-AdvProp with K = 0, 1, 3 and 5 attack steps, and with K = 1 on batches of 8 to 64 images, ResNet-18. A line
-is fitted to the medians; its residuals are shares of the time fitted. A cost that hides (growth
-with K squared, a price for each call) shows as a residual, or as a line that misses the origin.
+AdvProp with K = 0, 1, 3 and 5 attack steps, and with K = 1 on batches of 8 to 64 images, ResNet-18.
+A line is fitted to the medians; its residuals are shares of the time fitted. A cost that hides
+(growth with K squared, a price for each call) shows as a residual, or as a line that misses the
+origin.
 """
 
 from __future__ import annotations

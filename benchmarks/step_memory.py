@@ -6,8 +6,9 @@ One attack step (more of them hold nothing more), each method in a process of it
 the peak of resident memory during the step over what was resident before, when model and images
 were there but no gradients. Linux only: the kernel's own count (`VmHWM`), reset before the step,
 with every larger tensor in pages of its own, so that what the C library keeps for later is not
-counted. AdvProp's separate passes hold one graph at a time: at most 1.10 of vanilla. The joint form,
-one pass over both kinds of images, and the other methods, on ResNet-18, are there for comparison.
+counted. AdvProp's separate passes hold one graph at a time: at most 1.10 of vanilla. The joint
+form, one pass over both kinds of images, and the other methods, on ResNet-18, are there for
+comparison.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def measure(quick: bool) -> Iterator[Row]:
 
 
 def against_vanilla(subject: Subject, *, all_of_them: bool) -> Iterator[Row]:
-    """A row for each method; two processes for those with a target, which agree to a few per cent."""
+    """A row for each method; two processes for those with a target, which agree to some per cent."""
     vanilla = 0.0
     for name, method in methods(all_of_them=all_of_them).items():
         began, case = time.perf_counter(), str(subject)

@@ -4,7 +4,7 @@
 
 Every method that is registered is measured on ResNet-18, with the paper's attack in K = 5 steps.
 AdvProp's bound is 2 + 2 K / 3: two training passes, and attack passes without the third of the work
-that makes the weights' gradients. The target is 3 % above it, and 4.6 for EfficientNet-B0 with K = 5.
+that makes the weights' gradients. The target is 3 % above it; 4.6 for EfficientNet-B0 with K = 5.
 For `fast`, whose default attacks a fifth of the images, it is 1.25: an epoch has vanilla's steps.
 """
 

@@ -12,6 +12,7 @@ from torch import nn
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.attacks import PAPER_ATTACK
 from advprop.config.methods import method_config
+from advprop.cost.step import facts_of
 from advprop.methods.base import Context, Method
 from advprop.models.build import build_model
 from advprop.randomness import ImageStreams
@@ -64,6 +65,7 @@ class Subject:
         for all methods, is left out.
         """
         model, batch = self.model(method.auxiliary), self.batch(method)
+        method.prepare(facts_of(batch))
 
         def step() -> None:
             model.zero_grad(set_to_none=True)
