@@ -87,7 +87,7 @@ def measure(quick: bool) -> Iterator[Row]:
 
 
 def against_vanilla(subject: Subject, *, all_of_them: bool) -> Iterator[Row]:
-    """A row for each method; two processes for those with a target, which agree to some per cent."""
+    """A row for each method; two processes for those with a target: which agree roughly."""
     vanilla = 0.0
     for name, method in methods(all_of_them=all_of_them).items():
         began, case = time.perf_counter(), str(subject)

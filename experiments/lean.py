@@ -37,9 +37,10 @@ Start = tuple[RunConfig, AttackConfig]
 
 def starts(name: str, options: Options) -> dict[str, Start]:
     """By group: vanilla at the base length, and the usual attack there."""
-    found: dict[str, Start] = {name: (base_config(name, options), ATTACKS[name])}
+    found: dict[str, Start] = {}
     if name == "emoji":
         found["Lite0"] = finetune(options), grey_levels(1, 1)
+    found[name] = base_config(name, options), ATTACKS[name]
     return {
         group: (longer(base, BASE_LENGTHS[group]), attack)
         for group, (base, attack) in found.items()

@@ -54,7 +54,7 @@ Extra = Callable[[Path, RunConfig], dict[str, Any]]
 
 
 def main(experiment: str, plan: Plan, *, extras: dict[str, Extra] | None = None) -> None:
-    """Run `plan` on each image set, and write `results/EXPERIMENT-SET.json`.
+    """Run `plan` on each image set, and write `results/EXPERIMENT-SET.json` group by group.
 
     `extras` are further measurements of a finished run, each made once and kept in its folder.
     Whatever is there already is not done again, so an interrupted experiment goes on.
@@ -65,7 +65,7 @@ def main(experiment: str, plan: Plan, *, extras: dict[str, Extra] | None = None)
         rows = []
         for group in plan(name, options):
             rows += run_group(experiment, name, group, options, extras or {})
-        write_results(experiment, name, rows, options)
+            write_results(experiment, name, rows, options)
         minutes = (time.monotonic() - started) / 60
         print(f"{experiment}, {name}: {len(rows)} runs, {minutes:.1f} minutes", flush=True)
 
