@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from costs import step_costs
+from costs import QUICK_TURNS, TURNS, step_costs
 from measures import shift
 from settings import ATTACKS, method
 from study import Group, Options, base_config, main
@@ -53,7 +53,8 @@ def _advprop(base: RunConfig, attack: AttackConfig) -> RunConfig:
 def plan(name: str, options: Options) -> list[Group]:
     base = base_config(name, options)
     configs = {"vanilla": base, **variants(name, base)}
-    costs = step_costs(configs, options.out / f"step_costs-cheaper-{name}.json")
+    turns = QUICK_TURNS if options.quick else TURNS
+    costs = step_costs(configs, options.out / f"step_costs-cheaper-{name}.json", turns=turns)
     return [Group(name="AdvProp, three steps", variants=configs, costs=costs)]
 
 

@@ -26,12 +26,14 @@ from advprop.config.methods import METHODS
 from advprop.training.engine import build_accelerator
 from advprop.training.files import read_json, write_json
 
-TURNS = 48
+TURNS, QUICK_TURNS = 48, 6
 PLACES = tuple((number + 0.5) / 6 for number in range(6))  # of the training, timed in turn
 BASELINE = "vanilla"
 
 
-def step_costs(configs: Mapping[str, RunConfig], path: Path) -> dict[str, float]:
+def step_costs(
+    configs: Mapping[str, RunConfig], path: Path, *, turns: int = TURNS
+) -> dict[str, float]:
     """Each configuration's step in vanilla steps; measured once and kept in `path`.
 
     Configurations that `path` does not hold yet are measured, against vanilla anew.
@@ -40,13 +42,13 @@ def step_costs(configs: Mapping[str, RunConfig], path: Path) -> dict[str, float]
     missing = {name: config for name, config in configs.items() if name not in kept}
     if missing:
         print(f"  measuring the steps of {', '.join(missing)}", flush=True)
-        kept |= _measured({BASELINE: configs[BASELINE], **missing})
+        kept |= _measured({BASELINE: configs[BASELINE], **missing}, turns)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"costs": kept, "unit": "vanilla steps", "threads": 1, "turns": TURNS})
+        write_json(path, {"costs": kept, "unit": "vanilla steps", "threads": 1, "turns": turns})
     return {name: kept[name] for name in configs}
 
 
-def _measured(configs: Mapping[str, RunConfig]) -> dict[str, float]:
+def _measured(configs: Mapping[str, RunConfig], turns: int) -> dict[str, float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -55,10 +57,10 @@ def _measured(configs: Mapping[str, RunConfig]) -> dict[str, float]:
                 name: _steps(config, Path(folder) / str(number))
                 for number, (name, config) in enumerate(configs.items())
             }
-            turns = list(islice(_turns(steps), TURNS))
+            taken = list(islice(_turns(steps), turns))
     finally:
         torch.set_num_threads(threads)
-    at_place = [turns[place :: len(PLACES)] for place in range(len(PLACES))]
+    at_place = [taken[place :: len(PLACES)] for place in range(len(PLACES))]
     return {
         name: fmean(median(turn[name] / turn[BASELINE] for turn in own) for own in at_place)
         for name in configs

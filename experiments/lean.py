@@ -15,7 +15,7 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
-from costs import step_costs
+from costs import QUICK_TURNS, TURNS, step_costs
 from finetuning import finetune
 from settings import ATTACKS, longer, method
 from study import Group, Options, base_config, folder_of, read_options, write_results
@@ -94,7 +94,8 @@ def variants(base: RunConfig, attack: AttackConfig) -> dict[str, RunConfig]:
 
 def in_budget(configs: dict[str, RunConfig], budget: float, group: str, options: Options) -> Group:
     """Each for as long as `budget` times the measured time of vanilla."""
-    costs = step_costs(configs, options.out / f"step_costs-{group}.json")
+    turns = QUICK_TURNS if options.quick else TURNS
+    costs = step_costs(configs, options.out / f"step_costs-{group}.json", turns=turns)
     return Group(
         name=f"{group}, {budget:g} x vanilla",
         variants={name: longer(config, budget / costs[name]) for name, config in configs.items()},
