@@ -32,6 +32,10 @@ WRONG = {
         lambda f: [*_train("method.attack.num_steps=1")(f), "--method", "vanilla"],
         "method.attack.num_steps",
     ),
+    "mixtures of carried images": (
+        lambda f: [*_train("data.mixing.mixup=0.5")(f), "--method", "advprop_lean"],
+        "advprop: method advprop_lean: each image carries a perturbation",
+    ),
     "text for a number": (_train("training.num_epochs=ten"), "training.num_epochs"),
     "half an epoch": (_train("training.num_epochs=1.5"), "training.num_epochs"),
     "no epochs": (_train("training.num_epochs=0"), "at least 1"),

@@ -148,7 +148,8 @@ def _problems(error: ValidationError) -> Iterator[str]:
         message = problem["msg"].removeprefix("Value error, ")
         given = problem["input"]
         shown = "" if isinstance(given, dict) or problem["type"] == "missing" else f" {given!r}"
-        yield f"{path}{shown}: {message}"
+        # what two parts do not agree on lies at no path
+        yield f"{path}{shown}: {message}" if path else message
 
 
 def _unknown_paths(tree: Mapping[str, Any], unknown: Sequence[str], of: str) -> str:
