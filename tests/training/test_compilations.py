@@ -15,7 +15,7 @@ from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.attacks import PAPER_ATTACK
 from advprop.config.methods import METHODS, method_config
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import ADVERSARIAL, Context, Method
+from advprop.methods.base import ADVERSARIAL, Context, Method, TrainingFacts
 from advprop.models.build import build_model
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
@@ -95,6 +95,7 @@ def test_a_program_for_each_way_of_use_and_none_in_later_steps(
     method: Method, programs: list[torch.fx.GraphModule]
 ) -> None:
     model = branched_net("small_resnet", method)
+    method.prepare(TrainingFacts(num_images=BATCH_SIZE, image_shape=(3, 16, 16)))
     expected = len(ways_of_use(copy.deepcopy(model), copy.deepcopy(method)))
     compile_model(model)
     counts = []
