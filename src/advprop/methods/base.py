@@ -160,13 +160,23 @@ def learn_together(
     *,
     weights: Sequence[float],
 ) -> list[KindMetrics]:
-    """One forward and backward pass over several kinds of images, their mean losses summed."""
-    logits: Tensor = model(torch.cat([part.images for part in parts]))
-    outputs = logits.split([len(part) for part in parts])
+    """One forward and backward pass over several kinds of images, their mean losses summed.
+
+    Images that require a gradient get it in `.grad`.
+    """
+    sizes = [len(part) for part in parts]
+    # a leaf of its own: torch.compile warns of inputs that could have no `.grad`
+    images = torch.cat([part.images.detach() for part in parts])
+    images.requires_grad_(any(part.images.requires_grad for part in parts))
+    logits: Tensor = model(images)
+    outputs = logits.split(sizes)
     labels = [part.labels for part in parts]
     losses = [context.loss_fn(*pair) for pair in zip(outputs, labels, strict=True)]
     weighted = [weight * loss for weight, loss in zip(weights, losses, strict=True)]
     context.backward(torch.stack(weighted).sum())
+    if images.grad is not None:
+        for part, gradient in zip(parts, images.grad.split(sizes), strict=True):
+            part.images.grad = gradient if part.images.requires_grad else None
     return [metrics_of(*found) for found in zip(outputs, labels, losses, strict=True)]
 
 
