@@ -44,6 +44,9 @@ def test_actions_alternate_and_the_first_round_is_not_counted(measuring: ModuleT
     assert len({tuple(both) for both in rounds}) == 2  # neither always comes first
     row = times.ratio("one", "other", target=2.5)
     assert (row.value, row.low, row.high, row.repeats) == (2.0, 2.0, 2.5, 3)
+    assert row.verdict == "pass"
+    assert times.ratio("one", "other", target=1.9).verdict == "miss"
+    assert times.ratio("one", "other").verdict == ""
     assert times.absolute("one", scale=10.0).value == 40.0
     assert times.rate("other", 8).value == 4.0
 
@@ -75,3 +78,5 @@ def test_a_run_writes_table_and_results(tmp_path: Path) -> None:
     assert switch["benchmark"] == "switching"
     assert 0 < switch["low"] <= switch["value"] <= switch["high"]
     assert switch["unit"] == "us"
+    assert switch["verdict"] in ("pass", "miss")
+    assert result["rows"][-1]["note"] == "not run here: no GPU" or result["machine"]["gpu"]
