@@ -308,7 +308,7 @@ def sample():
 
 @pytest.fixture(scope="module")
 def browser():
-    """Debian's Chromium, driven by playwright."""
+    """Debian's Chromium, which `make test-all` installs, driven by playwright."""
     sync_api = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium")
     if chromium is None:
