@@ -21,6 +21,7 @@ from showing import one_thread, print_table, told, write_json
 
 BENCHMARKS = (
     "steps",
+    "operators",
     "linearity",
     "step_memory",
     "unused_branches",

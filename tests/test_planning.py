@@ -121,6 +121,15 @@ def test_fast_costs_what_it_attacks_twice() -> None:
         plan(small_images().with_method("fast"), **SMALL, devices=32)
 
 
+@pytest.mark.parametrize("kind", ["carried", "advprop_lean"])
+def test_what_images_carry_takes_room_on_disk(kind: str) -> None:
+    config = small_images().with_method(kind)
+    found = plan(config, **SMALL)["methods"]
+    values = 2 * 1000 * 3 * 32 * 32  # int8, two slots an image
+    assert values < found[kind]["bytes_on_disk"] < 1.01 * values
+    assert found["vanilla"]["bytes_on_disk"] == 0
+
+
 def test_training_settings_count() -> None:
     base = vanilla_cost()["memory"]
     parts = vanilla_cost("training.gradient_accumulation=4")["memory"]
@@ -205,6 +214,15 @@ def test_large_models_are_built_without_memory(name: str, parameters: int) -> No
         model = config.build(num_classes=1000, image_shape=(3, 224, 224))
     assert all(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize("kind", ["advprop_lean", "advprop"])
+def test_the_command_tells_of_the_disk_where_it_is_needed(kind: str) -> None:
+    small = [f"--set={setting}" for setting in NET]
+    done = run_plan("from_scratch", *small, "--method", kind, "--images=1000", "--classes=10")
+    assert done.exit_code == 0
+    kept = [line for line in done.output.splitlines() if line.startswith("kept on disk")]
+    assert [line.split()[-2:] for line in kept] == ([["6.16", "MB"]] if kind != "advprop" else [])
 
 
 def test_the_command_prints_80_columns_and_writes_json(

@@ -16,6 +16,7 @@ from advprop.cost.devices import Exchange, exchange, hours, images_per_device
 from advprop.cost.memory import memory_cost
 from advprop.cost.step import StepCost, empty_batch, on_devices, step_cost
 from advprop.data.loaders import num_train_batches
+from advprop.methods.base import TrainingFacts
 from advprop.models.standardize import Standardized
 from advprop.training.engine import prepare_model
 
@@ -164,6 +165,9 @@ def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int)
         "flops": _flops(step),
         "parameters": {"plain": plain, "with_branches": _num_parameters(model)},
         "memory": {**asdict(memory), "total": memory.total},
+        "bytes_on_disk": method.bytes_on_disk(
+            TrainingFacts(num_images=sizes.num_images, image_shape=sizes.image_shape)
+        ),
         "exchanged": asdict(exchange(model, settings, synchronised=method.synchronises_statistics)),
     }
 

@@ -123,8 +123,16 @@ def _rows(plan: dict[str, Any]) -> list[Row]:
         *((title, _cell("flops", key)) for key, title in flops.items()),
         ("  times vanilla's", lambda cost: f"{cost['times_vanilla']:.2f}"),
         *((title, _cell("memory", key)) for key, title in memory.items()),
+        *_kept(plan),
         ("device-hours", lambda cost: _rounded(cost["device_hours"])),
     ]
+
+
+def _kept(plan: dict[str, Any]) -> list[Row]:
+    """What is on disk in training, where a method keeps anything."""
+    if not any(cost["bytes_on_disk"] for cost in plan["methods"].values()):
+        return []
+    return [("kept on disk in training", lambda cost: _scaled(cost["bytes_on_disk"], "B"))]
 
 
 def _cell(group: str, key: str) -> Callable[[dict[str, Any]], str]:

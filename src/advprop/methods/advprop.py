@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from advprop.attacks.pgd import Attack
-from advprop.auxiliary.branches import splits_batches, use_branch
+from advprop.auxiliary.branches import splits_batches
 from advprop.auxiliary.route import CLEAN
 from advprop.methods.adversarial import attacked
 from advprop.methods.base import (
@@ -16,6 +16,7 @@ from advprop.methods.base import (
     Method,
     StepMetrics,
     attacked_module,
+    through,
 )
 from advprop.methods.forms import TwoPassForm, check_form, form_for
 from advprop.methods.mixed import learn_jointly
@@ -68,11 +69,11 @@ class AdvProp(Method):
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Attack through the auxiliary branch, then learn through both."""
         passes = self._passes()
-        with passes.branch(model, ADVERSARIAL):
+        with through(model, ADVERSARIAL):
             images = self.attacked(model, batch, context)
         several = self.distributed_form(attacked_module(model))
         if form_for(model, self.form, distributed=several) == "joint":
-            with use_branch(attacked_module(model), (CLEAN, ADVERSARIAL)):
+            with through(model, (CLEAN, ADVERSARIAL)):
                 return learn_jointly(model, batch, images, context, weights=passes.weights)
         return passes.learn(model, batch, images, context)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from advprop.auxiliary.branches import use_branch
 from advprop.randomness import Randomness
 from advprop.shapes import Batch, Images, Labels, Logits, correct_predictions
 
@@ -111,6 +113,10 @@ class Method(ABC):
     def prepare(self, facts: TrainingFacts) -> None:  # noqa: B027  (most do nothing)
         """Be told, once before the first step, what is trained on. ValueError: what cannot be."""
 
+    def bytes_on_disk(self, facts: TrainingFacts) -> int:
+        """What the method keeps in `facts.folder` while it trains; most keep nothing."""
+        return 0
+
     def state_dict(self) -> dict[str, Any]:
         """What the method remembers between steps, for a checkpoint; most remember nothing."""
         return {}
@@ -194,3 +200,16 @@ def perturbation_size(clean: Images, adversarial: Images) -> Tensor:
 def attacked_module(model: nn.Module) -> nn.Module:
     """The module without DistributedDataParallel, whose hooks an attack must not fire."""
     return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def through(
+    model: nn.Module,
+    branch: str | tuple[str, ...],
+    *,
+    shares: Sequence[int] | None = None,
+    separate: bool = True,
+) -> AbstractContextManager[None]:
+    """`use_branch`, or whatever is active where methods have nothing `separate`."""
+    if not separate:
+        return nullcontext()
+    return use_branch(attacked_module(model), branch, shares=shares)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.pgd import check_images
-from advprop.auxiliary.branches import scaled_gradients, use_branch
+from advprop.auxiliary.branches import scaled_gradients
 from advprop.auxiliary.route import CLEAN
 from advprop.methods.base import (
     ADVERSARIAL,
@@ -23,6 +23,7 @@ from advprop.methods.base import (
     TrainingFacts,
     attacked_module,
     perturbation_size,
+    through,
 )
 from advprop.methods.carrying import Carrying
 from advprop.methods.decoupled import check_attacked_fraction, learn_parts, num_clean
@@ -120,7 +121,14 @@ class Carried(Method):
                 "processes, would be clean on one and adversarial on another: set "
                 'data.sampling.repeats=1, or pairing="paired"'
             )
-        self.memory["all"] = Carrying.for_training(
+        self.memory["all"] = self._for_training(facts)
+
+    def bytes_on_disk(self, facts: TrainingFacts) -> int:
+        """Two perturbations for each image."""
+        return self._for_training(facts).store.num_bytes
+
+    def _for_training(self, facts: TrainingFacts) -> Carrying:
+        return Carrying.for_training(
             facts, self.threat_model, precision=self._precision, start=self.start
         )
 
@@ -129,7 +137,7 @@ class Carried(Method):
         learn, first = self._learn_paired, 0
         if self.pairing == "decoupled":
             if self.attacked_fraction == 0:
-                with self._through(model, CLEAN):
+                with through(model, CLEAN, separate=self.auxiliary_branch):
                     return Vanilla().step(model, batch, context)
             learn, first = self._learn_decoupled, num_clean(len(batch), self.attacked_fraction)
         check_images(batch.images)
@@ -143,7 +151,7 @@ class Carried(Method):
         self, model: nn.Module, batch: Batch, images: Images, context: Context
     ) -> StepMetrics:
         if self._is_joint(model, "separate"):
-            with self._through(model, (CLEAN, ADVERSARIAL)):
+            with through(model, (CLEAN, ADVERSARIAL), separate=self.auxiliary_branch):
                 return learn_jointly(model, batch, images, context)
         passes = TwoPasses(auxiliary_branch=True, form="separate")
         return passes.learn(model, batch, images, context)
@@ -174,13 +182,6 @@ class Carried(Method):
             return True
         parallel = isinstance(model, nn.DataParallel | DistributedDataParallel)
         return is_joint(auto if self.form == "auto" and not parallel else self.form, model)
-
-    def _through(
-        self, model: nn.Module, branch: str | tuple[str, ...]
-    ) -> AbstractContextManager[None]:
-        if not self.auxiliary_branch:
-            return nullcontext()
-        return use_branch(attacked_module(model), branch)
 
     def _update_speeds(
         self, model: nn.Module, shares: Mapping[str, float]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 
 from torch import nn
 
-from advprop.auxiliary.branches import use_branch
-from advprop.methods.base import Context, KindMetrics, attacked_module, learn, learn_together
+from advprop.methods.base import Context, KindMetrics, learn, learn_together, through
 from advprop.shapes import Batch
 
 _FEWEST = 2  # images of a kind; of a single one there are no batch statistics
@@ -51,23 +49,15 @@ def learn_parts(
     `joint` runs one forward and backward pass over all of them; `through_branches` sends each part
     through the branch of its name.
     """
-
-    def through(*kinds: str) -> AbstractContextManager[None]:
-        if not through_branches:
-            return nullcontext()
-        if len(kinds) == 1:
-            return use_branch(attacked_module(model), kinds[0])
-        shares = [len(parts[kind]) for kind in kinds]
-        return use_branch(attacked_module(model), kinds, shares=shares)
-
     if joint:
-        with through(*parts):
+        sizes = [len(part) for part in parts.values()]
+        with through(model, tuple(parts), shares=sizes, separate=through_branches):
             found = learn_together(
                 model, [*parts.values()], context, weights=[weights[kind] for kind in parts]
             )
         return dict(zip(parts, found, strict=True))
     alone = {}
     for kind, part in parts.items():
-        with through(kind):
+        with through(model, kind, separate=through_branches):
             alone[kind] = learn(model, part.images, part.labels, context, weight=weights[kind])
     return alone

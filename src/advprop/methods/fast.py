@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.pgd import PGD, check_images
 from advprop.attacks.targets import untargeted
-from advprop.auxiliary.branches import scaled_gradients, use_branch
+from advprop.auxiliary.branches import scaled_gradients
 from advprop.auxiliary.route import CLEAN
 from advprop.methods.base import (
     ADVERSARIAL,
@@ -24,6 +24,7 @@ from advprop.methods.base import (
     attacked_module,
     learn,
     perturbation_size,
+    through,
 )
 from advprop.methods.decoupled import check_attacked_fraction, learn_parts, num_clean
 from advprop.methods.forms import Form, check_form, is_joint
@@ -94,7 +95,7 @@ class Fast(Method):
         """The noise pass, which attacks; images change processes; learn through both branches."""
         joint = is_joint(self.form, model)
         if self.attacked_fraction == 0:
-            with use_branch(attacked_module(model), CLEAN):
+            with through(model, CLEAN):
                 return Vanilla().step(model, batch, context)
         first = num_clean(len(batch), self.attacked_fraction)
         share = 1 - first / len(batch)
@@ -137,7 +138,7 @@ class Fast(Method):
         noisy = attack.start(clean, context.generator).requires_grad_()
         # gradients of these parameters travel with those of the pass to come
         waits = model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
-        with use_branch(attacked_module(model), ADVERSARIAL), waits:
+        with through(model, ADVERSARIAL), waits:
             noise = learn(model, noisy, batch.labels, context, weight=weight)
         assert noisy.grad is not None
         return noise, attack.ascend(clean, noisy.detach(), noisy.grad)

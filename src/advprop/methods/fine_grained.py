@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from advprop.attacks.pgd import Attack
-from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.route import CLEAN
 from advprop.methods.adversarial import attacked
 from advprop.methods.base import (
@@ -17,10 +16,10 @@ from advprop.methods.base import (
     KindMetrics,
     Method,
     StepMetrics,
-    attacked_module,
     learn,
     learn_together,
     perturbation_size,
+    through,
 )
 from advprop.methods.forms import Form, check_form, is_joint
 from advprop.shapes import Batch, Images
@@ -68,7 +67,7 @@ class FineGrained(Method):
         """Attack through each branch that an attack is for, then learn from all images."""
         kinds: dict[str, Images] = {CLEAN: batch.images}
         for branch, attack in self.attacks.items():
-            with use_branch(attacked_module(model), branch):
+            with through(model, branch):
                 kinds[branch] = attacked(attack, model, batch, context)
         for branch in self.views:
             kinds[branch] = _view(batch, branch)
@@ -86,7 +85,7 @@ class FineGrained(Method):
     ) -> dict[str, KindMetrics]:
         metrics = {}
         for branch, images in kinds.items():
-            with use_branch(attacked_module(model), branch):
+            with through(model, branch):
                 metrics[branch] = learn(model, images, batch.labels, context)
         return metrics
 
@@ -94,7 +93,7 @@ class FineGrained(Method):
         self, model: nn.Module, kinds: Mapping[str, Images], batch: Batch, context: Context
     ) -> dict[str, KindMetrics]:
         parts = [Batch(images=images, labels=batch.labels) for images in kinds.values()]
-        with use_branch(attacked_module(model), tuple(kinds)):
+        with through(model, tuple(kinds)):
             learnt = learn_together(model, parts, context, weights=[1.0] * len(parts))
         return dict(zip(kinds, learnt, strict=True))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from advprop.auxiliary.branches import no_branch, use_branch
+from advprop.auxiliary.branches import no_branch
 from advprop.auxiliary.route import CLEAN
 from advprop.methods.base import (
     ADVERSARIAL,
@@ -22,6 +22,7 @@ from advprop.methods.base import (
     learn,
     metrics_of,
     perturbation_size,
+    through,
 )
 from advprop.randomness import mark_dropout
 from advprop.shapes import Batch, Images
@@ -70,18 +71,14 @@ class TwoPasses:
             perturbation=perturbation_size(batch.images, adversarial.detach()),
         )
 
-    def branch(self, model: nn.Module, kind: str) -> AbstractContextManager[None]:
-        """Send what runs inside where the images of this kind go."""
-        return use_branch(attacked_module(model), kind) if self.auxiliary_branch else nullcontext()
-
     def _separate(
         self, model: nn.Module, batch: Batch, adversarial: Images, context: Context
     ) -> tuple[KindMetrics, KindMetrics]:
         redraw = self._mark_masks(model, batch)
-        with self.branch(model, CLEAN):
+        with through(model, CLEAN, separate=self.auxiliary_branch):
             clean = learn(model, batch.images, batch.labels, context, weight=self.weights[0])
         redraw()
-        with self.branch(model, ADVERSARIAL):
+        with through(model, ADVERSARIAL, separate=self.auxiliary_branch):
             other = learn(model, adversarial, batch.labels, context, weight=self.weights[1])
         return clean, other
 
@@ -89,7 +86,7 @@ class TwoPasses:
         self, model: nn.Module, batch: Batch, adversarial: Images, context: Context
     ) -> tuple[KindMetrics, KindMetrics]:
         def forward(kind: str, images: Images) -> tuple[Tensor, KindMetrics]:
-            with self.branch(model, kind):
+            with through(model, kind, separate=self.auxiliary_branch):
                 logits = model(images)
             loss = context.loss_fn(logits, batch.labels)
             return loss, metrics_of(logits, batch.labels, loss)

@@ -8,7 +8,7 @@ from torch import nn
 
 from advprop.attacks.pgd import Attack
 from advprop.methods.adversarial import attacked
-from advprop.methods.base import ADVERSARIAL, Context, StepMetrics
+from advprop.methods.base import ADVERSARIAL, Context, StepMetrics, through
 from advprop.methods.passes import TwoPassMethod
 from advprop.shapes import Batch
 
@@ -31,7 +31,6 @@ class Pyramid(TwoPassMethod):
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Attack, then learn from both kinds of images."""
-        passes = self.passes()
-        with passes.branch(model, ADVERSARIAL):
+        with through(model, ADVERSARIAL, separate=self.auxiliary_branch):
             images = attacked(self.attack, model, batch, context)
-        return passes.learn(model, batch, images, context)
+        return self.passes().learn(model, batch, images, context)
