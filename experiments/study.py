@@ -30,12 +30,14 @@ KEPT = ("epochs", "passes_per_image", "total_passes", "train_seconds", "validati
 class Group:
     """Configurations to compare with each other, by what the tables call them.
 
-    `costs` are those of a step of each, in steps of vanilla, where they were measured.
+    `costs` are those of a step of each, in steps of vanilla, where they were measured. A group that
+    takes long may have fewer seeds than others, `max_seeds`.
     """
 
     name: str
     variants: dict[str, RunConfig]
     costs: dict[str, float] = field(default_factory=dict)
+    max_seeds: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,7 @@ def run_group(
         Job(
             method=label, config=config.with_seed(seed), folder=folder_of(options.out, config, seed)
         )
-        for seed in options.seeds
+        for seed in options.seeds[: group.max_seeds]
         for label, config in group.variants.items()
     ]
     folder = options.out / experiment / name / group.name.replace(" ", "-")
