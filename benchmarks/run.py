@@ -33,6 +33,7 @@ BENCHMARKS = (
     "trainer_overhead",
     "recipe_seconds",
     "start_time",
+    "demo",
     "gpu",
 )
 RESULTS = Path(__file__).with_name("results.json")

@@ -42,8 +42,11 @@ def attack_of(name: str, **changes: Any) -> TrainingAttackConfig:
 def variants(name: str, base: RunConfig) -> dict[str, RunConfig]:
     found = {way: _advprop(base, attack_of(name, **changes)) for way, changes in WAYS.items()}
     full = found["in full"]
-    stale = full.method.model_copy(update={"stale_steps": 1})
-    return {**found, "weights of the step before": full.model_copy(update={"method": stale})}
+    own = {"weights of the step before": {"stale_steps": 1}, "2nd steps alone": {"attack_every": 2}}
+    return found | {
+        way: full.model_copy(update={"method": full.method.model_copy(update=changes)})
+        for way, changes in own.items()
+    }
 
 
 def _advprop(base: RunConfig, attack: AttackConfig) -> RunConfig:

@@ -6,6 +6,7 @@ Bounds are checked by the parts themselves, which every configuration builds on 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import fields
 from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
@@ -27,6 +28,7 @@ from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.forms import Form, TwoPassForm
 from advprop.methods.mixed import Mixed
+from advprop.methods.periodic import PeriodicAdvProp
 from advprop.methods.stale import StaleAdvProp
 from advprop.methods.vanilla import Vanilla
 
@@ -88,7 +90,7 @@ class MixedConfig(_AttackingConfig):
 
 
 class AdvPropConfig(_AttackingConfig):
-    """`AdvProp`, or `StaleAdvProp` with `stale_steps` above 0."""
+    """`AdvProp`; with `stale_steps` `StaleAdvProp`, with `attack_every` `PeriodicAdvProp`."""
 
     kind: Literal["advprop"] = "advprop"
     clean_weight: float = 1.0
@@ -96,6 +98,7 @@ class AdvPropConfig(_AttackingConfig):
     form: TwoPassForm = "auto"
     matched_masks: bool = False
     stale_steps: int = 0
+    attack_every: int = 1
 
     def build(self) -> Method:
         """Build the method."""
@@ -106,6 +109,8 @@ class AdvPropConfig(_AttackingConfig):
             form=self.form,
             matched_masks=self.matched_masks,
         )
+        if self.attack_every != 1:
+            return self._periodic(method)
         if not self.stale_steps:
             return method
         if self.attack.until is not None:
@@ -114,6 +119,18 @@ class AdvPropConfig(_AttackingConfig):
                 "layers are those of the model itself, not of old weights; leave one out"
             )
         return StaleAdvProp.of(method, self.stale_steps)
+
+    def _periodic(self, method: AdvProp) -> Method:
+        if self.stale_steps:
+            raise ValueError(
+                f"attack_every {self.attack_every} and stale_steps {self.stale_steps}: both spare "
+                "the attack of a step; leave one out"
+            )
+        return PeriodicAdvProp(
+            **{setting.name: getattr(method, setting.name) for setting in fields(AdvProp)},
+            threat_model=self.attack.threat_model.build(),
+            attack_every=self.attack_every,
+        )
 
 
 class FineGrainedConfig(_AttackingConfig):

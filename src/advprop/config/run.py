@@ -13,12 +13,11 @@ from advprop.auxiliary.norm import Separate
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.attacks import AttackConfig, OneStepConfig
-from advprop.config.carried import CarryingConfig
 from advprop.config.data import DataConfig, DecodedDataConfig
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config
 from advprop.config.methods import FineGrainedConfig, MethodConfig, method_config
-from advprop.methods.carrying import NO_MIXTURES
+from advprop.methods.carrying import NO_MIXTURES, CarryingMethod
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized
 from advprop.models.weights import load_local_weights
@@ -105,7 +104,8 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _images_are_their_own(self) -> RunConfig:
-        if isinstance(self.method, CarryingConfig) and self.data.mixing.is_on:
+        carries = isinstance(self.method.build(), CarryingMethod)
+        if carries and self.data.mixing.is_on:
             raise ValueError(f"method {self.method.kind}: {NO_MIXTURES}")
         return self
 

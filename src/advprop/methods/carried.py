@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import nn
@@ -18,26 +18,25 @@ from advprop.auxiliary.route import CLEAN
 from advprop.methods.base import (
     ADVERSARIAL,
     Context,
-    Method,
     StepMetrics,
     TrainingFacts,
     attacked_module,
     perturbation_size,
     through,
 )
-from advprop.methods.carrying import Carrying
+from advprop.methods.carrying import Carrying, CarryingMethod
 from advprop.methods.decoupled import check_attacked_fraction, learn_parts, num_clean
 from advprop.methods.forms import Form, check_form, is_joint
 from advprop.methods.mixed import learn_jointly
 from advprop.methods.passes import TwoPasses
-from advprop.methods.perturbation_store import Precision
+from advprop.methods.perturbation_store import Precision, precision_for
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch, Images
 from advprop.threat_models import Linf, ThreatModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class Carried(Method):
+class Carried(CarryingMethod):
     """AdvProp on perturbations that the training passes themselves improve, epoch after epoch.
 
     Each image's perturbation is kept in the frame of the whole image, shown as its present view has
@@ -51,8 +50,7 @@ class Carried(Method):
     else float16, unless `precision` says so. `form` is AdvProp's, but that "auto" is joint if
     decoupled, which needs no more memory than vanilla.
 
-    Needs `prepare`, and batches with `indices`. `dataclasses.replace` gives a method that remembers
-    nothing and is not prepared.
+    Needs `prepare`, and batches with `indices`.
     """
 
     threat_model: ThreatModel
@@ -63,7 +61,6 @@ class Carried(Method):
     start: Literal["random", "zero"] = "random"
     precision: Precision | None = None
     form: Form = "auto"
-    memory: dict[str, Carrying] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_form(self.form)
@@ -100,7 +97,7 @@ class Carried(Method):
 
     @property
     def _precision(self) -> Precision:
-        return self.precision or ("int8" if isinstance(self.threat_model, Linf) else "float16")
+        return self.precision or precision_for(self.threat_model)
 
     @property
     def auxiliary(self) -> tuple[str, ...]:
@@ -113,7 +110,7 @@ class Carried(Method):
         return 2.0 if self.pairing == "paired" else 1.0
 
     def prepare(self, facts: TrainingFacts) -> None:
-        """Keep perturbations for all images, as `Carrying.for_training` has it."""
+        """Keep perturbations for all images, where one process sees all copies of each."""
         several = facts.num_processes > 1 and facts.repeats > 1
         if self.pairing == "decoupled" and several:
             raise ValueError(
@@ -121,13 +118,10 @@ class Carried(Method):
                 "processes, would be clean on one and adversarial on another: set "
                 'data.sampling.repeats=1, or pairing="paired"'
             )
-        self.memory["all"] = self._for_training(facts)
+        super().prepare(facts)
 
-    def bytes_on_disk(self, facts: TrainingFacts) -> int:
-        """Two perturbations for each image."""
-        return self._for_training(facts).store.num_bytes
-
-    def _for_training(self, facts: TrainingFacts) -> Carrying:
+    def carrying_for(self, facts: TrainingFacts) -> Carrying:
+        """In the method's threat model, precision and start."""
         return Carrying.for_training(
             facts, self.threat_model, precision=self._precision, start=self.start
         )
@@ -141,7 +135,7 @@ class Carried(Method):
                     return Vanilla().step(model, batch, context)
             learn, first = self._learn_decoupled, num_clean(len(batch), self.attacked_fraction)
         check_images(batch.images)
-        carrying = self._carrying(batch)
+        carrying = self.carrying(batch)
         perturbed = carrying.perturbed(batch, context, first=first)
         metrics = learn(model, batch, perturbed.points, context)
         carrying.carry(batch, perturbed.moved(self._step_size), context, first=first)
@@ -191,25 +185,6 @@ class Carried(Method):
             return nullcontext()
         factors = {branch: 1 / share for branch, share in shares.items()}
         return scaled_gradients(attacked_module(model), factors)
-
-    def _carrying(self, batch: Batch) -> Carrying:
-        if not self.memory:
-            raise ValueError(
-                "carried keeps a perturbation for each image, and must be told of them: call "
-                "method.prepare(advprop.TrainingFacts(num_images=..., "
-                f"image_shape={tuple(batch.images.shape[1:])})) before the first step"
-            )
-        return self.memory["all"]
-
-    def state_dict(self) -> dict[str, Any]:
-        """What perturbations are kept and, where no file holds them, the perturbations."""
-        return self.memory["all"].store.state_dict() if self.memory else {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the perturbations of `state_dict`; `prepare` comes before it."""
-        if not self.memory:
-            raise ValueError("prepare the method before its state is loaded")
-        self.memory["all"].store.load_state_dict(state)
 
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {

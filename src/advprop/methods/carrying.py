@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from advprop.methods.base import Context, TrainingFacts
+from advprop.methods.base import Context, Method, TrainingFacts
 from advprop.methods.perturbation_store import PerturbationStore, Precision
-from advprop.methods.warping import Perturbed
+from advprop.methods.warping import Perturbed, kept_of
 from advprop.randomness import of_part
-from advprop.shapes import Batch
+from advprop.shapes import Batch, Images
 from advprop.threat_models import ThreatModel
 
 NO_MIXTURES = (
@@ -87,6 +89,15 @@ class Carrying:
             moved, indices = moved[own.to(moved.device)], indices[own]
         self.store.write(indices, moved, context.epoch)
 
+    def replace(self, batch: Batch, adversarial: Images, context: Context) -> None:
+        """Keep the perturbations of these images; of what a view left out, those of before."""
+        if adversarial.is_meta:
+            return
+        before = self.perturbed(batch, context).kept.detach()
+        perturbations = (adversarial - batch.images).to(before.dtype)
+        kept = kept_of(perturbations, before, batch.frames)
+        self.carry(batch, self.threat_model.project(kept), context)
+
     def _indices(self, batch: Batch) -> Int[Tensor, " batch"]:
         shape = tuple(batch.images.shape[1:])
         if shape != self.store.shape:
@@ -100,6 +111,48 @@ class Carrying:
                 "place in its data set, advprop.Batch(images=..., labels=..., indices=...)"
             )
         return batch.indices.cpu()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarryingMethod(Method):
+    """A method that keeps a perturbation for each image, of which `prepare` tells it.
+
+    `dataclasses.replace` gives a method that remembers nothing and is not prepared.
+    """
+
+    memory: dict[str, Carrying] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @abstractmethod
+    def carrying_for(self, facts: TrainingFacts) -> Carrying:
+        """`Carrying.for_training` as this method has it."""
+
+    def prepare(self, facts: TrainingFacts) -> None:
+        """Keep perturbations for all images."""
+        self.memory["all"] = self.carrying_for(facts)
+
+    def bytes_on_disk(self, facts: TrainingFacts) -> int:
+        """Two perturbations for each image."""
+        return self.carrying_for(facts).store.num_bytes
+
+    def carrying(self, batch: Batch) -> Carrying:
+        """What `prepare` made. ValueError: it has not been called."""
+        if not self.memory:
+            raise ValueError(
+                f"{type(self).__name__} keeps a perturbation for each image, and must be told of "
+                "them: call method.prepare(advprop.TrainingFacts(num_images=..., "
+                f"image_shape={tuple(batch.images.shape[1:])})) before the first step"
+            )
+        return self.memory["all"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What perturbations are kept and, where no file holds them, the perturbations."""
+        return self.memory["all"].store.state_dict() if self.memory else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the perturbations of `state_dict`; `prepare` comes before it."""
+        if not self.memory:
+            raise ValueError("prepare the method before its state is loaded")
+        self.memory["all"].store.load_state_dict(state)
 
 
 def _check(facts: TrainingFacts) -> None:

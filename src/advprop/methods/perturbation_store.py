@@ -15,12 +15,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from advprop.methods.mapped_file import map_file
+from advprop.threat_models import Linf, ThreatModel
 
 Precision: TypeAlias = Literal["int8", "float16"]
 """Of a stored value: a step is epsilon / 127, or 11 significant bits."""
 
 _LEVELS = 127
 _PAGE = 4096
+
+
+def precision_for(threat_model: ThreatModel) -> Precision:
+    """int8 for `Linf`, whose values all share one bound; else float16."""
+    return "int8" if isinstance(threat_model, Linf) else "float16"
 
 
 class PerturbationStore:
