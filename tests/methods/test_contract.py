@@ -42,6 +42,7 @@ from advprop.methods.base import (
     perturbation_size,
 )
 from advprop.methods.carried import Carried
+from advprop.methods.carrying import CarryingMethod
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
@@ -437,8 +438,8 @@ def counted_passes(method: Method, progress: float) -> float:
 
 @every_method
 def test_stated_passes_are_those_counted(method: Method, progress: float) -> None:
-    if isinstance(method, AdversarialThenClean):
-        return
+    if isinstance(method, AdversarialThenClean | PeriodicAdvProp):
+        return  # it averages over steps
     assert counted_passes(method, progress) == method.passes_per_image
 
 
@@ -520,7 +521,9 @@ def test_both_calling_conventions_agree(method: Method, progress: float) -> None
         lambda fresh, model, context: fresh.forward_backward(model, batch, context=context),
         lambda fresh, model, context: fresh.forward_backward(model, images, labels, context),
     ]
-    if isinstance(method, Carried):  # images and labels alone do not tell which images they are
+    if isinstance(
+        method, CarryingMethod
+    ):  # images and labels alone do not tell which images they are
         with pytest.raises(ValueError, match="the batch has no indices"):
             calls.pop()(prepared(method), net_for(method), Context())
     for call in calls:
@@ -534,7 +537,7 @@ def test_both_calling_conventions_agree(method: Method, progress: float) -> None
 def test_context_may_be_left_out(method: Method, progress: float) -> None:
     batch = Batch(images=tiny_images(), labels=tiny_labels(), indices=torch.arange(8))
     assert prepared(method).forward_backward(net_for(method), batch).loss.isfinite()
-    if not isinstance(method, Carried):  # as above
+    if not isinstance(method, CarryingMethod):  # as above
         metrics = method.forward_backward(net_for(method), tiny_images(), tiny_labels())
         assert metrics.loss.isfinite()
 

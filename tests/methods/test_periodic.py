@@ -90,6 +90,7 @@ def test_between_attacks_images_show_what_the_last_one_found(threat_model: Threa
     method = periodic(attack, threat_model, every=3)
     images = [shown_in(method, number) for number in range(5)]
     assert len(attack.images) == 2  # in the steps 0 and 3
+    assert method.passes_per_image == 2 + 2 / 3
     for number, source in enumerate([0, 0, 0, 1, 1]):
         kept_to = 0 if number in (0, 3) else EPSILON / 127
         assert (images[number] - attack.images[source]).abs().max() <= kept_to
