@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from advprop.methods.fast import Fast as Fast
     from advprop.methods.fine_grained import FineGrained as FineGrained
     from advprop.methods.mixed import Mixed as Mixed
+    from advprop.methods.periodic import PeriodicAdvProp as PeriodicAdvProp
     from advprop.methods.pyramid import Pyramid as Pyramid
+    from advprop.methods.stale import StaleAdvProp as StaleAdvProp
     from advprop.methods.universal import Universal as Universal
     from advprop.methods.vanilla import Vanilla as Vanilla
     from advprop.models.build import build_model as build_model
@@ -81,10 +83,12 @@ _MODULE_OF = {
     "Linf": "threat_models",
     "Method": "methods.base",
     "Mixed": "methods.mixed",
+    "PeriodicAdvProp": "methods.periodic",
     "Pyramid": "methods.pyramid",
     "PyramidPGD": "attacks.pyramid",
     "ReducedResolution": "attacks.reduced",
     "RunConfig": "config",
+    "StaleAdvProp": "methods.stale",
     "Standardized": "models.standardize",
     "StepMetrics": "methods.base",
     "ThreatModel": "threat_models",
