@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.pgd import check_images
 from advprop.auxiliary.branches import scaled_gradients
@@ -144,7 +143,7 @@ class Carried(CarryingMethod):
     def _learn_paired(
         self, model: nn.Module, batch: Batch, images: Images, context: Context
     ) -> StepMetrics:
-        if self._is_joint(model, "separate"):
+        if self._is_joint(model):
             with through(model, (CLEAN, ADVERSARIAL), separate=self.auxiliary_branch):
                 return learn_jointly(model, batch, images, context)
         passes = TwoPasses(auxiliary_branch=True, form="separate")
@@ -159,7 +158,7 @@ class Carried(CarryingMethod):
             ADVERSARIAL: Batch(images=images, labels=batch.labels[first:]),
         }
         shares = {branch: len(part) / len(batch) for branch, part in parts.items()}
-        joint = self._is_joint(model, "joint")
+        joint = self._is_joint(model)
         with self._update_speeds(model, shares):
             found = learn_parts(
                 model, parts, context, shares, joint=joint, through_branches=self.auxiliary_branch
@@ -170,12 +169,10 @@ class Carried(CarryingMethod):
             perturbation=perturbation_size(batch.images[first:], images),
         )
 
-    def _is_joint(self, model: nn.Module, auto: Form) -> bool:
-        """Is it one pass for this model, where "auto" is `auto` unless the model is parallel?"""
+    def _is_joint(self, model: nn.Module) -> bool:
         if not self.auxiliary_branch:
             return True
-        parallel = isinstance(model, nn.DataParallel | DistributedDataParallel)
-        return is_joint(auto if self.form == "auto" and not parallel else self.form, model)
+        return is_joint(self.form, model, prefers_joint=self.pairing == "decoupled")
 
     def _update_speeds(
         self, model: nn.Module, shares: Mapping[str, float]

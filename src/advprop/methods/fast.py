@@ -46,8 +46,9 @@ class Fast(Method):
     others clean only. One pass over the attacked images at a random start, in training mode,
     gives gradients to learn from and the attack's one step, of `step_size` (None: epsilon), away
     from their labels. The two passes weigh 1 - `beta` and `beta`, so that each image counts once.
-    `synchronise` divides each branch's own gradients by the images that it saw, not by all. Forms
-    as AdvProp's.
+    `synchronise` divides each branch's own gradients by the images that it saw, not by all. `form`
+    "separate" learns from both kinds of images in a pass each, "joint" in one; "auto" is joint
+    where the model can, which is faster and needs no more memory than vanilla.
     """
 
     # images that change processes meet other statistics only where each process has its own
@@ -93,10 +94,10 @@ class Fast(Method):
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """The noise pass, which attacks; images change processes; learn through both branches."""
-        joint = is_joint(self.form, model)
         if self.attacked_fraction == 0:
             with through(model, CLEAN):
                 return Vanilla().step(model, batch, context)
+        joint = is_joint(self.form, model, prefers_joint=True)
         first = num_clean(len(batch), self.attacked_fraction)
         share = 1 - first / len(batch)
         shares = {CLEAN: 1 - share, NOISE: share, ADVERSARIAL: share}

@@ -7,6 +7,9 @@ from typing import Literal, TypeAlias, get_args
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from advprop.auxiliary.branches import splits_batches
+from advprop.methods.base import attacked_module
+
 Form: TypeAlias = Literal["auto", "separate", "joint"]
 """A pass for each kind, one over the concatenated batch, or what the model needs."""
 
@@ -39,6 +42,12 @@ def form_for(
     return distributed if isinstance(model, DistributedDataParallel) else "separate"
 
 
-def is_joint(form: Form, model: nn.Module) -> bool:
-    """Whether `form` is one pass for this model. Raises ValueError as `form_for`."""
+def is_joint(form: Form, model: nn.Module, *, prefers_joint: bool = False) -> bool:
+    """Whether `form` is one pass for this model. Raises ValueError as `form_for`.
+
+    `prefers_joint` has "auto" be one pass wherever `model` can send parts of a batch through their
+    own branches: for batches in which no image comes twice, which cost a pass for each kind more.
+    """
+    if form == "auto" and prefers_joint and not isinstance(model, nn.DataParallel):
+        return splits_batches(attacked_module(model))
     return form_for(model, form) == "joint"
