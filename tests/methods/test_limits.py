@@ -220,7 +220,8 @@ def test_joint_and_summed_equal_separate(weights: tuple[float, float]) -> None:
             torch.testing.assert_close(
                 found[name][2].kinds[kind].loss, found["separate"][2].kinds[kind].loss
             )
-    assert same_tensors(found["auto"][0], found["joint"][0])
+    # "auto" without DistributedDataParallel keeps one graph in memory at a time
+    assert same_tensors(found["auto"][0], found["separate"][0])
 
 
 def test_advprop_is_written_out_by_hand() -> None:
@@ -358,8 +359,7 @@ def test_fast_joint_equals_separate(synchronise: bool, fraction: float, beta: fl
         found[form] = grads, trained(method, tiny_branched_net()).state_dict()
     closely(found["joint"][0].items(), found["separate"][0])
     closely(found["joint"][1].items(), found["separate"][1])
-    # "auto" without DistributedDataParallel keeps one graph in memory at a time
-    assert same_tensors(found["auto"][0], found["separate"][0])
+    assert same_tensors(found["auto"][0], found["joint"][0])
 
 
 @pytest.mark.parametrize("ball", [Linf(0.0), L2(0.0)], ids=str)
