@@ -23,7 +23,10 @@ COLUMNS = {
     "corrupted": "corruptions_accuracy",
     "attacked": "adversarial_accuracy",
 }
-BASELINES = {"vanilla": "equal epochs", "vanilla_equal_cost": "equal cost"}
+BASELINES = {
+    "vanilla": "vanilla of equal epochs",
+    "vanilla_equal_cost": "vanilla of equal cost",
+}
 HEADING = """# Tables of the experiments
 
 Made by `python experiments/tables.py`; what they mean: [the paper's experiments](reproducing.md).
@@ -31,10 +34,10 @@ Means over seeds in percent with 95 % intervals (Student t), differences in poin
 with p-values of the paired t-test (uncorrected). Seconds are of runs side by side on a machine that
 did other things too: passes compare, and `step`, the measured time of a training step in those of
 vanilla, where it was measured (`costs.py`)."""
-VANILLA_OF = {
-    "lengths": {"vanilla": "its own length"},
-    "lean": {"vanilla": "equal time"},
-    "budgets": {"vanilla": "equal time"},
+BASELINES_OF = {
+    "lengths": {"vanilla": "vanilla of its own length"},
+    "lean": {"vanilla": "vanilla of equal time"},
+    "budgets": {"vanilla": "vanilla of equal time", "fast": "fast of equal time"},
 }
 
 Rows = Sequence[dict[str, Any]]
@@ -45,7 +48,7 @@ def tables(found: dict[str, Any]) -> Iterator[str]:
     rows: Rows = found["runs"]
     yield f"`{found['command']}`"
     for group in _ordered(row["group"] for row in rows):
-        baselines = VANILLA_OF.get(found.get("experiment"), BASELINES)
+        baselines = BASELINES_OF.get(found.get("experiment"), BASELINES)
         yield _accuracies([row for row in rows if row["group"] == group], group, baselines)
     branched = [row for row in rows if "auxiliary_clean_accuracy" in row]
     if branched:
@@ -94,7 +97,7 @@ def _accuracies(rows: Rows, group: str, titles: Mapping[str, str]) -> str:
     baselines = [name for name in titles if name in labels]
     costs = ["step"] if all("step_cost" in row for row in rows) else []
     heads = [group, *costs, "passes", "seconds", *columns]
-    heads += [f"{judged}, minus vanilla of {titles[name]}" for name in baselines]
+    heads += [f"{judged}, minus {titles[name]}" for name in baselines]
     lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
     for label in labels:
         own = {row["seed"]: row for row in rows if row["label"] == label}

@@ -39,6 +39,12 @@ class Branched(nn.Module):
     route: Route
     branches: nn.ModuleDict
 
+    def equals_clean(self, branch: str) -> bool:
+        """Whether `branch` holds the very numbers of the clean one."""
+        clean = self.branches[CLEAN].state_dict()
+        own = self.branches[branch].state_dict()
+        return all(torch.equal(tensor, clean[name]) for name, tensor in own.items())
+
 
 def check_branch_chosen(active: str | tuple[str, ...]) -> None:
     """Raise RuntimeError where something with branches runs inside `no_branch`."""

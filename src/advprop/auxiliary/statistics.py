@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from advprop.auxiliary.norm import AuxiliaryNorm
@@ -48,13 +47,9 @@ def branch_distances(model: nn.Module, branch: str) -> list[BranchDistance]:
 
 
 def equals_clean(model: nn.Module, branch: str) -> bool:
-    """Whether `branch` holds the very numbers of the clean one, in every layer or token."""
-    return all(
-        torch.equal(tensor, layer.branches[CLEAN].state_dict()[name])
-        for layer in model.modules()
-        if isinstance(layer, Branched)
-        for name, tensor in layer.branches[branch].state_dict().items()
-    )
+    """Whether `branch` holds the very numbers of the clean one, wherever it has any."""
+    layers = (layer for layer in model.modules() if isinstance(layer, Branched))
+    return all(layer.equals_clean(branch) for layer in layers)
 
 
 def _distance(name: str, clean: Any, other: Any) -> BranchDistance:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from advprop.auxiliary.adapter import add_auxiliary_adapters
 from advprop.auxiliary.norm import Separate
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
@@ -33,7 +34,8 @@ class ModelConfig(Config):
     (`advprop.models.weights`). `mean` and `std` default to those of timm's `pretrained_cfg`.
     `separate` says what of a normalisation layer each of the method's branches owns
     (`advprop.add_auxiliary_norms`), or that it owns a class "token" and nothing else
-    (`advprop.add_auxiliary_tokens`); it means nothing to methods without auxiliary branches.
+    (`advprop.add_auxiliary_tokens`), or an "adapter" of `adapter_rank` channels at every linear
+    layer (`advprop.add_auxiliary_adapters`); it means nothing to methods without branches.
     """
 
     name: str
@@ -42,7 +44,8 @@ class ModelConfig(Config):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
-    separate: Separate | Literal["token"] = "both"
+    separate: Separate | Literal["token", "adapter"] = "both"
+    adapter_rank: int = Field(default=4, ge=1)
 
     def build(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> Standardized:
         """Build the model, without branches; it takes images of shape (channels, H, W)."""
@@ -64,6 +67,8 @@ class ModelConfig(Config):
         """Give a model that `build` made these branches. ValueError: it cannot have them."""
         if self.separate == "token":
             add_auxiliary_tokens(model, auxiliary)
+        elif self.separate == "adapter":
+            add_auxiliary_adapters(model, auxiliary, rank=self.adapter_rank)
         else:
             add_auxiliary_norms(model, auxiliary, separate=self.separate)
 
