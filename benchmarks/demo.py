@@ -1,4 +1,4 @@
-"""Where the time of `make demo` goes: one of its seeds, in one process on one thread.
+"""Where the time of `make demo` goes: one of its seeds, in one process on all threads.
 
     python benchmarks/demo.py [--quick]
 
@@ -43,7 +43,7 @@ def seconds_of(stats: pstats.Stats, file: str, function: str, caller: str = "") 
 
 def measure(quick: bool) -> Iterator[Row]:
     if quick:
-        yield Row(what="make demo, one seed", note="not in the quick form: it takes a minute")
+        yield Row(what="make demo, one seed", note="not in the quick form: three minutes")
         return
     config = RECIPES["mnist5k"].build()
     recorder, began = cProfile.Profile(), time.perf_counter()
