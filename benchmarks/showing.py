@@ -87,19 +87,33 @@ def number(figure: float | None) -> str:
 
 
 def write_json(path: Path, rows: Mapping[str, Iterable[Row]], *, quick: bool, began: float) -> None:
-    """All rows, and what one must know to compare them with others."""
+    """All rows, and what one must know to compare them with others.
+
+    Rows of other benchmarks that `path` has from the same machine stay, with their own date.
+    """
+    date = datetime.now(UTC).isoformat(timespec="seconds")
     result = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": date,
         "command": " ".join(["python", *sys.argv]),
         "quick": quick,
         "seconds": round(time.monotonic() - began, 1),
         "versions": {"python": platform.python_version(), **versions()},
         "machine": machine(),
-        "rows": [
-            {"benchmark": name, **plain(row)} for name, found in rows.items() for row in found
+        "rows": _others(path, quick, tuple(rows))
+        + [
+            {"benchmark": name, "date": date, **plain(row)}
+            for name, found in rows.items()
+            for row in found
         ],
     }
     path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _others(path: Path, quick: bool, measured: tuple[str, ...]) -> list[dict[str, Any]]:
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    if (before.get("machine"), before.get("quick")) != (machine(), quick):
+        return []
+    return [row for row in before["rows"] if row["benchmark"] not in measured]
 
 
 def plain(row: Row) -> dict[str, Any]:

@@ -80,3 +80,8 @@ def test_a_run_writes_table_and_results(tmp_path: Path) -> None:
     assert switch["unit"] == "us"
     assert switch["verdict"] in ("pass", "miss")
     assert result["rows"][-1]["note"] == "not run here: no GPU" or result["machine"]["gpu"]
+    again = subprocess.run([*command, "--only", "gpu"], capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert rows[0] == switch  # others stay, with the date they are of
+    assert [row["benchmark"] for row in rows].count("gpu") == 1
