@@ -20,8 +20,6 @@ from showing import show
 from subjects import EFFICIENTNET_B0, RESNET18, Subject, method_of
 from torch.nn import functional as F
 
-from advprop.auxiliary import attacked_layers
-
 MODES, LAYERS = "advprop.auxiliary.modes", "advprop.auxiliary.attacked_layers"
 PLAIN = "plain layers"
 LEFT_OUT: dict[str, Any] = {"first convolution": F.batch_norm, "norms": F.conv2d}
@@ -36,7 +34,7 @@ def plain(action: Callable[[], object]) -> None:
 
 def without(function: Any, action: Callable[[], object]) -> None:
     """With torch's own gradient of `function`."""
-    with patch(f"{LAYERS}._QUICKER", attacked_layers._QUICKER - {function}):
+    with patch.dict(f"{LAYERS}._QUICKER", {function: function}):
         action()
 
 

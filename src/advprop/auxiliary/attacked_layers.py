@@ -14,24 +14,18 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from advprop.auxiliary.image_gradient import MOST_CHANNELS, conv2d
-from advprop.auxiliary.norm_gradient import NormAndActivation
+from advprop.auxiliary.norm_gradient import batch_norm
 
-_QUICKER = frozenset({F.conv2d, F.batch_norm, F.silu})
+_QUICKER = {F.conv2d: conv2d, F.batch_norm: batch_norm}
 
 
 class _QuickGradients(TorchFunctionMode):
     """What a layer computes by torch's functions is the same, their gradients quicker."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        norm = NormAndActivation()  # of this layer
-        quicker = {F.conv2d: conv2d, F.batch_norm: norm.batch_norm, F.silu: norm.silu}
-        self._quicker = {function: quicker[function] for function in _QUICKER}
-
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return self._quicker.get(func, func)(*args, **kwargs or {})
+        return _QUICKER.get(func, func)(*args, **kwargs or {})
 
 
 class _Attacked(nn.Module):
