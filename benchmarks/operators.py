@@ -82,7 +82,7 @@ def shares(subject: Subject, repeats: int) -> Iterator[Row]:
 
 def measure(quick: bool) -> Iterator[Row]:
     for subject in (RESNET18, EFFICIENTNET_B0):
-        yield from shares(subject.quick() if quick else subject, 1 if quick else 5)
+        yield from shares(subject.quick() if quick else subject, 1 if quick else 3)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class Fast(Method):
     from their labels. The two passes weigh 1 - `beta` and `beta`, so that each image counts once.
     `synchronise` divides each branch's own gradients by the images that it saw, not by all. `form`
     "separate" learns from both kinds of images in a pass each, "joint" in one; "auto" is joint
-    where the model can, which is faster and needs no more memory than vanilla.
+    where the model can, which is faster.
     """
 
     # images that change processes meet other statistics only where each process has its own
