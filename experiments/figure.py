@@ -129,8 +129,8 @@ def figure(paths: Sequence[Path]) -> str:
     height = TOP + ROW * len(methods) + 30
     told = (
         "Test accuracy in the same measured training time (1.0, 1.25 and 1.5 times vanilla's: "
-        "light to dark). Means of five seeds, of fine-tuning three, 95 % intervals; dashed: vanilla "
-        "at the largest."
+        "light to dark). Means of five seeds, of fine-tuning three, 95 % intervals; dashed: "
+        "vanilla at the largest."
     )
     parts = [tag("style", STYLE), *legend()]
     for number, label in enumerate(methods):
