@@ -35,7 +35,7 @@ def test_the_examples_of_the_python_page_run(
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "python.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         exec(example, {})
     assert (tmp_path / "exported" / "model.safetensors").is_file()
