@@ -85,7 +85,7 @@ def test_a_resumed_run_attacks_the_same_old_weights(stop: int) -> None:
 def test_a_setting_of_advprop_chooses_it() -> None:
     recipe = RECIPES["mnist5k"].build()
     stale = apply_overrides(recipe, ["method.stale_steps=3"]).method.build()
-    assert stale == StaleAdvProp.of(recipe.method.build(), 3)
+    assert stale == StaleAdvProp(**vars(recipe.method.build()), stale_steps=3)
     assert type(recipe.method.build()) is AdvProp
     with pytest.raises(ValueError, match="stale_steps -1: give at least 1"):
         apply_overrides(recipe, ["method.stale_steps=-1"])

@@ -6,8 +6,7 @@ Bounds are checked by the parts themselves, which every configuration builds on 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import fields
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -102,32 +101,32 @@ class AdvPropConfig(_AttackingConfig):
 
     def build(self) -> Method:
         """Build the method."""
-        method = AdvProp(
-            attack=self.attack.build_for_training(),
-            clean_weight=self.clean_weight,
-            adversarial_weight=self.adversarial_weight,
-            form=self.form,
-            matched_masks=self.matched_masks,
-        )
+        settings: dict[str, Any] = {
+            "attack": self.attack.build_for_training(),
+            "clean_weight": self.clean_weight,
+            "adversarial_weight": self.adversarial_weight,
+            "form": self.form,
+            "matched_masks": self.matched_masks,
+        }
         if self.attack_every != 1:
-            return self._periodic(method)
+            return self._periodic(settings)
         if not self.stale_steps:
-            return method
+            return AdvProp(**settings)
         if self.attack.until is not None:
             raise ValueError(
                 f"stale_steps {self.stale_steps} and attack.until {self.attack.until}: first "
                 "layers are those of the model itself, not of old weights; leave one out"
             )
-        return StaleAdvProp.of(method, self.stale_steps)
+        return StaleAdvProp(**settings, stale_steps=self.stale_steps)
 
-    def _periodic(self, method: AdvProp) -> Method:
+    def _periodic(self, settings: dict[str, Any]) -> Method:
         if self.stale_steps:
             raise ValueError(
                 f"attack_every {self.attack_every} and stale_steps {self.stale_steps}: both spare "
                 "the attack of a step; leave one out"
             )
         return PeriodicAdvProp(
-            **{setting.name: getattr(method, setting.name) for setting in fields(AdvProp)},
+            **settings,
             threat_model=self.attack.threat_model.build(),
             attack_every=self.attack_every,
         )

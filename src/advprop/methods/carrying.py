@@ -71,13 +71,18 @@ class Carrying:
         frames = None if batch.frames is None else batch.frames[first:]
         if images.is_meta:  # nothing can be read or kept
             return Perturbed(images, torch.zeros_like(images), frames, self.threat_model)
+        return Perturbed(images, self._kept(batch, context, first), frames, self.threat_model)
+
+    def _kept(self, batch: Batch, context: Context, first: int = 0) -> Images:
+        """What images from `first` on carry, in the frames of their sources."""
         values, new = self.store.read(self._indices(batch)[first:], context.epoch)
-        kept = self.store.decoded(values.to(images.device, non_blocking=True))
+        device = batch.images.device
+        kept = self.store.decoded(values.to(device, non_blocking=True))
         if len(new) and self.start == "random":
             generator = of_part(context.generator, [first + row for row in new.tolist()])
-            place = new.to(images.device)
+            place = new.to(device)
             kept[place] = self.threat_model.random_start(kept[place], generator=generator)
-        return Perturbed(images, kept, frames, self.threat_model)
+        return kept
 
     def carry(self, batch: Batch, moved: Tensor, context: Context, *, first: int = 0) -> None:
         """Keep `moved`, of the images from `first` on, for their next epoch."""
@@ -93,9 +98,9 @@ class Carrying:
         """Keep the perturbations of these images; of what a view left out, those of before."""
         if adversarial.is_meta:
             return
-        before = self.perturbed(batch, context).kept.detach()
-        perturbations = (adversarial - batch.images).to(before.dtype)
-        kept = kept_of(perturbations, before, batch.frames)
+        kept = (adversarial - batch.images).float()
+        if batch.frames is not None:
+            kept = kept_of(kept, self._kept(batch, context), batch.frames)
         self.carry(batch, self.threat_model.project(kept), context)
 
     def _indices(self, batch: Batch) -> Int[Tensor, " batch"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -33,12 +33,6 @@ class StaleAdvProp(AdvProp):
         super().__post_init__()
         if self.stale_steps < 1:
             raise ValueError(f"stale_steps {self.stale_steps}: give at least 1, or use AdvProp")
-
-    @classmethod
-    def of(cls, method: AdvProp, stale_steps: int) -> StaleAdvProp:
-        """The same as `method`, with stale weights."""
-        own = {setting.name: getattr(method, setting.name) for setting in fields(AdvProp)}
-        return cls(**own, stale_steps=stale_steps)
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """As `AdvProp`, with the old weights; then keep the present ones if it is time."""

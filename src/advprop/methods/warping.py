@@ -56,12 +56,8 @@ def shown(kept: Images, frames: Float[Tensor, "batch 2 3"] | None) -> Images:
     return views
 
 
-def kept_of(
-    perturbations: Images, before: Images, frames: Float[Tensor, "batch 2 3"] | None
-) -> Images:
+def kept_of(perturbations: Images, before: Images, frames: Float[Tensor, "batch 2 3"]) -> Images:
     """What views with these `perturbations` leave to keep: where a view did not reach, `before`."""
-    if frames is None:
-        return perturbations
     matrix, shift = frames.to(before).split([2, 1], dim=2)
     inverse = torch.linalg.inv(matrix)
     back = torch.cat([inverse, -inverse @ shift], dim=2)
