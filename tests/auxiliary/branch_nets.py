@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
+from collections.abc import Callable
+
 import torch
+from tiny import tiny_images
 from torch import Tensor, nn
 
 from advprop.auxiliary.branches import use_branch
@@ -83,3 +89,30 @@ def output(model: nn.Module, branch: str | tuple[str, ...], images: Tensor) -> T
     """Logits through a branch, without a graph."""
     with torch.no_grad(), use_branch(model, branch):
         return model(images)
+
+
+def through_a_file(model: nn.Module, fresh: nn.Module) -> nn.Module:
+    """`fresh` with the state of `model`, saved and loaded."""
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    return fresh
+
+
+COPIES: dict[str, Callable[[nn.Module, nn.Module], nn.Module]] = {
+    "deepcopy": lambda model, fresh: copy.deepcopy(model),
+    "pickle": lambda model, fresh: pickle.loads(pickle.dumps(model)),
+    "state dict": through_a_file,
+}
+"""Ways to another model like `model`; `fresh` has its layers and branches."""
+
+
+def check_twin(model: nn.Module, twin: nn.Module) -> None:
+    """Assert that two models with branches are alike, and switched each on its own."""
+    images = tiny_images()
+    for name in ("clean", "adversarial"):
+        assert torch.equal(output(twin, name, images), output(model, name, images))
+    clean = output(twin, "clean", images)
+    with use_branch(model, "adversarial"), torch.no_grad():
+        assert torch.equal(twin(images), clean)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-import io
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from branch_nets import output
+from branch_nets import COPIES, check_twin, output
 from test_conversions import CountingBackend
 from timm_families import FAMILIES, Family
 from tiny import NUM_CLASSES, seeded, tiny_images, tiny_labels, tiny_vit
@@ -172,30 +170,13 @@ def test_parts_of_a_batch_go_through_their_own_branches(build: Callable[[], nn.M
 # --- what else is done to a model
 
 
-def loaded(model: nn.Module) -> nn.Module:
-    file = io.BytesIO()
-    torch.save(model.state_dict(), file)
-    file.seek(0)
-    fresh = add_auxiliary_adapters(tiny_vit(seed=5)).eval()
-    fresh.load_state_dict(torch.load(file, weights_only=True))
-    return fresh
-
-
-@pytest.mark.parametrize(
-    "change",
-    [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), loaded],
-    ids=["deepcopy", "pickle", "state dict"],
-)
+@pytest.mark.parametrize("change", COPIES.values(), ids=COPIES.keys())
 def test_copies_are_alike_and_switched_on_their_own(
-    change: Callable[[nn.Module], nn.Module],
+    change: Callable[[nn.Module, nn.Module], nn.Module],
 ) -> None:
     model = apart()
-    twin = change(model)
-    for name in BRANCHES:
-        assert torch.equal(output(twin, name, tiny_images()), output(model, name, tiny_images()))
-    clean = output(twin, "clean", tiny_images())
-    with use_branch(model, "adversarial"), torch.no_grad():
-        assert torch.equal(twin(tiny_images()), clean)
+    twin = change(model, add_auxiliary_adapters(tiny_vit(seed=5)).eval())
+    check_twin(model, twin)
 
 
 @pytest.mark.parametrize("assign", [False, True], ids=["copy", "assign"])
