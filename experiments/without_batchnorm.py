@@ -16,6 +16,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from costs import QUICK_TURNS, TURNS, step_costs
 from measures import shift
 from settings import longer, method
 from study import Group, Options, base_config, main
@@ -117,12 +118,16 @@ def variants(base: RunConfig, *, class_token: bool) -> dict[str, RunConfig]:
 def plan(name: str, options: Options) -> list[Group]:
     base = base_config(name, options)
     return [
-        Group(
-            name=kind,
-            variants=variants(net.of(base, quick=options.quick), class_token=kind == "ViT"),
-        )
+        _group(name, kind, net.of(base, quick=options.quick), options)
         for kind, net in NETS[name].items()
     ]
+
+
+def _group(name: str, kind: str, base: RunConfig, options: Options) -> Group:
+    configs = variants(base, class_token=kind == "ViT")
+    turns = QUICK_TURNS if options.quick else TURNS
+    costs = step_costs(configs, options.out / f"step_costs-{kind}-{name}.json", turns=turns)
+    return Group(name=kind, variants=configs, costs=costs)
 
 
 if __name__ == "__main__":
