@@ -82,7 +82,7 @@ RECIPES = {
         build=from_scratch,
         command="advprop train from_scratch --set data.root=DIR",
         time="3 passes an image for 60 epochs of ResNet-18 at 128 pixels; "
-        + _measured(seconds=110, hours=1.8),
+        + _measured(seconds=170, hours=2.8),
         result="depends on the images; measured: 51 % of 14 kinds of emoji in validation (chance "
         "12 %) with 3,666 images at 32 pixels, but a smaller net, vanilla, 20 epochs, one seed "
         "(experiments/README.md); AdvProp's gain has not been measured with this recipe",

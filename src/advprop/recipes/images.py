@@ -50,7 +50,7 @@ def finetune() -> RunConfig:
     return RunConfig(
         recipe="finetune",
         method=AdvPropConfig(attack=grey_levels(1, 1)),
-        model=ModelConfig(name="tf_efficientnet_b0.ap_in1k", pretrained=True),
+        model=ModelConfig(name="efficientnet_b0.ra_in1k", pretrained=True),
         data=FolderDataConfig(image_size=224, augmentation=Augmentation(scale=(0.3, 1.0))),
         training=TrainingSettings(
             num_epochs=15,
