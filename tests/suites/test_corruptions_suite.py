@@ -125,12 +125,14 @@ def test_batches_and_limits_change_no_image() -> None:
     for name, options in (
         ("one", {"batch_size": 100}),
         ("five", {"batch_size": 5}),
+        ("two readers", {"batch_size": 5, "num_workers": 2}),
         ("part", {"limit": 4}),
     ):
         model = Recording()
         run(model=model, **settings, **options)
         seen[name] = torch.cat(model.seen)
     assert torch.equal(seen["one"], seen["five"])
+    assert torch.equal(seen["one"], seen["two readers"])
     assert len(seen["part"]) == 4
     for image in seen["part"]:
         assert any(torch.equal(image, other) for other in seen["one"])

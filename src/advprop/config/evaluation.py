@@ -16,7 +16,7 @@ _CURVES: dict[str, Literal["linf", "l2"]] = {"epsilons": "linf", "l2_epsilons": 
 
 
 class EvaluationConfig(Config):
-    """What the suites do to the images.
+    """What the suites do to the images, which `num_workers` processes read (0: the one that tests).
 
     `attack` is that of `adversarial` and `transfer`, each image attacked up to `restarts` times;
     `autoattack` takes its threat model. `epsilons` (Linf) and `l2_epsilons` are the points of a
@@ -26,6 +26,7 @@ class EvaluationConfig(Config):
     """
 
     batch_size: int = Field(default=250, ge=1)
+    num_workers: int = Field(default=0, ge=0)
     noise_standard_deviation: Fraction = Field(default=0.1, ge=0)
     attack: AttackConfig
     restarts: int = Field(default=1, ge=1)

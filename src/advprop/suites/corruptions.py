@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from advprop.data.corruptions import (
     EXTRA_CORRUPTIONS,
@@ -17,12 +18,13 @@ from advprop.data.corruptions import (
 )
 from advprop.data.imagenet_c import ImageNetC, check_imagenet_c, is_imagenet_c
 from advprop.data.listing import shortened
+from advprop.data.loaders import test_batches
 from advprop.data.sources import ArraySplit, ImageSplit
 from advprop.data.stored import StoredSplit
 from advprop.evaluation.accuracy import correct_answers
 from advprop.evaluation.alexnet import NUM_CLASSES
 from advprop.evaluation.corruptions import Correct, corruption_result
-from advprop.shapes import Images, Logits
+from advprop.shapes import Images, Labels, Logits
 from advprop.suites.corruption_cache import corrupted_images
 from advprop.suites.trial import Trial
 
@@ -57,9 +59,7 @@ def check_corruptions(trial: Trial) -> ImageNetC | None:
 
 def _on_the_fly(trial: Trial) -> dict[str, Any]:
     split, source = trial.images
-    batches = list(trial.batches(split))
-    clean = torch.cat([batch.images for batch in batches]).mul(255).round().byte().cpu()
-    labels = torch.cat([batch.labels for batch in batches]).cpu()
+    clean, labels = _pixels(trial, split)
     count = len(_wanted(trial)) * len(trial.settings.corruption_severities)
     images = corrupted_images(clean.numpy(), num_conditions=count)
 
@@ -76,6 +76,19 @@ def _on_the_fly(trial: Trial) -> dict[str, Any]:
     height, width = clean.shape[2:]
     padded = padded_size(width, height)
     return result if padded == (width, height) else {**result, "padded_to": list(padded)}
+
+
+def _pixels(trial: Trial, split: ImageSplit) -> tuple[Tensor, Labels]:
+    """All images as bytes, the only form in which a large set fits into memory, and labels."""
+    batches = test_batches(
+        split,
+        batch_size=trial.settings.batch_size,
+        limit=trial.limit,
+        num_workers=trial.settings.num_workers,
+    )
+    kept = [((batch.images * 255).round().byte(), batch.labels) for batch in batches]
+    pixels, labels = zip(*kept, strict=True)
+    return torch.cat(pixels), torch.cat(labels)
 
 
 def _from_disk(trial: Trial, stored: ImageNetC) -> dict[str, Any]:

@@ -80,6 +80,7 @@ class Trial:
             split=split,
             batch_size=self.settings.batch_size,
             limit=self.limit,
+            num_workers=self.settings.num_workers,
             device=self.subject.model.mean.device,
         )
 
@@ -91,10 +92,17 @@ class OnDevice:
     split: ImageSplit
     batch_size: int
     limit: int | None
+    num_workers: int
     device: torch.device
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in test_batches(self.split, batch_size=self.batch_size, limit=self.limit):
+        batches = test_batches(
+            self.split,
+            batch_size=self.batch_size,
+            limit=self.limit,
+            num_workers=self.num_workers,
+        )
+        for batch in batches:
             yield batch.to(self.device, memory_format=torch.contiguous_format)
 
 
