@@ -16,7 +16,9 @@ from tiny import branches_of
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from advprop.auxiliary.adapter import add_auxiliary_adapters
 from advprop.auxiliary.surgery import add_auxiliary_norms
+from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.models.build import build_model
 from advprop.models.small_resnet import SmallResNet
 from advprop.models.standardize import Standardized, standardized
@@ -84,6 +86,21 @@ def test_checkpoints_of_many_programs(form: str, tmp_path: Path) -> None:
     expected = small(seed=1).state_dict()
     model = small()
     load_local_weights(model, saved(tmp_path / "it.pth", WRITTEN[form](expected)))
+    assert equal(model.state_dict(), expected)
+
+
+@pytest.mark.parametrize("add", [add_auxiliary_norms, add_auxiliary_tokens, add_auxiliary_adapters])
+def test_runs_of_transformers_give_their_clean_branch(
+    add: Callable[[nn.Module], nn.Module], tmp_path: Path
+) -> None:
+    trained, model = (timm.create_model("test_vit", num_classes=4) for _ in range(2))
+    nn.init.normal_(trained.cls_token)
+    expected = {key: value.clone() for key, value in trained.state_dict().items()}
+    run = add(standardized(trained))
+    for name, weight in run.named_parameters():
+        if ".branches.adversarial." in name:
+            nn.init.constant_(weight, 9.0)
+    load_local_weights(model, saved(tmp_path / "run.pt", {"model": run.state_dict()}))
     assert equal(model.state_dict(), expected)
 
 

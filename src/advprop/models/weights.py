@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from advprop.models.torch_files import read_torch_file
 
 _NESTED = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")
+_BRANCHES = ".branches."
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 # of a Standardized model, and the counter of torch's AveragedModel
 _NO_WEIGHTS = ("mean", "std", "n_averaged")
@@ -110,18 +111,30 @@ def _unpacked(state: Any, path: Path) -> dict[str, Tensor]:
 def _plain_keys(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     own = model.state_dict().keys()
     plain = {}
-    for key, value in weights.items():
-        if ".branches." in key:
-            # a run of advprop: its clean branch is the plain model
-            layer, _, rest = key.partition(".branches.")
-            branch, _, name = rest.partition(".")
-            if branch != "clean":
-                continue
-            key = f"{layer}.{name}"
+    for key, value in _clean_branch(weights).items():
         while key not in own and key.startswith(_PREFIXES):
             key = key.partition(".")[2]
         plain[key] = value
     return {key: value for key, value in plain.items() if key in own or key not in _NO_WEIGHTS}
+
+
+def _clean_branch(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The plain model's weights from a run of advprop with branches; others as they are."""
+    branched = {key.partition(_BRANCHES)[0] for key in weights if _BRANCHES in key}
+    clean = {}
+    for key, value in weights.items():
+        owner, branches, rest = key.partition(_BRANCHES)
+        adapted, _, name = key.rpartition(".layer.")
+        if branches:
+            if rest == "clean.token":  # lies flat there
+                clean[owner] = value.view(1, 1, -1)
+            elif rest.startswith("clean."):
+                clean[f"{owner}.{rest.removeprefix('clean.')}"] = value
+        elif adapted in branched:  # of adapters, whose clean branch has none
+            clean[f"{adapted}.{name}"] = value
+        else:
+            clean[key] = value
+    return clean
 
 
 def zero_classifier(model: nn.Module) -> None:
