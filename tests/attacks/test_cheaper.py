@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from advprop.attacks.first_layers import FirstLayers
 from advprop.attacks.pgd import PGD, Attack
 from advprop.attacks.reduced import ReducedResolution
-from advprop.attacks.schedule import GrowingSteps
+from advprop.attacks.schedule import GrowingSteps, mean_passes
 from advprop.attacks.targets import untargeted
 from advprop.config.overrides import apply_overrides
+from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context
 from advprop.recipes import RECIPES
@@ -50,6 +51,17 @@ def test_steps_grow_from_first_to_last_in_equal_shares(first: int, last: int) ->
     assert shares == [600 // len(shares)] * len(shares)
     assert attack.passes_per_image == fmean(steps)
     assert attack.at(1.0) == attack.attack
+
+
+def test_a_part_of_training_has_the_steps_of_that_part() -> None:
+    growing = GrowingSteps(attack=replace(FULL, num_steps=4), first_steps=0)
+    assert mean_passes(growing, until=1.0) == growing.passes_per_image == 2
+    assert mean_passes(growing, until=0.2) == 0
+    # 0, 1 and half as often 2 steps
+    assert mean_passes(growing, until=0.5) == (0 + 1 + 2 / 2) / 2.5
+    assert mean_passes(FULL, until=0.5) == FULL.passes_per_image
+    method = AdversarialThenClean(attack=growing, adversarial_share=0.5)
+    assert method.passes_per_image == 1 + 0.5 * 0.8
 
 
 def test_more_steps_at_first_than_at_last_are_refused() -> None:

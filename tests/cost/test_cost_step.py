@@ -24,6 +24,7 @@ from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method
 from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
+from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.vanilla import Vanilla
@@ -147,5 +148,9 @@ def test_several_devices_take_the_form_that_allows_one_backward() -> None:
 
 
 def test_without_its_attack_a_method_keeps_its_training_passes() -> None:
+    two = FineGrained(attacks={"weak": ATTACK, "strong": ATTACK})
+    assert without_attack(two).passes_per_image == 3
+    cost = cost_of(two)
+    assert (cost.training_passes, cost.attack_passes) == (3, 6)
     assert without_attack(AdvProp(attack=ATTACK)).passes_per_image == 2
     assert without_attack(Vanilla()) == Vanilla()

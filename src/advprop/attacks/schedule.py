@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Protocol, runtime_checkable
 
 from advprop.attacks.pgd import PGD, Attack
 from advprop.randomness import Randomness
 from advprop.shapes import Images, Labels, LogitsFn
 from advprop.threat_models import ThreatModel
+
+_NUM_PLACES = 840  # a multiple of 1 to 8 levels, whose mean it gives exactly
 
 
 @runtime_checkable
@@ -18,6 +21,14 @@ class Scheduled(Protocol):
     def at(self, progress: float) -> Attack:
         """The attack when a share `progress` of training, 0 to 1, is done."""
         ...
+
+
+def mean_passes(attack: Attack, *, until: float) -> float:
+    """The attack's passes an image, averaged over the first share `until` of training."""
+    if not isinstance(attack, Scheduled):
+        return attack.passes_per_image
+    places = [(number + 0.5) / _NUM_PLACES * until for number in range(_NUM_PLACES)]
+    return fmean(attack.at(place).passes_per_image for place in places)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,7 +79,8 @@ def step_cost(
 
 def without_attack(method: Method) -> Method:
     """The same method, its attack (if it has one) giving the clean images back."""
-    return _with(method, attack=_NO_ATTACK)
+    attacks = dict.fromkeys(getattr(method, "attacks", ()), _NO_ATTACK)
+    return _with(method, attack=_NO_ATTACK, attacks=attacks)
 
 
 def on_devices(method: Any, model: nn.Module, devices: int) -> Method:

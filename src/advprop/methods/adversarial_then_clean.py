@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from advprop.attacks.pgd import Attack
+from advprop.attacks.schedule import mean_passes
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.base import Context, Method, StepMetrics
 from advprop.methods.vanilla import Vanilla
@@ -30,8 +31,7 @@ class AdversarialThenClean(Method):
     @property
     def passes_per_image(self) -> float:
         """Averaged over the two parts."""
-        first = Adversarial(attack=self.attack).passes_per_image
-        return self.adversarial_share * first + (1 - self.adversarial_share)
+        return 1 + self.adversarial_share * mean_passes(self.attack, until=self.adversarial_share)
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """The part that `context.progress` falls into."""
