@@ -152,7 +152,7 @@ def shared_accuracy(
         model.train(training)
     images = found["num_images"] if found else 0
     correct = round(found["clean_accuracy"] * images) if found else 0
-    counts = torch.tensor([correct, images], dtype=torch.float64).to(accelerator.device)
+    counts = torch.tensor([correct, images], device=accelerator.device)  # Apple's have no float64
     correct, images = accelerator.reduce(counts).tolist()
     return float(correct / images)
 

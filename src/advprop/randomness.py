@@ -48,12 +48,14 @@ def mark_dropout(device: torch.device) -> Callable[[], None]:
     """
     host = torch.get_rng_state()
     module = torch.get_device_module(device) if device.type not in ("cpu", "meta") else None
-    state = None if module is None else module.get_rng_state(device)
+    # torch.mps, which has one device, takes none
+    of_device = () if device.type == "mps" else (device,)
+    state = None if module is None else module.get_rng_state(*of_device)
 
     def redraw() -> None:
         torch.set_rng_state(host)
         if module is not None:
-            module.set_rng_state(state, device)
+            module.set_rng_state(state, *of_device)
 
     return redraw
 

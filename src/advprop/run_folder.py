@@ -21,6 +21,7 @@ from advprop.data.sources import ImageData
 from advprop.export_format import class_names_of
 from advprop.exporting import write_export
 from advprop.models.standardize import Standardized
+from advprop.randomness import kept_streams
 from advprop.training.checkpoint import Checkpoints, load_weights, read_checkpoint
 from advprop.training.files import read_json, write_json
 
@@ -201,6 +202,7 @@ def _saved_weights(folder: Path, weights: Weights) -> tuple[Any, str]:
     return chosen, state["source"]
 
 
+@kept_streams()
 def _build_model(
     config: RunConfig,
     num_classes: int,
@@ -212,8 +214,7 @@ def _build_model(
     torch.manual_seed(config.seed)
     settings = config.model if pretrained else config.model.without_weights()
     model = settings.build(num_classes=num_classes, image_shape=image_shape)
-    auxiliary = config.method.build().auxiliary
-    if auxiliary:
+    if auxiliary := config.method.build().auxiliary:
         config.model.add_branches(model, auxiliary)
     return model
 

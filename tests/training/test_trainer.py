@@ -71,7 +71,9 @@ def test_clipping_bounds_the_first_step(tmp_path: Path) -> None:
 
 def test_an_average_of_the_weights_is_kept_tested_and_loaded(tmp_path: Path) -> None:
     train(quick("training.ema_decay=0.9"), tmp_path, quiet=True)
+    stream = torch.get_rng_state()
     default, last = load_run(tmp_path), load_run(tmp_path, weights="last")
+    assert torch.equal(torch.get_rng_state(), stream)
     assert (default.weights, last.weights) == ("ema", "last")
     different = [
         not torch.equal(a, b)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import socket
 
 import torch
 from accelerate import Accelerator
@@ -31,9 +31,10 @@ def agree(accelerator: Accelerator, loss: Tensor, signum: int | None) -> tuple[b
 
 
 def num_machines(accelerator: Accelerator) -> int:
-    """On how many machines the processes of the run are, as torchrun tells."""
-    count: int = accelerator.num_processes
-    return -(-count // int(os.environ.get("LOCAL_WORLD_SIZE", count)))
+    """On how many machines the processes of the run are, whatever started them; all have to ask."""
+    if accelerator.num_processes == 1:
+        return 1
+    return len(set(gather_object([socket.gethostname()])))
 
 
 def average_statistics(accelerator: Accelerator, model: nn.Module) -> None:
