@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.auxiliary.branches import use_branch
+from advprop.auxiliary.running import frozen_statistics
 from advprop.randomness import Randomness
 from advprop.shapes import Batch, Images, Labels, Logits, correct_predictions
 
@@ -200,6 +201,11 @@ def perturbation_size(clean: Images, adversarial: Images) -> Tensor:
 def attacked_module(model: nn.Module) -> nn.Module:
     """The module without DistributedDataParallel, whose hooks an attack must not fire."""
     return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def counting_nothing(model: nn.Module) -> AbstractContextManager[None]:
+    """For a backward pass that runs layers again: their batch is in the running statistics."""
+    return frozen_statistics(attacked_module(model))
 
 
 def through(
