@@ -32,9 +32,10 @@ class AdvProp(Method):
     each in the paper) and one optimiser step follows. `form` "separate" runs a forward and a
     backward for each kind, one graph in memory at a time. DistributedDataParallel allows one
     backward: "joint" runs one forward and backward over the concatenated batch, "summed" two
-    forwards and one backward; "auto" picks by that. `matched_masks` gives an image the same dropout
-    and drop-path masks in both passes (Herrmann et al. 2022), the attack none; not in one joint
-    pass. Needs a model with `add_auxiliary_norms(model)`.
+    forwards and one backward; "auto" picks by that, and is joint on one process too where branches
+    share running statistics, if masks are not matched. `matched_masks` gives an image the same
+    dropout and drop-path masks in both passes (Herrmann et al. 2022), the attack none; not in one
+    joint pass. Needs a model with `add_auxiliary_norms(model)`.
     """
 
     attack: Attack

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from advprop.auxiliary.branches import splits_batches
+from advprop.auxiliary.branches import shares_statistics, splits_batches
 from advprop.methods.base import attacked_module
 
 Form: TypeAlias = Literal["auto", "separate", "joint"]
@@ -30,7 +30,9 @@ def form_for(
 ) -> TwoPassForm:
     """The form that `form` is for this model: "auto" is `distributed` for a distributed one.
 
-    Raises ValueError for one pass under DataParallel.
+    On one process "auto" is "separate", but "joint" where branches share running statistics: each
+    kind of images by itself would be normalised by its own batch, and tested with statistics of
+    all. Raises ValueError for one pass under DataParallel.
     """
     if form == "joint" and isinstance(model, nn.DataParallel):
         raise ValueError(
@@ -39,7 +41,9 @@ def form_for(
         )
     if form != "auto":
         return form
-    return distributed if isinstance(model, DistributedDataParallel) else "separate"
+    if isinstance(model, DistributedDataParallel):
+        return distributed
+    return "joint" if distributed == "joint" and _needs_joint(model) else "separate"
 
 
 def is_joint(form: Form, model: nn.Module, *, prefers_joint: bool = False) -> bool:
@@ -51,3 +55,9 @@ def is_joint(form: Form, model: nn.Module, *, prefers_joint: bool = False) -> bo
     if form == "auto" and prefers_joint and not isinstance(model, nn.DataParallel):
         return splits_batches(attacked_module(model))
     return form_for(model, form) == "joint"
+
+
+def _needs_joint(model: nn.Module) -> bool:
+    if isinstance(model, nn.DataParallel):
+        return False
+    return splits_batches(model) and shares_statistics(model)
