@@ -18,7 +18,7 @@ from advprop.methods.base import (
     attacked_module,
     through,
 )
-from advprop.methods.forms import TwoPassForm, check_form, form_for
+from advprop.methods.forms import TwoPassForm, check_form, check_one_backward, form_for
 from advprop.methods.mixed import learn_jointly
 from advprop.methods.passes import TwoPasses
 from advprop.shapes import Batch, Images
@@ -62,6 +62,10 @@ class AdvProp(Method):
     def passes_per_image(self) -> float:
         """The attack's steps, one clean and one adversarial pass."""
         return self.attack.passes_per_image + 2
+
+    def check_distributed(self) -> None:
+        """ValueError for a backward pass for each branch."""
+        check_one_backward(self.form, self.auxiliary, instead="auto, joint or summed")
 
     def distributed_form(self, model: nn.Module) -> TwoPassForm:
         """What "auto" is for `model` under DistributedDataParallel."""

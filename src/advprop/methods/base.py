@@ -114,6 +114,12 @@ class Method(ABC):
     def prepare(self, facts: TrainingFacts) -> None:  # noqa: B027  (most do nothing)
         """Be told, once before the first step, what is trained on. ValueError: what cannot be."""
 
+    def check_distributed(self) -> None:  # noqa: B027  (most can)
+        """ValueError where a backward pass of a step does not reach all parameters.
+
+        DistributedDataParallel, as `train` uses it on several processes, waits for each of them.
+        """
+
     def bytes_on_disk(self, facts: TrainingFacts) -> int:
         """What the method keeps in `facts.folder` while it trains; most keep nothing."""
         return 0
