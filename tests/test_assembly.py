@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,10 +13,13 @@ from PIL import Image
 from tiny import tiny_branched_net
 
 from advprop.assembly import build_trainer, with_synchronised_statistics
+from advprop.config.methods import METHODS, method_config
 from advprop.config.overrides import apply_overrides
 from advprop.data.decoding import DecodedSplit
 from advprop.data.sources import Key
+from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.base import Method
+from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
 from advprop.methods.vanilla import Vanilla
 from advprop.recipes.builtin import digits
@@ -55,6 +59,49 @@ def test_validation_images_are_read_by_the_workers(
     assert processes[0] == {os.getpid()}
     assert len(processes[1]) == 2
     assert os.getpid() not in processes[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("advprop", ["form=separate"], 'form="separate" on several processes.*auto, joint or'),
+        ("fine_grained", ["form=separate"], 'form="separate" on several processes.*auto or joint'),
+        ("fast", ["form=separate"], 'form="separate" on several processes.*auto or joint'),
+        ("carried", ["form=separate"], 'form="separate" on several processes.*auto or joint'),
+        (
+            "pyramid",
+            ["form=separate", "auxiliary_branch=true"],
+            "set method.form to auto or summed",
+        ),
+        ("universal", ["form=separate", "auxiliary_branch=true"], "DistributedDataParallel waits"),
+        ("fast", ["attacked_fraction=0"], "attacked_fraction 0 on several.*or train vanilla"),
+        ("carried", ["pairing=decoupled", "attacked_fraction=0"], "attacked_fraction 0 on several"),
+    ],
+)
+def test_what_distributed_training_cannot_do_is_refused_before_anything_is_trained(
+    method: str, settings: list[str], message: str, tmp_path: Path
+) -> None:
+    config = apply_overrides(
+        digits().with_method(method), [f"method.{setting}" for setting in settings]
+    )
+    data = config.data.load(config.seed)
+    several = SimpleNamespace(num_processes=2)
+    with pytest.raises(ValueError, match=message):
+        build_trainer(config, data, tmp_path, several)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(method_config(name).build() for name in METHODS),
+        Carried(threat_model=Linf(0.1), attacked_fraction=0),  # paired: it means nothing
+        AdvPropLean(threat_model=Linf(0.1), attacked_fraction=0),  # without a branch
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_defaults_and_methods_without_branches_are_not_refused(method: Method) -> None:
+    method.check_distributed()
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ def build_trainer(
     """The trainer of a run in `folder`, at its beginning. Raises ValueError for what cannot be."""
     settings = config.training
     method = config.method.build()
+    if accelerator.num_processes > 1:
+        method.check_distributed()
     method.prepare(_facts(config, data, folder, accelerator))
     model = with_synchronised_statistics(
         build_run_model(config, data),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from tiny import tiny_vit
 from torch import nn
 
 from advprop.attacks.pgd import PGD
 from advprop.auxiliary.surgery import add_auxiliary_norms
+from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.methods import METHODS, method_config
 from advprop.cost.flops import FlopCounter
 from advprop.cost.step import (
@@ -144,6 +146,9 @@ def test_several_devices_take_the_form_that_allows_one_backward() -> None:
     assert form(AdvProp(attack=ATTACK), devices=1) == "auto"
     assert form(AdvProp(attack=ATTACK, form="separate")) == "separate"
     assert form(Pyramid(attack=ATTACK)) == "summed"
+    carried = Carried(threat_model=Linf(0.1))
+    assert form(carried) == "joint"
+    assert on_devices(carried, add_auxiliary_tokens(tiny_vit()), 2).form == "auto"
     assert on_devices(Vanilla(), empty_model(Vanilla()), 2) == Vanilla()
 
 

@@ -29,6 +29,7 @@ from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method, TrainingFacts
 from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
+from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.shuffling import shuffled
@@ -57,6 +58,10 @@ CASES: dict[str, tuple[Method, bool]] = {
     "fast auto": (FAST, False),
     "fast separate": (replace(FAST, form="separate"), True),
     "advprop token": (AdvProp(attack=ATTACK), False),
+    "fine_grained token": (FineGrained(attacks={"adversarial": ATTACK}), False),
+    "fast token": (FAST, False),
+    "carried token": (CARRIED, False),
+    "decoupled token": (replace(CARRIED, pairing="decoupled"), False),
     "pyramid auto": (Pyramid(attack=PYRAMID), False),
     "pyramid separate": (Pyramid(attack=PYRAMID, form="separate"), False),
     "universal auto": (Universal(**UNIVERSAL), False),
@@ -70,7 +75,7 @@ CASES: dict[str, tuple[Method, bool]] = {
 
 
 def net_for(name: str) -> nn.Module:
-    if name == "advprop token":
+    if name.endswith(" token"):
         return add_auxiliary_tokens(tiny_vit()).train()
     method, _ = CASES[name]
     return (tiny_branched_net() if method.auxiliary else tiny_net()).train()

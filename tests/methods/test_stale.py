@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import same_tensors, seeded, tiny_branched_net, tiny_images, tiny_labels
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from advprop.attacks.pgd import PGD
 from advprop.auxiliary.branches import use_branch
@@ -17,6 +18,7 @@ from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context
 from advprop.methods.stale import StaleAdvProp
 from advprop.recipes import RECIPES
+from advprop.shapes import Batch
 from advprop.threat_models import Linf
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
@@ -60,6 +62,36 @@ def test_the_attack_uses_the_weights_of_an_earlier_step(stale_steps: int, used: 
             )
         assert torch.equal(attack.images[step], expected)
     assert method.passes_per_image == AdvProp(attack=ATTACK).passes_per_image
+
+
+class Checkpointed(nn.Module):
+    """Runs its layers again in each backward pass."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = checkpoint(self.body, images, use_reentrant=False)
+        return logits
+
+
+def test_layers_that_run_again_in_the_attack_have_the_old_weights_too() -> None:
+    plain, again = Remembered(), Remembered()
+    models = tiny_branched_net(), Checkpointed(tiny_branched_net())
+    for attack, model in zip((plain, again), models, strict=True):
+        train(StaleAdvProp(attack=attack), model, range(4))
+    assert all(torch.equal(*images) for images in zip(plain.images, again.images, strict=True))
+    assert same_tensors(models[0].state_dict(), models[1].body.state_dict())
+
+
+def test_the_present_weights_are_back_when_an_attack_fails() -> None:
+    method, model = StaleAdvProp(attack=ATTACK), tiny_branched_net()
+    train(method, model, range(2))
+    present = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="attacks work in"), use_branch(model, "adversarial"):
+        method.attacked(model, Batch(images=2 + tiny_images(), labels=tiny_labels()), Context())
+    assert same_tensors(model.state_dict(), present)
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from tiny import same_tensors
 from torch import nn
 
 from advprop.config import RunConfig
@@ -25,6 +26,13 @@ TRANSFORMER = [
     "model.mean=[0.3]",
     "model.std=[0.4]",
     'model.options={"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}',
+]
+
+BATCH_NORM = [
+    "model.name=resnet18",
+    "model.mean=[0.3]",
+    "model.std=[0.4]",
+    'model.options={"stem_width": 8, "channels": [8, 8, 16, 16]}',
 ]
 
 
@@ -51,12 +59,44 @@ def test_a_batch_in_parts_gives_the_same_step(method: str, tmp_path: Path) -> No
         assert logs[1]["train"][kind]["loss"] == pytest.approx(numbers["loss"], rel=1e-4)
 
 
-def test_activation_checkpointing_changes_no_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("advprop", TRANSFORMER),
+        ("vanilla", BATCH_NORM),
+        ("mixed", BATCH_NORM),
+        ("advprop", BATCH_NORM),
+        ("advprop", [*BATCH_NORM, "model.separate=adapter", "method.form=joint"]),
+        ("vanilla", [*BATCH_NORM, "training.gradient_accumulation=2", "training.ema_decay=0.9"]),
+    ],
+)
+def test_activation_checkpointing_changes_no_bit(
+    method: str, changes: list[str], tmp_path: Path
+) -> None:
     for on in ("false", "true"):
-        config = quick("advprop", *TRANSFORMER, f"training.activation_checkpointing={on}")
+        config = quick(method, *changes, f"training.activation_checkpointing={on}")
         train(config, tmp_path / on, quiet=True)
-    plain, recomputed = (load_run(tmp_path / on).model.state_dict() for on in ("false", "true"))
-    assert all(torch.equal(plain[name], recomputed[name]) for name in plain)
+    for weights in ("last", "ema") if "training.ema_decay=0.9" in changes else ("last",):
+        plain, recomputed = (
+            load_run(tmp_path / on, weights=weights).model.state_dict() for on in ("false", "true")
+        )
+        assert same_tensors(plain, recomputed)
+
+
+@pytest.mark.full
+def test_a_compiled_checkpointed_model_counts_a_batch_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: whole(self, backend="aot_eager"))
+    torch._dynamo.reset()
+    settings = [*BATCH_NORM, "training.compile=true", "training.activation_checkpointing=true"]
+    train(quick("vanilla", *settings), tmp_path, quiet=True)
+    torch._dynamo.reset()
+    buffers = load_run(tmp_path).model.named_buffers()
+    counts = [int(buffer) for name, buffer in buffers if name.endswith("num_batches_tracked")]
+    assert counts
+    assert set(counts) == {2}
 
 
 def test_activation_checkpointing_is_refused_where_a_model_cannot(tmp_path: Path) -> None:

@@ -120,10 +120,10 @@ def add_auxiliary_adapters(
 
     Linear layers are `nn.Linear` and convolutions of one pixel, classifiers left out, or those that
     `is_adapted` takes. An adapter is two layers of `rank` channels between (as LoRA's, Hu et al.,
-    ICLR 2022); all else is shared, normalisation and its statistics too: for models without
-    BatchNorm, or `form="joint"`. Branches are chosen, exported and taken away as those of
-    normalisation layers are (`use_branch`, `remove_auxiliary_norms`). Changes the model in place
-    and returns it. Build the optimiser after this call.
+    ICLR 2022); all else is shared, normalisation and its statistics too: with BatchNorm the methods
+    run all kinds of images in one pass (`form="auto"` or "joint"). Branches are chosen, exported
+    and taken away as those of normalisation layers are (`use_branch`, `remove_auxiliary_norms`).
+    Changes the model in place and returns it. Build the optimiser after this call.
 
     Raises ValueError for unusable names or ranks, a model that has branches already, or one without
     linear layers.

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from torch import Tensor, nn
 
 from advprop.auxiliary.route import CLEAN, Branched, Route
+from advprop.auxiliary.running import running_statistics
 
 SHARED = "shared"
 
@@ -67,6 +68,14 @@ def has_auxiliary_norms(model: nn.Module) -> bool:
 def splits_batches(model: nn.Module) -> bool:
     """Whether `use_branch` takes a tuple for this model: parts of a batch, each its own branch."""
     return _route(model).no_tuple is None
+
+
+def shares_statistics(model: nn.Module) -> bool:
+    """Whether several branches use one layer's running statistics; all modules are asked once."""
+    sharing = _route(model).sharing
+    if model not in sharing:
+        sharing[model] = _shares_statistics(model)
+    return sharing[model]
 
 
 def branch_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
@@ -155,6 +164,21 @@ def _check_one_surgery(model: nn.Module, route: Route) -> None:
                 "then call add_auxiliary_norms once"
             )
     route.checked.add(model)
+
+
+def _shares_statistics(model: nn.Module) -> bool:
+    users: dict[Tensor, set[str]] = {}
+    for layer in model.modules():
+        if isinstance(layer, Branched):
+            for name, branch in layer.branches.items():
+                for statistic in _statistics(branch):
+                    users.setdefault(statistic, set()).add(name)
+    return any(len(users.get(statistic, ())) != 1 for statistic in _statistics(model))
+
+
+def _statistics(module: nn.Module) -> Iterator[Tensor]:
+    for layer in module.modules():
+        yield from running_statistics(layer).values()
 
 
 def _check_branch(route: Route, branch: str | tuple[str, ...]) -> None:

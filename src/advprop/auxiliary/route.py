@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ class Route:
         self.active: str | tuple[str, ...] = CLEAN
         self.shares: tuple[int, ...] | None = None
         self.checked: WeakSet[nn.Module] = WeakSet()  # models known to have no other route
+        self.sharing: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # of statistics
 
     def __reduce__(self) -> tuple[type[Route], tuple[tuple[str, ...], str | None]]:
         # a copy made inside `use_branch` would never be switched back: it starts at clean

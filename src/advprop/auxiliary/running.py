@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from timm.layers import FrozenBatchNormAct2d
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+_FROZEN = (FrozenBatchNorm2d, FrozenBatchNormAct2d)
 
 
 def running_statistics(layer: nn.Module) -> dict[str, Tensor]:
     """The buffers of `layer` itself that training mode updates, by name."""
+    if isinstance(layer, _FROZEN):
+        return {}
     return {
         name: buffer
         for name, buffer in layer._buffers.items()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from advprop.attacks.pgd import PGD, fgsm
+from advprop.auxiliary.branches import splits_batches
 from advprop.auxiliary.modes import attack_mode
 from advprop.cost.flops import FlopCounter
 from advprop.cost.memory import SavedTensors
@@ -88,6 +89,8 @@ def on_devices(method: Any, model: nn.Module, devices: int) -> Method:
     if devices == 1 or getattr(method, "form", None) != "auto":
         return cast("Method", method)
     of_model = getattr(method, "distributed_form", None)
+    if of_model is None and method.auxiliary and not splits_batches(model):
+        return cast("Method", method)  # as many passes on several devices as on one
     return _with(method, form=of_model(model) if of_model else "joint")
 
 

@@ -18,7 +18,7 @@ from advprop.methods.base import (
     learn,
     perturbation_size,
 )
-from advprop.shapes import Batch, Images, LogitsFn
+from advprop.shapes import Batch, Images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +46,9 @@ class Adversarial(Method):
         )
 
 
-def attacked(
-    attack: Attack,
-    model: nn.Module,
-    batch: Batch,
-    context: Context,
-    *,
-    logits_fn: LogitsFn | None = None,
-) -> Images:
-    """The batch's adversarial images, made through whichever branch is active.
-
-    `logits_fn` is attacked in the place of `model`, which it runs.
-    """
+def attacked(attack: Attack, model: nn.Module, batch: Batch, context: Context) -> Images:
+    """The batch's adversarial images, made through whichever branch is active."""
     module = attacked_module(model)
     now = attack.at(context.progress) if isinstance(attack, Scheduled) else attack
     with attack_mode(module):
-        return now(logits_fn or module, batch.images, batch.labels, generator=context.generator)
+        return now(module, batch.images, batch.labels, generator=context.generator)

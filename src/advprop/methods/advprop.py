@@ -18,7 +18,7 @@ from advprop.methods.base import (
     attacked_module,
     through,
 )
-from advprop.methods.forms import TwoPassForm, check_form, form_for
+from advprop.methods.forms import TwoPassForm, check_form, check_one_backward, form_for
 from advprop.methods.mixed import learn_jointly
 from advprop.methods.passes import TwoPasses
 from advprop.shapes import Batch, Images
@@ -32,9 +32,10 @@ class AdvProp(Method):
     each in the paper) and one optimiser step follows. `form` "separate" runs a forward and a
     backward for each kind, one graph in memory at a time. DistributedDataParallel allows one
     backward: "joint" runs one forward and backward over the concatenated batch, "summed" two
-    forwards and one backward; "auto" picks by that. `matched_masks` gives an image the same dropout
-    and drop-path masks in both passes (Herrmann et al. 2022), the attack none; not in one joint
-    pass. Needs a model with `add_auxiliary_norms(model)`.
+    forwards and one backward; "auto" picks by that, and is joint on one process too where branches
+    share running statistics, if masks are not matched. `matched_masks` gives an image the same
+    dropout and drop-path masks in both passes (Herrmann et al. 2022), the attack none; not in one
+    joint pass. Needs a model with `add_auxiliary_norms(model)`.
     """
 
     attack: Attack
@@ -61,6 +62,10 @@ class AdvProp(Method):
     def passes_per_image(self) -> float:
         """The attack's steps, one clean and one adversarial pass."""
         return self.attack.passes_per_image + 2
+
+    def check_distributed(self) -> None:
+        """ValueError for a backward pass for each branch."""
+        check_one_backward(self.form, self.auxiliary, instead="auto, joint or summed")
 
     def distributed_form(self, model: nn.Module) -> TwoPassForm:
         """What "auto" is for `model` under DistributedDataParallel."""

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.auxiliary.branches import use_branch
+from advprop.auxiliary.running import frozen_statistics
 from advprop.randomness import Randomness
 from advprop.shapes import Batch, Images, Labels, Logits, correct_predictions
 
@@ -113,6 +114,12 @@ class Method(ABC):
     def prepare(self, facts: TrainingFacts) -> None:  # noqa: B027  (most do nothing)
         """Be told, once before the first step, what is trained on. ValueError: what cannot be."""
 
+    def check_distributed(self) -> None:  # noqa: B027  (most can)
+        """ValueError where a backward pass of a step does not reach all parameters.
+
+        DistributedDataParallel, as `train` uses it on several processes, waits for each of them.
+        """
+
     def bytes_on_disk(self, facts: TrainingFacts) -> int:
         """What the method keeps in `facts.folder` while it trains; most keep nothing."""
         return 0
@@ -200,6 +207,11 @@ def perturbation_size(clean: Images, adversarial: Images) -> Tensor:
 def attacked_module(model: nn.Module) -> nn.Module:
     """The module without DistributedDataParallel, whose hooks an attack must not fire."""
     return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def counting_nothing(model: nn.Module) -> AbstractContextManager[None]:
+    """For a backward pass that runs layers again: their batch is in the running statistics."""
+    return frozen_statistics(attacked_module(model))
 
 
 def through(

@@ -24,9 +24,10 @@ from advprop.methods.base import (
     through,
 )
 from advprop.methods.carrying import Carrying, CarryingMethod
-from advprop.methods.decoupled import check_attacked_fraction, learn_parts, num_clean
-from advprop.methods.forms import Form, check_form, is_joint
+from advprop.methods.decoupled import check_attacked, check_attacked_fraction, num_clean
+from advprop.methods.forms import Form, TwoPassForm, check_form, check_one_backward, form_for
 from advprop.methods.mixed import learn_jointly
+from advprop.methods.parts import learn_parts
 from advprop.methods.passes import TwoPasses
 from advprop.methods.perturbation_store import Precision, precision_for
 from advprop.methods.vanilla import Vanilla
@@ -119,6 +120,12 @@ class Carried(CarryingMethod):
             )
         super().prepare(facts)
 
+    def check_distributed(self) -> None:
+        """ValueError for a backward pass for each branch, or one that no attacked image is in."""
+        if self.pairing == "decoupled":
+            check_attacked(self.attacked_fraction, self.auxiliary)
+        check_one_backward(self.form, self.auxiliary, instead="auto or joint")
+
     def carrying_for(self, facts: TrainingFacts) -> Carrying:
         """In the method's threat model, precision and start."""
         return Carrying.for_training(
@@ -143,10 +150,11 @@ class Carried(CarryingMethod):
     def _learn_paired(
         self, model: nn.Module, batch: Batch, images: Images, context: Context
     ) -> StepMetrics:
-        if self._is_joint(model):
+        form = self._form(model)
+        if form == "joint":
             with through(model, (CLEAN, ADVERSARIAL), separate=self.auxiliary_branch):
                 return learn_jointly(model, batch, images, context)
-        passes = TwoPasses(auxiliary_branch=True, form="separate")
+        passes = TwoPasses(auxiliary_branch=True, form=form)
         return passes.learn(model, batch, images, context)
 
     def _learn_decoupled(
@@ -158,10 +166,10 @@ class Carried(CarryingMethod):
             ADVERSARIAL: Batch(images=images, labels=batch.labels[first:]),
         }
         shares = {branch: len(part) / len(batch) for branch, part in parts.items()}
-        joint = self._is_joint(model)
+        form = self._form(model)
         with self._update_speeds(model, shares):
             found = learn_parts(
-                model, parts, context, shares, joint=joint, through_branches=self.auxiliary_branch
+                model, parts, context, shares, form=form, through_branches=self.auxiliary_branch
             )
         return StepMetrics(
             loss=torch.stack([shares[kind] * found[kind].loss for kind in found]).sum(),
@@ -169,10 +177,10 @@ class Carried(CarryingMethod):
             perturbation=perturbation_size(batch.images[first:], images),
         )
 
-    def _is_joint(self, model: nn.Module) -> bool:
+    def _form(self, model: nn.Module) -> TwoPassForm:
         if not self.auxiliary_branch:
-            return True
-        return is_joint(self.form, model, prefers_joint=self.pairing == "decoupled")
+            return "joint"
+        return form_for(model, self.form, prefers_joint=self.pairing == "decoupled")
 
     def _update_speeds(
         self, model: nn.Module, shares: Mapping[str, float]

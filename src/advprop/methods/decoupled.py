@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import nn
-
-from advprop.methods.base import Context, KindMetrics, learn, learn_together, through
-from advprop.shapes import Batch
+from collections.abc import Sequence
 
 _FEWEST = 2  # images of a kind; of a single one there are no batch statistics
 
@@ -35,29 +30,11 @@ def check_attacked_fraction(fraction: float) -> None:
         raise ValueError(f"attacked_fraction {fraction}: give one of at least 0 and below 1")
 
 
-def learn_parts(
-    model: nn.Module,
-    parts: Mapping[str, Batch],
-    context: Context,
-    weights: Mapping[str, float],
-    *,
-    joint: bool,
-    through_branches: bool = True,
-) -> dict[str, KindMetrics]:
-    """Learn from each part, its mean loss times its weight.
-
-    `joint` runs one forward and backward pass over all of them; `through_branches` sends each part
-    through the branch of its name.
-    """
-    if joint:
-        sizes = [len(part) for part in parts.values()]
-        with through(model, tuple(parts), shares=sizes, separate=through_branches):
-            found = learn_together(
-                model, [*parts.values()], context, weights=[weights[kind] for kind in parts]
-            )
-        return dict(zip(parts, found, strict=True))
-    alone = {}
-    for kind, part in parts.items():
-        with through(model, kind, separate=through_branches):
-            alone[kind] = learn(model, part.images, part.labels, context, weight=weights[kind])
-    return alone
+def check_attacked(fraction: float, auxiliary: Sequence[str]) -> None:
+    """ValueError where no image goes through an auxiliary branch, on several processes."""
+    if fraction == 0 and auxiliary:
+        raise ValueError(
+            "attacked_fraction 0 on several processes: the auxiliary branch gets no gradient, and "
+            "DistributedDataParallel waits for one; set method.attacked_fraction above 0, or train "
+            "vanilla, which is the same"
+        )

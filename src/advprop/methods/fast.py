@@ -26,8 +26,9 @@ from advprop.methods.base import (
     perturbation_size,
     through,
 )
-from advprop.methods.decoupled import check_attacked_fraction, learn_parts, num_clean
-from advprop.methods.forms import Form, check_form, is_joint
+from advprop.methods.decoupled import check_attacked, check_attacked_fraction, num_clean
+from advprop.methods.forms import Form, check_form, check_one_backward, form_for
+from advprop.methods.parts import learn_parts
 from advprop.methods.shuffling import shuffled
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import of_part
@@ -92,12 +93,17 @@ class Fast(Method):
         """Two passes over the attacked images, one over the others, rounding left out."""
         return 1 + self.attacked_fraction
 
+    def check_distributed(self) -> None:
+        """ValueError for a backward pass for each branch, or one that no attacked image is in."""
+        check_attacked(self.attacked_fraction, self.auxiliary)
+        check_one_backward(self.form, self.auxiliary, instead="auto or joint")
+
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """The noise pass, which attacks; images change processes; learn through both branches."""
         if self.attacked_fraction == 0:
             with through(model, CLEAN):
                 return Vanilla().step(model, batch, context)
-        joint = is_joint(self.form, model, prefers_joint=True)
+        form = form_for(model, self.form, prefers_joint=True)
         first = num_clean(len(batch), self.attacked_fraction)
         share = 1 - first / len(batch)
         shares = {CLEAN: 1 - share, NOISE: share, ADVERSARIAL: share}
@@ -118,7 +124,7 @@ class Fast(Method):
                     Batch(images=images, labels=source.labels), model, step=context.step
                 ),
             }
-            found = learn_parts(model, parts, context, weights, joint=joint)
+            found = learn_parts(model, parts, context, weights, form=form)
         kinds = {CLEAN: found[CLEAN], NOISE: noise, ADVERSARIAL: found[ADVERSARIAL]}
         return StepMetrics(
             loss=torch.stack([weights[kind] * kinds[kind].loss for kind in kinds]).sum(),

@@ -13,15 +13,13 @@ from advprop.auxiliary.route import CLEAN
 from advprop.methods.adversarial import attacked
 from advprop.methods.base import (
     Context,
-    KindMetrics,
     Method,
     StepMetrics,
-    learn,
-    learn_together,
     perturbation_size,
     through,
 )
-from advprop.methods.forms import Form, check_form, is_joint
+from advprop.methods.forms import Form, check_form, check_one_backward, form_for
+from advprop.methods.parts import learn_parts
 from advprop.shapes import Batch, Images
 
 
@@ -63,6 +61,10 @@ class FineGrained(Method):
         steps = sum(attack.passes_per_image for attack in self.attacks.values())
         return 1 + len(self.auxiliary) + steps
 
+    def check_distributed(self) -> None:
+        """ValueError for a backward pass for each branch."""
+        check_one_backward(self.form, self.auxiliary, instead="auto or joint")
+
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Attack through each branch that an attack is for, then learn from all images."""
         kinds: dict[str, Images] = {CLEAN: batch.images}
@@ -71,31 +73,16 @@ class FineGrained(Method):
                 kinds[branch] = attacked(attack, model, batch, context)
         for branch in self.views:
             kinds[branch] = _view(batch, branch)
-        learnt = self._jointly if is_joint(self.form, model) else self._separately
-        metrics = learnt(model, kinds, batch, context)
+        parts = {name: Batch(images=kind, labels=batch.labels) for name, kind in kinds.items()}
+        weights = dict.fromkeys(parts, 1.0)
+        form = form_for(model, self.form)
+        metrics = learn_parts(model, parts, context, weights, form=form)
         changes = [perturbation_size(batch.images, kinds[branch]) for branch in self.attacks]
         return StepMetrics(
             loss=torch.stack([kind.loss for kind in metrics.values()]).sum(),
             kinds=metrics,
             perturbation=torch.stack(changes).mean() if changes else None,
         )
-
-    def _separately(
-        self, model: nn.Module, kinds: Mapping[str, Images], batch: Batch, context: Context
-    ) -> dict[str, KindMetrics]:
-        metrics = {}
-        for branch, images in kinds.items():
-            with through(model, branch):
-                metrics[branch] = learn(model, images, batch.labels, context)
-        return metrics
-
-    def _jointly(
-        self, model: nn.Module, kinds: Mapping[str, Images], batch: Batch, context: Context
-    ) -> dict[str, KindMetrics]:
-        parts = [Batch(images=images, labels=batch.labels) for images in kinds.values()]
-        with through(model, tuple(kinds)):
-            learnt = learn_together(model, parts, context, weights=[1.0] * len(parts))
-        return dict(zip(kinds, learnt, strict=True))
 
 
 def _view(batch: Batch, branch: str) -> Images:

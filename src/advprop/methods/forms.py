@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from advprop.auxiliary.branches import splits_batches
+from advprop.auxiliary.branches import shares_statistics, splits_batches
 from advprop.methods.base import attacked_module
 
 Form: TypeAlias = Literal["auto", "separate", "joint"]
@@ -25,12 +26,30 @@ def check_form(form: str, forms: object = Form) -> None:
         raise ValueError(f"form={form!r}: choose {', '.join(others)} or {last}")
 
 
+def check_one_backward(form: str, auxiliary: Sequence[str], *, instead: str) -> None:
+    """ValueError where `form` has a backward pass for each branch, on several processes."""
+    if form == "separate" and auxiliary:
+        raise ValueError(
+            'form="separate" on several processes: each backward pass reaches one branch alone, '
+            "and DistributedDataParallel waits for the gradients of all; set method.form to "
+            f"{instead}, or train in one process"
+        )
+
+
 def form_for(
-    model: nn.Module, form: TwoPassForm, *, distributed: TwoPassForm = "joint"
+    model: nn.Module,
+    form: TwoPassForm,
+    *,
+    distributed: TwoPassForm | None = None,
+    prefers_joint: bool = False,
 ) -> TwoPassForm:
     """The form that `form` is for this model: "auto" is `distributed` for a distributed one.
 
-    Raises ValueError for one pass under DataParallel.
+    None is "joint", or "summed" where a batch cannot be split over branches. On one process "auto"
+    is "separate", but "joint" where branches share running statistics: each kind of images by
+    itself would be normalised by its own batch, and tested with statistics of all. `prefers_joint`
+    makes it "joint" wherever a batch can be split: for batches in which no image comes twice, which
+    cost a pass for each kind more. Raises ValueError for one pass under DataParallel.
     """
     if form == "joint" and isinstance(model, nn.DataParallel):
         raise ValueError(
@@ -39,15 +58,11 @@ def form_for(
         )
     if form != "auto":
         return form
-    return distributed if isinstance(model, DistributedDataParallel) else "separate"
-
-
-def is_joint(form: Form, model: nn.Module, *, prefers_joint: bool = False) -> bool:
-    """Whether `form` is one pass for this model. Raises ValueError as `form_for`.
-
-    `prefers_joint` has "auto" be one pass wherever `model` can send parts of a batch through their
-    own branches: for batches in which no image comes twice, which cost a pass for each kind more.
-    """
-    if form == "auto" and prefers_joint and not isinstance(model, nn.DataParallel):
-        return splits_batches(attacked_module(model))
-    return form_for(model, form) == "joint"
+    if isinstance(model, nn.DataParallel):
+        return "separate"
+    module = attacked_module(model)
+    several = distributed or ("joint" if splits_batches(module) else "summed")
+    if isinstance(model, DistributedDataParallel):
+        return several
+    is_joint = several == "joint" and (prefers_joint or shares_statistics(module))
+    return "joint" if is_joint else "separate"

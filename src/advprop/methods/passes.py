@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from advprop.auxiliary.branches import no_branch
 from advprop.auxiliary.route import CLEAN
 from advprop.methods.base import (
     ADVERSARIAL,
@@ -18,12 +16,12 @@ from advprop.methods.base import (
     KindMetrics,
     Method,
     StepMetrics,
-    attacked_module,
     learn,
-    metrics_of,
     perturbation_size,
     through,
 )
+from advprop.methods.forms import check_one_backward
+from advprop.methods.parts import learn_summed
 from advprop.randomness import mark_dropout
 from advprop.shapes import Batch, Images
 
@@ -85,21 +83,16 @@ class TwoPasses:
     def _summed(
         self, model: nn.Module, batch: Batch, adversarial: Images, context: Context
     ) -> tuple[KindMetrics, KindMetrics]:
-        def forward(kind: str, images: Images) -> tuple[Tensor, KindMetrics]:
-            with through(model, kind, separate=self.auxiliary_branch):
-                logits = model(images)
-            loss = context.loss_fn(logits, batch.labels)
-            return loss, metrics_of(logits, batch.labels, loss)
-
-        redraw = self._mark_masks(model, batch)
-        clean_loss, clean = forward(CLEAN, batch.images)
-        redraw()
-        _keep_statistics(model)
-        adversarial_loss, other = forward(ADVERSARIAL, adversarial)
-        # layers that run again in this backward pass could not know whose turn it was
-        with no_branch(attacked_module(model)) if self.auxiliary_branch else nullcontext():
-            context.backward(self.weights[0] * clean_loss + self.weights[1] * adversarial_loss)
-        return clean, other
+        parts = {CLEAN: batch, ADVERSARIAL: Batch(images=adversarial, labels=batch.labels)}
+        found = learn_summed(
+            model,
+            parts,
+            context,
+            dict(zip(parts, self.weights, strict=True)),
+            through_branches=self.auxiliary_branch,
+            between=self._mark_masks(model, batch),
+        )
+        return found[CLEAN], found[ADVERSARIAL]
 
     def _mark_masks(self, model: nn.Module, batch: Batch) -> Callable[[], None]:
         """A function that has the masks from here on drawn again, where they are to be."""
@@ -131,6 +124,10 @@ class TwoPassMethod(Method):
         """The branch of adversarial images, if they have one."""
         return (ADVERSARIAL,) if self.auxiliary_branch else ()
 
+    def check_distributed(self) -> None:
+        """ValueError for a backward pass for each branch."""
+        check_one_backward(self.form, self.auxiliary, instead="auto or summed")
+
     def distributed_form(self, model: nn.Module) -> Form:
         """What "auto" is for `model` under DistributedDataParallel."""
         return "summed"
@@ -143,13 +140,3 @@ class TwoPassMethod(Method):
             matched_masks=self.matched_masks,
             form=self.form,
         )
-
-
-def _keep_statistics(model: nn.Module) -> None:
-    """Have DistributedDataParallel broadcast no buffers before its next forward pass.
-
-    It did so before the first one, whose backward pass would fail on their change (torch 2.6 to
-    2.10, pytorch/pytorch#175024).
-    """
-    if isinstance(model, DistributedDataParallel):
-        model.require_forward_param_sync = False

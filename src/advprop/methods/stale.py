@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from advprop.methods.adversarial import attacked
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, StepMetrics, attacked_module
 from advprop.shapes import Batch, Images
@@ -49,8 +47,8 @@ class StaleAdvProp(AdvProp):
         module = attacked_module(model)
         device = next(module.parameters()).device  # a checkpoint's are on the CPU
         self._old.update({name: tensor.to(device) for name, tensor in self._old.items()})
-        old = partial(functional_call, module, self._old)
-        return attacked(self.attack, model, batch, context, logits_fn=lambda images: old((images,)))
+        with _holding(module, self._old):
+            return super().attacked(model, batch, context)
 
     def state_dict(self) -> dict[str, Any]:
         """The old weights."""
@@ -62,6 +60,20 @@ class StaleAdvProp(AdvProp):
             raise ValueError(f"no weights to attack: {list(state)[:5]}")
         self._old.clear()
         self._old.update(state)
+
+
+@contextmanager
+def _holding(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Have the tensors of `model` hold `values`, for backward passes that run layers again too."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    kept = [(tensor, tensor.data) for _, tensor in named]
+    try:
+        for name, tensor in named:
+            tensor.data = values[name]
+        yield
+    finally:
+        for tensor, data in kept:
+            tensor.data = data
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

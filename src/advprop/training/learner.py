@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advprop.methods.base import Context, Method, StepMetrics
+from advprop.methods.base import Context, Method, StepMetrics, counting_nothing
 from advprop.randomness import ImageStreams, derive_seed, seed_dropout
 from advprop.shapes import Batch
 from advprop.training.engine import memory_format
@@ -63,7 +63,9 @@ class Learner:
 
     def _backward(self, loss: Tensor) -> None:
         count = self.settings.gradient_accumulation
-        self.accelerator.backward(loss if count == 1 else loss / count)
+        again = self.settings.activation_checkpointing
+        with counting_nothing(self.model) if again else nullcontext():
+            self.accelerator.backward(loss if count == 1 else loss / count)
 
 
 def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
