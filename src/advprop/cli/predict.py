@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from advprop.cli.json_target import check_json_target
 from advprop.cli.options import RunArgument
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def main(
     from advprop.prediction import find_images, predictions
     from advprop.suites import load_subject
 
+    if json is not None and json != "-":
+        check_json_target(Path(json), "image")
     files = find_images(images)
     subject = (
         load_export(run_or_export) if is_export(run_or_export) else load_subject(run_or_export)
