@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
+from advprop.attacks.reduced import reduced_edges
 from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
 from advprop.auxiliary.statistics import equals_clean
 from advprop.config.run import RunConfig
@@ -18,6 +19,7 @@ from advprop.data.sources import ImageData, ImageSplit
 from advprop.data.unreadable import UnreadableTally
 from advprop.evaluation.accuracy import evaluate_clean
 from advprop.methods.base import Method, TrainingFacts
+from advprop.models.trial import check_forward
 from advprop.run_folder import CHECKPOINTS, KEPT, METRICS, build_run_model
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.processes import num_machines
@@ -35,8 +37,10 @@ def build_trainer(
     settings = config.training
     method = config.method.build()
     method.prepare(_facts(config, data, folder, accelerator))
+    plain = build_run_model(config, data)
+    _check_model(plain, config, data)
     model = with_synchronised_statistics(
-        build_run_model(config, data),
+        plain,
         method,
         num_processes=accelerator.num_processes,
         device=accelerator.device,
@@ -70,6 +74,26 @@ def build_trainer(
         accelerator=accelerator,
         inspect=inspect,
     )
+
+
+def _check_model(model: nn.Module, config: RunConfig, data: ImageData) -> None:
+    """Raise ValueError for a model that cannot take the images, or those that an attack shrinks."""
+    channels, *edges = data.image_shape
+    further = getattr(config.method, "attacks", {})  # of method fine_grained
+    attacks = {"attack": getattr(config.method, "attack", None)}
+    attacks |= {f"attacks.{name}": attack for name, attack in further.items()}
+    settings = {1.0: "data.image_size"}
+    for name, attack in attacks.items():
+        settings.setdefault(getattr(attack, "resolution", 1.0), f"method.{name}.resolution")
+    for resolution, setting in settings.items():
+        height, width = reduced_edges(edges, resolution)
+        check_forward(
+            model,
+            config.model.name,
+            image_shape=(channels, height, width),
+            num_classes=data.num_classes,
+            size_setting=setting,
+        )
 
 
 def _facts(
