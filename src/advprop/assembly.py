@@ -76,6 +76,17 @@ def build_trainer(
     )
 
 
+def check_plain_model(config: RunConfig, data: ImageData) -> None:
+    """Raise ValueError where no method could train the run's model, whatever its weights."""
+    with torch.random.fork_rng(devices=[]):
+        plain = config.model.without_weights().build(
+            num_classes=data.num_classes, image_shape=data.image_shape
+        )
+    check_forward(
+        plain, config.model.name, image_shape=data.image_shape, num_classes=data.num_classes
+    )
+
+
 def _check_model(model: nn.Module, config: RunConfig, data: ImageData) -> None:
     """Raise ValueError for a model that cannot take the images, or those that an attack shrinks."""
     channels, *edges = data.image_shape

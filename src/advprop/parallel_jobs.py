@@ -17,7 +17,8 @@ import torch
 from advprop.comparison_plan import Job
 from advprop.recording import complete_run
 from advprop.runs import train
-from advprop.training.stopping import InterruptedTraining, NotFiniteError
+from advprop.training.files import InUseError
+from advprop.training.stopping import InterruptedTraining, NotFiniteError, out_of_memory
 
 
 def outcomes(
@@ -83,15 +84,25 @@ def _end_with(parent: int) -> None:
 
 
 def _run_job(job: Job) -> dict[str, Any] | Exception:
-    """Train and test; a loss that is not finite ends this run, not the comparison."""
+    """Train and test; what one method or seed cannot do ends this run, not the comparison.
+
+    OSError (a full disk, data that went away) would meet the other runs too, and ends it.
+    """
     try:
         train(job.config, job.folder, resume=True, quiet=True)
         return complete_run(job.folder)
-    except NotFiniteError as error:
-        return error
     except InterruptedTraining:
         _end_worker()
         raise KeyboardInterrupt from None
+    except NotFiniteError as error:
+        return error
+    except InUseError:
+        raise  # another comparison works in this folder
+    except (ValueError, RuntimeError) as error:
+        message = str(error) if isinstance(error, ValueError) else out_of_memory(error)
+        if message is None:
+            raise
+        return ValueError(message)  # without the frames that hold the run's memory
 
 
 def _end_worker() -> None:

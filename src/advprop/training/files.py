@@ -11,6 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+
+class InUseError(ValueError):
+    """Another process trains in the folder."""
+
+
 UNFINISHED = ".unfinished"
 """How the names of files end that `write_atomically` is still filling."""
 
@@ -77,7 +82,7 @@ def _finite(text: str) -> float:
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing into `folder` meanwhile. ValueError: one does already.
+    """Keep other processes from writing into `folder` meanwhile. InUseError: one does already.
 
     The lock is the kernel's and goes with its process, however that ends; it is not inherited, so
     neither do loader workers hold it. Where there is none (Windows, some network disks), nothing
@@ -92,7 +97,7 @@ def in_use(folder: Path) -> Iterator[None]:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise ValueError(
+            raise InUseError(
                 f"{folder}: another process is training here; wait for it, or take another --out"
             ) from None
         except OSError:
