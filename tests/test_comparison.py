@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 import time
@@ -156,3 +157,17 @@ def test_the_first_error_stands_for_all_where_no_run_can_be_trained(
     job = Job(method="m", config=quick(digits()).with_method("vanilla"), folder=tmp_path / "0")
     with pytest.raises(ValueError, match="no run can"):
         run_jobs([job], tmp_path / "out", recipe="digits")
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"), [(None, 3), ("", 3), ("2", 2), ("2,1", 2), ("8", 3), ("0", 3), ("no", 3)]
+)
+def test_threads_are_those_that_this_process_may_use(
+    asked: str | None, found: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 5}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert parallel_jobs.usable_threads() == found

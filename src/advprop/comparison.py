@@ -14,7 +14,7 @@ from advprop.config.run import RunConfig
 from advprop.evaluation.results import summarise
 from advprop.gathering import write_comparison_report
 from advprop.gathering.sources import RESULTS
-from advprop.parallel_jobs import outcomes
+from advprop.parallel_jobs import outcomes, usable_threads
 from advprop.recording import is_run
 from advprop.run_folder import versions
 from advprop.training.files import write_json
@@ -76,7 +76,7 @@ def run_jobs(
     _check_folder(folder, planned)
     first = planned[0].config  # a wrong folder or model shows now, not in every job
     check_plain_model(first, first.data.load(0))
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, usable_threads() // jobs)
     folder.mkdir(parents=True, exist_ok=True)
     comparison = _Comparison(folder, recipe, planned, jobs, threads, command)
     try:

@@ -21,6 +21,16 @@ from advprop.training.files import InUseError
 from advprop.training.stopping import InterruptedTraining, NotFiniteError, out_of_memory
 
 
+def usable_threads() -> int:
+    """The CPUs that this process may use, or fewer where OMP_NUM_THREADS says so."""
+    own = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
+    cpus = len(own)
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(cpus, int(asked)) if asked.isdigit() and int(asked) else cpus
+
+
 def outcomes(
     planned: Sequence[Job], jobs: int, threads: int
 ) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
