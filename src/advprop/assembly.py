@@ -46,7 +46,11 @@ def build_trainer(
         device=accelerator.device,
     )
 
-    tally = UnreadableTally(max_share=data.train.max_unreadable, num_images=len(data.train))
+    tally = UnreadableTally(
+        max_share=data.train.max_unreadable,
+        num_images=len(data.train),
+        num_processes=accelerator.num_processes,
+    )
 
     def inspect(model: nn.Module) -> list[str]:
         unread = [f"{tally.count} training images could not be read; others stood in for them"]
