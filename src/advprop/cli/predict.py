@@ -89,7 +89,8 @@ def _report(
 
 def _line(prediction: Prediction) -> str:
     listed = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.classes)
-    return f"{prediction.path}: {listed}"
+    # a name that is no UTF-8 cannot be printed as it is
+    return f"{prediction.path}: {listed}".encode(errors="backslashreplace").decode()
 
 
 def _entry(prediction: Prediction) -> bytes:
