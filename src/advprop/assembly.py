@@ -37,10 +37,8 @@ def build_trainer(
     settings = config.training
     method = config.method.build()
     method.prepare(_facts(config, data, folder, accelerator))
-    plain = build_run_model(config, data)
-    _check_model(plain, config, data)
     model = with_synchronised_statistics(
-        plain,
+        _checked_model(config, data),
         method,
         num_processes=accelerator.num_processes,
         device=accelerator.device,
@@ -91,8 +89,9 @@ def check_plain_model(config: RunConfig, data: ImageData) -> None:
     )
 
 
-def _check_model(model: nn.Module, config: RunConfig, data: ImageData) -> None:
-    """Raise ValueError for a model that cannot take the images, or those that an attack shrinks."""
+def _checked_model(config: RunConfig, data: ImageData) -> nn.Module:
+    """The run's model. ValueError: it cannot take the images, or those that an attack shrinks."""
+    model = build_run_model(config, data)
     channels, *edges = data.image_shape
     further = getattr(config.method, "attacks", {})  # of method fine_grained
     attacks = {"attack": getattr(config.method, "attack", None)}
@@ -109,6 +108,7 @@ def _check_model(model: nn.Module, config: RunConfig, data: ImageData) -> None:
             num_classes=data.num_classes,
             size_setting=setting,
         )
+    return model
 
 
 def _facts(
