@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 import time
@@ -10,14 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from advprop import parallel_jobs
 from advprop.auxiliary.norm import AuxiliaryNorm
-from advprop.comparison import run_jobs
+from advprop.comparison import compare, run_jobs
 from advprop.comparison_plan import Job
 from advprop.config import RunConfig
 from advprop.data.builtin import load_builtin
+from advprop.gathering.sources import read_results
 from advprop.recipes.builtin import digits
 from advprop.run_folder import build_run_model
+from advprop.training.files import InUseError
 
 
 def quick(config: RunConfig) -> RunConfig:
@@ -82,3 +87,84 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_method_that_cannot_be_trained_leaves_the_others(jobs: int, tmp_path: Path) -> None:
+    """With 4 images a step, Fast AdvProp has none to attack."""
+    settings = ["training.num_epochs=1", "training.batch_size=4", "data.num_train=40"]
+    settings += ["training.warmup_epochs=0"]
+    methods = ["fast", "vanilla"]
+    found = compare(digits(), tmp_path, methods=methods, num_seeds=1, overrides=settings, jobs=jobs)
+    assert [run["method"] for run in found["runs"]] == ["vanilla", "vanilla_equal_cost"]
+    (failed,) = found["failed"]
+    assert (failed["method"], failed["seed"]) == ("fast", 0)
+    assert "batch" in failed["error"]
+    assert read_results(tmp_path)["failed"] == found["failed"]
+
+
+def test_a_run_without_memory_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = parallel_jobs.train
+
+    def train(config: RunConfig, folder: Path, **options: bool) -> object:
+        if folder.name == "0":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return whole(config, folder, **options)
+
+    monkeypatch.setattr(parallel_jobs, "train", train)
+    config = quick(digits()).with_method("vanilla")
+    planned = [Job(method=f"m{n}", config=config, folder=tmp_path / str(n)) for n in range(2)]
+    found = run_jobs(planned, tmp_path / "out", recipe="digits")
+    assert [run["method"] for run in found["runs"]] == ["m1"]
+    (failed,) = found["failed"]
+    assert failed["method"] == "m0"
+    assert "training.batch_size" in failed["error"]
+
+
+def test_a_mistake_of_all_methods_ends_the_comparison_at_once(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    settings = ["model.name=inception_v3", "model.options={}"]
+    with pytest.raises(ValueError, match="inception_v3 cannot take images of 1 x 8 x 8"):
+        compare(digits(), out, overrides=settings)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), InUseError("busy")])
+def test_what_is_no_fault_of_a_method_ends_the_comparison(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(parallel_jobs, "train", train)
+    job = Job(method="m", config=quick(digits()).with_method("vanilla"), folder=tmp_path / "0")
+    with pytest.raises(type(error), match=str(error)):
+        run_jobs([job], tmp_path / "out", recipe="digits")
+
+
+def test_the_first_error_stands_for_all_where_no_run_can_be_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object, **__: object) -> None:
+        raise ValueError("no run can")
+
+    monkeypatch.setattr(parallel_jobs, "train", train)
+    job = Job(method="m", config=quick(digits()).with_method("vanilla"), folder=tmp_path / "0")
+    with pytest.raises(ValueError, match="no run can"):
+        run_jobs([job], tmp_path / "out", recipe="digits")
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"), [(None, 3), ("", 3), ("2", 2), ("2,1", 2), ("8", 3), ("0", 3), ("no", 3)]
+)
+def test_threads_are_those_that_this_process_may_use(
+    asked: str | None, found: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 5}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert parallel_jobs.usable_threads() == found

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
+from advprop.attacks.reduced import reduced_edges
 from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
 from advprop.auxiliary.statistics import equals_clean
 from advprop.config.run import RunConfig
@@ -18,6 +19,7 @@ from advprop.data.sources import ImageData, ImageSplit
 from advprop.data.unreadable import UnreadableTally
 from advprop.evaluation.accuracy import evaluate_clean
 from advprop.methods.base import Method, TrainingFacts
+from advprop.models.trial import check_forward
 from advprop.run_folder import CHECKPOINTS, KEPT, METRICS, build_run_model
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.processes import num_machines
@@ -38,13 +40,17 @@ def build_trainer(
         method.check_distributed()
     method.prepare(_facts(config, data, folder, accelerator))
     model = with_synchronised_statistics(
-        build_run_model(config, data),
+        _checked_model(config, data),
         method,
         num_processes=accelerator.num_processes,
         device=accelerator.device,
     )
 
-    tally = UnreadableTally(max_share=data.train.max_unreadable, num_images=len(data.train))
+    tally = UnreadableTally(
+        max_share=data.train.max_unreadable,
+        num_images=len(data.train),
+        num_processes=accelerator.num_processes,
+    )
 
     def inspect(model: nn.Module) -> list[str]:
         unread = [f"{tally.count} training images could not be read; others stood in for them"]
@@ -72,6 +78,39 @@ def build_trainer(
         accelerator=accelerator,
         inspect=inspect,
     )
+
+
+def check_plain_model(config: RunConfig, data: ImageData) -> None:
+    """Raise ValueError where no method could train the run's model, whatever its weights."""
+    with torch.random.fork_rng(devices=[]):
+        plain = config.model.without_weights().build(
+            num_classes=data.num_classes, image_shape=data.image_shape
+        )
+    check_forward(
+        plain, config.model.name, image_shape=data.image_shape, num_classes=data.num_classes
+    )
+
+
+def _checked_model(config: RunConfig, data: ImageData) -> nn.Module:
+    """The run's model. ValueError: it cannot take the images, or those that an attack shrinks."""
+    model = build_run_model(config, data)
+    channels, *edges = data.image_shape
+    further = getattr(config.method, "attacks", {})  # of method fine_grained
+    attacks = {"attack": getattr(config.method, "attack", None)}
+    attacks |= {f"attacks.{name}": attack for name, attack in further.items()}
+    settings = {1.0: "data.image_size"}
+    for name, attack in attacks.items():
+        settings.setdefault(getattr(attack, "resolution", 1.0), f"method.{name}.resolution")
+    for resolution, setting in settings.items():
+        height, width = reduced_edges(edges, resolution)
+        check_forward(
+            model,
+            config.model.name,
+            image_shape=(channels, height, width),
+            num_classes=data.num_classes,
+            size_setting=setting,
+        )
+    return model
 
 
 def _facts(

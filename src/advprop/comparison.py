@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from advprop.assembly import check_plain_model
 from advprop.comparison_plan import DEFAULT_METHODS, Job, plan_jobs
 from advprop.config.overrides import differences, read_config
 from advprop.config.run import RunConfig
 from advprop.evaluation.results import summarise
 from advprop.gathering import write_comparison_report
 from advprop.gathering.sources import RESULTS
-from advprop.parallel_jobs import outcomes
+from advprop.parallel_jobs import outcomes, usable_threads
 from advprop.recording import is_run
 from advprop.run_folder import versions
 from advprop.training.files import write_json
@@ -37,8 +38,11 @@ def compare(
     are not trained again. Writes `results.json` (after each run) and `report.html`, and returns
     the former. `overrides` are those of `--set`: `method.*` reach the methods that have the path.
 
-    Raises ValueError for unknown methods, settings that fit none, or a folder with other runs;
-    KeyboardInterrupt after writing what there is.
+    A run that cannot be trained (a loss that is not finite, a method that cannot do with these
+    settings, too little memory) is in `failed` of the results, and the others go on.
+
+    Raises ValueError for unknown methods, settings that fit none, data or a model that no run can
+    use, or a folder with other runs; KeyboardInterrupt after writing what there is.
     """
     folder = Path(out)
     if num_seeds < 1:
@@ -70,8 +74,9 @@ def run_jobs(
     if jobs < 1:
         raise ValueError(f"{jobs} jobs: give at least 1")
     _check_folder(folder, planned)
-    planned[0].config.data.load(0)  # a wrong folder shows now, not in every job
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    first = planned[0].config  # a wrong folder or model shows now, not in every job
+    check_plain_model(first, first.data.load(0))
+    threads = max(1, usable_threads() // jobs)
     folder.mkdir(parents=True, exist_ok=True)
     comparison = _Comparison(folder, recipe, planned, jobs, threads, command)
     try:
@@ -81,6 +86,7 @@ def run_jobs(
                 report_finished(row)
     finally:
         comparison.write_report()
+    comparison.check_any()
     return comparison.results()
 
 
@@ -100,12 +106,14 @@ class _Comparison:
         self.jobs, self.threads, self.command = jobs, threads, command
         self.rows: dict[tuple[str, int], dict[str, Any]] = {}
         self.failed: list[dict[str, Any]] = []
+        self.errors: list[Exception] = []
 
     def add(self, job: Job, outcome: dict[str, Any] | Exception) -> dict[str, Any] | None:
         """Note a finished job; its row, None where it failed."""
         key = job.method, job.config.seed
         if isinstance(outcome, Exception):
             self.failed.append({"method": key[0], "seed": key[1], "error": str(outcome)})
+            self.errors.append(outcome)
             row = None
         else:
             row = {
@@ -132,6 +140,11 @@ class _Comparison:
             "failed": self.failed,
             "summary": summarise(runs),
         }
+
+    def check_any(self) -> None:
+        """Raise the first run's ValueError where no run at all could be trained."""
+        if not self.rows and all(isinstance(error, ValueError) for error in self.errors):
+            raise self.errors[0]
 
     def write_report(self) -> None:
         """Write `report.html`, if there is anything to show."""

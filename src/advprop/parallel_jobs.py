@@ -17,7 +17,18 @@ import torch
 from advprop.comparison_plan import Job
 from advprop.recording import complete_run
 from advprop.runs import train
-from advprop.training.stopping import InterruptedTraining, NotFiniteError
+from advprop.training.files import InUseError
+from advprop.training.stopping import InterruptedTraining, NotFiniteError, out_of_memory
+
+
+def usable_threads() -> int:
+    """The CPUs that this process may use, or fewer where OMP_NUM_THREADS says so."""
+    own = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
+    cpus = len(own)
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(cpus, int(asked)) if asked.isdigit() and int(asked) else cpus
 
 
 def outcomes(
@@ -83,15 +94,25 @@ def _end_with(parent: int) -> None:
 
 
 def _run_job(job: Job) -> dict[str, Any] | Exception:
-    """Train and test; a loss that is not finite ends this run, not the comparison."""
+    """Train and test; what one method or seed cannot do ends this run, not the comparison.
+
+    OSError (a full disk, data that went away) would meet the other runs too, and ends it.
+    """
     try:
         train(job.config, job.folder, resume=True, quiet=True)
         return complete_run(job.folder)
-    except NotFiniteError as error:
-        return error
     except InterruptedTraining:
         _end_worker()
         raise KeyboardInterrupt from None
+    except NotFiniteError as error:
+        return error
+    except InUseError:
+        raise  # another comparison works in this folder
+    except (ValueError, RuntimeError) as error:
+        message = str(error) if isinstance(error, ValueError) else out_of_memory(error)
+        if message is None:
+            raise
+        return ValueError(message)  # without the frames that hold the run's memory
 
 
 def _end_worker() -> None:

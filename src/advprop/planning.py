@@ -18,14 +18,13 @@ from advprop.cost.step import StepCost, empty_batch, on_devices, step_cost
 from advprop.data.loaders import num_train_batches
 from advprop.methods.base import TrainingFacts
 from advprop.models.standardize import Standardized
+from advprop.models.trial import RUN_ERRORS
 from advprop.training.engine import prepare_model
 
 CLUSTERS = (1, 8, 64, 1024)
 VANILLA = "vanilla"
 
 _IMAGENET = (1_281_167, 1000)
-# what models raise for images of a size they cannot take
-_RUN_ERRORS = (RuntimeError, AssertionError, TypeError, IndexError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +151,7 @@ def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int)
     try:
         batch = empty_batch(images, sizes.image_shape)
         step = step_cost(model, method, batch, float_bytes=2 if half else None)
-    except _RUN_ERRORS as error:
+    except RUN_ERRORS as error:
         raise ValueError(
             f"{config.model.name} cannot be run on {images} images of shape {sizes.image_shape} "
             f"({type(error).__name__}: {error}): change data.image_size or model.name"

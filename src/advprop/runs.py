@@ -114,7 +114,10 @@ def _judge_folder(folder: Path, config: RunConfig, *, resume: bool) -> dict[str,
         return None
     if not resume:
         raise ValueError(f"{folder}: holds a run; --resume goes on with it, --out takes another")
-    changed = differences(read_config(folder / CONFIG), config)
+    saved = read_config(folder / CONFIG)
+    if not is_finished(folder):  # nothing was tested yet, and the new settings are what is recorded
+        saved = saved.model_copy(update={"evaluation": config.evaluation})
+    changed = differences(saved, config)
     if changed:
         listed = "\n  ".join(changed)
         raise ValueError(f"{folder}: holds another run, not to be resumed as this one:\n  {listed}")

@@ -163,7 +163,7 @@ def test_a_limit_below_the_number_of_classes_is_spread_over_them():
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(write_images, workers):
     root = write_images({"train/a": 6, "train/b": 6, "val/a": 2, "val/b": 3}, size=(20, 20))
-    settings = Augmentation(color_jitter=0.4, auto_augment="rand-m9-mstd0.5")
+    settings = Augmentation(auto_augment="rand-m9-mstd0.5")
     data = load_folder(root, image_size=8, augmentation=settings)
     for make in (
         lambda n: train_batches(data.train, batch_size=4, seed=0, epoch=1, num_workers=n),

@@ -69,7 +69,7 @@ def test_evaluation_agrees_bit_for_bit_with_timm(interpolation):
 
 def test_augmentation_depends_on_the_streams_alone():
     image = random_image(40, 40)
-    settings = Augmentation(color_jitter=0.4, auto_augment="rand-m9-mstd0.5-inc1")
+    settings = Augmentation(auto_augment="rand-m9-mstd0.5-inc1")
     view = settings.transform(Preprocessing(image_shape=(3, 16, 16)))
 
     def augmented(*key: int) -> torch.Tensor:
@@ -220,3 +220,9 @@ def test_wrong_policies_are_refused_before_training():
         Augmentation(auto_augment="nonsense").transform(Preprocessing(image_shape=(3, 8, 8)))
     with pytest.raises(ValueError, match="made for 3 channels"):
         Augmentation(auto_augment="v0").transform(Preprocessing(image_shape=(1, 8, 8)))
+
+
+def test_a_jitter_that_a_policy_would_replace_is_refused():
+    Augmentation(color_jitter=0.4)
+    with pytest.raises(ValueError, match=r"color_jitter=0\.4 and auto_augment='v0'.*leave one out"):
+        Augmentation(color_jitter=0.4, auto_augment="v0")

@@ -152,6 +152,18 @@ def test_exif_turned_files_stand_upright(tmp_path, orientation):
     assert (actual == UPRIGHT[orientation](stored)).all()
 
 
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_mistyped_tag_beside_the_orientation_is_no_reason_to_refuse(tmp_path, orientation):
+    """A resolution (0x011A) in letters, as some cameras' software writes it."""
+    path = tmp_path / "image.png"
+    stored = random_samples(4, 6, 3)
+    entries = struct.pack(">HHIHHHHI4s", 0x0112, 3, 1, orientation, 0, 0x011A, 2, 4, b"72\0\0")
+    exif = b"MM\0*" + struct.pack(">IH", 8, 2) + entries + bytes(4)
+    path.write_bytes(png(stored, RGB, eXIf=exif))
+    actual = np.asarray(read_image(path, channels=3)).astype(int)
+    assert (actual == UPRIGHT[orientation](stored)).all()
+
+
 def test_damaged_exif_beside_good_pixels_is_no_reason_to_refuse(tmp_path):
     path = tmp_path / "image.jpg"
     damaged = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01"
@@ -192,7 +204,8 @@ def test_images_that_would_fill_the_memory_are_named(tmp_path, monkeypatch, time
 def test_floats_and_32_bits_are_refused_not_guessed_at(tmp_path):
     for values, reason in (
         (np.ones((3, 3), dtype=np.float32), "floats without a known range"),
-        (np.full((3, 3), 70000, dtype=np.int32), "exceed 16 bits"),
+        (np.full((3, 3), 70000, dtype=np.int32), "32 bits without a known range"),
+        (np.full((3, 3), 200, dtype=np.int32), "32 bits without a known range"),
     ):
         path = tmp_path / "image.tiff"
         Image.fromarray(values).save(path)

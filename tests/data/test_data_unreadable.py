@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -146,3 +147,14 @@ def test_the_only_image_of_its_class_has_one_of_another_stand_in(write_images):
 def test_shares_out_of_bounds_are_refused(write_images, share):
     with pytest.raises(ValueError, match=r"max_unreadable=.* at least 0"):
         load_folder(write_images(LAID_OUT), image_size=8, max_unreadable=share)
+
+
+@pytest.mark.filterwarnings("ignore:photo")
+@pytest.mark.parametrize(("num_processes", "allowed"), [(1, 5), (2, 2), (5, 1), (6, 0)])
+def test_processes_together_stay_within_the_share(num_processes, allowed):
+    tally = UnreadableTally(max_share=0.05, num_images=100, num_processes=num_processes)
+    batch = lambda n: SimpleNamespace(unreadable=(f"photo {n}",))  # noqa: E731
+    for number in range(allowed):
+        tally.add(batch(number))
+    with pytest.raises(ValueError, match=f"^{allowed + 1} of 100 .* max_unreadable=0.05 allows"):
+        tally.add(batch(allowed))

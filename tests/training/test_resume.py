@@ -234,6 +234,25 @@ def test_an_interrupt_saves_at_the_step_and_the_run_goes_on(
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
 
 
+def test_how_a_run_will_be_tested_may_change_until_it_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = quick("vanilla"), tmp_path / "run"
+    other = apply_overrides(config, ["evaluation.restarts=7"])
+
+    def stopped(self: Trainer, *_: object) -> None:
+        raise InterruptedTraining("stopped", signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", stopped)
+        with pytest.raises(InterruptedTraining):
+            train(config, folder, quiet=True)
+    train(other, folder, resume=True, quiet=True)
+    assert load_run(folder).config == other
+    with pytest.raises(ValueError, match=r"evaluation\.restarts: saved 7, wanted 1"):
+        train(config, folder, resume=True, quiet=True)
+
+
 def test_a_killed_process_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     """The real thing: the command in a process of its own, `kill -9` in the middle."""
     config = quick("advprop", "training.num_epochs=12")

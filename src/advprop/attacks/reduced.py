@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch.nn import functional as F
@@ -10,6 +11,11 @@ from advprop.attacks.pgd import PGD
 from advprop.attacks.schedule import GrowingSteps
 from advprop.randomness import Randomness
 from advprop.shapes import Images, Labels, LogitsFn
+
+
+def reduced_edges(edges: Sequence[int], resolution: float) -> list[int]:
+    """The edges of the smaller copies of images."""
+    return [max(1, round(resolution * edge)) for edge in edges]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +55,7 @@ class ReducedResolution:
     ) -> Images:
         """Adversarial versions of `images`, detached, of their own size."""
         clean = images.detach()
-        edges = [max(1, round(self.resolution * edge)) for edge in clean.shape[2:]]
+        edges = reduced_edges(clean.shape[2:], self.resolution)
         if edges == list(clean.shape[2:]):
             return self.attack(logits_fn, clean, labels, generator=generator)
         small = F.interpolate(clean, edges, mode="area")

@@ -52,6 +52,9 @@ def main(
         raise
     print_results(results)
     typer.echo(f"{folder}/results.json and {folder}/report.html written")
+    for failed in results["failed"]:
+        line = f"{failed['method']} seed {failed['seed']}: {failed['error']}"
+        typer.echo(f"advprop: warning: {line}", err=True)
     if results["failed"]:
         raise typer.Exit(3)
 

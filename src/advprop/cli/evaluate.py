@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from advprop.cli.evaluate_text import flag_lines, result_lines
+from advprop.cli.json_target import check_json_target
 from advprop.cli.options import EvaluationSetOption, TestedArgument, WeightsOption, comma_separated
 
 SuiteOption = Annotated[
@@ -63,6 +64,7 @@ def main(
     from advprop.suites import evaluate
     from advprop.training.files import write_json
 
+    check_json_target(json, "suites", "red_flags")
     result = evaluate(
         run_or_export,
         suites=None if suite is None else comma_separated(suite),

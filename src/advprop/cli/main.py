@@ -62,6 +62,10 @@ def run() -> None:
     except (ValueError, OSError, ImportError) as error:
         _end(str(error), 2)
     except RuntimeError as error:
+        from advprop.training.stopping import out_of_memory
+
+        if (message := out_of_memory(error)) is not None:
+            _end(message, 2)
         code = getattr(error, "exit_code", None)
         if code is None:
             raise

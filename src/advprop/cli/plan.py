@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from advprop.cli.json_target import check_json_target
 from advprop.cli.options import RecipeArgument, SetOption
 from advprop.cost.assumptions import A100_TFLOPS, PUBLISHED
 
@@ -41,6 +42,7 @@ def main(
     from advprop.recipes.resolve import resolve_run
     from advprop.training.files import write_json
 
+    check_json_target(json, "assumptions", "clusters")
     result = plan(
         resolve_run(recipe, method=method, overrides=settings or []),
         devices=devices,

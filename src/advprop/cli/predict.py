@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from advprop.cli.json_target import check_json_target
 from advprop.cli.options import RunArgument
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def main(
     from advprop.prediction import find_images, predictions
     from advprop.suites import load_subject
 
+    if json is not None and json != "-":
+        check_json_target(Path(json), "image")
     files = find_images(images)
     subject = (
         load_export(run_or_export) if is_export(run_or_export) else load_subject(run_or_export)
@@ -86,7 +89,8 @@ def _report(
 
 def _line(prediction: Prediction) -> str:
     listed = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.classes)
-    return f"{prediction.path}: {listed}"
+    # a name that is no UTF-8 cannot be printed as it is
+    return f"{prediction.path}: {listed}".encode(errors="backslashreplace").decode()
 
 
 def _entry(prediction: Prediction) -> bytes:

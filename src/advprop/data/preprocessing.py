@@ -87,7 +87,8 @@ class Augmentation:
 
     `scale` is the crop's share of the area, `ratio` its width over height, `hflip` the probability
     of a flip, `color_jitter` the strength of random brightness, contrast and saturation (0: none).
-    `auto_augment` names one of timm's policies ("rand-m9-mstd0.5", "original", ...).
+    `auto_augment` names one of timm's policies ("rand-m9-mstd0.5", "original", ...), which take the
+    place of `color_jitter`: both together are refused.
     `random_erasing` is the probability that a rectangle is filled: by `erasing_mode` with grey
     ("const"), with one random colour ("rand") or with a random colour for each pixel ("pixel").
     """
@@ -114,6 +115,11 @@ class Augmentation:
             raise ValueError(f"hflip={self.hflip}: a probability, from 0 to 1")
         if self.color_jitter < 0:
             raise ValueError(f"color_jitter={self.color_jitter}: must be at least 0 (0: none)")
+        if self.color_jitter and self.auto_augment:
+            raise ValueError(
+                f"color_jitter={self.color_jitter} and auto_augment={self.auto_augment!r}: timm's "
+                "policies change colours in its place; leave one out"
+            )
         if not 0 <= self.random_erasing <= 1:
             raise ValueError(f"random_erasing={self.random_erasing}: a probability, from 0 to 1")
         if self.erasing_mode not in (known := get_args(Erasing)):

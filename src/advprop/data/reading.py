@@ -8,11 +8,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 IMAGE_ENDINGS = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
+
+
+_ORIENTATION = 0x112
+# Pillow's exif_transpose encodes all other tags again, and refuses a photo for a mistyped one
+_TURNS: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_image(path: str | Path, *, channels: int) -> Image.Image:
@@ -28,7 +41,13 @@ def read_image(path: str | Path, *, channels: int) -> Image.Image:
 
 def upright(image: Image.Image, channels: int) -> Image.Image:
     """An image that Pillow has opened, as `read_image` gives it; the pixels are read now."""
-    ImageOps.exif_transpose(image, in_place=True)
+    image.load()  # tags may come after the pixels
+    # Pillow has 16 bits of these formats in 32
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):
+        raise ValueError("its pixels have 32 bits without a known range; save it with 8 or 16 bits")
+    turn = _TURNS.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
     if image.mode.startswith("I"):
         image = _eight_bits(image)
     elif image.mode == "F":
@@ -38,6 +57,15 @@ def upright(image: Image.Image, channels: int) -> Image.Image:
         image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
         image = image.convert("RGB")
     return image.convert("RGB" if channels == 3 else "L")
+
+
+def _orientation(image: Image.Image) -> object:
+    """The EXIF tag, as it stands there; None where it cannot be read."""
+    try:
+        value = image.getexif().get(_ORIENTATION)
+        return value[0] if isinstance(value, tuple) else value
+    except Exception:  # damaged tags beside good pixels raise all kinds of them
+        return None
 
 
 def header_problem(path: str | Path) -> str | None:

@@ -22,11 +22,13 @@ def check_max_unreadable(share: float) -> None:
 class UnreadableTally:
     """Counts the distinct files of `num_images` that a training run could not read.
 
-    It belongs to the process that trains, and lasts for its whole run; workers only report.
+    It belongs to the process that trains, and lasts for its whole run; workers only report. Each of
+    `num_processes` may meet its equal part of the share, so that all together stay within it.
     """
 
     max_share: float
     num_images: int
+    num_processes: int = 1
     found: dict[str, None] = field(default_factory=dict)  # ordered, as met
 
     def __post_init__(self) -> None:
@@ -41,11 +43,14 @@ class UnreadableTally:
         """Warn of each new file by name; ValueError lists all where they exceed the share."""
         new = [problem for problem in batch.unreadable if problem not in self.found]
         self.found.update(dict.fromkeys(new))
-        if self.count > self.max_share * self.num_images:
+        if self.count > self.max_share * self.num_images // self.num_processes:
             raise ValueError(
                 f"{self.count} of {self.num_images} training images cannot be read, more than "
-                f"max_unreadable={self.max_share:g} allows; repair or delete them:\n  "
-                + shortened(self.found, separator="\n  ")
+                f"max_unreadable={self.max_share:g} allows{self._each()}; repair or delete "
+                "them:\n  " + shortened(self.found, separator="\n  ")
             )
         for problem in dict.fromkeys(new):
             warnings.warn(f"{problem}; another image stands in for it", stacklevel=2)
+
+    def _each(self) -> str:
+        return "" if self.num_processes == 1 else f" each of {self.num_processes} processes"

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+
+class InUseError(ValueError):
+    """Another process trains in the folder."""
+
 
 UNFINISHED = ".unfinished"
 """How the names of files end that `write_atomically` is still filling."""
@@ -18,17 +23,21 @@ UNFINISHED = ".unfinished"
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in its place.
 
+    A symlink stays, and what it names is written; a device or a pipe is written straight into.
     Raises OSError where the folder cannot be written or the disk is full; `path` is as before.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
-    temporary = Path(name)
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            write(file)
+        return
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp's files are the owner's alone
-        temporary.replace(path)
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -73,7 +82,7 @@ def _finite(text: str) -> float:
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing into `folder` meanwhile. ValueError: one does already.
+    """Keep other processes from writing into `folder` meanwhile. InUseError: one does already.
 
     The lock is the kernel's and goes with its process, however that ends; it is not inherited, so
     neither do loader workers hold it. Where there is none (Windows, some network disks), nothing
@@ -88,7 +97,7 @@ def in_use(folder: Path) -> Iterator[None]:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise ValueError(
+            raise InUseError(
                 f"{folder}: another process is training here; wait for it, or take another --out"
             ) from None
         except OSError:

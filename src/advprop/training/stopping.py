@@ -52,6 +52,18 @@ def _remedy(settings: TrainingSettings) -> str:
     )
 
 
+def out_of_memory(error: BaseException) -> str | None:
+    """What to tell a user whose device or computer has no memory left; None for other errors."""
+    if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+        return None
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return (
+        f"out of memory ({reason[:200]}): in training take a smaller "
+        "training.batch_size, more training.gradient_accumulation, training.mixed_precision or "
+        "training.activation_checkpointing; in tests a smaller evaluation.batch_size"
+    )
+
+
 class InterruptedTraining(RuntimeError):  # noqa: N818 - an ending, not a fault
     """A signal asked for the end, and the run was saved."""
 
