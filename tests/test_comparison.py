@@ -168,3 +168,16 @@ def test_threads_are_those_that_this_process_may_use(
     if asked is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     assert parallel_jobs.usable_threads() == found
+
+
+@pytest.mark.parametrize(("devices", "taken"), [(0, []), (1, []), (3, [0, 1, 2, 0])])
+def test_processes_take_the_devices_in_turn(
+    devices: int, taken: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: devices > 0)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: devices)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", found.append)
+    for number in range(4):
+        parallel_jobs._take_device(number)
+    assert found == taken

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
 import torch
@@ -36,7 +37,8 @@ def outcomes(
 ) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
     """Each job with its row, or with the error that ended it, as they finish.
 
-    `jobs` processes run at a time, each with so many threads. Leaving early ends them, saved.
+    `jobs` processes run at a time, each with so many threads, and take this machine's GPUs in turn.
+    Leaving early ends them, saved.
     """
     if jobs == 1:
         before = torch.get_num_threads()
@@ -47,11 +49,12 @@ def outcomes(
         finally:
             torch.set_num_threads(before)  # the caller's process goes on
         return
+    context = multiprocessing.get_context("spawn")  # forked threads may hang
     pool = ProcessPoolExecutor(
         jobs,
-        mp_context=multiprocessing.get_context("spawn"),  # forked threads may hang
+        mp_context=context,
         initializer=_start_worker,
-        initargs=(threads, os.getpid()),
+        initargs=(threads, os.getpid(), context.Value("i", 0)),
     )
     with pool:
         running = {pool.submit(_run_job, job): job for job in planned}
@@ -79,11 +82,21 @@ def _as_they_finish(
             yield running[future], future.result()
 
 
-def _start_worker(threads: int, parent: int) -> None:
+def _start_worker(threads: int, parent: int, started: Synchronized[int]) -> None:
     # Ctrl-C reaches the parent too, and it is the parent that ends its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
+    with started.get_lock():
+        number = started.value
+        started.value += 1
+    _take_device(number)
+
+
+def _take_device(number: int) -> None:
+    """Share out the GPUs of this machine, since every process begins with the first."""
+    if torch.accelerator.is_available() and (count := torch.accelerator.device_count()) > 1:
+        torch.accelerator.set_device_index(number % count)
 
 
 def _end_with(parent: int) -> None:

@@ -92,8 +92,8 @@ class OnDevice:
     split: ImageSplit
     batch_size: int
     limit: int | None
-    num_workers: int
     device: torch.device
+    num_workers: int = 0
 
     def __iter__(self) -> Iterator[Batch]:
         batches = test_batches(
