@@ -28,10 +28,7 @@ from advprop.training.trainer import Trainer
 
 
 def build_trainer(
-    config: RunConfig,
-    data: ImageData,
-    folder: Path,
-    accelerator: Accelerator,
+    config: RunConfig, data: ImageData, folder: Path, accelerator: Accelerator
 ) -> Trainer:
     """The trainer of a run in `folder`, at its beginning. Raises ValueError for what cannot be."""
     settings = config.training

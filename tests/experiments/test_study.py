@@ -38,15 +38,22 @@ def tiny(config: RunConfig) -> RunConfig:
         ("branches", ("emoji", "mnist5k")),
         ("training_data", ("emoji", "mnist5k")),
         ("without_batchnorm", ("emoji", "mnist5k")),
+        ("cheaper_attacks", ("emoji", "mnist5k")),
     ],
 )
 @pytest.mark.parametrize("quick", [False, True])
 def test_every_group_has_vanilla_and_configurations_that_differ(
-    tmp_path: Path, experiment: str, sets: tuple[str, ...], quick: bool
+    tmp_path: Path,
+    experiment: str,
+    sets: tuple[str, ...],
+    quick: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import study
 
     module = __import__(experiment)
+    costs = lambda configs, path, turns: dict.fromkeys(configs, 1.0)  # noqa: E731
+    monkeypatch.setattr(module, "step_costs", costs, raising=False)
     options = study.Options(sets=sets, quick=quick, seeds=(0, 1), jobs=1, out=tmp_path)
     for name in sets:
         groups = module.plan(name, options)
