@@ -90,7 +90,13 @@ def ways_of_use(model: nn.Module, method: Method) -> set[State]:
     return seen
 
 
-@pytest.mark.parametrize("method", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, id=name, marks=pytest.mark.full if name == "fast" else [])
+        for name, method in CASES.items()
+    ],
+)
 def test_a_program_for_each_way_of_use_and_none_in_later_steps(
     method: Method, programs: list[torch.fx.GraphModule]
 ) -> None:
