@@ -62,6 +62,7 @@ def test_every_benchmark_is_short_and_is_run() -> None:
             assert f"| `{path.stem}` |" in (FOLDER.parent / "docs" / "benchmarks.md").read_text()
 
 
+@pytest.mark.full
 def test_a_run_writes_table_and_results(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     command = [sys.executable, str(FOLDER / "run.py"), "--quick", "--out", str(out)]

@@ -64,6 +64,7 @@ def test_every_group_has_vanilla_and_configurations_that_differ(
             assert len(folders) == len(group.variants)
 
 
+@pytest.mark.full
 def test_runs_are_shared_measured_and_written_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,6 +175,7 @@ def test_a_refusal_is_said_once(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["note.txt"]
 
 
+@pytest.mark.full
 def test_shards_are_streamed_once_an_epoch_by_two_processes(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for name in ("one", "two", "three"):
