@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -18,7 +19,6 @@ from advprop.data.corruptions import (
 )
 from advprop.data.imagenet_c import ImageNetC, check_imagenet_c, is_imagenet_c
 from advprop.data.listing import shortened
-from advprop.data.loaders import test_batches
 from advprop.data.sources import ArraySplit, ImageSplit
 from advprop.data.stored import StoredSplit
 from advprop.evaluation.accuracy import correct_answers
@@ -80,12 +80,7 @@ def _on_the_fly(trial: Trial) -> dict[str, Any]:
 
 def _pixels(trial: Trial, split: ImageSplit) -> tuple[Tensor, Labels]:
     """All images as bytes, the only form in which a large set fits into memory, and labels."""
-    batches = test_batches(
-        split,
-        batch_size=trial.settings.batch_size,
-        limit=trial.limit,
-        num_workers=trial.settings.num_workers,
-    )
+    batches = replace(trial.batches(split), device=torch.device("cpu"))
     kept = [((batch.images * 255).round().byte(), batch.labels) for batch in batches]
     pixels, labels = zip(*kept, strict=True)
     return torch.cat(pixels), torch.cat(labels)
