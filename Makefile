@@ -56,7 +56,7 @@ format: $(VENV)/lint.stamp
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/base.stamp:
 	$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('advprop needs Python 3.11 or newer, this is ' + sys.version.split()[0])"

@@ -233,10 +233,7 @@ def test_the_command_tells_of_the_disk_where_it_is_needed(kind: str) -> None:
     assert [line.split()[-2:] for line in kept] == ([["6.16", "MB"]] if kind != "advprop" else [])
 
 
-def test_the_command_prints_80_columns_and_writes_json(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+def test_the_command_prints_80_columns_and_writes_json(tmp_path: Path) -> None:
     arguments = ("--images", 1000, "--classes", 10, "--json", tmp_path / "plan.json")
     small = [word for override in NET for word in ("--set", override)]
     done = run_plan("from_scratch", *small, "--method", "adversarial_then_clean", *arguments)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -251,24 +248,3 @@ def test_how_a_run_will_be_tested_may_change_until_it_is_finished(
     assert load_run(folder).config == other
     with pytest.raises(ValueError, match=r"evaluation\.restarts: saved 7, wanted 1"):
         train(config, folder, resume=True, quiet=True)
-
-
-def test_a_killed_process_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    """The real thing: the command in a process of its own, `kill -9` in the middle."""
-    config = quick("advprop", "training.num_epochs=12")
-    settings = tmp_path / "config.json"
-    settings.write_text(config.model_dump_json())
-    command = [sys.executable, "-m", "advprop", "train", str(settings), "--resume", "--quiet"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    running = subprocess.Popen(
-        [*command, "--out", str(tmp_path / "cut")], env=environment, stdout=subprocess.DEVNULL
-    )
-    while not list((tmp_path / "cut" / "checkpoints").glob("step-*.pt")):
-        assert running.poll() is None
-        time.sleep(0.02)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
-    assert newest(tmp_path / "cut")["position"]["epoch"] < 12
-    train(config, tmp_path / "cut", resume=True, quiet=True)
-    train(config, tmp_path / "whole", quiet=True)
-    assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
