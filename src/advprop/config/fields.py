@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+_LAST_WITH_REMOVED = "5ebac19"
 
 
 class Config(BaseModel):
-    """Frozen, finite, and without unknown names."""
+    """Frozen, finite, and without unknown names.
+
+    `removed` has the settings of earlier versions with the values at which they did nothing. Saved
+    configurations still name them: at these values they are dropped, at others refused.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    removed: ClassVar[Mapping[str, object]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_removed(cls, settings: Any) -> Any:
+        if not isinstance(settings, dict):
+            return settings
+        for name, idle in cls.removed.items():
+            if settings.get(name, idle) != idle:
+                raise ValueError(
+                    f"{name} {settings[name]!r}: this setting was removed (docs/reproducing.md "
+                    f"says why); commit {_LAST_WITH_REMOVED} of advprop has it, or set it to "
+                    f"{idle!r}"
+                )
+        return {name: value for name, value in settings.items() if name not in cls.removed}
 
 
 def parse_fraction(value: object) -> object:
