@@ -116,7 +116,6 @@ def test_public_names() -> None:
         "TrainingFacts",
         "Universal",
         "Vanilla",
-        "add_auxiliary_adapters",
         "add_auxiliary_norms",
         "add_auxiliary_tokens",
         "attack_mode",

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from advprop.attacks.targets import least_likely_class as least_likely_class
     from advprop.attacks.targets import random_other_class as random_other_class
     from advprop.attacks.targets import untargeted as untargeted
-    from advprop.auxiliary.adapter import add_auxiliary_adapters as add_auxiliary_adapters
     from advprop.auxiliary.branches import branch_names as branch_names
     from advprop.auxiliary.branches import branch_parameters as branch_parameters
     from advprop.auxiliary.branches import has_auxiliary_norms as has_auxiliary_norms
@@ -88,7 +87,6 @@ _MODULE_OF = {
     "TrainingFacts": "methods.base",
     "Universal": "methods.universal",
     "Vanilla": "methods.vanilla",
-    "add_auxiliary_adapters": "auxiliary.adapter",
     "add_auxiliary_norms": "auxiliary.surgery",
     "add_auxiliary_tokens": "auxiliary.token",
     "attack_mode": "auxiliary.modes",

@@ -15,7 +15,7 @@ IN_ATTACK = {"resolution": 1.0, "inner_steps": 0, "until": None}
 IN_ADVPROP = {"stale_steps": 0, "attack_every": 1}
 
 
-def saved(folder: Path, method: str, **changes: Any) -> Path:
+def saved(folder: Path, method: str, model: dict[str, Any] = {}, **changes: Any) -> Path:  # noqa: B006
     """A `config.json` as commit 5ebac19 wrote it, `changes` by the place of a removed setting."""
     tree = RECIPES["digits"].build().with_method(method).model_dump(mode="json")
     settings = tree["method"]
@@ -24,6 +24,7 @@ def saved(folder: Path, method: str, **changes: Any) -> Path:
     for path, value in {**removed, **changes}.items():
         place = settings["attack"] if path.startswith("attack.") else settings
         place[path.removeprefix("attack.")] = value
+    tree["model"] |= {"adapter_rank": 4, **model}
     path = folder / "config.json"
     path.write_text(json.dumps(tree))
     return path
@@ -50,5 +51,11 @@ def test_settings_that_did_something_are_refused(
     setting: str, value: object, tmp_path: Path
 ) -> None:
     name = setting.removeprefix("attack.")
-    with pytest.raises(ValueError, match=rf"{name} {value!r}: .* removed .*commit 5ebac19"):
+    with pytest.raises(ValueError, match=rf"{name} {value!r}: .*removed.*commit 5ebac19"):
         read_config(saved(tmp_path, "advprop", **{setting: value}))
+
+
+@pytest.mark.parametrize("model", [{"separate": "adapter"}, {"adapter_rank": 8}], ids=str)
+def test_adapters_are_refused(model: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"model.*adapter.* removed.*commit 5ebac19"):
+        read_config(saved(tmp_path, "advprop", model))

@@ -28,12 +28,16 @@ class Config(BaseModel):
             return settings
         for name, idle in cls.removed.items():
             if settings.get(name, idle) != idle:
-                raise ValueError(
-                    f"{name} {settings[name]!r}: this setting was removed (docs/reproducing.md "
-                    f"says why); commit {_LAST_WITH_REMOVED} of advprop has it, or set it to "
-                    f"{idle!r}"
-                )
+                raise ValueError(removed_text(f"{name} {settings[name]!r}", repr(idle)))
         return {name: value for name, value in settings.items() if name not in cls.removed}
+
+
+def removed_text(what: str, instead: str) -> str:
+    """The message for a setting that an earlier version had."""
+    return (
+        f"{what}: this was removed, for the reasons in docs/reproducing.md; use {instead}, or "
+        f"commit {_LAST_WITH_REMOVED} of advprop, which has it"
+    )
 
 
 def parse_fraction(value: object) -> object:
