@@ -29,7 +29,7 @@ experiments-data: $(VENV)/experiments.stamp
 	$(BIN)/python experiments/emoji.py data/emoji/64 --size 64
 
 EXPERIMENTS := model_size adversarial_first branches lengths training_data attacker finetuning \
-	lean budgets without_batchnorm cheaper_attacks
+	lean budgets without_batchnorm
 experiments: experiments-data
 	for name in $(EXPERIMENTS); do \
 		$(BIN)/python experiments/$$name.py --jobs 2 $(if $(QUICK),--quick) || exit 1; \
