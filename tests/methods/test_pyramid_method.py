@@ -154,7 +154,7 @@ def test_everything_can_be_set() -> None:
     [
         ("method.attack.epsilon=6", "did you mean 6/255"),
         ("method.attack.scales=4,1", "give one for each"),
-        ("method.form=joint", "method.form 'joint'"),
+        ("method.form=joint", "form='joint': choose"),
         ("method.adversarial_weight=-1", "at least 0 each"),
         ("method.attack.threat_model.epsilon=0.1", "or method.attack.epsilon"),
     ],

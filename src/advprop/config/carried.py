@@ -11,7 +11,7 @@ from advprop.config.fields import Config
 from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.base import Method
 from advprop.methods.carried import Carried
-from advprop.methods.forms import Form
+from advprop.methods.learning import Form
 from advprop.methods.perturbation_store import Precision
 
 

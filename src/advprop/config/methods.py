@@ -26,7 +26,7 @@ from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Method
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
-from advprop.methods.forms import Form, TwoPassForm
+from advprop.methods.learning import Form
 from advprop.methods.mixed import Mixed
 from advprop.methods.vanilla import Vanilla
 
@@ -95,7 +95,7 @@ class AdvPropConfig(_AttackingConfig):
     kind: Literal["advprop"] = "advprop"
     clean_weight: float = 1.0
     adversarial_weight: float = 1.0
-    form: TwoPassForm = "auto"
+    form: Form = "auto"
     matched_masks: bool = False
 
     def build(self) -> Method:

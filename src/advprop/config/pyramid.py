@@ -16,7 +16,7 @@ from advprop.config.attacks import (
 )
 from advprop.config.fields import Config, Fraction, Fractions, parse_list
 from advprop.methods.base import Method
-from advprop.methods.passes import Form
+from advprop.methods.learning import Form
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.universal import Universal
 
