@@ -21,7 +21,7 @@ from advprop.shapes import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdvProp(Attacking, SeveralKinds):
+class AdvProp(SeveralKinds, Attacking):
     """Clean images through the clean branch, adversarial ones through a branch of their own.
 
     The attack goes through the auxiliary branch; the two mean losses are summed (with weights, 1

@@ -19,7 +19,7 @@ from advprop.shapes import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pyramid(Attacking, TwoPasses):
+class Pyramid(TwoPasses, Attacking):
     """Clean and adversarial images through the same layers, in two passes with the same masks.
 
     `attack` is a `PyramidPGD`; a `PGD` makes it the paper's comparison by pixels. The two mean
