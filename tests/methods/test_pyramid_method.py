@@ -9,8 +9,8 @@ import torch
 from tiny import seeded, tiny_convnext, tiny_images, tiny_labels, tiny_net, tiny_vit
 from torch import Tensor, nn
 
+from advprop.attacks.objectives import random_other_class, untargeted
 from advprop.attacks.pyramid import PyramidPGD
-from advprop.attacks.targets import random_other_class, untargeted
 from advprop.auxiliary.branches import branch_parameters
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.attacks import PAPER_ATTACK

@@ -10,8 +10,8 @@ from typing import ClassVar
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD, check_images
-from advprop.attacks.targets import untargeted
 from advprop.auxiliary.branches import scaled_gradients
 from advprop.auxiliary.route import CLEAN
 from advprop.methods.base import (
