@@ -106,6 +106,16 @@ class Method(ABC):
         return ()
 
     @property
+    def views(self) -> tuple[str, ...]:
+        """Branches that learn from `Batch.views`, versions of the images that the loader makes."""
+        return ()
+
+    @property
+    def takes_mixtures(self) -> bool:
+        """Whether images may be mixtures of two (mixup, CutMix)."""
+        return True
+
+    @property
     @abstractmethod
     def passes_per_image(self) -> float:
         """Cost in passes of vanilla training."""
