@@ -17,8 +17,8 @@ from advprop.data.shard_classes import check_labels, read_class_names
 from advprop.data.shard_index import index_shards
 from advprop.data.shard_paths import find_shards
 from advprop.data.shard_split import ShardFiles, ShardSplit
-from advprop.data.sources import ImageData
-from advprop.data.splitting import SHARES
+from advprop.data.sources import ImageData, Origin
+from advprop.data.splitting import SHARES, sources_in_words
 
 
 def load_shards(
@@ -54,7 +54,9 @@ def load_shards(
     if shuffle_shards < 1:
         raise ValueError(f"shuffle_shards={shuffle_shards}: must be at least 1")
     preprocessing = Preprocessing.square(image_size, channels, interpolation, crop_pct)
-    splits = _splits(find_shards(train, validation, test), preprocessing, max_unreadable)
+    paths = find_shards(train, validation, test)
+    splits = _splits(paths, preprocessing, max_unreadable)
+    given = {name: f"{len(own):,} shards, {own[0].name} ..." for name, own in paths.items()}
     folder = Path(splits["train"].files.paths[0]).parent
     class_names = read_class_names(classes, folder, splits["train"])
     check_labels(splits, class_names)
@@ -70,6 +72,7 @@ def load_shards(
         train=replace(chosen, max_unreadable=max_unreadable, shuffle_shards=shuffle_shards),
         validation=splits["validation"],
         test=splits.get("test"),
+        origin=Origin(splits=sources_in_words(given, "keys")),
     )
 
 
