@@ -13,6 +13,8 @@ from advprop.evaluation.results import ACCURACIES, EQUAL_COST, difference_of
 
 _HEADINGS = ("clean", "noise", "adver-\nsarial", "passes", "sec.", "clean vs\nequal\ncost")
 
+_COSTS = {"total_passes": "g", "train_seconds": ".0f"}
+
 
 def print_results(results: Mapping[str, Any]) -> None:
     """Print the summary of a comparison: test accuracies with 95 % intervals, and cost."""
@@ -30,11 +32,14 @@ def print_results(results: Mapping[str, Any]) -> None:
         table.add_row(
             entry["method"],
             *(_accuracy(entry.get(accuracy)) for accuracy in ACCURACIES),
-            f"{entry['total_passes']:g}",
-            f"{entry['train_seconds']:.0f}",
+            *(_cost(entry.get(key), form) for key, form in _COSTS.items()),
             "\n".join(part for part in (difference.value, difference.p_value) if part),
         )
     Console().print(table)
+
+
+def _cost(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
 
 
 def _accuracy(value: Mapping[str, Any] | None) -> str:

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+LARGEST = 10**9
+"""No setting is larger, but for seeds."""
 
 
 class Config(BaseModel):
-    """Frozen, finite, and without unknown names."""
+    """Frozen, finite, without unknown names and without numbers beyond `LARGEST`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_beyond(cls, tree: Any) -> Any:
+        for path, number in numbers(tree):
+            if not abs(number) <= LARGEST and not path.endswith("seed"):
+                shown = str(number)
+                shown = shown if len(shown) < 30 else f"{shown[:20]}... ({len(shown)} digits)"
+                raise ValueError(f"{path} {shown}: give a number of at most {LARGEST:,}")
+        return tree
+
+
+def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, int | float]]:
+    """The numbers in nested mappings and lists, each with its path."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            yield from numbers(value, f"{path}.{name}" if path else str(name))
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from numbers(value, path)
+    elif isinstance(tree, int | float):
+        yield path, tree
 
 
 def parse_fraction(value: object) -> object:
