@@ -175,7 +175,6 @@ def _from_description(config: Mapping[str, Any]) -> tuple[Standardized, ExportIn
         config["architecture"],
         image_shape=info.preprocessing.image_shape,
         num_classes=len(info.class_names),
-        size_setting="input_size",
     )
     return model, info
 

@@ -14,7 +14,7 @@ from advprop.data.loaders import test_batches
 from advprop.evaluation.gallery import record_gallery, record_predictions
 from advprop.parsing import Part
 from advprop.report.findings import OwnTest, Record
-from advprop.run_folder import CONFIG, METRICS, Run, load_run, read_result
+from advprop.run_folder import CONFIG, DATA, METRICS, DataFacts, Run, load_run, read_result
 from advprop.suites import evaluate, through_branch
 from advprop.training.files import read_json, write_json
 from advprop.training.run_log import RunLog
@@ -38,7 +38,9 @@ def complete_run(folder: Path) -> dict[str, Any]:
     test = read_json(folder / TEST, OwnTest, remedy=_AGAIN)
     found, flags = accuracies(test["suites"]), list(test.get("red_flags", ()))
     tested_on = test["suites"]["clean"]["images"]
-    return {**result, **found, "tested_on": tested_on, "red_flags": flags}
+    row = {**result, **found, "tested_on": tested_on, "red_flags": flags}
+    data = read_json(folder / DATA, DataFacts)  # of older runs it does not tell what was found
+    return row | {"data_found": data["found"]} if data.get("found") else row
 
 
 def accuracies(suites: dict[str, Any]) -> dict[str, float]:

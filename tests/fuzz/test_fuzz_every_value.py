@@ -25,7 +25,9 @@ from advprop.run_folder import _read_data_facts, read_result
 
 BEFORE = Path(__file__).with_name("written_before.json")
 RUN = "comparison/runs/advprop-seed0/"
-REMEDY = re.compile("again|delete|correct|put back|give|choose|take|leave|change|expected|loads|use the")
+REMEDY = re.compile(
+    "again|delete|correct|put back|give|choose|take|leave|change|expected|loads|use the"
+)
 GONE = object()
 VALUES = (
     *(GONE, None, True, -1, 10**30, float("nan"), "x", "\ud800\0", [None], {}),

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 LARGEST = 10**9
 """No setting is larger, but for seeds."""
+_LAST_WITH_REMOVED = "5ebac19"
 
 
 class Config(BaseModel):
-    """Frozen, finite, without unknown names and without numbers beyond `LARGEST`."""
+    """Frozen, finite, without unknown names and without numbers beyond `LARGEST`.
+
+    `removed` has the settings of earlier versions with the values at which they did nothing. Saved
+    configurations still name them: at these values they are dropped, at others refused.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    removed: ClassVar[Mapping[str, object]] = {}
+
     @model_validator(mode="before")
     @classmethod
-    def _not_beyond(cls, tree: Any) -> Any:
-        for path, number in numbers(tree):
+    def _not_beyond(cls, settings: Any) -> Any:
+        for path, number in numbers(settings):
             if not abs(number) <= LARGEST and not path.endswith("seed"):
                 shown = str(number)
                 shown = shown if len(shown) < 30 else f"{shown[:20]}... ({len(shown)} digits)"
                 raise ValueError(f"{path} {shown}: give a number of at most {LARGEST:,}")
-        return tree
+        return settings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_removed(cls, settings: Any) -> Any:
+        if not isinstance(settings, dict):
+            return settings
+        for name, idle in cls.removed.items():
+            if settings.get(name, idle) != idle:
+                raise ValueError(removed_text(f"{name} {settings[name]!r}", repr(idle)))
+        return {name: value for name, value in settings.items() if name not in cls.removed}
 
 
 def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, int | float]]:
@@ -37,6 +54,14 @@ def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, int | float]]:
             yield from numbers(value, path)
     elif isinstance(tree, int | float):
         yield path, tree
+
+
+def removed_text(what: str, instead: str) -> str:
+    """The message for a setting that an earlier version had."""
+    return (
+        f"{what}: this was removed, for the reasons in docs/reproducing.md; use {instead}, or "
+        f"commit {_LAST_WITH_REMOVED} of advprop, which has it"
+    )
 
 
 def parse_fraction(value: object) -> object:

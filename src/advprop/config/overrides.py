@@ -117,7 +117,9 @@ def read_config(path: Path) -> RunConfig:
     try:
         return validated(tree)
     except ValueError as error:
-        raise ValueError(f"{path}: not a run's configuration; correct it, or put it back:\n{error}") from None
+        raise ValueError(
+            f"{path}: not a run's configuration; correct it, or put it back:\n{error}"
+        ) from None
 
 
 def differences(saved: RunConfig, wanted: RunConfig) -> list[str]:

@@ -54,6 +54,7 @@ class Row(Accuracies):
     total_passes: Cost | None = None
     train_seconds: Cost | None = None
     red_flags: tuple[Flag, ...] | None = None
+    data_found: dict[str, Any] | None = None
 
 
 class Result(Accuracies):
