@@ -108,8 +108,9 @@ def test_any_value_may_be_another(name: str, place: Path) -> None:
     read(place)
     content = path.read_bytes()
     tree = json.loads(BEFORE.read_text())[name]
-    for where in places(tree):
-        for value in VALUES:
+    for number, where in enumerate(places(tree)):
+        # of files that are drawn whatever they hold, each place meets some of the values
+        for value in VALUES[number % 3 :: 3] if name.endswith("l") else VALUES:
             path.write_text(text_of(damaged(tree, where, value), name))
             check(lambda: read(place), path, (where, value))
     twice = content.replace(b"{", b'{"x": 1, "x": 2, ', 1)

@@ -52,9 +52,11 @@ class Entry(Part):
 def _entry(line: str) -> dict[str, Any] | None:
     """What `epoch_entry` wrote, None where the line is another."""
     try:
-        return read_part(Entry, parse_json(line)).plain()
+        value: dict[str, Any] = parse_json(line)
+        read_part(Entry, value)
     except ValueError:
         return None
+    return value
 
 
 def epoch_entry(
