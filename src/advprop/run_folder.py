@@ -16,6 +16,7 @@ import torch
 from advprop import __version__
 from advprop.config.overrides import read_config
 from advprop.config.run import RunConfig
+from advprop.data.found import found_in
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.sources import ImageData
 from advprop.export_format import class_names_of
@@ -28,8 +29,7 @@ from advprop.training.files import read_json, write_json
 Weights = Literal["last", "best", "ema"]
 CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
 DATA, CHECKPOINTS = "data.json", "checkpoints"
-KEPT = "kept"
-"""The folder of what a method keeps from step to step, beside checkpoints."""
+KEPT = "kept"  # the folder of what a method keeps from step to step, beside checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +129,8 @@ def build_run_model(config: RunConfig, data: ImageData) -> Standardized:
 
 
 def write_data_facts(folder: Path, data: ImageData) -> None:
-    """Keep in `data.json` what the run's model and its resumption need to know of the data."""
-    write_json(folder / DATA, _data_facts(data))
+    """Keep in `data.json` what the model and `--resume` need to know, and what was found."""
+    write_json(folder / DATA, _data_facts(data) | {"found": found_in(data).to_json()})
 
 
 def check_same_data(folder: Path, data: ImageData) -> None:

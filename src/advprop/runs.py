@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from accelerate.utils import broadcast_object_list
 from advprop.assembly import build_trainer
 from advprop.config.overrides import differences, read_config
 from advprop.config.run import RunConfig
+from advprop.data.found import found_in
 from advprop.data.sources import ImageData
 from advprop.data.workers import worker_deaths_explained
 from advprop.run_folder import (
@@ -73,6 +75,8 @@ def train(
             # the configuration first: a folder without is taken for somebody else's
             write_json(folder / CONFIG, config.model_dump(mode="json"))
             write_data_facts(folder, data)
+            if not quiet:
+                print(*config.start_lines(found_in(data)), sep="\n", file=sys.stderr, flush=True)
             # a kill may have come between an epoch's entry and its checkpoint
             trainer.log.rewind(trainer.position.step)
             trainer.trackers = _trackers(config, folder, trainer.position.step, tensorboard, wandb)

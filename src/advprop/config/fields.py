@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+_LAST_WITH_REMOVED = "5ebac19"
 
 
 class Config(BaseModel):
-    """Frozen, finite, and without unknown names."""
+    """Frozen, finite, and without unknown names.
+
+    `removed` has the settings of earlier versions with the values at which they did nothing. Saved
+    configurations still name them: at these values they are dropped, at others refused.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    removed: ClassVar[Mapping[str, object]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_removed(cls, settings: Any) -> Any:
+        if not isinstance(settings, dict):
+            return settings
+        for name, idle in cls.removed.items():
+            if settings.get(name, idle) != idle:
+                raise ValueError(removed_text(f"{name} {settings[name]!r}", repr(idle)))
+        return {name: value for name, value in settings.items() if name not in cls.removed}
+
+
+def removed_text(what: str, instead: str) -> str:
+    """The message for a setting that an earlier version had."""
+    return (
+        f"{what}: this was removed, for the reasons in docs/reproducing.md; use {instead}, or "
+        f"commit {_LAST_WITH_REMOVED} of advprop, which has it"
+    )
 
 
 def parse_fraction(value: object) -> object:

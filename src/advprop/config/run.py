@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from advprop.auxiliary.adapter import add_auxiliary_adapters
 from advprop.auxiliary.norm import Separate
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.attacks import AttackConfig, OneStepConfig
 from advprop.config.data import DataConfig, DecodedDataConfig
 from advprop.config.evaluation import EvaluationConfig
-from advprop.config.fields import Config
+from advprop.config.fields import Config, removed_text
 from advprop.config.methods import FineGrainedConfig, MethodConfig, method_config
+from advprop.data.found import Found
 from advprop.methods.carrying import NO_MIXTURES, CarryingMethod
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized
@@ -34,9 +34,10 @@ class ModelConfig(Config):
     (`advprop.models.weights`). `mean` and `std` default to those of timm's `pretrained_cfg`.
     `separate` says what of a normalisation layer each of the method's branches owns
     (`advprop.add_auxiliary_norms`), or that it owns a class "token" and nothing else
-    (`advprop.add_auxiliary_tokens`), or an "adapter" of `adapter_rank` channels at every linear
-    layer (`advprop.add_auxiliary_adapters`); it means nothing to methods without branches.
+    (`advprop.add_auxiliary_tokens`); it means nothing to methods without branches.
     """
+
+    removed: ClassVar[Mapping[str, object]] = {"adapter_rank": 4}
 
     name: str
     pretrained: bool = False
@@ -44,8 +45,7 @@ class ModelConfig(Config):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
-    separate: Separate | Literal["token", "adapter"] = "both"
-    adapter_rank: int = Field(default=4, ge=1)
+    separate: Separate | Literal["token"] = "both"
 
     def build(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> Standardized:
         """Build the model, without branches; it takes images of shape (channels, H, W)."""
@@ -67,14 +67,19 @@ class ModelConfig(Config):
         """Give a model that `build` made these branches. ValueError: it cannot have them."""
         if self.separate == "token":
             add_auxiliary_tokens(model, auxiliary)
-        elif self.separate == "adapter":
-            add_auxiliary_adapters(model, auxiliary, rank=self.adapter_rank)
         else:
             add_auxiliary_norms(model, auxiliary, separate=self.separate)
 
     def without_weights(self) -> ModelConfig:
         """The same architecture from random weights, which others will replace."""
         return self.model_copy(update={"pretrained": False, "checkpoint": None})
+
+    @field_validator("separate", mode="before")
+    @classmethod
+    def _no_adapters(cls, separate: object) -> object:
+        if separate == "adapter":
+            raise ValueError(removed_text('separate "adapter"', "another value of it"))
+        return separate
 
     @model_validator(mode="after")
     def _free_options(self) -> ModelConfig:
@@ -131,6 +136,18 @@ class RunConfig(Config):
                     '{"auto_augment": "rand-m9-mstd0.5"}\'; embedded data have no views'
                 )
         return self
+
+    def start_lines(self, found: Found | None) -> list[str]:
+        """What `plan` and `train` say first: the data, the model, the method and its passes."""
+        epochs, passes = self.training.num_epochs, self.method.build().passes_per_image
+        weights = ""
+        if self.model.pretrained or self.model.checkpoint is not None:
+            weights = f" from {self.model.checkpoint or 'pretrained weights'}"
+        return [
+            *(found.lines() if found else []),
+            f"{self.model.name}{weights}, method {self.method.kind}: {passes:g} passes per image "
+            f"and epoch, {epochs * passes:,.4g} in {epochs:,} epochs (vanilla {epochs:,})",
+        ]
 
     def with_method(self, name: str) -> RunConfig:
         """The same run with another method: its defaults, as strong as the PGD of this run's."""
