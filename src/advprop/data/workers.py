@@ -137,8 +137,8 @@ def _no_shared_memory(error: Exception) -> OSError:
     size = f", {shutil.disk_usage(place).total / 2**20:.0f} MB" if place.is_dir() else ""
     return OSError(
         f"no room for a batch in shared memory ({place}{size}; {str(error)[:200]}): give more, as "
-        "with docker run --shm-size=8g, or use fewer training.num_workers (0 needs none), a smaller "
-        "training.batch_size; in tests evaluation.num_workers and evaluation.batch_size"
+        "with docker run --shm-size=8g, or use fewer training.num_workers (0 needs none), or a "
+        "smaller training.batch_size; in tests evaluation.num_workers and evaluation.batch_size"
     )
 
 
