@@ -16,12 +16,12 @@ import advprop
 SOURCE = Path(advprop.__file__).parent
 # a module may import from rows below its own, and from its own folder
 ROWS = (
-    {"shapes", "randomness"},
+    {"shapes", "randomness", "parsing"},
     {"auxiliary", "models", "threat_models"},
     {"attacks", "data"},
     {"methods"},
     {"training", "evaluation"},
-    {"report", "export_format", "model_card", "interchange"},
+    {"report", "export_format", "model_card", "portable"},
     {"exporting", "prediction", "cost"},
     {"config"},
     {"run_folder"},
