@@ -15,7 +15,7 @@ from advprop.data.loaders import test_batches
 from advprop.evaluation.gallery import record_gallery, record_predictions
 from advprop.report.findings import check_findings, check_record
 from advprop.run_folder import CONFIG, DATA, METRICS, Run, load_run, read_result
-from advprop.suites import evaluate, through_branch
+from advprop.suites import DEFAULT_SUITES, evaluate, through_branch
 from advprop.training.files import read_json, write_json
 from advprop.training.run_log import RunLog
 
@@ -24,15 +24,16 @@ _GALLERY_SIZE, _NUM_PREDICTIONS = 8, 200
 
 
 def complete_run(folder: Path) -> dict[str, Any]:
-    """Test a finished run and record it, each once; return its row of `results.json`.
+    """Test a finished run and record it, as far as that was not done; its row of `results.json`.
 
     Raises ValueError for a run that is not finished.
     """
     result = read_result(folder)
     if not result:
         raise ValueError(f"{folder}: not finished; advprop train ... --resume goes on")
-    if not (folder / TEST).is_file():
-        write_json(folder / TEST, evaluate(folder))
+    known = read_test(folder).get("suites", {})
+    if missing := [suite for suite in DEFAULT_SUITES if suite not in known]:
+        record_test(folder, evaluate(folder, suites=missing))
     if not (folder / RECORD).is_file():
         write_json(folder / RECORD, _record(folder))
     try:
@@ -44,6 +45,43 @@ def complete_run(folder: Path) -> dict[str, Any]:
     row = {**result, **found, "tested_on": tested_on, "red_flags": flags}
     data = read_json(folder / DATA)  # of older runs it does not tell what was found
     return row | {"data_found": data["found"]} if isinstance(data.get("found"), dict) else row
+
+
+def read_test(folder: Path) -> dict[str, Any]:
+    """What was recorded of the tests of the run in `folder`, empty for none.
+
+    ValueError: it is damaged.
+    """
+    return _checked(folder / TEST, check_findings)
+
+
+def keeps_tests(folder: Path) -> bool:
+    """Whether this is a finished run's folder. ValueError: what it keeps of tests is damaged."""
+    read_test(folder)
+    return is_run(folder) and bool(read_result(folder))
+
+
+def record_test(folder: Path, found: dict[str, Any]) -> None:
+    """Keep `found`, which `evaluate` returned for the run in `folder`, with what was known before.
+
+    A suite that was tested again is replaced; the curve and the pairs of branches that it had stay
+    where the new test has none. So does whatever belongs to other suites.
+    """
+    known = read_test(folder)
+    before = dict(known.get("suites") or {})
+    suites = {name: _kept(before.pop(name, {})) | new for name, new in found["suites"].items()}
+    flags = [flag for flag in known.get("red_flags") or () if dict(flag).get("suite") in before]
+    whole = {
+        **found,
+        "suites": before | suites,
+        "checks": (known.get("checks") or {}) | found["checks"],
+        "red_flags": [*found["red_flags"], *flags],
+    }
+    write_json(folder / TEST, whole)
+
+
+def _kept(suite: dict[str, Any]) -> dict[str, Any]:
+    return {key: suite[key] for key in ("curve", "pairs") if key in suite}
 
 
 def accuracies(suites: dict[str, Any]) -> dict[str, float]:
@@ -74,7 +112,7 @@ def run_details(folder: Path) -> RunDetails:
     return RunDetails(
         curve={"points": points},
         record=_checked(folder / RECORD, check_record),
-        test=_checked(folder / TEST, check_findings),
+        test=read_test(folder),
     )
 
 
