@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
+LARGEST = 10**9
+"""No setting is larger, but for seeds."""
 _LAST_WITH_REMOVED = "5ebac19"
 
 
 class Config(BaseModel):
-    """Frozen, finite, and without unknown names.
+    """Frozen, finite, without unknown names and without numbers beyond `LARGEST`.
 
     `removed` has the settings of earlier versions with the values at which they did nothing. Saved
     configurations still name them: at these values they are dropped, at others refused.
@@ -23,6 +25,16 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
+    def _not_beyond(cls, settings: Any) -> Any:
+        for path, number in numbers(settings):
+            if not abs(number) <= LARGEST and not path.endswith("seed"):
+                shown = str(number)
+                shown = shown if len(shown) < 30 else f"{shown[:20]}... ({len(shown)} digits)"
+                raise ValueError(f"{path} {shown}: give a number of at most {LARGEST:,}")
+        return settings
+
+    @model_validator(mode="before")
+    @classmethod
     def _without_removed(cls, settings: Any) -> Any:
         if not isinstance(settings, dict):
             return settings
@@ -30,6 +42,18 @@ class Config(BaseModel):
             if settings.get(name, idle) != idle:
                 raise ValueError(removed_text(f"{name} {settings[name]!r}", repr(idle)))
         return {name: value for name, value in settings.items() if name not in cls.removed}
+
+
+def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, int | float]]:
+    """The numbers in nested mappings and lists, each with its path."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            yield from numbers(value, f"{path}.{name}" if path else str(name))
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from numbers(value, path)
+    elif isinstance(tree, int | float):
+        yield path, tree
 
 
 def removed_text(what: str, instead: str) -> str:

@@ -14,7 +14,8 @@ from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config
 from advprop.config.methods import METHODS
 from advprop.config.run import RunConfig
-from advprop.training.files import parse_json, read_json
+from advprop.parsing import parse_json
+from advprop.training.files import read_json
 
 _Config = TypeVar("_Config", bound=Config)
 
@@ -116,7 +117,9 @@ def read_config(path: Path) -> RunConfig:
     try:
         return validated(tree)
     except ValueError as error:
-        raise ValueError(f"{path}: not a run's configuration:\n{error}") from None
+        raise ValueError(
+            f"{path}: not a run's configuration; correct it, or put it back:\n{error}"
+        ) from None
 
 
 def differences(saved: RunConfig, wanted: RunConfig) -> list[str]:
