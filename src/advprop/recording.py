@@ -13,7 +13,7 @@ from advprop.auxiliary.statistics import branch_distances
 from advprop.data.loaders import test_batches
 from advprop.evaluation.gallery import record_gallery, record_predictions
 from advprop.parsing import Part
-from advprop.report.findings import Record, Tested
+from advprop.report.findings import OwnTest, Record
 from advprop.run_folder import CONFIG, DATA, METRICS, DataFacts, Run, load_run, read_result
 from advprop.suites import DEFAULT_SUITES, evaluate, through_branch
 from advprop.training.files import read_json, write_json
@@ -24,16 +24,15 @@ _GALLERY_SIZE, _NUM_PREDICTIONS = 8, 200
 
 
 def complete_run(folder: Path) -> dict[str, Any]:
-    """Test a finished run and record it, as far as that was not done; its row of `results.json`.
+    """Test a finished run and record it, each once; return its row of `results.json`.
 
     Raises ValueError for a run that is not finished.
     """
     result = read_result(folder)
     if not result:
         raise ValueError(f"{folder}: not finished; advprop train ... --resume goes on")
-    known = read_test(folder).get("suites", {})
-    if missing := [suite for suite in DEFAULT_SUITES if suite not in known]:
-        record_test(folder, evaluate(folder, suites=missing))
+    if not (folder / TEST).is_file():
+        record_test(folder, evaluate(folder))
     if not (folder / RECORD).is_file():
         write_json(folder / RECORD, _record(folder))
     test = read_test(folder)
@@ -49,7 +48,7 @@ def read_test(folder: Path) -> dict[str, Any]:
 
     ValueError: it is damaged.
     """
-    return _found(folder / TEST, Tested)
+    return _found(folder / TEST, OwnTest)
 
 
 def keeps_tests(folder: Path) -> bool:
@@ -58,13 +57,16 @@ def keeps_tests(folder: Path) -> bool:
     return is_run(folder) and bool(read_result(folder))
 
 
-def record_test(folder: Path, found: dict[str, Any]) -> None:
+def record_test(folder: Path, found: dict[str, Any]) -> bool:
     """Keep `found`, which `evaluate` returned for the run in `folder`, with what was known before.
 
     A suite that was tested again is replaced; the curve and the pairs of branches that it had stay
-    where the new test has none. So does whatever belongs to other suites.
+    where the new test has none. So does whatever belongs to other suites. Returns False, and keeps
+    nothing, where the run's default suites are neither in `found` nor recorded: they come first.
     """
     known = read_test(folder)
+    if not known and not set(DEFAULT_SUITES) <= set(found["suites"]):
+        return False
     before = dict(known.get("suites") or {})
     suites = {name: _kept(before.pop(name, {})) | new for name, new in found["suites"].items()}
     flags = [flag for flag in known.get("red_flags") or () if _suite_of(flag) in before]
@@ -75,6 +77,7 @@ def record_test(folder: Path, found: dict[str, Any]) -> None:
         "red_flags": [*found["red_flags"], *flags],
     }
     write_json(folder / TEST, whole)
+    return True
 
 
 def _suite_of(flag: Any) -> Any:

@@ -166,17 +166,15 @@ def test_tests_of_one_run_add_up(runs: list[Path], tmp_path: Path) -> None:
     assert complete_run(run)["clean_accuracy"] == 0.123
 
 
-def test_a_run_of_which_one_suite_was_tested_is_completed(runs: list[Path], tmp_path: Path) -> None:
+def test_no_test_is_kept_before_the_usual_suites(runs: list[Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(runs[0], run)
     test = json.loads((run / "test.json").read_text())
-    noise = {**test["suites"]["noise"], "noise_accuracy": 0.5}
-    (run / "test.json").write_text(json.dumps({**test, "suites": {"noise": noise}}))
-    row = complete_run(run)
-    assert (row["noise_accuracy"], row["clean_accuracy"]) == (
-        0.5,
-        test["suites"]["clean"]["clean_accuracy"],
-    )
+    (run / "test.json").unlink()
+    assert not record_test(run, {**test, "suites": {"noise": test["suites"]["noise"]}})
+    assert not (run / "test.json").exists()
+    assert record_test(run, test)
+    assert json.loads((run / "test.json").read_text()) == test
 
 
 def test_a_record_holds_answers_to_images_spread_over_the_test_set(runs: list[Path]) -> None:

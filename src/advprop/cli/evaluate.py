@@ -102,7 +102,8 @@ def _record(run: Path, result: dict[str, Any], other: list[str]) -> str:
 
     if other:
         return f"not recorded in {run}: its own tests go without {', '.join(other)}"
-    record_test(run, result)
+    if not record_test(run, result):
+        return f"not recorded in {run}: first comes advprop evaluate {run} without --suite"
     return f"recorded in {run}, for advprop report and the card of advprop export"
 
 

@@ -167,6 +167,16 @@ class Tested(Findings):
         return self
 
 
+class OwnTest(Tested):
+    """`test.json` of a run, in which the clean suite is never left out."""
+
+    @model_validator(mode="after")
+    def _clean(self) -> OwnTest:
+        if "clean" not in self.suites.model_fields_set:
+            raise ValueError("suites: clean is missing")
+        return self
+
+
 class Evaluation(Tested):
     """What `advprop evaluate --json` writes."""
 
