@@ -13,6 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from advprop.writing import size_text
+
 ID_BYTES = 16
 
 
@@ -68,7 +70,7 @@ def _reserve(path: Path, file: IO[bytes], num_bytes: int, *, new: bool) -> None:
         if new:
             path.unlink()
         raise OSError(
-            f"{path} grows by {needed / 1e9:.3g} GB, the disk has {free / 1e9:.3g} GB free: make "
+            f"{path} grows by {size_text(needed)}, the disk has {size_text(free)} free: make "
             "room, use a folder on another disk, or train on fewer or smaller images"
         ) from None
 
