@@ -73,11 +73,13 @@ def _write(found: Iterable[Prediction], json: str | None) -> tuple[int, int]:
 def _report(
     found: Iterable[Prediction], file: IO[bytes] | None, *, quiet: bool = False
 ) -> tuple[int, int]:
+    from advprop.data.found import printable
+
     total = failed = 0
     for total, prediction in enumerate(found, start=1):
         if prediction.error is not None:
             failed += 1
-            typer.echo(f"advprop: warning: {prediction.error}", err=True)
+            typer.echo(printable(f"advprop: warning: {prediction.error}"), err=True)
         elif not quiet:
             typer.echo(_line(prediction))
         if file is not None:
@@ -88,9 +90,10 @@ def _report(
 
 
 def _line(prediction: Prediction) -> str:
+    from advprop.data.found import printable
+
     listed = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.classes)
-    # a name that is no UTF-8 cannot be printed as it is
-    return f"{prediction.path}: {listed}".encode(errors="backslashreplace").decode()
+    return printable(f"{prediction.path}: {listed}")
 
 
 def _entry(prediction: Prediction) -> bytes:

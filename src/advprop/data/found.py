@@ -57,7 +57,7 @@ class Found:
         if self.passed_over:
             listed = [f"{count:,} {reason}" for reason, count in self.passed_over.items()]
             lines.append(f"passed over: {shortened(listed)}")
-        return [_printable(line) for line in [*lines, *self.notes]]
+        return [printable(line) for line in [*lines, *self.notes]]
 
     def _few_lines(self) -> list[str]:
         lines = []
@@ -112,6 +112,6 @@ def _within(named: Mapping[str, str], splits: Iterable[str]) -> dict[str, str]:
     return {split: named[split] for split in splits if split in named}
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """`text` with control characters, and bytes that are no UTF-8, written as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
