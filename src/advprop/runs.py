@@ -34,7 +34,7 @@ from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_accelerator
 from advprop.training.files import UNFINISHED, in_use, sweep, write_json
 from advprop.training.processes import LostProcessError, check_same_step, is_lost_process
-from advprop.training.trackers import TensorBoard, Tracker, WeightsAndBiases
+from advprop.training.trackers import TensorBoard, Tracker, WeightsAndBiases, check_trackers
 from advprop.training.trainer import Trainer
 
 _Finding = TypeVar("_Finding")
@@ -58,9 +58,9 @@ def train(
     NotFiniteError and InterruptedTraining (`advprop.training.stopping`) end a run early, saved.
     Under `torchrun` every process calls this; the first one judges and writes the folder.
     """
-    folder = Path(out)
-    accelerator = build_accelerator(config.training)
+    folder, accelerator = Path(out), build_accelerator(config.training)
     with _process_group(accelerator), ExitStack() as held:
+        _agreed(accelerator, lambda: check_trackers(tensorboard, wandb))
         result = _agreed(accelerator, lambda: _judge_folder(folder, config, resume=resume))
         if result is not None:
             return result
@@ -152,7 +152,7 @@ def _agreed(accelerator: Accelerator, judge: Callable[[], _Finding]) -> _Finding
     if accelerator.is_main_process:
         try:
             outcome = [judge()]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             outcome = [error]
     broadcast_object_list(outcome)
     if isinstance(outcome[0], Exception):
