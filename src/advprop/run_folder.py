@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import operator
 import platform
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -16,6 +17,7 @@ import torch
 from advprop import __version__
 from advprop.config.overrides import read_config
 from advprop.config.run import RunConfig
+from advprop.data.identity import find_changes
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.sources import ImageData
 from advprop.export_format import class_names_of
@@ -28,6 +30,9 @@ from advprop.training.files import read_json, write_json
 Weights = Literal["last", "best", "ema"]
 CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
 DATA, CHECKPOINTS = "data.json", "checkpoints"
+HISTORY = "history.json"
+OF_FINISHED = ("record.json", "test.json", RESULT)
+"""What is known of a finished run alone, the last first to be written."""
 KEPT = "kept"
 """The folder of what a method keeps from step to step, beside checkpoints."""
 
@@ -49,8 +54,15 @@ class Run:
     result: dict[str, Any]
 
     def load_data(self) -> ImageData:
-        """The data the run was trained on."""
-        return self.config.data.load(self.config.seed)
+        """The data the run was trained on. FileNotFoundError says what to do if they moved."""
+        try:
+            return self.config.data.load(self.config.seed)
+        except FileNotFoundError as error:
+            go_on = shlex.join(["advprop", "train", str(self.folder / CONFIG), "--resume"])
+            places = " or ".join(f"--set data.{name}=" for name in self.config.data.places)
+            raise FileNotFoundError(
+                f"{error}; where the images have moved: {go_on} {places} (the run stays as it is)"
+            ) from None
 
 
 def load_run(folder: str | Path, *, weights: Weights | None = None) -> Run:
@@ -128,22 +140,38 @@ def build_run_model(config: RunConfig, data: ImageData) -> Standardized:
     return _build_model(config, data.num_classes, data.image_shape)
 
 
-def write_data_facts(folder: Path, data: ImageData) -> None:
-    """Keep in `data.json` what the run's model and its resumption need to know of the data."""
-    write_json(folder / DATA, _data_facts(data))
+def write_data_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Keep in `data.json` what the run's model and its resumption need to know of the data.
+
+    What was known of weights that are gone by now stays.
+    """
+    known = None
+    with suppress(ValueError):  # a damaged file is what this one replaces
+        known = _saved_facts(folder).get("first_weights")
+    write_json(folder / DATA, {**facts, "first_weights": facts.get("first_weights") or known})
 
 
-def check_same_data(folder: Path, data: ImageData) -> None:
-    """Raise ValueError where a run began with other images than `data` has now."""
-    if not (folder / DATA).is_file():
-        return
-    saved, now = read_json(folder / DATA), _data_facts(data)
-    if changed := [name for name in now if saved.get(name) != now[name]]:
-        listed = "; ".join(f"{name} was {saved.get(name)}, is {now[name]}" for name in changed)
+def check_same_data(folder: Path, facts: Mapping[str, Any], data: ImageData) -> list[str]:
+    """What has changed since a run began, in data whose facts are `facts`, and does it no harm.
+
+    Raises ValueError where the run cannot go on with them.
+    """
+    if not (saved := _saved_facts(folder)):
+        return []
+    changes = find_changes(saved, facts, data)
+    known, first = (of.get("first_weights") for of in (saved, facts))
+    if known and first and known != first:
+        changes.fatal.append("model.checkpoint holds other weights")
+    if changes.fatal:
         raise ValueError(
-            f"{folder}: the data have changed since the run began ({listed[:500]}): put them back, "
-            "or train into another --out"
+            f"{folder}: the data have changed since the run began "
+            f"({'; '.join(changes.fatal)[:500]}): put them back, or train into another --out"
         )
+    return changes.harmless
+
+
+def _saved_facts(folder: Path) -> dict[str, Any]:
+    return read_json(folder / DATA) if (folder / DATA).is_file() else {}
 
 
 def versions() -> dict[str, str]:
@@ -171,6 +199,16 @@ def read_result(folder: Path) -> dict[str, Any]:
                 f"{folder / RESULT}: damaged, {name} is {result.get(name)!r}; {remedy}"
             )
     return result
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """What has changed about a run after it began: its data, its number of epochs."""
+    if not (folder / HISTORY).is_file():
+        return []
+    with suppress(ValueError):  # nothing hangs on it
+        history = read_json(folder / HISTORY).get("history")
+        return history if isinstance(history, list) else []
+    return []
 
 
 _RESULT_KINDS: dict[str, type | tuple[type, ...]] = {
@@ -217,21 +255,6 @@ def _build_model(
     if auxiliary := config.method.build().auxiliary:
         config.model.add_branches(model, auxiliary)
     return model
-
-
-def _data_facts(data: ImageData) -> dict[str, Any]:
-    labels = data.train.labels.to(torch.int64).numpy().tobytes()
-    return {
-        "name": data.name,
-        "class_names": list(data.class_names),
-        "image_shape": list(data.image_shape),
-        "interpolation": data.preprocessing.interpolation,
-        "crop_pct": data.preprocessing.crop_pct,
-        "num_train": len(data.train),
-        "num_validation": len(data.validation),
-        "num_test": None if data.test is None else len(data.test),
-        "train_labels_sha256": hashlib.sha256(labels).hexdigest(),
-    }
 
 
 def _read_data_facts(folder: Path) -> tuple[tuple[str, ...], Preprocessing]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from advprop.cli.options import QuietOption, RecipeArgument, SetOption, comma_separated
+from advprop.files import safe_name
 
 
 def main(
@@ -32,7 +33,7 @@ def main(
     from advprop.recipes.resolve import resolve_recipe
 
     config = resolve_recipe(recipe)
-    folder = out or Path("runs") / f"compare-{config.recipe}"
+    folder = out or Path("runs", safe_name("compare", config.recipe))
 
     try:
         results = compare(

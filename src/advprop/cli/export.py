@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -35,4 +36,4 @@ def main(
             f"{folder / file}: same classes, logits differ by at most "
             f"{check['max_difference']:.2g} (allowed: {check['tolerance']:.2g})"
         )
-    typer.echo(f"next: advprop predict {folder} IMAGE")
+    typer.echo(f"next: {shlex.join(['advprop', 'predict', str(folder), 'IMAGE'])}")

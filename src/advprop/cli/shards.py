@@ -25,5 +25,5 @@ def main(
         for split, count in written.items()
     )
     typer.echo(f"{out} written, shards of each split: {listed}")
-    setting = shlex.quote(f"data.train={out}")
-    typer.echo(f"next: advprop train RECIPE --set data.kind=shards --set {setting}")
+    settings = ["--set", "data.kind=shards", "--set", f"data.train={out}"]
+    typer.echo(f"next: {shlex.join(['advprop', 'train', 'RECIPE', *settings])}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from advprop.cli.options import QuietOption, RecipeArgument, SetOption
+from advprop.files import safe_name
 
 
 def main(
@@ -18,7 +20,11 @@ def main(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder; runs/RECIPE-METHOD-seedN by default.")
+        Path | None,
+        typer.Option(
+            help="The run's folder; runs/RECIPE-METHOD-seedN by default, with --resume that of a "
+            "saved config.json."
+        ),
     ] = None,
     settings: SetOption = None,
     resume: Annotated[
@@ -37,15 +43,18 @@ def main(
     quiet: QuietOption = False,
 ) -> None:
     """Train one model; under torchrun, on many devices."""
-    from advprop.recipes.resolve import resolve_run
-    from advprop.run_folder import is_finished
+    from advprop.recipes.resolve import own_folder, resolve_run
+    from advprop.run_folder import RESULT
     from advprop.runs import train
     from advprop.training.stopping import InterruptedTraining
 
     overrides = [*(settings or []), *([f"seed={seed}"] if seed is not None else [])]
     config = resolve_run(recipe, method=method, overrides=overrides)
-    folder = out or Path("runs") / f"{config.recipe}-{config.method.kind}-seed{config.seed}"
-    was_finished = is_finished(folder)
+    folder = out or (own_folder(recipe, config) if resume else None)
+    folder = folder or Path(
+        "runs", safe_name(config.recipe, config.method.kind, f"seed{config.seed}")
+    )
+    before = _content(folder / RESULT)
     try:
         result = train(
             config, folder, resume=resume, quiet=quiet, tensorboard=tensorboard, wandb=wandb
@@ -54,6 +63,7 @@ def main(
         error.add_note(f"go on with the same command and --resume ({folder})")
         raise
     if int(os.environ.get("RANK", "0")) == 0:  # of torchrun's processes the first speaks
+        was_finished = before is not None and before == _content(folder / RESULT)
         ending = "finished already, nothing done" if was_finished else "finished"
         _show(folder, ending, result)
 
@@ -64,4 +74,8 @@ def _show(folder: Path, ending: str, result: dict[str, Any]) -> None:
         f"{result['epochs']} epochs, {result['train_seconds']:.0f} s"
     )
     typer.echo("there: config.json, metrics.jsonl, result.json, checkpoints/ (the last and best)")
-    typer.echo(f"next: advprop evaluate {folder}")
+    typer.echo(f"next: {shlex.join(['advprop', 'evaluate', str(folder)])}")
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from pathlib import Path
+from typing import Annotated, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 
 class Config(BaseModel):
-    """Frozen, finite, and without unknown names."""
+    """Frozen, finite, and without unknown names.
+
+    `places` names the fields that say where something lies. A place identifies nothing: what lies
+    there may be moved, and is compared instead.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    places: ClassVar[tuple[str, ...]] = ()
+
+    def absolute(self) -> Self:
+        """The same with absolute places."""
+        given = {name: getattr(self, name) for name in self.places}
+        found = {name: _absolute(place) for name, place in given.items() if place is not None}
+        return self.model_copy(update=found)
+
+
+def _absolute(place: Path | str) -> Path | str:
+    if isinstance(place, Path):
+        return place.absolute()
+    return place if "://" in place else os.path.abspath(place)
+
+
+Place = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A file or folder; "~" is the user's home."""
+PlacePattern = Annotated[str, AfterValidator(os.path.expanduser)]
+"""The same, where it may stand for several."""
 
 
 def parse_fraction(value: object) -> object:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,12 +16,12 @@ from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.attacks import AttackConfig, OneStepConfig
 from advprop.config.data import DataConfig, DecodedDataConfig
 from advprop.config.evaluation import EvaluationConfig
-from advprop.config.fields import Config
+from advprop.config.fields import Config, Place
 from advprop.config.methods import FineGrainedConfig, MethodConfig, method_config
 from advprop.methods.carrying import NO_MIXTURES, CarryingMethod
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized
-from advprop.models.weights import load_local_weights
+from advprop.models.weights import load_local_weights, weights_file
 from advprop.training.settings import TrainingSettings
 
 _NO_OPTIONS = frozenset(inspect.signature(build_model).parameters) | {"checkpoint_path"}
@@ -38,9 +38,10 @@ class ModelConfig(Config):
     layer (`advprop.add_auxiliary_adapters`); it means nothing to methods without branches.
     """
 
+    places: ClassVar = ("checkpoint",)
     name: str
     pretrained: bool = False
-    checkpoint: Path | None = None
+    checkpoint: Place | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
@@ -71,6 +72,13 @@ class ModelConfig(Config):
             add_auxiliary_adapters(model, auxiliary, rank=self.adapter_rank)
         else:
             add_auxiliary_norms(model, auxiliary, separate=self.separate)
+
+    def first_weights(self) -> str | None:
+        """A digest of the file that training begins with, None where there is none (any more)."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return None
+        with weights_file(self.checkpoint).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def without_weights(self) -> ModelConfig:
         """The same architecture from random weights, which others will replace."""
@@ -131,6 +139,17 @@ class RunConfig(Config):
                     '{"auto_augment": "rand-m9-mstd0.5"}\'; embedded data have no views'
                 )
         return self
+
+    @property
+    def place_paths(self) -> frozenset[str]:
+        """The settings that say where something lies, as paths."""
+        parts = {"data": self.data, "model": self.model}
+        return frozenset(f"{name}.{field}" for name, part in parts.items() for field in part.places)
+
+    def absolute(self) -> RunConfig:
+        """The same run, which other working directories understand too."""
+        parts = {"data": self.data, "model": self.model}
+        return self.model_copy(update={name: part.absolute() for name, part in parts.items()})
 
     def with_method(self, name: str) -> RunConfig:
         """The same run with another method: its defaults, as strong as the PGD of this run's."""

@@ -6,10 +6,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from advprop.config.overrides import with_identities
 from advprop.gathering.found import FoundRun, Source
 from advprop.recording import accuracies, complete_run, is_run, run_details
 from advprop.report.findings import check_findings
-from advprop.run_folder import CONFIG, read_result
+from advprop.run_folder import CONFIG, DATA, read_result
 from advprop.training.files import read_json
 
 RESULTS = "results.json"
@@ -101,11 +102,27 @@ def _of_folder(folder: Path, row: dict[str, Any], source: Path, recipe: str) -> 
         source=source,
         recipe=recipe,
         identity=(folder.resolve(), branch, weights),
-        settings=read_json(folder / CONFIG) if is_run(folder) else None,
+        settings=_settings(folder),
         curve=details.curve,
         record=details.record,
         test=details.test,
     )
+
+
+def _settings(folder: Path) -> dict[str, Any] | None:
+    """A run's configuration, in which it counts what lies in a place, and not where that is."""
+    if not is_run(folder):
+        return None
+    facts = read_json(folder / DATA) if (folder / DATA).is_file() else {}
+    return with_identities(read_json(folder / CONFIG), facts)
+
+
+def _subject(path: Path, test: dict[str, Any]) -> Path:
+    """The folder that an evaluation is of: where it was, or seen from the evaluation's file."""
+    given = Path(str(test["run"]))
+    beside = [path.parent / given, *([path.parent] if path.parent.name == given.name else [])]
+    found = (Path(str(test.get("folder", given))), given, *beside)
+    return next((folder for folder in found if is_run(folder)), given)
 
 
 def _evaluation(path: Path) -> Source:
@@ -113,7 +130,7 @@ def _evaluation(path: Path) -> Source:
     try:
         check_findings(test)
         found = accuracies(test["suites"])
-        subject = Path(str(test["run"]))
+        subject = _subject(path, test)
         images = sorted({str(suite["images"]) for suite in test["suites"].values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -126,7 +143,7 @@ def _evaluation(path: Path) -> Source:
     if is_run(subject) and (result := read_result(subject)):
         row, recipe = dict(result), str(result["recipe"])
         row.pop("versions")
-        settings, curve = read_json(subject / CONFIG), run_details(subject).curve
+        settings, curve = _settings(subject), run_details(subject).curve
     if branch != _CLEAN:
         row = {**row, "method": f"{row['method']}, branch {branch}"}
     row |= {**found, "tested_on": ", ".join(images), "folder": str(subject)}

@@ -33,7 +33,7 @@ def load_local_weights(model: nn.Module, path: str | Path, *, new_classifier: bo
     to be tested needs it, it is an error like any other tensor that does not fit. Raises ValueError
     for a file that is damaged or does not fit, FileNotFoundError for one that is not there.
     """
-    path = _file(Path(path))
+    path = weights_file(Path(path))
     weights = _plain_keys(_unpacked(_read(path), path), model)
     own = model.state_dict()
     reshaped = [key for key in own if key in weights and own[key].shape != weights[key].shape]
@@ -62,7 +62,8 @@ def load_local_weights(model: nn.Module, path: str | Path, *, new_classifier: bo
         zero_classifier(model)
 
 
-def _file(path: Path) -> Path:
+def weights_file(path: Path) -> Path:
+    """The file of weights in a folder, or that `path` is. FileNotFoundError: none there."""
     if path.is_dir():
         for name in ("model.safetensors", "pytorch_model.bin"):
             if (path / name).is_file():
