@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # compiled modules are kept, whatever the caller prefers: importing torch and timm without takes long
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo experiments-data experiments bench test test-all lint format clean help
+.PHONY: demo docs experiments-data experiments bench test test-all lint format clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make experiments-data  the colour images that experiments/ trains on (one minute, npm)"
 	@echo "make experiments       all experiments, which go on where they were stopped (QUICK=1: their smallest form)"
 	@echo "make bench     what training costs, against bare loops and other libraries (half an hour; QUICK=1: two minutes)"
+	@echo "make docs      the documentation as a site, in build/site"
 	@echo "make test      the tests"
 	@echo "make test-all  the heavier proofs too: every timm family, a real browser"
 	@echo "make lint      ruff and mypy (strict)"
@@ -37,6 +38,9 @@ experiments: experiments-data
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick)
+
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n 2 -m "not full and not browser"
@@ -79,6 +83,10 @@ $(VENV)/bench.stamp: pyproject.toml $(VENV)/base.stamp
 
 $(VENV)/test.stamp: pyproject.toml $(VENV)/base.stamp
 	$(PIP_INSTALL) -e ".[test]"
+	@touch $@
+
+$(VENV)/docs.stamp: pyproject.toml $(VENV)/base.stamp
+	$(PIP_INSTALL) -e ".[docs]"
 	@touch $@
 
 $(VENV)/lint.stamp: pyproject.toml $(VENV)/base.stamp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import sys
 from collections.abc import Iterator
@@ -16,11 +17,13 @@ import timm
 import torch
 from safetensors.torch import load_file
 from timm.data import ImageNetInfo
+from tiny import seeded, tiny_branched_net, tiny_images, tiny_labels, tiny_net
 from torch import Tensor
 
 import advprop
 from advprop.auxiliary.branches import branch_names
 from advprop.auxiliary.norm import AuxiliaryNorm
+from advprop.methods.base import Context
 from advprop.run_folder import build_run_model
 from advprop.training.optim import build_optimizer
 
@@ -148,3 +151,26 @@ def test_from_weights_to_timm(
 
 def moved(tensor: Tensor, pretrained: dict[str, Tensor], kind: str) -> bool:
     return not torch.equal(tensor, pretrained[f"blocks.0.0.bn1.{kind}"])
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 3])
+def test_the_library_leaves_the_gradients_of_the_paper_in_one_file(num_steps: int) -> None:
+    spec = importlib.util.spec_from_file_location("one_file", EXAMPLES / "advprop_in_one_file.py")
+    assert spec is not None
+    assert spec.loader is not None
+    one_file = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(one_file)
+    images, labels = tiny_images(), tiny_labels()
+    theirs = one_file.add_branches(tiny_net())
+    strength = {"step_size": 0.02, "num_steps": num_steps}
+    one_file.advprop_step(theirs, images, labels, epsilon=0.05, generator=seeded(), **strength)
+    ours = tiny_branched_net()
+    attack = advprop.PGD(threat_model=advprop.Linf(epsilon=0.05), **strength)
+    context = Context(generator=seeded())
+    advprop.AdvProp(attack=attack).forward_backward(ours, images, labels, context)
+    pairs = list(zip(theirs.parameters(), ours.parameters(), strict=True))
+    assert len(pairs) == 13
+    assert all(torch.equal(a.grad, b.grad) for a, b in pairs)
+    assert all(torch.equal(*pair) for pair in zip(theirs.buffers(), ours.buffers(), strict=True))
+    kept = one_file.remove_branches(theirs).state_dict()
+    assert kept.keys() == advprop.remove_auxiliary_norms(ours).state_dict().keys()

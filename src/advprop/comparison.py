@@ -17,8 +17,8 @@ from advprop.gathering import write_comparison_report
 from advprop.gathering.sources import RESULTS
 from advprop.parallel_jobs import outcomes, usable_threads
 from advprop.recording import is_run
-from advprop.run_folder import check_same_data, versions
-from advprop.runs.beginning import load_data
+from advprop.run_folder import versions
+from advprop.runs.facts import check_same_data, load_data
 from advprop.training.files import write_json
 
 

@@ -15,7 +15,9 @@ from advprop.cost.assumptions import A100_TFLOPS, DEPTHWISE_UTILISATION, UTILISA
 from advprop.cost.devices import Exchange, exchange, hours, images_per_device
 from advprop.cost.memory import memory_cost
 from advprop.cost.step import StepCost, empty_batch, on_devices, step_cost
+from advprop.data.found import found_in
 from advprop.data.loaders import num_train_batches
+from advprop.data.sources import ImageData
 from advprop.methods.base import TrainingFacts
 from advprop.models.standardize import Standardized
 from advprop.models.trial import RUN_ERRORS
@@ -57,7 +59,7 @@ def plan(
     by `devices`, or a model that cannot be built or run.
     """
     share = images_per_device(config.training, devices)
-    sizes = data_sizes(config, num_images=num_images, num_classes=num_classes)
+    sizes, data = _sizes_and_data(config, num_images=num_images, num_classes=num_classes)
     if utilisation is None:
         utilisation = _typical_utilisation(_empty_model(config, sizes))
     _check_rates(device_tflops, utilisation)
@@ -73,6 +75,7 @@ def plan(
         "model": config.model.name,
         "method": config.method.kind,
         "data": asdict(sizes),
+        "data_found": None if data is None else found_in(data).to_json(),
         "epochs": settings.num_epochs,
         "batch_size": settings.batch_size,
         "images_per_device": share,
@@ -106,6 +109,13 @@ def data_sizes(
 
     Raises ValueError where none of these tells them.
     """
+    return _sizes_and_data(config, num_images=num_images, num_classes=num_classes)[0]
+
+
+def _sizes_and_data(
+    config: RunConfig, *, num_images: int | None, num_classes: int | None
+) -> tuple[DataSizes, ImageData | None]:
+    """The same, and the data where they were needed to tell."""
     _check_given(num_images, num_classes)
     data = config.data
     size, channels = getattr(data, "image_size", None), getattr(data, "channels", None)
@@ -114,6 +124,7 @@ def data_sizes(
     num_images = num_images or getattr(data, "num_train", None)
     if config.recipe.startswith("imagenet") and not (root and Path(root).exists()):
         num_images, num_classes = num_images or _IMAGENET[0], num_classes or _IMAGENET[1]
+    loaded = None
     if shape is None or num_images is None or num_classes is None:
         try:
             loaded = data.load(config.seed)
@@ -122,7 +133,8 @@ def data_sizes(
         shape = loaded.image_shape
         num_images = num_images or len(loaded.train)
         num_classes = num_classes or loaded.num_classes
-    return DataSizes(num_images=num_images, num_classes=num_classes, image_shape=shape)
+    sizes = DataSizes(num_images=num_images, num_classes=num_classes, image_shape=shape)
+    return sizes, loaded
 
 
 def _check_given(num_images: int | None, num_classes: int | None) -> None:

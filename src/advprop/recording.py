@@ -14,7 +14,7 @@ from advprop.auxiliary.statistics import branch_distances
 from advprop.data.loaders import test_batches
 from advprop.evaluation.gallery import record_gallery, record_predictions
 from advprop.report.findings import check_findings, check_record
-from advprop.run_folder import CONFIG, METRICS, Run, load_run, read_result
+from advprop.run_folder import CONFIG, DATA, METRICS, Run, load_run, read_result
 from advprop.suites import evaluate, through_branch
 from advprop.training.files import read_json, write_json
 from advprop.training.run_log import RunLog
@@ -41,7 +41,9 @@ def complete_run(folder: Path) -> dict[str, Any]:
         tested_on = test["suites"]["clean"]["images"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(_again(folder / TEST, error)) from None
-    return {**result, **found, "tested_on": tested_on, "red_flags": flags}
+    row = {**result, **found, "tested_on": tested_on, "red_flags": flags}
+    data = read_json(folder / DATA)  # of older runs it does not tell what was found
+    return row | {"data_found": data["found"]} if isinstance(data.get("found"), dict) else row
 
 
 def accuracies(suites: dict[str, Any]) -> dict[str, float]:

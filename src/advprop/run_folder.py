@@ -6,8 +6,7 @@ import importlib.metadata
 import operator
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -17,7 +16,6 @@ import torch
 from advprop import __version__
 from advprop.config.overrides import read_config
 from advprop.config.run import RunConfig
-from advprop.data.identity import find_changes
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.sources import ImageData
 from advprop.export_format import class_names_of
@@ -25,14 +23,11 @@ from advprop.exporting import write_export
 from advprop.models.standardize import Standardized
 from advprop.randomness import kept_streams
 from advprop.training.checkpoint import Checkpoints, load_weights, read_checkpoint
-from advprop.training.files import read_json, write_json
+from advprop.training.files import read_json
 
 Weights = Literal["last", "best", "ema"]
 CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
 DATA, CHECKPOINTS = "data.json", "checkpoints"
-HISTORY = "history.json"
-OF_FINISHED = ("record.json", "test.json", RESULT)
-"""What is known of a finished run alone, the last first to be written."""
 KEPT = "kept"
 """The folder of what a method keeps from step to step, beside checkpoints."""
 
@@ -140,40 +135,6 @@ def build_run_model(config: RunConfig, data: ImageData) -> Standardized:
     return _build_model(config, data.num_classes, data.image_shape)
 
 
-def write_data_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Keep in `data.json` what the run's model and its resumption need to know of the data.
-
-    What was known of weights that are gone by now stays.
-    """
-    known = None
-    with suppress(ValueError):  # a damaged file is what this one replaces
-        known = _saved_facts(folder).get("first_weights")
-    write_json(folder / DATA, {**facts, "first_weights": facts.get("first_weights") or known})
-
-
-def check_same_data(folder: Path, facts: Mapping[str, Any], data: ImageData) -> list[str]:
-    """What has changed since a run began, in data whose facts are `facts`, and does it no harm.
-
-    Raises ValueError where the run cannot go on with them.
-    """
-    if not (saved := _saved_facts(folder)):
-        return []
-    changes = find_changes(saved, facts, data)
-    known, first = (of.get("first_weights") for of in (saved, facts))
-    if known and first and known != first:
-        changes.fatal.append("model.checkpoint holds other weights")
-    if changes.fatal:
-        raise ValueError(
-            f"{folder}: the data have changed since the run began "
-            f"({'; '.join(changes.fatal)[:500]}): put them back, or train into another --out"
-        )
-    return changes.harmless
-
-
-def _saved_facts(folder: Path) -> dict[str, Any]:
-    return read_json(folder / DATA) if (folder / DATA).is_file() else {}
-
-
 def versions() -> dict[str, str]:
     """Versions of what results depend on."""
     names = ("torch", "torchvision", "timm", "accelerate", "numpy")
@@ -199,16 +160,6 @@ def read_result(folder: Path) -> dict[str, Any]:
                 f"{folder / RESULT}: damaged, {name} is {result.get(name)!r}; {remedy}"
             )
     return result
-
-
-def read_history(folder: Path) -> list[dict[str, Any]]:
-    """What has changed about a run after it began: its data, its number of epochs."""
-    if not (folder / HISTORY).is_file():
-        return []
-    with suppress(ValueError):  # nothing hangs on it
-        history = read_json(folder / HISTORY).get("history")
-        return history if isinstance(history, list) else []
-    return []
 
 
 _RESULT_KINDS: dict[str, type | tuple[type, ...]] = {

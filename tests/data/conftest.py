@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def write_images(tmp_path: Path) -> WriteImages:
         for folder, count in counts.items():
             (root / folder).mkdir(parents=True, exist_ok=True)
             for number in range(count):
-                generator = np.random.default_rng([number, *folder.encode()])
+                generator = np.random.default_rng([number, *os.fsencode(folder)])
                 pixels = generator.integers(0, 256, (*size, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(root / folder / f"{number:03d}.png")
         return root

@@ -38,28 +38,32 @@ def main(
     json: Annotated[Path | None, typer.Option(help="Write the plan to this file.")] = None,
 ) -> None:
     """Tell what a run would cost, beside vanilla training: FLOPs, memory, hours."""
+    from advprop.data.found import Found
     from advprop.planning import plan
     from advprop.recipes.resolve import resolve_run
     from advprop.training.files import write_json
 
     check_json_target(json, "assumptions", "clusters")
+    config = resolve_run(recipe, method=method, overrides=settings or [])
     result = plan(
-        resolve_run(recipe, method=method, overrides=settings or []),
+        config,
         devices=devices,
         device_tflops=device_tflops,
         utilisation=utilisation,
         num_images=images,
         num_classes=classes,
     )
-    _print_plan(result)
+    found = result["data_found"]
+    _print_plan(result, config.start_lines(found and Found(**found)))
     if json is not None:
         write_json(json, result)
 
 
-def _print_plan(plan: dict[str, Any]) -> None:
+def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
+    console.print("\n".join(start) + "\n")
     data, rates = plan["data"], plan["assumptions"]
     channels, height, width = data["image_shape"]
     console.print(

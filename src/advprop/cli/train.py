@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from advprop.cli.options import QuietOption, RecipeArgument, SetOption
 from advprop.files import safe_name
+
+if TYPE_CHECKING:
+    from advprop.config import RunConfig
 
 
 def main(
@@ -43,17 +46,14 @@ def main(
     quiet: QuietOption = False,
 ) -> None:
     """Train one model; under torchrun, on many devices."""
-    from advprop.recipes.resolve import own_folder, resolve_run
+    from advprop.recipes.resolve import resolve_run
     from advprop.run_folder import RESULT
     from advprop.runs import train
     from advprop.training.stopping import InterruptedTraining
 
     overrides = [*(settings or []), *([f"seed={seed}"] if seed is not None else [])]
     config = resolve_run(recipe, method=method, overrides=overrides)
-    folder = out or (own_folder(recipe, config) if resume else None)
-    folder = folder or Path(
-        "runs", safe_name(config.recipe, config.method.kind, f"seed{config.seed}")
-    )
+    folder = out or _folder(recipe, config, resume=resume)
     before = _content(folder / RESULT)
     try:
         result = train(
@@ -63,9 +63,16 @@ def main(
         error.add_note(f"go on with the same command and --resume ({folder})")
         raise
     if int(os.environ.get("RANK", "0")) == 0:  # of torchrun's processes the first speaks
-        was_finished = before is not None and before == _content(folder / RESULT)
-        ending = "finished already, nothing done" if was_finished else "finished"
-        _show(folder, ending, result)
+        nothing_done = before is not None and before == _content(folder / RESULT)
+        _show(folder, "finished already, nothing done" if nothing_done else "finished", result)
+
+
+def _folder(recipe: str, config: RunConfig, *, resume: bool) -> Path:
+    from advprop.recipes.resolve import own_folder
+
+    own = own_folder(recipe, config) if resume else None
+    named = safe_name(config.recipe, config.method.kind, f"seed{config.seed}")
+    return own or Path("runs") / named
 
 
 def _show(folder: Path, ending: str, result: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from advprop.config.data import DataConfig, DecodedDataConfig
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config, Place
 from advprop.config.methods import FineGrainedConfig, MethodConfig, method_config
+from advprop.data.found import Found
 from advprop.methods.carrying import NO_MIXTURES, CarryingMethod
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized
@@ -150,6 +151,18 @@ class RunConfig(Config):
         """The same run, which other working directories understand too."""
         parts = {"data": self.data, "model": self.model}
         return self.model_copy(update={name: part.absolute() for name, part in parts.items()})
+
+    def start_lines(self, found: Found | None) -> list[str]:
+        """What `plan` and `train` say first: the data, the model, the method and its passes."""
+        epochs, passes = self.training.num_epochs, self.method.build().passes_per_image
+        weights = ""
+        if self.model.pretrained or self.model.checkpoint is not None:
+            weights = f" from {self.model.checkpoint or 'pretrained weights'}"
+        return [
+            *(found.lines() if found else []),
+            f"{self.model.name}{weights}, method {self.method.kind}: {passes:g} passes per image "
+            f"and epoch, {epochs * passes:,.4g} in {epochs:,} epochs (vanilla {epochs:,})",
+        ]
 
     def with_method(self, name: str) -> RunConfig:
         """The same run with another method: its defaults, as strong as the PGD of this run's."""

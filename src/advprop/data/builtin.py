@@ -15,7 +15,7 @@ from torch import Tensor
 
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.selection import first_stratified, stratified_order
-from advprop.data.sources import ArraySplit, ImageData
+from advprop.data.sources import ArraySplit, ImageData, Origin
 
 BuiltinName: TypeAlias = Literal["mnist5k", "digits"]
 
@@ -96,6 +96,7 @@ def load_builtin(name: BuiltinName, *, num_train: int | None = None) -> ImageDat
         train=split([pool[position] for position in chosen]),
         validation=split(sorted(validation)),
         test=split(sorted(test)),
+        origin=Origin(splits=dict.fromkeys(("train", "validation", "test"), "a fixed part")),
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -103,6 +103,19 @@ class ArraySplit(ImageSplit):
         return self.pixels[[key[1] for key in keys]].to(torch.float32).div_(self.brightest)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the images of each split come from, in words, and what lay beside them unused.
+
+    `splits` has "train", "validation" and "test" as far as there are. `passed_over` counts by
+    reason, such as ".heic" files; `notes` are sentences about what may be amiss.
+    """
+
+    splits: Mapping[str, str] = field(default_factory=dict)
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageData:
     """A data set: choices are made on `validation`, results come from `test`.
@@ -117,6 +130,7 @@ class ImageData:
     train: ImageSplit
     validation: ImageSplit
     test: ImageSplit | None
+    origin: Origin = Origin()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,9 +14,11 @@ from accelerate import Accelerator
 from advprop.assembly import build_trainer
 from advprop.config.overrides import settings_of_weights
 from advprop.config.run import RunConfig
+from advprop.data.found import found_in
 from advprop.data.workers import worker_deaths_explained
-from advprop.run_folder import CHECKPOINTS, RESULT, read_history, versions
-from advprop.runs.beginning import begin, claim, judge_folder, load_data, tidy, write_settings
+from advprop.run_folder import CHECKPOINTS, RESULT, versions
+from advprop.runs.beginning import begin, claim, judge_folder, tidy, write_settings
+from advprop.runs.facts import load_data, read_history
 from advprop.training.agreement import check_same, each, first
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_accelerator
@@ -57,6 +60,8 @@ def train(
         each(accelerator, lambda: _go_on(trainer))
         check_same(accelerator, {"the step to go on from": trainer.position.step}, remedy=_SAME_DISK)
         if accelerator.is_main_process:
+            if not quiet:
+                print(*config.start_lines(found_in(data)), sep="\n", file=sys.stderr, flush=True)
             begin(folder, config, facts, trainer, changes=changes, quiet=quiet)
             # a kill may have come between an epoch's entry and its checkpoint
             trainer.log.rewind(trainer.position.step)
@@ -81,7 +86,7 @@ def _go_on(trainer: Trainer) -> None:
 
 def _comparable(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What all processes must have alike, under names for messages."""
-    same = {name: value for name, value in facts.items() if name not in ("name", "images")}
+    same = {name: value for name, value in facts.items() if name not in ("name", "images", "found")}
     for split, of_split in facts["images"].items():
         same[f"names or labels of {split} images"] = of_split["order_sha256"]
         same[f"contents of {split} images"] = of_split["checksums"]

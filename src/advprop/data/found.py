@@ -1,0 +1,117 @@
+"""What was found before a run begins: classes, images of each split, and what was passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from advprop.data.listing import shortened
+from advprop.data.sources import ImageData
+
+FEW_IMAGES = 10
+"""Classes with fewer training images are named: hardly learnt, as a rule of thumb."""
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Facts about a data set, of a size that does not grow with it (docs/results.md names each)."""
+
+    name: str
+    num_classes: int
+    first_classes: tuple[str, ...]
+    images: Mapping[str, int]
+    sources: Mapping[str, str]
+    fewest_images: int
+    most_images: int
+    few_below: int
+    num_few: int
+    few: Mapping[str, int]
+    without: Mapping[str, int]
+    passed_over: Mapping[str, int]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+    def lines(self) -> list[str]:
+        """The same in a few lines of text, whatever the names of classes and files hold."""
+        names = shortened(self.first_classes, len(self.first_classes))
+        more = ", ..." if self.num_classes > len(self.first_classes) else ""
+        splits = [
+            f"{count:,} {'training' if split == 'train' else split} images"
+            + (f" ({self.sources[split]})" if split in self.sources else "")
+            for split, count in self.images.items()
+        ]
+        if "test" not in self.images:
+            splits.append("no test images")
+        lines = [
+            f"{self.name}: {self.num_classes:,} classes ({names}{more}): {', '.join(splits)}",
+            *self._few_lines(),
+        ]
+        if self.passed_over:
+            listed = [f"{count:,} {reason}" for reason, count in self.passed_over.items()]
+            lines.append(f"passed over: {shortened(listed)}")
+        return [_printable(line) for line in [*lines, *self.notes]]
+
+    def _few_lines(self) -> list[str]:
+        lines = []
+        if self.num_few:
+            listed = [f"{name} {count}" for name, count in self.few.items()]
+            more = f", and {self.num_few - len(listed)} more" if self.num_few > len(listed) else ""
+            lines.append(
+                f"few training images: {', '.join(listed)}{more} (below {self.few_below}, a class "
+                "is hardly learnt: add images, or leave the class out)"
+            )
+        lines += [
+            f"{count:,} of {self.num_classes:,} classes have no {split} images: nothing will be "
+            "said about them"
+            for split, count in self.without.items()
+        ]
+        return lines
+
+
+def found_in(data: ImageData) -> Found:
+    """What there is to say about `data` before anything is trained on it."""
+    splits = {"train": data.train, "validation": data.validation}
+    if data.test is not None:
+        splits["test"] = data.test
+    counts = {
+        split: torch.bincount(own.labels, minlength=data.num_classes).tolist()
+        for split, own in splits.items()
+    }
+    few = sorted(
+        (count, name)
+        for name, count in zip(data.class_names, counts["train"], strict=True)
+        if count < FEW_IMAGES
+    )
+    without = {split: own.count(0) for split, own in counts.items() if split != "train"}
+    return Found(
+        name=data.name,
+        num_classes=data.num_classes,
+        first_classes=data.class_names[:_SHOWN],
+        images={split: len(own) for split, own in splits.items()},
+        sources=_within(data.origin.splits, splits),
+        fewest_images=min(counts["train"]),
+        most_images=max(counts["train"]),
+        few_below=FEW_IMAGES,
+        num_few=len(few),
+        few={name: count for count, name in few[:_SHOWN]},
+        without={split: count for split, count in without.items() if count},
+        passed_over=dict(data.origin.passed_over),
+        notes=data.origin.notes,
+    )
+
+
+def _within(named: Mapping[str, str], splits: Iterable[str]) -> dict[str, str]:
+    return {split: named[split] for split in splits if split in named}
+
+
+def _printable(text: str) -> str:
+    """`text` with control characters, and bytes that are no UTF-8, written as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
