@@ -29,7 +29,7 @@ experiments-data: $(VENV)/experiments.stamp
 	$(BIN)/python experiments/emoji.py data/emoji/64 --size 64
 
 EXPERIMENTS := model_size adversarial_first branches lengths training_data attacker finetuning \
-	lean budgets without_batchnorm cheaper_attacks
+	lean budgets without_batchnorm
 experiments: experiments-data
 	for name in $(EXPERIMENTS); do \
 		$(BIN)/python experiments/$$name.py --jobs 2 $(if $(QUICK),--quick) || exit 1; \
@@ -60,7 +60,7 @@ format: $(VENV)/lint.stamp
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/base.stamp:
 	$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('advprop needs Python 3.11 or newer, this is ' + sys.version.split()[0])"

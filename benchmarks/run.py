@@ -26,7 +26,6 @@ BENCHMARKS = (
     "step_memory",
     "unused_branches",
     "switching",
-    "quick_gradients",
     "attack_libraries",
     "split_batchnorm",
     "loader",

@@ -98,7 +98,7 @@ def branched(config: RunConfig, separate: str) -> RunConfig:
 
 
 def variants(base: RunConfig, *, class_token: bool) -> dict[str, RunConfig]:
-    """Vanilla, PyramidAT and AdvProp; the latter by class tokens and adapters in transformers."""
+    """Vanilla, PyramidAT and AdvProp; the latter by class tokens too in transformers."""
     pyramid, advprop = (method(base, name) for name in ("pyramid", "advprop"))
     branch = pyramid.method.model_copy(update={"auxiliary_branch": True})
     passes = (config.method.build().passes_per_image for config in (pyramid, advprop))
@@ -111,7 +111,6 @@ def variants(base: RunConfig, *, class_token: bool) -> dict[str, RunConfig]:
     }
     if class_token:
         found["advprop, class token"] = branched(advprop, "token")
-        found["advprop, adapters"] = branched(advprop, "adapter")
     return found
 
 

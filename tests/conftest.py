@@ -1,23 +1,42 @@
-"""What all tests share: one thread, shape checks at run time, repeatable hypothesis."""
+"""What all tests share: an environment of their own, one thread, shape checks at run time."""
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from pathlib import Path
 
-import hypothesis
-import torch
-from jaxtyping import install_import_hook
+# Of the caller's environment only what finds programs and packages is left, here and in child
+# processes: no shell, scheduler or continuous integration decides a test. Devices are hidden.
+_KEPT = ("PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+_KEPT += ("TMPDIR", "USER", "LOGNAME", "CALLERS_HOME")
+_KEPT_KINDS = ("PYTEST_", "PIP_", "PLAYWRIGHT_", "SSL_", "HTTP_PROXY", "HTTPS_PROXY")
+_environment = {
+    name: value
+    for name, value in os.environ.items()
+    if name in _KEPT or name.upper().startswith(_KEPT_KINDS)
+}
+_environment.setdefault("CALLERS_HOME", os.environ.get("HOME", "/"))  # pip's settings are there
+os.environ.clear()
+os.environ.update(
+    _environment,
+    HOME=os.devnull,  # a folder in which nothing can be read or written
+    LC_ALL="C.UTF-8",
+    TZ="UTC",
+    COLUMNS="80",
+    CUDA_VISIBLE_DEVICES="",
+    HF_HUB_OFFLINE="1",
+    OMP_NUM_THREADS="1",
+)
+time.tzset()
+
+import torch  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `from tiny import ...` in every folder
 
-# bit-equality holds at one thread count
-torch.set_num_threads(1)
-
-hypothesis.settings.register_profile(
-    "advprop", deadline=None, derandomize=True, database=None, max_examples=25
-)
-hypothesis.settings.load_profile("advprop")
+torch.set_num_threads(1)  # bit-equality holds at one thread count
 
 CHECKED = ["advprop.attacks", "advprop.methods", "advprop.threat_models", "advprop.shapes"]
 install_import_hook(CHECKED, "shape_checks.checked")

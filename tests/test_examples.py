@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -174,3 +175,19 @@ def test_the_library_leaves_the_gradients_of_the_paper_in_one_file(num_steps: in
     assert all(torch.equal(*pair) for pair in zip(theirs.buffers(), ours.buffers(), strict=True))
     kept = one_file.remove_branches(theirs).state_dict()
     assert kept.keys() == advprop.remove_auxiliary_norms(ours).state_dict().keys()
+
+
+def test_the_notebook_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = json.loads((EXAMPLES / "advprop_in_ten_minutes.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] for cell in cells if "print(" in "".join(cell["source"]))
+    scope: dict[str, Any] = {}
+    for cell in cells:
+        exec("".join(cell["source"]).replace("epochs = 8", "epochs = 2"), scope)
+    printed = capsys.readouterr().out
+    accuracies = [float(found) for found in re.findall(r"(?:clean|noise) (\d+\.\d) %", printed)]
+    assert len(accuracies) == 4
+    assert min(accuracies) > 50
+    assert printed.rstrip().endswith("True")

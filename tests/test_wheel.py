@@ -15,16 +15,19 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.full
 def test_a_wheel_trains_mnist5k_outside_the_clone(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["HOME"] = environment["CALLERS_HOME"]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(ROOT)], check=True)
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(ROOT)], env=environment, check=True
+    )
     (wheel,) = tmp_path.glob("advprop-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {"advprop/py.typed", "advprop/report/template.html.jinja"} <= set(names)
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "empty")], check=True)
     bin_folder = tmp_path / "empty" / "bin"
     install = ["-m", "pip", "install", "--quiet", "--no-compile", f"{wheel}[demo]"]
-    subprocess.run([bin_folder / "python", *install], check=True)
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run([bin_folder / "python", *install], env=environment, check=True)
     train = [bin_folder / "advprop", "train", "mnist5k", "--set", "training.num_epochs=1"]
     ended = subprocess.run(
         train, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

@@ -11,18 +11,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from advprop.attacks.first_layers import FirstLayers as FirstLayers
     from advprop.attacks.pgd import PGD as PGD
     from advprop.attacks.pgd import Attack as Attack
     from advprop.attacks.pgd import fgsm as fgsm
     from advprop.attacks.pyramid import PyramidPGD as PyramidPGD
-    from advprop.attacks.reduced import ReducedResolution as ReducedResolution
     from advprop.attacks.schedule import GrowingSteps as GrowingSteps
     from advprop.attacks.targets import given as given
     from advprop.attacks.targets import least_likely_class as least_likely_class
     from advprop.attacks.targets import random_other_class as random_other_class
     from advprop.attacks.targets import untargeted as untargeted
-    from advprop.auxiliary.adapter import add_auxiliary_adapters as add_auxiliary_adapters
     from advprop.auxiliary.branches import branch_names as branch_names
     from advprop.auxiliary.branches import branch_parameters as branch_parameters
     from advprop.auxiliary.branches import has_auxiliary_norms as has_auxiliary_norms
@@ -46,9 +43,7 @@ if TYPE_CHECKING:
     from advprop.methods.fast import Fast as Fast
     from advprop.methods.fine_grained import FineGrained as FineGrained
     from advprop.methods.mixed import Mixed as Mixed
-    from advprop.methods.periodic import PeriodicAdvProp as PeriodicAdvProp
     from advprop.methods.pyramid import Pyramid as Pyramid
-    from advprop.methods.stale import StaleAdvProp as StaleAdvProp
     from advprop.methods.universal import Universal as Universal
     from advprop.methods.vanilla import Vanilla as Vanilla
     from advprop.models.build import build_model as build_model
@@ -77,26 +72,21 @@ _MODULE_OF = {
     "Carried": "methods.carried",
     "Context": "methods.base",
     "FineGrained": "methods.fine_grained",
-    "FirstLayers": "attacks.first_layers",
     "GrowingSteps": "attacks.schedule",
     "Fast": "methods.fast",
     "ImageStreams": "randomness",
     "Linf": "threat_models",
     "Method": "methods.base",
     "Mixed": "methods.mixed",
-    "PeriodicAdvProp": "methods.periodic",
     "Pyramid": "methods.pyramid",
     "PyramidPGD": "attacks.pyramid",
-    "ReducedResolution": "attacks.reduced",
     "RunConfig": "config",
-    "StaleAdvProp": "methods.stale",
     "Standardized": "models.standardize",
     "StepMetrics": "methods.base",
     "ThreatModel": "threat_models",
     "TrainingFacts": "methods.base",
     "Universal": "methods.universal",
     "Vanilla": "methods.vanilla",
-    "add_auxiliary_adapters": "auxiliary.adapter",
     "add_auxiliary_norms": "auxiliary.surgery",
     "add_auxiliary_tokens": "auxiliary.token",
     "attack_mode": "auxiliary.modes",

@@ -10,7 +10,6 @@ from accelerate import Accelerator
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
-from advprop.attacks.reduced import reduced_edges
 from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
 from advprop.auxiliary.statistics import equals_clean
 from advprop.config.run import RunConfig
@@ -89,24 +88,11 @@ def check_plain_model(config: RunConfig, data: ImageData) -> None:
 
 
 def _checked_model(config: RunConfig, data: ImageData) -> nn.Module:
-    """The run's model. ValueError: it cannot take the images, or those that an attack shrinks."""
+    """The run's model. Raises ValueError if it cannot take the images."""
     model = build_run_model(config, data)
-    channels, *edges = data.image_shape
-    further = getattr(config.method, "attacks", {})  # of method fine_grained
-    attacks = {"attack": getattr(config.method, "attack", None)}
-    attacks |= {f"attacks.{name}": attack for name, attack in further.items()}
-    settings = {1.0: "data.image_size"}
-    for name, attack in attacks.items():
-        settings.setdefault(getattr(attack, "resolution", 1.0), f"method.{name}.resolution")
-    for resolution, setting in settings.items():
-        height, width = reduced_edges(edges, resolution)
-        check_forward(
-            model,
-            config.model.name,
-            image_shape=(channels, height, width),
-            num_classes=data.num_classes,
-            size_setting=setting,
-        )
+    check_forward(
+        model, config.model.name, image_shape=data.image_shape, num_classes=data.num_classes
+    )
     return model
 
 

@@ -79,9 +79,9 @@ class L2:
         _check_epsilon(self.epsilon)
 
     def project(self, perturbation: Tensor) -> Tensor:
-        """Shorten what is too long."""
+        """Shorten what is too long; squares that underflow (float32: of 1e-23) count as 0."""
         length = _length(perturbation)
-        factor = (self.epsilon / length.clamp_min(torch.finfo(length.dtype).tiny)).clamp_max(1.0)
+        factor = torch.where(length > self.epsilon, self.epsilon / length, 1.0)
         return perturbation * factor.to(perturbation.dtype)
 
     def random_start(self, images: Tensor, *, generator: Randomness = None) -> Tensor:

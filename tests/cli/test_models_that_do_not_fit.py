@@ -21,13 +21,6 @@ import advprop.runs
             ["model.name=resnet10t", 'model.options.global_pool=""'],
             "change data.image_size, model.options or",
         ),
-        (
-            [
-                *("model.name=vit_tiny_patch16_224", "model.options.depth=1"),
-                "method.attack.resolution=0.5",
-            ],
-            "change method.attack.resolution, model",
-        ),
     ],
 )
 def test_the_corrected_command_can_use_the_folder(

@@ -35,12 +35,9 @@ def test_a_folder_becomes_shards_and_shards_a_model(cli: Cli, photos: Path, tmp_
     assert "clean:" in evaluated.out
 
 
-def test_a_hugging_face_data_set_becomes_a_model(
-    cli: Cli, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hugging_face_data_set_becomes_a_model(cli: Cli, photos: Path, tmp_path: Path) -> None:
     import datasets
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=["blue", "red"])}
     )

@@ -38,7 +38,6 @@ def tiny(config: RunConfig) -> RunConfig:
         ("branches", ("emoji", "mnist5k")),
         ("training_data", ("emoji", "mnist5k")),
         ("without_batchnorm", ("emoji", "mnist5k")),
-        ("cheaper_attacks", ("emoji", "mnist5k")),
     ],
 )
 @pytest.mark.parametrize("quick", [False, True])

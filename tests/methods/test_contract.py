@@ -47,7 +47,6 @@ from advprop.methods.carrying import CarryingMethod
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
-from advprop.methods.periodic import PeriodicAdvProp
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.universal import Universal
 from advprop.methods.vanilla import Vanilla
@@ -102,10 +101,6 @@ METHODS: dict[str, tuple[Method, float]] = {
     "carried decoupled": (DECOUPLED, 0.0),
     "carried decoupled separate": (dataclasses.replace(DECOUPLED, form="separate"), 0.0),
     "advprop_lean": (AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.25), 0.0),
-    "advprop periodic": (
-        PeriodicAdvProp(attack=ATTACK, threat_model=Linf(8 / 255)),
-        0.0,
-    ),
     "carried mixed": (dataclasses.replace(CARRIED, auxiliary_branch=False), 0.0),
     "carried decoupled mixed": (dataclasses.replace(DECOUPLED, auxiliary_branch=False), 0.0),
 }
@@ -435,7 +430,7 @@ def counted_passes(method: Method, progress: float) -> float:
 
 @every_method
 def test_stated_passes_are_those_counted(method: Method, progress: float) -> None:
-    if isinstance(method, AdversarialThenClean | PeriodicAdvProp):
+    if isinstance(method, AdversarialThenClean):
         return  # it averages over steps
     assert counted_passes(method, progress) == method.passes_per_image
 

@@ -23,7 +23,6 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from advprop.attacks.pgd import PGD
 from advprop.auxiliary import branches
-from advprop.auxiliary.adapter import add_auxiliary_adapters
 from advprop.auxiliary.branches import shares_statistics
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
@@ -43,14 +42,6 @@ METHODS: dict[str, Callable[..., Method]] = {
 }
 
 
-def is_linear(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Linear)
-
-
-def adapted(net: nn.Module) -> nn.Module:
-    return add_auxiliary_adapters(net, rank=2, is_adapted=is_linear)
-
-
 def partly_branched() -> nn.Module:
     """Its LayerNorm has branches, a BatchNorm that came later has none."""
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LayerNorm(144))
@@ -59,19 +50,19 @@ def partly_branched() -> nn.Module:
 
 
 def frozen(layer: nn.Module) -> nn.Module:
-    return adapted(nn.Sequential(layer, nn.Flatten(), nn.Linear(192, 5)))
+    return add_auxiliary_norms(
+        nn.Sequential(layer, nn.Flatten(), nn.LayerNorm(192), nn.Linear(192, 5))
+    )
 
 
 SHARING: dict[str, Callable[[], nn.Module]] = {
     "affine": lambda: add_auxiliary_norms(tiny_net(), separate="affine"),
-    "adapters": lambda: adapted(tiny_net()),
     "another layer": partly_branched,
 }
 NOT_SHARING: dict[str, Callable[[], nn.Module]] = {
     "both": lambda: add_auxiliary_norms(tiny_net()),
     "statistics": lambda: add_auxiliary_norms(tiny_net(), separate="statistics"),
     "affine of LayerNorm": lambda: add_auxiliary_norms(tiny_vit(), separate="affine"),
-    "adapters beside LayerNorm": lambda: adapted(tiny_vit()),
     "tokens": lambda: add_auxiliary_tokens(tiny_vit()),
     "frozen": lambda: frozen(FrozenBatchNorm2d(3)),
     "frozen of timm": lambda: frozen(FrozenBatchNormAct2d(3, apply_act=False)),

@@ -38,11 +38,9 @@ def test_a_size_that_does_not_fit_is_named_with_what_changes_it() -> None:
     model = tiny_vit()
     check_forward(model, "vit", image_shape=(3, 8, 8), num_classes=NUM_CLASSES)
     with pytest.raises(
-        ValueError, match=r"vit cannot take images of 3 x 4 x 4 .*: change x\.y, model"
+        ValueError, match=r"vit cannot take images of 3 x 4 x 4 .*: change data.image_size, model"
     ):
-        check_forward(
-            model, "vit", image_shape=(3, 4, 4), num_classes=NUM_CLASSES, size_setting="x.y"
-        )
+        check_forward(model, "vit", image_shape=(3, 4, 4), num_classes=NUM_CLASSES)
     assert model.training
 
 

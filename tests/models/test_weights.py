@@ -16,7 +16,6 @@ from tiny import branches_of
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from advprop.auxiliary.adapter import add_auxiliary_adapters
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.models.build import build_model
@@ -89,7 +88,7 @@ def test_checkpoints_of_many_programs(form: str, tmp_path: Path) -> None:
     assert equal(model.state_dict(), expected)
 
 
-@pytest.mark.parametrize("add", [add_auxiliary_norms, add_auxiliary_tokens, add_auxiliary_adapters])
+@pytest.mark.parametrize("add", [add_auxiliary_norms, add_auxiliary_tokens])
 def test_runs_of_transformers_give_their_clean_branch(
     add: Callable[[nn.Module], nn.Module], tmp_path: Path
 ) -> None:

@@ -66,7 +66,7 @@ def test_a_batch_in_parts_gives_the_same_step(method: str, tmp_path: Path) -> No
         ("vanilla", BATCH_NORM),
         ("mixed", BATCH_NORM),
         ("advprop", BATCH_NORM),
-        ("advprop", [*BATCH_NORM, "model.separate=adapter", "method.form=joint"]),
+        ("advprop", [*BATCH_NORM, "model.separate=affine", "method.form=joint"]),
         ("vanilla", [*BATCH_NORM, "training.gradient_accumulation=2", "training.ema_decay=0.9"]),
     ],
 )

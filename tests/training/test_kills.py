@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -29,7 +28,6 @@ def killed_and_resumed(folder: Path, count: int, *cases: str) -> list[dict[str, 
     script = Path(__file__).with_name("kills.py")
     ended = subprocess.run(
         [sys.executable, str(script), str(folder), str(count), *cases],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

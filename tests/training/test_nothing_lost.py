@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -249,7 +248,6 @@ def test_a_full_disk_ends_with_a_message_and_whole_checkpoints(tmp_path: Path) -
 
     ended = subprocess.run(
         [sys.executable, "-m", "advprop", "train", str(settings), "--out", str(tmp_path / "full")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         preexec_fn=small_files,
         capture_output=True,
         text=True,

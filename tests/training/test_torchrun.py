@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from launching import launched
 from PIL import Image
 from seen_batches import images_seen
 
@@ -23,8 +19,7 @@ from advprop.recipes.builtin import digits
 from advprop.run_folder import load_run
 from advprop.runs import train
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+KILLED = str(Path(__file__).with_name("killed_process.py"))
 LAYER_NORM = [
     "model.name=vit_tiny_patch16_224",
     "model.mean=[0.3]",
@@ -42,17 +37,6 @@ def command(config: RunConfig, folder: Path, *options: str) -> list[str]:
     settings = folder.parent / f"{folder.name}.json"
     settings.write_text(config.model_dump_json())
     return ["-m", "advprop", "train", str(settings), "--out", str(folder), *options]
-
-
-def launched(arguments: list[str], *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*TORCHRUN, *options, *arguments],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -106,21 +90,10 @@ def test_a_killed_process_is_started_anew_and_changes_no_bit(tmp_path: Path) -> 
         "training.num_epochs=5", "training.checkpoint_every_steps=2", "model.options.drop_rate=0.2"
     )
     assert launched(command(config, tmp_path / "whole")).returncode == 0
-    running = subprocess.Popen(
-        [*TORCHRUN, "--max-restarts", "1", *command(config, tmp_path / "cut", "--resume")],
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    checkpoints = tmp_path / "cut" / "checkpoints"
-    while not (checkpoints / "step-000000006.pt").exists():
-        assert running.poll() is None
-        time.sleep(0.01)
-    os.kill(process_of_rank(1, tmp_path / "cut"), signal.SIGKILL)
-    _, errors = running.communicate(timeout=240)
-    assert running.returncode == 0, errors
-    assert "another process of this run has ended" in errors
+    killed = [KILLED, "7", *command(config, tmp_path / "cut", "--resume")[2:]]
+    ended = launched(killed, max_restarts=1)
+    assert ended.returncode == 0, ended.stderr
+    assert "another process of this run has ended" in ended.stderr
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     logs = [
@@ -151,18 +124,6 @@ def test_a_run_resumed_on_another_number_of_processes_sees_the_same_images(tmp_p
     assert begun + rest == whole
     assert [step for _, step, _ in whole] == list(range(10))
     assert {copy for _, _, images in whole for _, copy, *_ in images} == {0, 1}
-
-
-def process_of_rank(rank: int, folder: Path) -> int:
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (process / "cmdline").read_bytes().split(b"\0")
-            variables = (process / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if os.fsencode(folder) in arguments and f"RANK={rank}".encode() in variables:
-            return int(process.name)
-    raise AssertionError(f"no process of rank {rank}")
 
 
 @pytest.mark.full

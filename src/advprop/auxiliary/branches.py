@@ -61,7 +61,7 @@ def branch_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def has_auxiliary_norms(model: nn.Module) -> bool:
-    """Whether `add_auxiliary_norms`, `add_auxiliary_tokens` or `..._adapters` has been here."""
+    """Whether `add_auxiliary_norms` or `add_auxiliary_tokens` has given `model` branches."""
     return any(isinstance(layer, Branched) for layer in model.modules())
 
 

@@ -8,7 +8,6 @@ from typing import Literal
 
 from torch import nn
 
-from advprop.auxiliary.attacked_layers import attacked_layers
 from advprop.auxiliary.running import frozen_statistics, running_statistics
 
 
@@ -39,7 +38,6 @@ def attack_mode(
         model.eval()
         for parameter in trainable:
             parameter.requires_grad_(False)
-        stack.enter_context(attacked_layers(model))
         if statistics == "batch":
             _normalise_by_batch(model)
             if not update:

@@ -12,7 +12,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
-from advprop.auxiliary.adapter import AuxiliaryAdapter
 from advprop.auxiliary.branches import check_known, check_names, check_without_branches
 from advprop.auxiliary.norm import AuxiliaryNorm, Separate
 from advprop.auxiliary.route import CLEAN, Route
@@ -96,16 +95,12 @@ def add_auxiliary_norms(
 def remove_auxiliary_norms(model: nn.Module, *, keep: str = CLEAN) -> nn.Module:
     """Put the layers, or the class token, of branch `keep` back in place of all branches.
 
-    What adapters of `keep` add becomes part of the layers' weights, up to rounding.
-
     Leaves the class tree, the state-dict keys and the outputs of a model that never had branches.
     Changes the model in place and returns it. Raises ValueError where there are no branches, or
     none of that name.
     """
 
     def replacement(layer: nn.Module) -> nn.Module | None:
-        if isinstance(layer, AuxiliaryAdapter):
-            return layer.plain(keep)
         if not isinstance(layer, AuxiliaryNorm):
             return None
         check_known(layer, keep)

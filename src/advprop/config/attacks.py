@@ -5,13 +5,12 @@ Bounds are checked by the parts themselves, which every configuration builds on 
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from typing import ClassVar, Literal, TypeAlias
 
 from pydantic import model_validator
 
-from advprop.attacks.first_layers import FirstLayers
 from advprop.attacks.pgd import PGD, Attack
-from advprop.attacks.reduced import ReducedResolution
 from advprop.attacks.schedule import GrowingSteps
 from advprop.attacks.targets import (
     TargetRule,
@@ -73,18 +72,15 @@ class AttackConfig(Config):
 
 
 class TrainingAttackConfig(AttackConfig):
-    """`PGD` to train with, in full or at less cost.
+    """`PGD` to train with.
 
     `first_steps` is the number of steps at the beginning of training, which grows to `num_steps`
-    (`GrowingSteps`); `resolution` the share of the images' edges that steps are made at
-    (`ReducedResolution`); `inner_steps` the steps after each through the layers up to `until` alone
-    (`FirstLayers`). The last goes with neither of the others.
+    (`GrowingSteps`).
     """
 
+    removed: ClassVar[Mapping[str, object]] = {"resolution": 1.0, "inner_steps": 0, "until": None}
+
     first_steps: int | None = None
-    resolution: float = 1.0
-    inner_steps: int = 0
-    until: str | None = None
 
     @model_validator(mode="after")
     def _valid_training(self) -> TrainingAttackConfig:
@@ -93,26 +89,9 @@ class TrainingAttackConfig(AttackConfig):
 
     def build_for_training(self) -> Attack:
         """Build the attack, with what makes it cheaper."""
-        attack: PGD | GrowingSteps = self.build()
-        if self.inner_steps or self.until is not None:
-            return self._first_layers()
-        if self.first_steps is not None:
-            attack = GrowingSteps(attack=self.build(), first_steps=self.first_steps)
-        if self.resolution == 1.0:
-            return attack
-        return ReducedResolution(attack=attack, resolution=self.resolution)
-
-    def _first_layers(self) -> FirstLayers:
-        if self.until is None:
-            raise ValueError(
-                f"inner_steps {self.inner_steps} without until: name the last of the first layers, "
-                "such as model.layer1 for a ResNet of timm's"
-            )
-        if self.first_steps is not None or self.resolution != 1.0:
-            raise ValueError(
-                "inner_steps go with neither first_steps nor resolution: leave one out"
-            )
-        return FirstLayers(attack=self.build(), until=self.until, inner_steps=self.inner_steps)
+        if self.first_steps is None:
+            return self.build()
+        return GrowingSteps(attack=self.build(), first_steps=self.first_steps)
 
 
 class OneStepConfig(Config):

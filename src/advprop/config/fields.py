@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+
+_LAST_WITH_REMOVED = "5ebac19"
 
 
 class Config(BaseModel):
     """Frozen, finite, and without unknown names.
+
+    `removed` has the settings of earlier versions with the values at which they did nothing. Saved
+    configurations still name them: at these values they are dropped, at others refused.
 
     `places` names the fields that say where something lies. A place identifies nothing: what lies
     there may be moved, and is compared instead.
@@ -18,6 +24,17 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     places: ClassVar[tuple[str, ...]] = ()
+    removed: ClassVar[Mapping[str, object]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_removed(cls, settings: Any) -> Any:
+        if not isinstance(settings, dict):
+            return settings
+        for name, idle in cls.removed.items():
+            if settings.get(name, idle) != idle:
+                raise ValueError(removed_text(f"{name} {settings[name]!r}", repr(idle)))
+        return {name: value for name, value in settings.items() if name not in cls.removed}
 
     def absolute(self) -> Self:
         """The same with absolute places."""
@@ -36,6 +53,14 @@ Place = Annotated[Path, AfterValidator(Path.expanduser)]
 """A file or folder; "~" is the user's home."""
 PlacePattern = Annotated[str, AfterValidator(os.path.expanduser)]
 """The same, where it may stand for several."""
+
+
+def removed_text(what: str, instead: str) -> str:
+    """The message for a setting that an earlier version had."""
+    return (
+        f"{what}: this was removed, for the reasons in docs/reproducing.md; use {instead}, or "
+        f"commit {_LAST_WITH_REMOVED} of advprop, which has it"
+    )
 
 
 def parse_fraction(value: object) -> object:

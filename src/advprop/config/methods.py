@@ -6,7 +6,8 @@ Bounds are checked by the parts themselves, which every configuration builds on 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -27,8 +28,6 @@ from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.forms import Form, TwoPassForm
 from advprop.methods.mixed import Mixed
-from advprop.methods.periodic import PeriodicAdvProp
-from advprop.methods.stale import StaleAdvProp
 from advprop.methods.vanilla import Vanilla
 
 
@@ -89,46 +88,24 @@ class MixedConfig(_AttackingConfig):
 
 
 class AdvPropConfig(_AttackingConfig):
-    """`AdvProp`; with `stale_steps` `StaleAdvProp`, with `attack_every` `PeriodicAdvProp`."""
+    """`AdvProp`."""
+
+    removed: ClassVar[Mapping[str, object]] = {"stale_steps": 0, "attack_every": 1}
 
     kind: Literal["advprop"] = "advprop"
     clean_weight: float = 1.0
     adversarial_weight: float = 1.0
     form: TwoPassForm = "auto"
     matched_masks: bool = False
-    stale_steps: int = 0
-    attack_every: int = 1
 
     def build(self) -> Method:
         """Build the method."""
-        settings: dict[str, Any] = {
-            "attack": self.attack.build_for_training(),
-            "clean_weight": self.clean_weight,
-            "adversarial_weight": self.adversarial_weight,
-            "form": self.form,
-            "matched_masks": self.matched_masks,
-        }
-        if self.attack_every != 1:
-            return self._periodic(settings)
-        if not self.stale_steps:
-            return AdvProp(**settings)
-        if self.attack.until is not None:
-            raise ValueError(
-                f"stale_steps {self.stale_steps} and attack.until {self.attack.until}: first "
-                "layers are those of the model itself, not of old weights; leave one out"
-            )
-        return StaleAdvProp(**settings, stale_steps=self.stale_steps)
-
-    def _periodic(self, settings: dict[str, Any]) -> Method:
-        if self.stale_steps:
-            raise ValueError(
-                f"attack_every {self.attack_every} and stale_steps {self.stale_steps}: both spare "
-                "the attack of a step; leave one out"
-            )
-        return PeriodicAdvProp(
-            **settings,
-            threat_model=self.attack.threat_model.build(),
-            attack_every=self.attack_every,
+        return AdvProp(
+            attack=self.attack.build_for_training(),
+            clean_weight=self.clean_weight,
+            adversarial_weight=self.adversarial_weight,
+            form=self.form,
+            matched_masks=self.matched_masks,
         )
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from advprop.auxiliary.adapter import add_auxiliary_adapters
 from advprop.auxiliary.norm import Separate
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.attacks import AttackConfig, OneStepConfig
 from advprop.config.data import DataConfig, DecodedDataConfig
 from advprop.config.evaluation import EvaluationConfig
-from advprop.config.fields import Config, Place
+from advprop.config.fields import Config, Place, removed_text
 from advprop.config.methods import FineGrainedConfig, MethodConfig, method_config
 from advprop.data.found import Found
 from advprop.methods.carrying import NO_MIXTURES, CarryingMethod
@@ -35,19 +34,19 @@ class ModelConfig(Config):
     (`advprop.models.weights`). `mean` and `std` default to those of timm's `pretrained_cfg`.
     `separate` says what of a normalisation layer each of the method's branches owns
     (`advprop.add_auxiliary_norms`), or that it owns a class "token" and nothing else
-    (`advprop.add_auxiliary_tokens`), or an "adapter" of `adapter_rank` channels at every linear
-    layer (`advprop.add_auxiliary_adapters`); it means nothing to methods without branches.
+    (`advprop.add_auxiliary_tokens`); it means nothing to methods without branches.
     """
 
     places: ClassVar = ("checkpoint",)
+    removed: ClassVar[Mapping[str, object]] = {"adapter_rank": 4}
+
     name: str
     pretrained: bool = False
     checkpoint: Place | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
-    separate: Separate | Literal["token", "adapter"] = "both"
-    adapter_rank: int = Field(default=4, ge=1)
+    separate: Separate | Literal["token"] = "both"
 
     def build(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> Standardized:
         """Build the model, without branches; it takes images of shape (channels, H, W)."""
@@ -69,8 +68,6 @@ class ModelConfig(Config):
         """Give a model that `build` made these branches. ValueError: it cannot have them."""
         if self.separate == "token":
             add_auxiliary_tokens(model, auxiliary)
-        elif self.separate == "adapter":
-            add_auxiliary_adapters(model, auxiliary, rank=self.adapter_rank)
         else:
             add_auxiliary_norms(model, auxiliary, separate=self.separate)
 
@@ -84,6 +81,13 @@ class ModelConfig(Config):
     def without_weights(self) -> ModelConfig:
         """The same architecture from random weights, which others will replace."""
         return self.model_copy(update={"pretrained": False, "checkpoint": None})
+
+    @field_validator("separate", mode="before")
+    @classmethod
+    def _no_adapters(cls, separate: object) -> object:
+        if separate == "adapter":
+            raise ValueError(removed_text('separate "adapter"', "another value of it"))
+        return separate
 
     @model_validator(mode="after")
     def _free_options(self) -> ModelConfig:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from advprop.methods.base import Context, Method, TrainingFacts
 from advprop.methods.perturbation_store import PerturbationStore, Precision
-from advprop.methods.warping import Perturbed, kept_of
+from advprop.methods.warping import Perturbed
 from advprop.randomness import of_part
 from advprop.shapes import Batch, Images
 from advprop.threat_models import ThreatModel
@@ -93,15 +93,6 @@ class Carrying:
             own = (batch.copies[first:].cpu() == 0).nonzero().flatten()
             moved, indices = moved[own.to(moved.device)], indices[own]
         self.store.write(indices, moved, context.epoch)
-
-    def replace(self, batch: Batch, adversarial: Images, context: Context) -> None:
-        """Keep the perturbations of these images; of what a view left out, those of before."""
-        if adversarial.is_meta:
-            return
-        kept = (adversarial - batch.images).float()
-        if batch.frames is not None:
-            kept = kept_of(kept, self._kept(batch, context), batch.frames)
-        self.carry(batch, self.threat_model.project(kept), context)
 
     def _indices(self, batch: Batch) -> Int[Tensor, " batch"]:
         shape = tuple(batch.images.shape[1:])

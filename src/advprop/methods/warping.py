@@ -56,15 +56,6 @@ def shown(kept: Images, frames: Float[Tensor, "batch 2 3"] | None) -> Images:
     return views
 
 
-def kept_of(perturbations: Images, before: Images, frames: Float[Tensor, "batch 2 3"]) -> Images:
-    """What views with these `perturbations` leave to keep: where a view did not reach, `before`."""
-    matrix, shift = frames.to(before).split([2, 1], dim=2)
-    inverse = torch.linalg.inv(matrix)
-    back = torch.cat([inverse, -inverse @ shift], dim=2)
-    reached = (_grid(back, *before.shape[2:]).abs() <= 1).all(dim=3)[:, None]
-    return torch.where(reached, shown(perturbations, back), before)
-
-
 def _grid(
     frames: Float[Tensor, "batch 2 3"], height: int, width: int
 ) -> Float[Tensor, "batch height width 2"]:

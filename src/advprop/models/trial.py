@@ -15,12 +15,10 @@ def check_forward(
     *,
     image_shape: tuple[int, int, int],
     num_classes: int,
-    size_setting: str = "data.image_size",
 ) -> None:
     """Raise ValueError unless the model makes logits of an image of (channels, height, width).
 
-    `size_setting` is where a user can change that size. Weights, modes and random streams are as
-    before after it.
+    Weights, modes and random streams are as before after it.
     """
     modes = [(layer, layer.training) for layer in model.modules()]
     shape = " x ".join(map(str, image_shape))
@@ -31,7 +29,7 @@ def check_forward(
     except (*RUN_ERRORS, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{name} cannot take images of {shape} ({reason}): change {size_setting}, "
+            f"{name} cannot take images of {shape} ({reason}): change data.image_size, "
             "model.options or model.name"
         ) from error
     finally:

@@ -121,18 +121,14 @@ def _plain_keys(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Te
 
 def _clean_branch(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The plain model's weights from a run of advprop with branches; others as they are."""
-    branched = {key.partition(_BRANCHES)[0] for key in weights if _BRANCHES in key}
     clean = {}
     for key, value in weights.items():
         owner, branches, rest = key.partition(_BRANCHES)
-        adapted, _, name = key.rpartition(".layer.")
         if branches:
             if rest == "clean.token":  # lies flat there
                 clean[owner] = value.view(1, 1, -1)
             elif rest.startswith("clean."):
                 clean[f"{owner}.{rest.removeprefix('clean.')}"] = value
-        elif adapted in branched:  # of adapters, whose clean branch has none
-            clean[f"{adapted}.{name}"] = value
         else:
             clean[key] = value
     return clean
