@@ -2,12 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 # compiled modules are kept, whatever the caller prefers: importing torch and timm without takes long
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo docs experiments-data experiments bench test test-all lint format clean help
+.PHONY: demo docs experiments-data experiments bench test test-all lint format constraints clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make test-all  the heavier proofs too: every timm family, a real browser"
 	@echo "make lint      ruff and mypy (strict)"
 	@echo "make format    rewrite the code in the project's style"
+	@echo "make constraints  bounds for make: the versions installed here, once the tests pass with them"
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/advprop compare mnist5k --seeds 3 --jobs 2 --out runs/demo
@@ -59,6 +60,11 @@ format: $(VENV)/lint.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# the newest releases that the tests have passed with; torch comes with packages of its own choice
+constraints: $(VENV)/test.stamp $(VENV)/lint.stamp $(VENV)/bench.stamp
+	{ echo "torch<2.16"; echo "torchvision<0.31"; $(BIN)/python -m pip freeze --exclude-editable \
+		| grep -vE "^(torch|torchvision|torchattacks|triton|nvidia-.*|cuda-.*)==" | sed "s/==/<=/"; } > constraints.txt
+
 clean:
 	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache
 
@@ -67,28 +73,28 @@ $(VENV)/base.stamp:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/demo.stamp: pyproject.toml $(VENV)/base.stamp
+$(VENV)/demo.stamp: pyproject.toml constraints.txt $(VENV)/base.stamp
 	$(PIP_INSTALL) -e ".[demo]"
 	@touch $@
 
-$(VENV)/experiments.stamp: pyproject.toml $(VENV)/base.stamp
+$(VENV)/experiments.stamp: pyproject.toml constraints.txt $(VENV)/base.stamp
 	$(PIP_INSTALL) -e ".[demo,experiments]"
 	@touch $@
 
 # torchattacks pins requests to a release of 2020, which its attacks do not use
-$(VENV)/bench.stamp: pyproject.toml $(VENV)/base.stamp
+$(VENV)/bench.stamp: pyproject.toml constraints.txt $(VENV)/base.stamp
 	$(PIP_INSTALL) -e ".[bench]"
 	$(PIP_INSTALL) --no-deps torchattacks==3.5.1 || echo "no torchattacks: its row will say so"
 	@touch $@
 
-$(VENV)/test.stamp: pyproject.toml $(VENV)/base.stamp
+$(VENV)/test.stamp: pyproject.toml constraints.txt $(VENV)/base.stamp
 	$(PIP_INSTALL) -e ".[test]"
 	@touch $@
 
-$(VENV)/docs.stamp: pyproject.toml $(VENV)/base.stamp
+$(VENV)/docs.stamp: pyproject.toml constraints.txt $(VENV)/base.stamp
 	$(PIP_INSTALL) -e ".[docs]"
 	@touch $@
 
-$(VENV)/lint.stamp: pyproject.toml $(VENV)/base.stamp
+$(VENV)/lint.stamp: pyproject.toml constraints.txt $(VENV)/base.stamp
 	$(PIP_INSTALL) -e ".[lint]"
 	@touch $@

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from advprop.evaluation.results import mean_interval
+from advprop.evaluation.significance import mean_interval
 from advprop.training.files import read_json
 
 RESULTS = Path(__file__).parent / "results"

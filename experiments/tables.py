@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from advprop.evaluation.cells import p_text, points_text
-from advprop.evaluation.results import mean_interval, paired_difference
+from advprop.evaluation.significance import mean_interval, paired_difference
 from advprop.training.files import read_json
 
 RESULTS = Path(__file__).parent / "results"

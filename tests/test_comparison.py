@@ -84,7 +84,7 @@ def test_workers_take_no_further_run_when_their_parent_is_killed(tmp_path: Path)
         assert list((out / "runs" / run / "checkpoints").glob("step-*.pt"))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

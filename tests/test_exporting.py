@@ -94,6 +94,26 @@ def test_timm_loads_it_bit_equal(
     assert loaded.state_dict().keys() == model.model.state_dict().keys()
 
 
+def test_exports_of_format_1_are_read(tmp_path: Path) -> None:
+    """They had the number of classes among the arguments of the model too."""
+    model = moved(standardized(timm.create_model("test_resnet", num_classes=3, in_chans=1)))
+    folder = write_small(model, tmp_path / "export")
+    written = json.loads((folder / "config.json").read_text())
+    assert "num_classes" not in written["model_args"]
+    for change in (edit("model_args", "num_classes", value=3), edit("advprop", "format", value=1)):
+        change(folder)
+    expected = model.eval()(images())
+    assert torch.equal(load_export(folder).model(images()), expected)
+    loaded = standardized(timm.create_model(f"local-dir:{folder}", pretrained=True)).eval()
+    assert torch.equal(loaded(images()), expected)
+
+
+def test_a_squashed_view_stays_one(tmp_path: Path) -> None:
+    squash = Preprocessing(image_shape=(1, 28, 28), crop_pct=1.0, crop_mode="squash")
+    folder = write_export(small(), tmp_path / "export", class_names=NAMES, preprocessing=squash)
+    assert load_export(folder).preprocessing == squash
+
+
 def test_all_that_was_said_comes_back(tmp_path: Path) -> None:
     model = small()
     provenance = {"config": {"recipe": "mnist5k"}, "weights": "ema", "accuracy": None}
@@ -321,7 +341,7 @@ def edit(*path: str, value: Any) -> Callable[[Path], None]:
         (lambda folder: (folder / "config.json").write_text("{"), ValueError, "not JSON"),
         (lambda folder: (folder / "config.json").write_text("[]"), ValueError, "not an export"),
         (edit("advprop", value=None), ValueError, "not an export of advprop"),
-        (edit("advprop", "format", value=2), ValueError, "format 2"),
+        (edit("advprop", "format", value=3), ValueError, "format 3"),
         (edit("label_names", value=None), ValueError, "damaged.*label_names"),
         (edit("pretrained_cfg", "mean", value=3), ValueError, "damaged"),
         (edit("model_args", "width", value=16), ValueError, "weights do not fit.*instead of"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import html
 import re
 from functools import partial
 from typing import Any
@@ -134,6 +135,44 @@ def test_it_tells_the_facts_of_the_run() -> None:
     assert "and the pretrained weights" in card
     assert "someone" not in card  # a folder's place is nobody's business
     assert "None" not in card
+
+
+NASTY = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "a|b",
+    "two\nlines\r# title",
+    "[link](http://example.org)",
+    "`code` **bold** _italic_ ~~gone~~ $x$",
+    "escape \x1b[31m",
+    "\udce9 is no UTF-8",
+    "&lt;entity&gt;",
+    "{{ 7 * 7 }}",
+    "snake_case_name",
+)
+
+
+def shown(card: str) -> str:
+    """What a reader of the rendered card sees, as text; no tag may be left."""
+    from markdown_it import MarkdownIt
+
+    page = MarkdownIt("commonmark", {"html": True}).enable("table").render(ModelCard(card).text)
+    tags = set(re.findall(r"<\s*/?\s*([a-zA-Z0-9]+)", page))
+    assert not tags & {"script", "img", "a", "em", "strong", "entity"}, tags
+    return html.unescape(re.sub(r"<[^>]*>", "", page))
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_what_a_user_named_is_shown_as_it_is(name: str) -> None:
+    provenance = changed("config", "recipe", value=name)
+    provenance["config"]["method"]["kind"] = provenance["data"]["name"] = name
+    provenance["test"]["suites"]["clean"]["images"] = f"{name} test"
+    card = make(class_names=["cat", name], provenance=provenance)
+    card.encode()
+    visible = re.sub(r"[\n\r\x1b]", " ", name).replace("\udce9", "\N{REPLACEMENT CHARACTER}")
+    # title, method, class, two rows of the table of the training, data, three results
+    assert shown(card).count(visible) >= 8
+    assert ("clean accuracy", "test") in results(card)
 
 
 def test_local_weights_that_a_run_began_from_are_named_without_their_folder() -> None:

@@ -21,7 +21,7 @@ ROWS = (
     {"attacks", "data"},
     {"methods"},
     {"training", "evaluation"},
-    {"report", "export_format", "model_card", "interchange"},
+    {"report", "export_format", "model_card", "portable"},
     {"exporting", "prediction", "cost"},
     {"config"},
     {"run_folder"},

@@ -24,7 +24,9 @@ from advprop.models.standardize import Standardized
 from advprop.training.files import read_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-FORMAT = 1
+FORMAT = 2
+_FORMATS = (1, FORMAT)
+"""Format 1 had `num_classes` among `model_args` too, which transformers refuses."""
 _OURS = ("format", "weights_sha256", "checks")
 
 
@@ -32,7 +34,7 @@ _OURS = ("format", "weights_sha256", "checks")
 class ExportInfo:
     """What an export says about its model; the fields are those of `write_export`.
 
-    `checks` is what `write_interchange` found about further files, by file.
+    `checks` is what `write_portable` found about further files, by file.
     """
 
     class_names: tuple[str, ...]
@@ -107,7 +109,8 @@ def class_names_of(names: Any) -> tuple[str, ...]:
 
 def _description(model: Standardized, info: ExportInfo) -> dict[str, Any]:
     name, options = construction(model.model)
-    options = {**options, **info.options}
+    options = {**options, **info.options, "in_chans": len(model.mean)}
+    options.pop("num_classes", None)  # beside the entry of that name, transformers takes none
     preprocessing = info.preprocessing
     known: Mapping[str, Any] = getattr(model.model, "pretrained_cfg", {})
     return {
@@ -115,18 +118,14 @@ def _description(model: Standardized, info: ExportInfo) -> dict[str, Any]:
         "num_classes": len(info.class_names),
         "num_features": getattr(model.model, "num_features", None),
         "label_names": list(info.class_names),
-        "model_args": {
-            **{key: _plain(key, value) for key, value in options.items()},
-            "num_classes": len(info.class_names),
-            "in_chans": len(model.mean),
-        },
+        "model_args": {key: _plain(key, value) for key, value in options.items()},
         "pretrained_cfg": {
             "num_classes": len(info.class_names),
             "input_size": list(preprocessing.image_shape),
             "fixed_input_size": known.get("fixed_input_size", False),
             "interpolation": preprocessing.interpolation,
             "crop_pct": preprocessing.crop_pct,
-            "crop_mode": "center",
+            "crop_mode": preprocessing.crop_mode,
             "mean": _numbers(model.mean),
             "std": _numbers(model.std),
             "first_conv": known.get("first_conv"),
@@ -144,9 +143,10 @@ def _from_description(config: Mapping[str, Any]) -> tuple[Standardized, ExportIn
             image_shape=(channels, height, width),
             interpolation=settings["interpolation"],
             crop_pct=settings["crop_pct"],
+            crop_mode=settings["crop_mode"],
         ),
         provenance={key: value for key, value in about.items() if key not in _OURS},
-        options=config["model_args"],
+        options={"num_classes": config["num_classes"], **config["model_args"]},
         checks=about.get("checks", {}),
     )
     statistics = {"mean": settings["mean"], "std": settings["std"]}
@@ -171,9 +171,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{path}: not an export of advprop (no entry of that name); "
             f'timm.create_model("local-dir:...", pretrained=True) loads other folders'
         )
-    if about.get("format") != FORMAT:
+    if about.get("format") not in _FORMATS:
         raise ValueError(
-            f"{path}: format {about.get('format')}, this version of advprop reads {FORMAT}; "
+            f"{path}: format {about.get('format')}, this version of advprop reads 1 to {FORMAT}; "
             "use the version that wrote it"
         )
     return config

@@ -1,8 +1,9 @@
-"""Exports: one plain model as a folder that timm loads, or that `load_export` does.
+"""Exports: one plain model as a folder that timm and transformers load, or that `load_export` does.
 
-`timm.create_model("local-dir:FOLDER", pretrained=True)` takes such a folder where the architecture
-is timm's; mean, std, image size, interpolation and class names are those of the training. A model
-card tells where the model is from; ONNX and torch.export's form lie beside it where asked for.
+`timm.create_model("local-dir:FOLDER", pretrained=True)` and transformers'
+`pipeline("image-classification", "FOLDER")` take such a folder where the architecture is timm's;
+mean, std, image size, interpolation and class names are those of the training. A model card tells
+where the model is from; ONNX and torch.export's form lie beside it where asked for.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from advprop.export_format import (
     write_files,
 )
 from advprop.files import appearing_folder
-from advprop.interchange import HUB, check_formats, write_interchange
 from advprop.model_card import CARD, model_card
 from advprop.models.build import construction, is_timm
 from advprop.models.standardize import Standardized, standardized
+from advprop.portable import HUB, check_formats, write_portable
 from advprop.randomness import generator_for, random_streams
 from advprop.shapes import Images, Logits
 
@@ -65,7 +66,7 @@ def write_export(
     what JSON cannot hold or timm did not record. The caller's model stays as it is; weights are
     written as float32. What was written is loaded again, by `load_export` and by timm, and has to
     give bit-equal outputs before `folder` appears, whole. `formats` may add "onnx" and
-    "torch_export", compared with `model` too (`advprop.interchange`). ValueError: `folder` is not
+    "torch_export", compared with `model` too (`advprop.portable`). ValueError: `folder` is not
     empty, the model could not be made again from its name or written in a format, or what is said
     does not fit it. ImportError: ONNX's packages are missing.
     """
@@ -85,8 +86,13 @@ def write_export(
     with appearing_folder(folder) as unfinished:
         write_files(plain, unfinished, info)
         _prove_equal(plain, unfinished, images, logits)
-        shape = info.preprocessing.image_shape
-        checks = write_interchange(plain, unfinished, image_shape=shape, formats=formats)
+        checks = write_portable(
+            plain,
+            unfinished,
+            class_names=info.class_names,
+            preprocessing=info.preprocessing,
+            formats=formats,
+        )
         info = replace(info, checks=checks)
         write_config(plain, unfinished, info)
         (unfinished / CARD).write_text(_card(plain, info, branch), encoding="utf-8")

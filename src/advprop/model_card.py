@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import html
+import math
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from advprop.data.preprocessing import Preprocessing
 
 CARD = "README.md"
+_TEMPLATE = Path(__file__).with_name("model_card_template.md")
 _TASK = "image-classification"
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SPLIT = re.compile(r" (test|validation)( \(|$)")
-_MAX_LISTED_CLASSES = 50
 _TRAINING_SETTINGS = (
     *("batch_size", "optimizer", "learning_rate", "schedule", "weight_decay"),
     *("label_smoothing", "ema_decay", "mixed_precision"),
@@ -23,32 +27,6 @@ _SUITE_SETTINGS = (
     *("num_images", "standard_deviation", "threat_model", "epsilon", "num_steps", "step_size"),
     "attack_branch",
 )
-_TIMM = """```python
-import timm, torch
-from PIL import Image
-
-model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()  # where this file lies
-transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-image = transform(Image.open("photo.jpg").convert("{mode}"))  # mean and std are taken off here
-with torch.no_grad():
-    probabilities = model(image.unsqueeze(0)).softmax(dim=1)[0]
-print(model.pretrained_cfg["label_names"][probabilities.argmax()])
-```"""
-_ADVPROP = """With advprop, `advprop predict FOLDER photo.jpg`, or in Python a model for images in
-[0, 1], without mean and std taken off: `advprop.load_export("FOLDER").model`."""
-_INTERCHANGE = {
-    "onnx": """`model.onnx` takes float32 `images` in [0, 1], shape {shape}, and gives `logits`:
-`onnxruntime.InferenceSession("model.onnx").run(["logits"], {{"images": images}})[0]`""",
-    "torch_export": """`model.pt2` takes the same as a tensor, shape {shape}:
-`torch.export.load("model.pt2").module()(images)`. PyTorch may run code that such a file holds: load
-it only if you trust where it is from.""",
-}
-_LIMITS = """- It is no defence. An accuracy under one attack is an upper bound: stronger ones
-  leave less, and what an attacker who adapts to this model can do was not measured.
-- It names one of its {number} classes for any image, also for one that shows none of them.
-- The results hold for images like those they were measured on, and tell nothing of others."""
-_LICENSE = """No license is stated. Whoever publishes this folder chooses one (`license:` in the
-head of this file), with regard to the training images"""
 
 
 def model_card(
@@ -66,60 +44,82 @@ def model_card(
     """The card as Markdown with a YAML head.
 
     `mean` and `std` (one number a channel) are the model's first layer; `timm_loads` says whether
-    `timm.create_model` takes the folder; `checks` is what `write_interchange` returned. Of
+    `timm.create_model` takes the folder; `checks` is what `write_portable` returned. Of
     `provenance`, `{config, weights, result, data, test, versions}` are told as far as they are
-    there; what is not known is left out.
+    there; what is not known is left out. What a user named is shown as it is: it cannot become
+    Markdown or HTML.
     """
     method = _at(provenance, "config", "method", "kind")
     start = [_at(provenance, "config", "model", key) for key in ("pretrained", "checkpoint")]
     results = _results(provenance, branch)
     name = " ".join(str(part) for part in (architecture, method) if part)
-    sections = {
-        "How to use": _usage(preprocessing, timm_loads=timm_loads, checks=checks),
-        "Classes": _classes(class_names),
-        "Training": _table(("setting", "value"), _training(provenance)),
-        "Data": _table(("of the data", "value"), _data(provenance)),
-        "Results": _table(("accuracy", "value", "images", "with"), map(_result_row, results)),
-        "Preprocessing": _seen(preprocessing, mean, std),
-        "Limits": _LIMITS.format(number=len(class_names)),
-        "Files": _table(("file", "holds", "check"), _files(checks)),
-        "Versions": _table(("package", "version"), (_at(provenance, "versions") or {}).items()),
-        "License": _LICENSE + (" and the pretrained weights." if any(start) else "."),
-    }
-    head = _head(name, _data_name(provenance), results, timm_loads=timm_loads)
-    trained = f", trained by the method `{method}`" if method else ""
-    shown = [f"## {title}\n\n{text}" for title, text in sections.items() if text]
-    opening = f"# {name}\n\nAn image classifier, `{architecture}`{trained}."
-    return "\n\n".join([f"---\n{head}\n---", opening, *shown]) + "\n"
+    resize, scaling = _resizing(preprocessing)
+    card = ModelCard.from_template(
+        _head(name, _data_name(provenance), results, timm_loads=timm_loads),
+        template_str=_TEMPLATE.read_text(encoding="utf-8"),
+        name=as_text(name),
+        architecture=architecture,
+        method=method and as_text(method),
+        timm_loads=timm_loads,
+        shape=preprocessing.image_shape,
+        resize=resize,
+        scaling=scaling,
+        interpolation=preprocessing.interpolation,
+        mean=", ".join(f"{value:.4g}" for value in mean),
+        std=", ".join(f"{value:.4g}" for value in std),
+        class_names=[as_text(name) for name in class_names],
+        formats=[f"`{file}`" for file in checks],
+        training=_rows(_training(provenance)),
+        data=_rows(_data(provenance)),
+        results=_rows(map(_result_row, results)),
+        files=list(_files(checks)),
+        versions=_rows((_at(provenance, "versions") or {}).items()),
+        began_with_weights=any(start),
+    )
+    return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 
 
-def _head(name: str, data: str, results: list[EvalResult], *, timm_loads: bool) -> str:
-    card = ModelCardData(
+def as_text(value: Any) -> str:
+    """`value` so that Markdown shows it as it is, on one line and within a cell of a table."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = html.escape(_printable(text), quote=False)
+    # an underscore within a word means nothing
+    return re.sub(r"([\\`*\[\]|~$])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+
+
+def _printable(text: str) -> str:
+    """Without line breaks, and without what no file in UTF-8 can hold."""
+    kinds = {"Cc": " ", "Zl": " ", "Zp": " ", "Cs": "\N{REPLACEMENT CHARACTER}"}
+    return "".join(kinds.get(unicodedata.category(character), character) for character in text)
+
+
+def _resizing(preprocessing: Preprocessing) -> tuple[str, str]:
+    """How timm scales an image before the crop: as a line of Python, and in words."""
+    _, height, width = preprocessing.image_shape
+    tall, wide = (math.floor(size / preprocessing.crop_pct) for size in (height, width))
+    if preprocessing.crop_mode == "squash":
+        size, words = f"({wide}, {tall})", f"scaled to {tall} x {wide} whatever its shape"
+    elif tall == wide:
+        size = f"[int({tall} * edge / min(image.size)) for edge in image.size]"
+        words = f"the shorter edge scaled to {tall}"
+    else:
+        ratio = f"min(image.width / {wide}, image.height / {tall})"
+        size = f"[round(edge / {ratio}) for edge in image.size]"
+        words = f"scaled to cover {tall} x {wide}"
+    filter_ = f"Image.Resampling.{preprocessing.interpolation.upper()}"
+    return f"image = image.resize({size}, {filter_})", words
+
+
+def _head(name: str, data: str, results: list[EvalResult], *, timm_loads: bool) -> ModelCardData:
+    return ModelCardData(
         library_name="timm" if timm_loads else "pytorch",
         pipeline_tag=_TASK,
         tags=[_TASK, *(["timm"] if timm_loads else []), "pytorch", "advprop"],
         datasets=[data] if _HUB_NAME.fullmatch(data) else None,
         metrics=["accuracy"] if results else None,
-        model_name=name,
+        model_name=_printable(name),
         eval_results=results or None,
     )
-    return card.to_yaml()
-
-
-def _usage(
-    preprocessing: Preprocessing, *, timm_loads: bool, checks: Mapping[str, Mapping[str, Any]]
-) -> str:
-    channels, height, width = preprocessing.image_shape
-    texts = [_TIMM.format(mode="RGB" if channels == 3 else "L")] if timm_loads else []
-    shape = f"[batch, {channels}, {height}, {width}]"
-    others = [_INTERCHANGE[check["format"]].format(shape=shape) for check in checks.values()]
-    return "\n\n".join([*texts, _ADVPROP, *others])
-
-
-def _classes(names: Sequence[str]) -> str:
-    if len(names) > _MAX_LISTED_CLASSES:
-        return f"{len(names)}; their names are `label_names` in `config.json`."
-    return f"{len(names)}, in the order of the logits: {', '.join(map(_cell, names))}."
 
 
 def _training(provenance: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -181,8 +181,8 @@ def _result(measure: str, accuracy: float, images: str, settings: Mapping[str, A
     known = {key: settings[key] for key in _SUITE_SETTINGS if settings.get(key) is not None}
     return EvalResult(
         task_type=_TASK,
-        dataset_name=images,
-        dataset_type=images,
+        dataset_name=_printable(images),
+        dataset_type=_printable(images),
         dataset_split=None if split is None else split[1],
         metric_type="accuracy",
         metric_name=f"{measure} accuracy",
@@ -192,21 +192,8 @@ def _result(measure: str, accuracy: float, images: str, settings: Mapping[str, A
 
 
 def _result_row(result: EvalResult) -> tuple[Any, ...]:
-    settings = ", ".join(
-        f"{key} {_cell(value)}" for key, value in (result.metric_args or {}).items()
-    )
+    settings = ", ".join(f"{key} {value}" for key, value in (result.metric_args or {}).items())
     return result.metric_name, f"{result.metric_value:.2%}", result.dataset_name, settings
-
-
-def _seen(preprocessing: Preprocessing, mean: Sequence[float], std: Sequence[float]) -> str:
-    channels, height, width = preprocessing.image_shape
-    numbers = [", ".join(f"{value:.4g}" for value in values) for values in (mean, std)]
-    return (
-        f"{'RGB' if channels == 3 else 'Grey'}, {height} x {width}: the shorter edge scaled to the "
-        f"size divided by {preprocessing.crop_pct:g} ({preprocessing.interpolation}), the centre "
-        f"cut out, [0, 255] to [0, 1], mean {numbers[0]}, standard deviation {numbers[1]}. advprop "
-        "also turns images as their EXIF data say, and lays transparent ones over white."
-    )
 
 
 def _files(checks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
@@ -222,16 +209,9 @@ def _files(checks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, 
         )
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table of the rows whose second cell is known; empty without any."""
-    lines = [f"| {' | '.join(map(_cell, row))} |" for row in rows if row[1] is not None]
-    head = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
-    return "\n".join([*head, *lines]) if lines else ""
-
-
-def _cell(value: Any) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+def _rows(rows: Iterable[Sequence[Any]]) -> list[list[str]]:
+    """The rows whose second cell is known."""
+    return [[as_text(cell) for cell in row] for row in rows if row[1] is not None]
 
 
 def _flat(tree: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,7 @@
 import json
 import warnings
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -12,12 +13,13 @@ from advprop.evaluation.cells import (
     passes_cell,
     results_table,
 )
-from advprop.evaluation.results import (
-    difference_of,
+from advprop.evaluation.results import corrected, difference_of, summarise
+from advprop.evaluation.significance import (
     holm,
+    is_significant,
     mean_interval,
     paired_difference,
-    summarise,
+    seeds_missing,
 )
 
 OURS, THEIRS = [0.914, 0.921, 0.907, 0.918], [0.905, 0.917, 0.909, 0.908]
@@ -31,7 +33,7 @@ def entry_of(summary, method):
     return next(entry for entry in summary if entry["method"] == method)
 
 
-@pytest.mark.parametrize("values", [OURS, OURS[:2], [0.1, 0.9, 0.4]])
+@pytest.mark.parametrize("values", [OURS, OURS[:3], [0.1, 0.9, 0.4]])
 def test_interval_is_scipys_student_t(values):
     mean, interval = mean_interval(values)
     expected = stats.t.interval(
@@ -46,7 +48,7 @@ def test_interval_by_hand():
     assert mean_interval([1.0, 2.0, 3.0]) == (2.0, pytest.approx([-0.48414, 4.48414], abs=1e-5))
 
 
-@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("count", [3, 4])
 def test_paired_difference_is_scipys(count):
     found = paired_difference(OURS[:count], THEIRS[:count])
     expected = stats.ttest_rel(OURS[:count], THEIRS[:count])
@@ -62,14 +64,19 @@ def test_sign_is_ours_minus_theirs():
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [([0.9], [0.8]), ([0.91, 0.92, 0.93], [0.90, 0.91, 0.92]), ([0.9, 0.9], [0.9, 0.9])],
-    ids=["one seed", "equal differences", "no difference"],
+    [
+        ([0.9], [0.8]),
+        ([0.91, 0.93], [0.90, 0.91]),
+        ([0.91, 0.92, 0.93], [0.90, 0.91, 0.92]),
+        ([0.9, 0.9, 0.9], [0.9, 0.9, 0.9]),
+    ],
+    ids=["one seed", "two seeds", "equal differences", "no difference"],
 )
 def test_without_spread_nothing_is_estimated(ours, theirs):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = paired_difference(ours, theirs)
-    assert found["difference"] == pytest.approx(ours[0] - theirs[0])
+    assert found["difference"] == pytest.approx(np.mean(ours) - np.mean(theirs))
     assert found["ci95"] is None
     assert found["p_value"] is None
 
@@ -101,7 +108,8 @@ def test_only_seeds_that_both_have_are_compared():
 
 def test_no_shared_seed_is_no_difference():
     versus = summarise([run("vanilla", 0, 0.8), run("advprop", 1, 0.9)])[1]["versus"]["vanilla"]
-    assert versus == {"difference": None, "ci95": None, "p_value": None, "n": 0}
+    nothing = {"difference": None, "ci95": None, "p_value": None, "n": 0}
+    assert versus == {**nothing, "p_holm": None}
     assert difference_of({"versus": {"vanilla": versus}}, "vanilla", "clean_accuracy") is None
 
 
@@ -162,8 +170,8 @@ def test_summary_is_strict_json():
 
 
 def test_table_has_a_cell_for_every_column():
-    runs = [run("vanilla", s, 0.80 + s / 100, epochs=2, passes_per_image=1.0) for s in (0, 1)]
-    runs += [run("advprop", s, 0.90 + s / 50) for s in (0, 1)]
+    runs = [run("vanilla", s, 0.80 + s / 100, epochs=2, passes_per_image=1.0) for s in (0, 1, 2)]
+    runs += [run("advprop", s, 0.90 + s / 50) for s in (0, 1, 2)]
     table = results_table(summarise(runs))
     assert [len(row) for row in table.rows] == [len(table.columns)] * 2
     assert [row[0].text for row in table.rows] == ["vanilla", "advprop"]
@@ -171,23 +179,105 @@ def test_table_has_a_cell_for_every_column():
     assert vanilla["passes"].text == "2 (2 epochs of 1)"
     assert vanilla["noise"].text == "-"
     assert vanilla["clean vs vanilla"].text == "-"
-    # differences 0.10 and 0.11: 10.5 -+ 12.7062 * 0.5 points, t = 21
-    assert advprop["clean vs vanilla"].text == "+10.5 (+4.1 to +16.9, p = 0.03)"
+    # differences 0.10, 0.11 and 0.12: 11 -+ 4.30265 / sqrt(3) points, t = 19.05
+    assert advprop["clean vs vanilla"].text == "+11.0 (+8.5 to +13.5, p = 0.0027)"
     assert advprop["clean vs vanilla"].significant
 
 
 def test_cells_stay_within_what_is_possible():
     assert accuracy_cell({"mean": 0.99, "ci95": [0.93, 1.05], "n": 2}).interval == "93.0 to 100.0"
-    assert accuracy_cell({"mean": 0.5, "ci95": None, "n": 1}).text == "50.0 %"
+    wide = {"difference": 0.2, "ci95": [-1.6, 2.0], "p_holm": 0.6, "n": 3}
+    assert difference_cell(wide).text == "+20.0 (-100.0 to +100.0, p = 0.6)"
     assert accuracy_cell(None).text == "-"
     assert difference_cell(None).text == "-"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "reason"),
+    [(1, "one seed"), (2, "two seeds"), (3, "seeds agree"), (7, "seeds agree")],
+    ids=str,
+)
+def test_cells_say_why_there_is_no_interval(seeds, reason):
+    accuracy = accuracy_cell({"mean": 0.5, "ci95": None, "n": seeds})
+    assert accuracy.text == f"50.0 % ({reason})"
+    difference = {"difference": 0.1, "ci95": None, "p_value": None, "p_holm": None, "n": seeds}
+    assert difference_cell(difference).text == f"+10.0 ({reason})"
+
+
+def rivals(gains, *, group=None, baseline="vanilla_equal_cost"):
+    """A baseline, and methods whose gains in points over it are given by seed."""
+    names = {baseline: (0.0,) * len(next(iter(gains.values()))), **gains}
+    return [
+        {
+            **run(f"{method}, {group}" if group else method, seed, 0.8 + gain / 100),
+            **({"kind": method, "group": group} if group else {}),
+        }
+        for method, own in names.items()
+        for seed, gain in enumerate(own)
+    ]
+
+
+GAINS = {"advprop": (0.4, 1.0, 1.3, 0.5), "mixed": (-1.0, 0.5, 1.0, -0.2), "fast": (0, 1, -1, 0.1)}
+
+
+def p_values(summary, method):
+    versus = entry_of(summary, method)["versus"]["vanilla_equal_cost"]
+    return versus["p_value"], versus["p_holm"]
+
+
+def test_methods_against_one_baseline_are_corrected_together():
+    plain, holms = p_values(summarise(rivals(GAINS)), "advprop")
+    assert 0.02 < plain < 0.05 < holms == pytest.approx(3 * plain)
+    alone = p_values(summarise(rivals({"advprop": GAINS["advprop"]})), "advprop")
+    assert alone == (plain, plain)
+
+
+def test_groups_accuracies_and_longer_vanilla_are_families_of_their_own():
+    plain, _ = p_values(summarise(rivals(GAINS)), "advprop")
+    apart = [
+        row for name, gains in GAINS.items() for row in rivals({name: gains}, group=f"width {name}")
+    ]
+    assert p_values(summarise(apart), "advprop, width advprop") == (plain, plain)
+    vanilla = [run("vanilla", seed, 0.79 + gain) for seed, gain in enumerate((0, 0.004, 0.002, 0))]
+    summary = summarise([*rivals(GAINS), *vanilla])
+    longer = entry_of(summary, "vanilla_equal_cost")["versus"]["vanilla"]
+    assert longer["p_holm"] == longer["p_value"]
+    assert p_values(summary, "advprop")[1] == pytest.approx(3 * plain)
+
+
+def test_old_summaries_are_corrected_when_read():
+    old = summarise(rivals(GAINS))
+    for entry in old:
+        for versus in entry["versus"].values():
+            del versus["p_holm"]
+    assert corrected(old) == summarise(rivals(GAINS))
+    assert "p_holm" not in old[1]["versus"]["vanilla_equal_cost"]
+
+
+def test_significant_is_what_holm_leaves():
+    assert is_significant({"p_value": 0.001, "p_holm": 0.049})
+    assert not is_significant({"p_value": 0.001, "p_holm": 0.05})
+    assert not is_significant({"p_value": 0.001, "p_holm": None})
+    assert not is_significant({"p_value": 0.001})
+
+
+def test_seeds_that_are_missing_would_be_enough():
+    found = paired_difference([0.80, 0.82, 0.81], [0.80, 0.80, 0.80])  # 1 point, deviation 1
+    missing = seeds_missing(found)
+    chance = np.random.default_rng(0)
+    drawn = chance.normal(0.01, 0.01, size=(2000, 3 + missing))
+    shown = np.mean(stats.ttest_1samp(drawn, 0, axis=1).pvalue < 0.05)
+    assert 0.75 < shown < 0.87
+    assert seeds_missing(found, rivals=4) > missing
+    assert seeds_missing(paired_difference([0.8, 0.9, 0.7], [0.8, 0.8, 0.7999])) is None
+    assert [seeds_missing(paired_difference([0.9] * n, [0.8] * n)) for n in (1, 2)] == [4, 3]
 
 
 def test_small_numbers_are_printed_honestly():
     assert p_text(0.0004) == "p < 0.001"
     assert p_text(0.0123) == "p = 0.012"
-    cell = difference_cell({"difference": -0.0001, "ci95": None, "p_value": None})
-    assert cell == Cell(value="+0.0")
+    nothing = {"difference": -0.0001, "ci95": None, "p_holm": None, "n": 1}
+    assert difference_cell(nothing).value == "+0.0"
 
 
 def test_rows_are_held_against_the_baselines_of_their_group() -> None:

@@ -111,13 +111,13 @@ def test_tables_hold_means_intervals_and_paired_differences() -> None:
         return {"group": "g", "label": label, "seed": seed, "clean_accuracy": clean, **costs}
 
     runs = [
-        *(row("vanilla", seed, clean) for seed, clean in enumerate((0.50, 0.52))),
-        *(row("advprop", seed, clean) for seed, clean in enumerate((0.53, 0.56))),
+        *(row("vanilla", seed, clean) for seed, clean in enumerate((0.50, 0.51, 0.52))),
+        *(row("advprop", seed, clean) for seed, clean in enumerate((0.53, 0.545, 0.56))),
     ]
     command, table = tables.tables({"command": "python x.py", "runs": runs})
     assert command == "`python x.py`"
     lines = table.splitlines()
     assert lines[0] == "| g | passes | seconds | clean | clean, minus vanilla of equal epochs |"
-    # t(0.975, 1) = 12.706, times the standard error: 0.01 for each, 0.005 of the differences
-    assert lines[2] == "| vanilla | 20 | 3 | 51.0 ± 12.7 |  |"
-    assert lines[3] == ("| advprop | 20 | 3 | 54.5 ± 19.1 | +3.5 (-2.9 to +9.9), p = 0.09 |")
+    # t(0.975, 2) = 4.303, times the standard error: deviations of 1, 1.5 and 0.5 points over root 3
+    assert lines[2] == "| vanilla | 20 | 3 | 51.0 ± 2.5 |  |"
+    assert lines[3] == "| advprop | 20 | 3 | 54.5 ± 3.7 | +3.5 (+2.3 to +4.7), p = 0.0067 |"

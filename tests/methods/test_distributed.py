@@ -30,7 +30,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         run_other_rank, args=(str(folder),), nprocs=RANKS - 1, join=False
     )
     run_rank(0, str(folder))
-    assert others.join(timeout=60)
+    assert others.join(timeout=300)
     return [torch.load(Path(folder) / f"rank{rank}.pt") for rank in range(RANKS)]
 
 

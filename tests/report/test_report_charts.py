@@ -4,6 +4,7 @@ import re
 import plotly.graph_objects as go
 import pytest
 
+from advprop.evaluation.results import summarise
 from advprop.report.charts import cost_panels, difference_panels, plot_text
 from advprop.report.curves import MOST_POINTS, branch_names, curve_panels, statistics_panels
 from advprop.report.styles import KNOWN, method_styles
@@ -72,6 +73,45 @@ def test_differences_show_zero_and_leave_out_baselines(results, styles):
         low, high = panel.figure["layout"]["xaxis"]["range"]
         assert low < 0 < high
         assert [t["y"][0] for t in panel.figure["data"]] == ["adversarial", "mixed", "advprop"]
+
+
+def spread_out(seeds):
+    """Runs whose seeds differ so much that intervals reach far beyond what is possible."""
+    return summarise(
+        [
+            {"method": method, "seed": seed, "clean_accuracy": value, "total_passes": 20}
+            for method, own in {"vanilla": (0.1, 0.9, 0.4), "advprop": (0.9, 0.2, 0.8)}.items()
+            for seed, value in enumerate(own[:seeds])
+        ]
+    )
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3], ids="seeds {}".format)
+def test_axes_stay_within_what_is_possible(seeds):
+    summary = spread_out(seeds)
+    styles = method_styles(["vanilla", "advprop"])
+    (cost,) = cost_panels(summary, [], styles, "total_passes")
+    low, high = cost.figure["layout"]["yaxis"]["range"]
+    assert -2 <= low < high <= 102
+    (difference,) = difference_panels(summary, styles, "vanilla")
+    low, high = difference.figure["layout"]["xaxis"]["range"]
+    found = 100 * summary[1]["versus"]["vanilla"]["difference"]
+    assert low < min(0, found) <= max(0, found) < high
+    assert high - low < 250
+    (trace,) = difference.figure["data"]
+    assert trace["error_x"].get("visible", True) == (seeds == 3)
+
+
+def test_wide_intervals_do_not_hide_small_differences():
+    gains = {"vanilla": (0, 0, 0), "advprop": (0.02, -0.01, 0.005)}
+    runs = [
+        {"method": method, "seed": seed, "clean_accuracy": 0.9 + gain}
+        for method, own in gains.items()
+        for seed, gain in enumerate(own)
+    ]
+    (panel,) = difference_panels(summarise(runs), method_styles(["vanilla", "advprop"]), "vanilla")
+    low, high = panel.figure["layout"]["xaxis"]["range"]
+    assert -6 < low < 0 < high < 6
 
 
 def test_curves_have_a_line_for_each_branch_and_validation(sample):

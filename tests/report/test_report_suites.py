@@ -93,13 +93,14 @@ def test_one_seed_has_the_interval_of_its_images():
     assert estimate([0.9], num_images=100).ends == pytest.approx((0.8256, 0.9448), abs=1e-4)
     assert wilson(0.0, 50)[0] == pytest.approx(0.0, abs=1e-12)
     assert estimate([0.9]).ends is None
-    low, high = estimate([0.9, 0.92], num_images=100).ends
+    low, high = estimate([0.9, 0.91, 0.92], num_images=100).ends
     assert (low + high) / 2 == pytest.approx(0.91)
 
 
 def test_differences_are_paired_by_seed_and_else_of_means():
-    change = paired([("0", 0.9), ("1", 0.8)], [("1", 0.7), ("0", 0.6)])
-    assert change.mean == pytest.approx(0.2)
+    ours = [("0", 0.9), ("1", 0.8), ("2", 0.7)]
+    change = paired(ours, [("2", 0.4), ("1", 0.7), ("0", 0.6)])
+    assert change.mean == pytest.approx(0.7 / 3)
     assert change.ends is not None
     apart = paired([("0", 0.9)], [("1", 0.7), ("2", 0.8)])
     assert (apart.mean, apart.ends) == (pytest.approx(0.15), None)

@@ -2,6 +2,8 @@
 
     python tests/training/kills.py FOLDER KILLS CASE...
 
+Kills come at random moments, in the case "quick" where FIXED says.
+
 One process imports everything and forks a child for each attempt, since imports take seconds. It
 adopts whatever a killed child leaves behind, so that loader workers which stay alive are seen.
 Prints JSON: every kill that hit a living training process, and the runs that came to their end.
@@ -19,6 +21,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import wraps
@@ -51,14 +54,23 @@ AIMS = {
     "every step": (None, "checkpoint"),
     "loader workers": (None, "checkpoint", "start of workers"),
     "every epoch": (None, "checkpoint", "end of epoch"),
-    "quick": (None, "checkpoint"),
 }
 """Stages that a case's kills are aimed at, as often as at none."""
+FIXED = (
+    ("start of workers", 1),
+    ("step", 3),
+    ("checkpoint", 4),
+    ("end of epoch", 1),
+    ("end", 1),
+)
+"""Where the kills of "quick" hit: as a process enters a stage for the so manieth time."""
 STAGES = ("start", "step", "checkpoint", "end of epoch", "start of workers", "end")
-PATIENCE = 5.0  # seconds in which what a killed process started must be gone
+PATIENCE = 60.0  # seconds in which what a killed process started must be gone
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 board = mmap.mmap(-1, 1)  # shared with children: the number of the stage they are in
+entered: Counter[str] = Counter()  # how often this process has entered each stage
+doom: tuple[str, int] | None = None  # where it is killed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +105,9 @@ def show_stages() -> None:
         @wraps(function)
         def showing(*arguments: Any, **options: Any) -> Any:
             before, board[0] = board[0], STAGES.index(stage)
+            entered[stage] += 1
+            if doom == (stage, entered[stage]):
+                os.kill(os.getpid(), signal.SIGKILL)
             try:
                 return function(*arguments, **options)
             finally:
@@ -107,9 +122,13 @@ def show_stages() -> None:
     shown(advprop.runs.training, "_result", "end")
 
 
-def start(case: str, folder: Path) -> int:
-    """Fork a child that trains, or goes on, in `folder`; a warning would be an error there."""
-    board[0] = 0
+def start(case: str, folder: Path, end: tuple[str, int] | None) -> int:
+    """Fork a child that trains, or goes on, in `folder`, and is killed at `end`.
+
+    A warning would be an error there.
+    """
+    global doom
+    board[0], doom = 0, end
     child = os.fork()
     if child:
         return child
@@ -170,10 +189,13 @@ def kill_and_resume(
     """Train in `folder` to the end, killed up to `limit` times on the way."""
     kills: list[Kill] = []
     while not (folder / "result.json").exists():
-        child = start(case, folder)
-        if len(kills) == limit:
-            has_died(child, wait=True)
-        elif kill_once(child, rng, span, rng.choice(AIMS[case])):
+        fixed = FIXED[len(kills)] if case == "quick" and len(kills) < limit else None
+        child = start(case, folder, fixed)
+        if fixed is not None or len(kills) == limit:
+            killed = has_died(child, wait=True)
+        else:
+            killed = kill_once(child, rng, span, rng.choice(AIMS[case]))
+        if killed:
             stage, checkpoints = STAGES[board[0]], folder / "checkpoints"
             kills.append(
                 Kill(

@@ -80,7 +80,14 @@ def assert_same(one: Any, other: Any, name: str) -> None:
 
 
 def test_five_kills(tmp_path: Path) -> None:
-    killed_and_resumed(tmp_path, 5, "quick")
+    kills = killed_and_resumed(tmp_path, 5, "quick")
+    assert [kill["stage"] for kill in kills] == [
+        "start of workers",
+        "step",
+        "checkpoint",
+        "end of epoch",
+        "end",
+    ]
 
 
 @pytest.mark.full

@@ -10,14 +10,18 @@ from rich.table import Table
 
 from advprop.evaluation.cells import difference_cell
 from advprop.evaluation.results import ACCURACIES, EQUAL_COST, difference_of
+from advprop.report.overview import overview
+from advprop.report.styles import titled
 
 _HEADINGS = ("clean", "noise", "adver-\nsarial", "passes", "sec.", "clean vs\nequal\ncost")
 
 
 def print_results(results: Mapping[str, Any]) -> None:
-    """Print the summary of a comparison: test accuracies with 95 % intervals, and cost."""
+    """Print the summary of a comparison, test accuracies and costs, and the answer it gives."""
+    runs, summary = titled(results["runs"], results["summary"])
+    answer = overview(summary, runs)
     table = Table(
-        title=f"{results['recipe']}: test accuracy in %, 95 % intervals",
+        title=f"{results['recipe']}: test accuracy in %, 95 % intervals, p by Holm",
         box=None,
         padding=(0, 1, 0, 0),
         pad_edge=False,
@@ -34,7 +38,9 @@ def print_results(results: Mapping[str, Any]) -> None:
             f"{entry['train_seconds']:.0f}",
             "\n".join(part for part in (difference.value, difference.p_value) if part),
         )
-    Console().print(table)
+    console = Console(highlight=False, markup=False)
+    console.print(table)
+    console.print(f"\n{answer.headline}\n{answer.cost}\n")
 
 
 def _accuracy(value: Mapping[str, Any] | None) -> str:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from advprop.evaluation.results import ACCURACIES, BASELINES, difference_of
+from advprop.evaluation.significance import FEWEST_SEEDS, is_significant
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One cell of a table: the value, below it its interval and p-value (may be empty)."""
+    """One cell of a table: the value, below it its interval (or why there is none) and p-value."""
 
     value: str
     interval: str = ""
@@ -57,8 +58,14 @@ def accuracy_cell(estimate: Mapping[str, Any] | None) -> Cell:
     if estimate is None:
         return Cell(value="-")
     ends = [100 * min(max(end, 0.0), 1.0) for end in estimate["ci95"] or ()]
-    interval = f"{ends[0]:.1f} to {ends[1]:.1f}" if ends else ""
+    interval = f"{ends[0]:.1f} to {ends[1]:.1f}" if ends else no_interval(estimate["n"])
     return Cell(value=f"{100 * estimate['mean']:.1f} %", interval=interval)
+
+
+def no_interval(seeds: int) -> str:
+    """Why a mean over so many seeds has no interval."""
+    few = {0: "no seed in common", 1: "one seed", 2: "two seeds"}
+    return few[seeds] if seeds < FEWEST_SEEDS else "seeds agree"
 
 
 def passes_cell(entry: Mapping[str, Any]) -> Cell:
@@ -69,15 +76,16 @@ def passes_cell(entry: Mapping[str, Any]) -> Cell:
 
 
 def difference_cell(found: Mapping[str, Any] | None) -> Cell:
-    """A difference in percentage points with its interval and p-value."""
+    """A difference in percentage points with its interval and p-value, corrected by Holm."""
     if found is None:
         return Cell(value="-")
-    p_value, interval = found["p_value"], found["ci95"]
+    p_value, interval = found["p_holm"], found["ci95"]
+    ends = [points_text(min(max(end, -1.0), 1.0)) for end in interval or ()]
     return Cell(
         value=points_text(found["difference"]),
-        interval=" to ".join(points_text(end) for end in interval or ()),
+        interval=" to ".join(ends) or no_interval(found["n"]),
         p_value="" if p_value is None else p_text(p_value),
-        significant=p_value is not None and p_value < 0.05,
+        significant=is_significant(found),
     )
 
 

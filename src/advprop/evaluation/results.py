@@ -6,12 +6,17 @@ that the command line, the report and a notebook read the same numbers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean, stdev
+from copy import deepcopy
+from statistics import fmean
 from typing import Any
 
-from scipy.special import stdtr, stdtrit
+from advprop.evaluation.significance import (
+    FEWEST_SEEDS,
+    holm,
+    mean_interval,
+    paired_difference,
+)
 
 Run = Mapping[str, Any]
 
@@ -21,8 +26,6 @@ ACCURACIES = ("clean_accuracy", "noise_accuracy", "adversarial_accuracy")
 # a run's accuracies on validation images are for choosing, not for results
 _CHOOSING = ("validation_accuracy", "best_validation_accuracy")
 COSTS = ("epochs", "passes_per_image", "total_passes", "train_seconds")
-# Accuracies are multiples of one over the number of images: a spread below this is rounding.
-NO_SPREAD = 1e-9
 
 
 def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -31,9 +34,9 @@ def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
     `method` may be any label. A row may say which training method stands behind it (`kind`) and
     which rows it is to be held against (`group`): baselines are the rows of the same group whose
     kind is vanilla or vanilla_equal_cost. Intervals are Student t over seeds, differences are
-    paired by seed; `ci95` and `p_value` are null where fewer than two seeds, or seeds without any
-    spread, leave nothing to estimate. Raises `ValueError` for an accuracy outside 0 to 1 and for
-    two runs of one method and seed.
+    paired by seed; `ci95`, `p_value` and `p_holm` are null where fewer than three seeds, or seeds
+    without any spread, leave nothing to estimate. Raises `ValueError` for an accuracy outside 0 to
+    1 and for two runs of one method and seed.
     """
     by_method = _by_method(runs)
     names = accuracy_names(runs)
@@ -43,7 +46,30 @@ def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
         for run in by_seed.values()
         if kind_of(run) in BASELINES
     }
-    return [_entry(method, by_seed, names, baselines) for method, by_seed in by_method.items()]
+    entries = [_entry(method, by_seed, names, baselines) for method, by_seed in by_method.items()]
+    return corrected(entries)
+
+
+def corrected(summary: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The entries of `summary`, each difference with `p_holm`: the one judge of significance.
+
+    It is the p-value corrected by Holm's method for the number of methods that are compared with
+    the same baseline of the same group in the same accuracy. Vanilla of equal cost against vanilla
+    of equal epochs is a question of its own and does not count among them.
+    """
+    entries = [deepcopy(dict(entry)) for entry in summary]
+    families: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for entry in entries:
+        own = (group_of(entry), kind_of(entry) if is_baseline(entry) else "")
+        for baseline, versus in (entry.get("versus") or {}).items():
+            others = {key: value for key, value in versus.items() if key.endswith("_accuracy")}
+            for accuracy, found in {"clean_accuracy": versus, **others}.items():
+                families.setdefault((*own, baseline, accuracy), []).append(found)
+    for family in families.values():
+        p_values = [f.get("p_value") if f["n"] >= FEWEST_SEEDS else None for f in family]
+        for found, p_value in zip(family, holm(p_values), strict=True):
+            found["p_holm"] = p_value
+    return entries
 
 
 def kind_of(entry: Mapping[str, Any]) -> str:
@@ -92,39 +118,6 @@ def _entry(
             if (group, baseline) in baselines and baseline != kind
         },
     }
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, list[float] | None]:
-    """Mean of `values` and its 95 % Student t interval, None where it cannot be estimated."""
-    mean = fmean(values)
-    if len(values) < 2 or (spread := stdev(values)) < NO_SPREAD:
-        return mean, None
-    half = float(stdtrit(len(values) - 1, 0.975)) * spread / math.sqrt(len(values))
-    return mean, [mean - half, mean + half]
-
-
-def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
-    """Mean of `ours - theirs`, its 95 % interval, two-sided p of the paired t-test, pairs `n`."""
-    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
-    if not differences:
-        return {"difference": None, "ci95": None, "p_value": None, "n": 0}
-    mean, interval = mean_interval(differences)
-    p_value = None
-    if interval is not None:
-        t = mean / (stdev(differences) / math.sqrt(len(differences)))
-        p_value = 2 * float(stdtr(len(differences) - 1, -abs(t)))
-    return {"difference": mean, "ci95": interval, "p_value": p_value, "n": len(differences)}
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's correction of `p_values` for their number; None stays None and does not count."""
-    ranked = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for rank, (p, i) in enumerate(ranked):
-        highest = max(highest, min(1.0, p * (len(ranked) - rank)))
-        corrected[i] = highest
-    return corrected
 
 
 def _by_method(runs: Iterable[Run]) -> dict[str, dict[Any, Run]]:

@@ -8,11 +8,11 @@ from typing import Any
 from advprop.evaluation.cells import accuracy_cell, difference_cell
 from advprop.evaluation.results import (
     ACCURACIES,
-    EQUAL_COST,
     accuracy_names,
     difference_of,
     is_baseline,
 )
+from advprop.report.conclusion import BASELINE_TITLES
 from advprop.report.drawing import Entry, Panel, axis, error_bar, figure, mark, plot_text
 from advprop.report.styles import MethodStyle
 
@@ -64,12 +64,25 @@ def cost_panels(
         widest = max(places.values())
         axes = {
             "xaxis": axis(COST_TITLES[cost], range=[0, 1.1 * widest or 1]),
-            "yaxis": axis(ticksuffix=" %"),
+            "yaxis": axis(ticksuffix=" %", range=_of_accuracies(entries, runs, accuracy)),
         }
         reached = ", ".join(f"{e['method']} {accuracy_cell(e[accuracy]).value}" for e in entries)
         label = f"{title}: accuracy against {COST_TITLES[cost]}. {reached}."
         panels.append(Panel(title=title, figure=figure(traces, **axes), label=label))
     return panels
+
+
+def _of_accuracies(
+    entries: Sequence[Entry], runs: Iterable[Mapping[str, Any]], accuracy: str
+) -> list[float]:
+    """A range in percent that holds every seed and interval, and hardly leaves 0 to 100."""
+    shown = {entry["method"] for entry in entries}
+    values = [run[accuracy] for run in runs if run["method"] in shown and accuracy in run]
+    values = [100 * value for value in values if value is not None]
+    for entry in entries:
+        values += [100 * end for end in (entry[accuracy]["mean"], *(entry[accuracy]["ci95"] or ()))]
+    air = 0.08 * (max(values) - min(values)) or 1.0
+    return [max(min(values) - air, -2.0), min(max(values) + air, 102.0)]
 
 
 def _side_by_side(costs: Sequence[tuple[str, float]]) -> dict[str, float]:
@@ -145,7 +158,6 @@ def difference_panels(
         if not found:
             continue
         traces = [_difference_trace(name, d, styles[name]) for name, d in found.items()]
-        name = "vanilla of equal cost" if baseline == EQUAL_COST else "vanilla of equal epochs"
         axes = {
             "xaxis": axis(
                 "percentage points",
@@ -157,17 +169,26 @@ def difference_panels(
             "yaxis": axis(autorange="reversed", type="category", showgrid=False),
         }
         values = ", ".join(f"{m} {difference_cell(d).text}" for m, d in found.items())
-        label = f"{title}: difference to {name} in percentage points. {values}."
+        label = (
+            f"{title}: difference to {BASELINE_TITLES[baseline]} in percentage points. {values}."
+        )
         height = 90 + 38 * len(found)
         panels.append(Panel(title=title, figure=figure(traces, **axes), label=label, height=height))
     return panels
 
 
 def _with_zero(differences: Iterable[Mapping[str, Any]]) -> list[float]:
-    """A range in points that holds every interval and zero, with a little air."""
-    ends = [0.0, *(100 * end for d in differences for end in (d["difference"], *(d["ci95"] or ())))]
-    air = 0.06 * (max(ends) - min(ends)) or 1.0
-    return [min(ends) - air, max(ends) + air]
+    """A range in points that holds zero and every difference, with a little air.
+
+    Intervals are shown up to three times the largest difference (or five points), and up to what
+    is possible: where they say nothing they would hide what there is.
+    """
+    differences = list(differences)
+    most = min(max(5.0, 300 * max(abs(d["difference"]) for d in differences)), 100.0)
+    ends = [100 * end for d in differences for end in (d["difference"], *(d["ci95"] or ()))]
+    low, high = max(min(ends), -most), min(max(ends), most)
+    air = 0.06 * (max(high, 0) - min(low, 0)) or 1.0
+    return [min(low, 0) - air, max(high, 0) + air]
 
 
 def _difference_trace(

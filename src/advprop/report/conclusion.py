@@ -1,4 +1,4 @@
-"""Which method to use and what it costs, in sentences that the numbers support.
+"""Which method to use, what it costs and how sure that is, in sentences that the numbers support.
 
 A method wins only where it is significantly better, after Holm's correction for the number of
 methods, than vanilla training of equal cost: a gain over vanilla of equal epochs alone may be
@@ -18,8 +18,10 @@ from advprop.evaluation.results import (
     is_baseline,
     kind_of,
 )
-from advprop.report.rivals import CLEAN, LEVEL, Comparison, Entry, compare_best, named
+from advprop.evaluation.significance import FEWEST_SEEDS, is_significant
+from advprop.report.rivals import CLEAN, Comparison, Entry, compare_best, named
 
+BASELINE_TITLES = {EQUAL_COST: "vanilla of equal cost", VANILLA: "vanilla of equal epochs"}
 OTHER_IMAGES = {"noise_accuracy": "noise", "adversarial_accuracy": "attack"}
 
 
@@ -61,53 +63,46 @@ def _headline(summary: Sequence[Entry], leader: Entry) -> tuple[str, Entry]:
     first = sternest(summary, CLEAN)
     if first is None:
         return _without_rivals(summary, leader), leader
-    if first.corrected is None:
-        seeds = "one seed a method" if first.difference["n"] < 2 else "seeds that do not differ"
-        return (
-            f"Not decided: with {seeds}, a difference cannot be told from chance. "
-            f"{leader['method']} is highest on clean images, {percent(leader)}."
-        ), leader
+    longer = named(summary, EQUAL_COST)
     if first.better:
-        equal = first.baseline == EQUAL_COST
-        against = "vanilla of equal cost" if equal else "vanilla of equal epochs"
-        doubt = "" if equal else " Vanilla of equal cost was not run: it might do as well."
-        gain = points_text(first.difference["difference"])
+        doubt = "" if longer else " Vanilla of equal cost was not run: it might do as well."
+        gain = f"{points_text(first.difference['difference'])} points"
         return (
             f"Use {first.best['method']}: {percent(first.best)} of the clean images right, "
-            f"{gain} points against {against}.{doubt}"
+            f"{gain} against {BASELINE_TITLES[first.baseline]} ({first.sure}).{doubt}"
         ), first.best
-    return _without_winner(summary, first)
+    if longer and (longer is leader or _gains_by_length(longer)) and not first.promising:
+        return _train_longer(summary, longer, first), longer
+    return _undecided(summary, first)
 
 
-def _without_winner(summary: Sequence[Entry], first: Comparison) -> tuple[str, Entry]:
-    longer, plain = named(summary, EQUAL_COST), compare_best(summary, VANILLA, CLEAN)
-    vanilla, name = named(summary, VANILLA), first.best["method"]
-    if longer and first.worse:
-        return (
-            f"Train vanilla longer: at equal cost it is better on clean images than {name}, "
-            "the best of the other methods."
-        ), longer
-    if longer and _gains_by_length(longer):
-        return (
-            "Train vanilla longer if clean accuracy is all you need: at equal cost no other "
-            "method is significantly better."
-        ), longer
-    if plain and plain.better:
-        return (
-            f"{name} beats vanilla of equal epochs on clean images, but not vanilla of equal "
-            "cost: its gain cannot be told from that of longer training."
-        ), first.best
+def _train_longer(summary: Sequence[Entry], longer: Entry, first: Comparison) -> str:
+    """Vanilla of equal cost is ahead, or gains so much that no method can be told from it."""
+    vanilla = named(summary, VANILLA)
+    instead = f" instead of {percent(vanilla)}" if vanilla and CLEAN in vanilla else ""
     return (
-        "Stay with vanilla for clean accuracy until more runs say otherwise: "
-        "no other method is significantly better."
-    ), vanilla or longer or first.best
+        f"Train vanilla longer: {percent(longer)} of the clean images right{instead}, where "
+        f"{first.best['method']} of the same cost gets {percent(first.best)} ({first.sure})."
+    )
+
+
+def _undecided(summary: Sequence[Entry], first: Comparison) -> tuple[str, Entry]:
+    found = (
+        f"{first.best['method']} gets {percent(first.best)} of the clean images right, "
+        f"{points_text(first.difference['difference'])} points against "
+        f"{BASELINE_TITLES[first.baseline]} ({first.sure})"
+    )
+    if first.promising or first.difference["n"] < FEWEST_SEEDS:
+        missing = first.seeds_missing
+        return f"Too few seeds to tell: {missing} more would be needed. {found}.", first.best
+    return (
+        f"Stay with vanilla for clean accuracy: no other method is significantly better. {found}."
+    ), named(summary, VANILLA) or first.best
 
 
 def _gains_by_length(longer: Entry) -> bool:
     gain = difference_of(longer, VANILLA, CLEAN)
-    if gain is None or gain["p_value"] is None:
-        return False
-    return bool(gain["difference"] > 0 and gain["p_value"] < LEVEL)
+    return gain is not None and gain["difference"] > 0 and is_significant(gain)
 
 
 def _without_rivals(summary: Sequence[Entry], leader: Entry) -> str:
@@ -120,13 +115,12 @@ def _without_rivals(summary: Sequence[Entry], leader: Entry) -> str:
 def _clean_evidence(summary: Sequence[Entry]) -> list[str]:
     found = [
         comparison
-        for baseline in (EQUAL_COST, VANILLA)
+        for baseline in BASELINE_TITLES
         if (comparison := compare_best(summary, baseline, CLEAN)) is not None
     ]
     if not found:
         return []
-    kinds = {EQUAL_COST: "vanilla of equal cost", VANILLA: "vanilla of equal epochs"}
-    texts = [f"{c.text} against {kinds[c.baseline]}{_judged(c)}" for c in found]
+    texts = [f"{c.text} against {BASELINE_TITLES[c.baseline]}" for c in found]
     return [f"{found[0].best['method']} gets {percent(found[0].best)}: {'; '.join(texts)}."]
 
 
@@ -138,27 +132,29 @@ def _robustness(summary: Sequence[Entry], accuracy: str) -> list[str]:
     baseline = next(entry for entry in summary if kind_of(entry) == found.baseline)
     text = (
         f"{name} keeps {reached} where {baseline['method']} keeps {percent(baseline, accuracy)}: "
-        f"{found.text}{_judged(found)}."
+        f"{found.text}."
     )
     if found.better:
         text += f" Use {name} where this matters; on clean images it gets {percent(found.best)}."
     return [text]
 
 
-def _judged(found: Comparison) -> str:
-    return "" if found.significant else ", not significant"
-
-
 def _certainty(summary: Sequence[Entry]) -> str:
     seeds = min(entry[CLEAN]["n"] for entry in summary)
     text = f"{seeds} seed{'s' if seeds > 1 else ''} a method, one test set for all."
     found = sternest(summary, CLEAN)
-    if found is not None and (interval := found.difference["ci95"]):
+    if found is None:
+        return text
+    if found.difference["n"] < FEWEST_SEEDS:
+        return f"{text} Intervals and p-values need {FEWEST_SEEDS} seeds, and say more with 5."
+    if interval := found.difference["ci95"]:
         half = 100 * (interval[1] - interval[0]) / 2
-        text += f" Clean differences below about {half:.1f} points cannot be seen with these runs."
-    if found is not None and found.rivals > 1 and found.corrected is not None:
-        text += f" The p-values here are corrected for {found.rivals} methods (Holm)."
-    return text + (" More seeds narrow the intervals." if seeds < 10 else "")
+        if half < 50:
+            text += f" Clean differences below about {half:.1f} points cannot be seen with them."
+        else:
+            text += " They differ too much among themselves to show any difference."
+    others = f", corrected for {found.rivals} methods (Holm)" if found.rivals > 1 else ""
+    return f"{text} Significant is p below 0.05 of the paired t-test{others}."
 
 
 def _cost(entry: Entry, vanilla: Entry | None) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advprop.evaluation.results import EQUAL_COST, VANILLA, group_of, kind_of, mean_interval
+from advprop.evaluation.results import EQUAL_COST, VANILLA, group_of, kind_of
+from advprop.evaluation.significance import mean_interval
 from advprop.report.findings import Findings
 
 Z95 = 1.959964

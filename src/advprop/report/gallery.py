@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from advprop.evaluation.results import kind_of
+
 PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/]+={0,2})")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MOST_BYTES = 3_000_000  # of all pictures together
@@ -70,12 +72,12 @@ def galleries(
     Beyond `most_bytes` of pictures each keeps fewer images, and at last the later methods none.
     """
     found: dict[str, Gallery] = {}
-    for record in records:
+    for record in sorted(records, key=lambda record: kind_of(record) != "advprop"):
         method = str(record["method"])
         if record.get("gallery") and method not in found:
             triples = tuple(_triple(item) for item in record["gallery"])
             found[method] = Gallery(method=method, seed=str(record["seed"]), triples=triples)
-    ordered = sorted(found.values(), key=lambda gallery: gallery.method != "advprop")
+    ordered = list(found.values())
     kept = _within([gallery.triples for gallery in ordered], most_bytes)
     return [
         replace(gallery, triples=gallery.triples[:number])

@@ -14,7 +14,13 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from advprop.evaluation.results import ACCURACIES, accuracy_names, group_of, summarise
+from advprop.evaluation.results import (
+    ACCURACIES,
+    accuracy_names,
+    corrected,
+    group_of,
+    summarise,
+)
 from advprop.report import tables
 from advprop.report.browsing import browse
 from advprop.report.charts import accuracy_title
@@ -23,7 +29,7 @@ from advprop.report.findings import read_findings, read_records
 from advprop.report.gallery import galleries
 from advprop.report.overview import overview, red_flags
 from advprop.report.sections import suite_sections, training_sections
-from advprop.report.styles import method_styles
+from advprop.report.styles import method_styles, titled
 
 Json = Mapping[str, Any]
 NEGATIVE = re.compile(r"(?<![^\s(])-(?=\d)")
@@ -37,11 +43,12 @@ def render_report(results: Json, details: Json | None = None) -> str:
     Raises ValueError for values of the wrong kind.
     """
     details = details or {}
-    runs = [{**run, "method": str(run["method"])} for run in results.get("runs") or ()]
-    summary = results.get("summary") or summarise(runs)
-    curves, records, tests = (_labelled(details.get(key)) for key in ("curves", "records", "tests"))
+    runs = list(results.get("runs") or ())
+    summary = summarise(runs) if runs else corrected(results.get("summary") or ())
+    labelled = [details.get(key) or () for key in ("curves", "records", "tests")]
+    runs, summary, curves, records, tests = titled(runs, summary, *labelled)
     named = [entry["method"] for entry in [*summary, *curves, *records, *tests]]
-    styles = method_styles(list(dict.fromkeys(named)), [*runs, *summary])
+    styles = method_styles(list(dict.fromkeys(named)), [*runs, *summary, *curves, *records, *tests])
     order = list(styles)
     for part in (records, tests):
         part.sort(key=lambda item: order.index(item["method"]))
@@ -68,10 +75,6 @@ def render_report(results: Json, details: Json | None = None) -> str:
         "versions": {str(k): str(v) for k, v in (results.get("versions") or {}).items()},
     }
     return str(_template().render(**page, **_assets()))
-
-
-def _labelled(items: Sequence[Json] | None) -> list[dict[str, Any]]:
-    return [{**item, "method": str(item["method"])} for item in items or ()]
 
 
 def _numbers(

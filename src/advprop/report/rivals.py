@@ -6,47 +6,61 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advprop.evaluation.cells import p_text, points_text
-from advprop.evaluation.results import difference_of, holm, is_baseline, kind_of
+from advprop.evaluation.cells import difference_cell, p_text
+from advprop.evaluation.results import difference_of, is_baseline, kind_of
+from advprop.evaluation.significance import FEWEST_SEEDS, is_significant, seeds_missing
 
 Entry = Mapping[str, Any]
-LEVEL = 0.05
 CLEAN = "clean_accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The method of highest accuracy, its difference to `baseline`, and p among all `rivals`."""
+    """The method of highest accuracy, its difference to `baseline`, and how many were tried."""
 
     best: Entry
     baseline: str
     difference: dict[str, Any]
-    corrected: float | None
     rivals: int
 
     @property
     def better(self) -> bool:
         """Significantly above the baseline."""
-        return self.significant and self.difference["difference"] > 0
+        return is_significant(self.difference) and self.difference["difference"] > 0
 
     @property
     def worse(self) -> bool:
         """Significantly below the baseline."""
-        return self.significant and self.difference["difference"] < 0
+        return is_significant(self.difference) and self.difference["difference"] < 0
 
     @property
-    def significant(self) -> bool:
-        """Whether chance alone would rarely do this, the number of methods tried considered."""
-        return self.corrected is not None and self.corrected < LEVEL
+    def seeds_missing(self) -> int | None:
+        """So many seeds more may show it, if it is there; None where a hundred would not do."""
+        return seeds_missing(self.difference, self.rivals)
+
+    @property
+    def promising(self) -> bool:
+        """Ahead of the baseline, and so far that some more seeds may show it."""
+        return self.difference["difference"] > 0 and self.seeds_missing is not None
+
+    @property
+    def sure(self) -> str:
+        """The p-value, or why there is none."""
+        p_value, seeds = self.difference["p_holm"], self.difference["n"]
+        if p_value is not None:
+            return p_text(p_value)
+        few = f"{seeds} seed{'s' * (seeds != 1)}, too few to tell"
+        return few if seeds < FEWEST_SEEDS else "all seeds differ by the same"
 
     @property
     def text(self) -> str:
-        """Difference, interval and corrected p-value."""
-        interval = [points_text(end) for end in self.difference["ci95"] or ()]
-        doubts = [" to ".join(interval)] if interval else []
-        doubts += [] if self.corrected is None else [p_text(self.corrected)]
-        points = f"{points_text(self.difference['difference'])} points"
-        return f"{points} ({', '.join(doubts)})" if doubts else points
+        """Difference, interval and p-value, in words."""
+        cell = difference_cell(self.difference)
+        parts = [cell.interval] if self.difference["ci95"] else []
+        parts.append(self.sure)
+        if cell.p_value and not cell.significant:
+            parts.append("not significant")
+        return f"{cell.value} points ({', '.join(parts)})"
 
 
 def compare_best(summary: Sequence[Entry], baseline: str, accuracy: str) -> Comparison | None:
@@ -56,15 +70,8 @@ def compare_best(summary: Sequence[Entry], baseline: str, accuracy: str) -> Comp
     pairs = [(entry, difference) for entry, difference in found if difference is not None]
     if not pairs:
         return None
-    corrected = holm([difference["p_value"] for _, difference in pairs])
-    place = max(range(len(pairs)), key=lambda i: pairs[i][0][accuracy]["mean"])
-    return Comparison(
-        best=pairs[place][0],
-        baseline=baseline,
-        difference=pairs[place][1],
-        corrected=corrected[place],
-        rivals=len(pairs),
-    )
+    best, difference = max(pairs, key=lambda pair: pair[0][accuracy]["mean"])
+    return Comparison(best=best, baseline=baseline, difference=difference, rivals=len(pairs))
 
 
 def named(summary: Sequence[Entry], method: str) -> Entry | None:

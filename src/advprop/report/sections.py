@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advprop.report import calibration, charts, classes, corruptions
+from advprop.report.conclusion import BASELINE_TITLES
 from advprop.report.confusions import confusion_table
 from advprop.report.curves import curve_panels, statistics_panels
 from advprop.report.drawing import Panel
@@ -14,7 +15,6 @@ from advprop.report.estimates import references
 from advprop.report.findings import Findings
 from advprop.report.robustness import robustness_panels, strengths
 from advprop.report.styles import MethodStyle
-from advprop.report.tables import BASELINE_TITLES
 
 Json = Mapping[str, Any]
 Found = Mapping[str, Sequence[Findings]]

@@ -6,6 +6,7 @@ that figures follow the reader's theme. Shapes differ too: colour is never the o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,11 +16,12 @@ from advprop.evaluation.results import group_of, kind_of
 
 @dataclass(frozen=True, kw_only=True)
 class MethodStyle:
-    """Colour, plotly marker symbol, and one line of what the method is (may be empty)."""
+    """Colour, plotly marker symbol, what the method is and its `--method` (may be empty)."""
 
     color: str
     symbol: str
     meaning: str = ""
+    code: str = ""
 
 
 KNOWN = {
@@ -72,10 +74,54 @@ KNOWN = {
         "clean images, and the same with one perturbation for all of them",
     ),
 }
+TITLES = {
+    "vanilla": "vanilla",
+    "vanilla_equal_cost": "vanilla at equal cost",
+    "advprop": "AdvProp",
+    "mixed": "mixed training",
+    "adversarial": "adversarial training",
+    "adversarial_then_clean": "adversarial-then-clean training",
+    "fast": "Fast AdvProp",
+    "fine_grained": "fine-grained AdvProp",
+    "carried": "AdvProp with carried perturbations",
+    "advprop_lean": "lean AdvProp",
+    "pyramid": "PyramidAT",
+    "universal": "universal PyramidAT",
+}
+"""What prose and tables call the methods."""
 # Eight colours and seven symbols have no common factor: 56 methods go by before a pair returns.
 SPARE_COLORS = tuple(f"method-{number}" for number in (7, 8, 1, 2, 3, 4, 5, 6))
 SPARE_SYMBOLS = ("bowtie", "octagon", "diamond-wide", "star-square", "hash", "cross", "x")
 GROUP_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down", *SPARE_SYMBOLS)
+
+
+def titled(*parts: Iterable[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The same entries, their methods called by titles in place of `--method` names.
+
+    `parts` may be runs, a summary, and whatever else has a `method`; the first that tells the kind
+    of a label tells it for all. A label that only begins with its kind keeps its end. Labels that
+    would fall together stay as they are.
+    """
+    every = [[{**entry, "method": str(entry["method"])} for entry in part] for part in parts]
+    kinds: dict[str, str] = {}
+    for entry in (entry for part in every for entry in part):
+        kinds.setdefault(entry["method"], kind_of(entry))
+    names = {label: _title(label, kind) for label, kind in kinds.items()}
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    return [
+        [
+            {**entry, "method": label if names[label] in twice else names[label], "kind": kind}
+            for entry in part
+            for label, kind in [(entry["method"], kinds[entry["method"]])]
+        ]
+        for part in every
+    ]
+
+
+def _title(label: str, kind: str) -> str:
+    rest = label.removeprefix(kind)
+    whole = label == kind or rest.startswith(",")
+    return TITLES[kind] + rest if kind in TITLES and whole else label
 
 
 def method_styles(
@@ -102,7 +148,7 @@ def method_styles(
 
 def _known(kind: str) -> MethodStyle:
     color, symbol, meaning = KNOWN[kind]
-    return MethodStyle(color=f"var(--{color})", symbol=symbol, meaning=meaning)
+    return MethodStyle(color=f"var(--{color})", symbol=symbol, meaning=meaning, code=kind)
 
 
 def _spare(place: int) -> MethodStyle:

@@ -23,12 +23,12 @@ from advprop.evaluation.results import (
     kind_of,
 )
 from advprop.report.charts import accuracy_title
+from advprop.report.conclusion import BASELINE_TITLES
 from advprop.report.estimates import Estimate, estimate
 from advprop.report.findings import Findings
 from advprop.report.robustness import Found, series
 
 Json = Mapping[str, Any]
-BASELINE_TITLES = {EQUAL_COST: "vanilla of equal cost", VANILLA: "vanilla of equal epochs"}
 ROOM = 2  # accuracies beyond the usual three in the first table
 RUN_COSTS = ("epochs", "passes_per_image", "train_seconds")
 
@@ -156,7 +156,9 @@ def _curve(run: Findings) -> Sequence[Any]:
 
 
 def _cell(found: Estimate | None) -> Cell:
-    return accuracy_cell(None if found is None else {"mean": found.mean, "ci95": found.ends})
+    return accuracy_cell(
+        None if found is None else {"mean": found.mean, "ci95": found.ends, "n": found.n}
+    )
 
 
 def _of_values(caption: str, values: Mapping[str, Mapping[str, list[float]]]) -> Table | None:

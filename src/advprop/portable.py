@@ -1,10 +1,11 @@
-"""The plain model for other programs: `model.onnx` and torch.export's `model.pt2`, both checked."""
+"""The plain model in formats that need no code of ours: ONNX and torch.export, both checked."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
+from advprop.data.preprocessing import Preprocessing
 from advprop.models.standardize import Standardized
 from advprop.randomness import generator_for
 from advprop.shapes import Images, Logits, LogitsFn
@@ -24,6 +26,8 @@ RELATIVE_TOLERANCE = 1e-3
 """What a logit may differ by, as a share of the largest one: other kernels round differently."""
 
 _ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+_ABOUT = "advprop.json"
+_PIXEL_FORMATS = {"RGB": "Rgb8", "grey": "Gray8"}
 _DYNAMIC_BATCH = ({0: Dim("batch")},)
 
 
@@ -40,33 +44,55 @@ def check_formats(formats: Sequence[str]) -> None:
         )
 
 
-def write_interchange(
+def write_portable(
     model: Standardized,
     folder: Path,
     *,
-    image_shape: tuple[int, int, int],
+    class_names: Sequence[str],
+    preprocessing: Preprocessing,
     formats: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
     """Write a plain `model` on the CPU, in eval mode, in those of `formats` that are not "hub".
 
-    The files take float32 `images` in [0, 1], shape [batch, *image_shape], any batch, and give
-    `logits`. Each is read again and compared with `model`; returned is what was found, by file:
-    `{format, max_difference, tolerance, batch_sizes}`. ValueError: the architecture cannot be
+    The files take float32 `images` in [0, 1], shape [batch, *preprocessing.image_shape], any batch,
+    and give `logits`. Class names, size, crop, mean and std are told in them: by ONNX's metadata,
+    each as JSON, and by the extra file "advprop.json" of torch.export. Each file is read again and
+    compared with `model`; returned is what was found, by file: `{format, max_difference, tolerance,
+    batch_sizes}`. ValueError: the architecture cannot be
     written so, or the file gives other logits.
     """
     wanted = [name for name in _WRITERS if name in formats]
     if not wanted:
         return {}
+    image_shape, about = preprocessing.image_shape, _about(model, class_names, preprocessing)
     with _named_errors(wanted):
         program = _captured(model, image_shape)
     found = {}
     for name in wanted:
         file, write = _WRITERS[name]
         with _named_errors([name]), torch.no_grad():
-            logits_fn = write(program, folder / file)
+            logits_fn = write(program, folder / file, about)
             pairs = [(model(images), logits_fn(images)) for images in _random_batches(image_shape)]
         found[file] = {"format": name, **_compared(pairs, name)}
     return found
+
+
+def _about(
+    model: Standardized, class_names: Sequence[str], preprocessing: Preprocessing
+) -> dict[str, Any]:
+    channels, *size = preprocessing.image_shape
+    return {
+        "class_names": list(class_names),
+        "image_size": size,
+        "colours": "RGB" if channels == 3 else "grey",
+        "input_range": [0, 1],
+        "mean_inside": model.mean.flatten().tolist(),
+        "std_inside": model.std.flatten().tolist(),
+        "interpolation": preprocessing.interpolation,
+        "crop_pct": preprocessing.crop_pct,
+        "crop_mode": preprocessing.crop_mode,
+        "producer": "advprop",
+    }
 
 
 def _captured(model: Standardized, image_shape: tuple[int, int, int]) -> ExportedProgram:
@@ -80,7 +106,7 @@ def _captured(model: Standardized, image_shape: tuple[int, int, int]) -> Exporte
     return program
 
 
-def _write_onnx(program: ExportedProgram, path: Path) -> LogitsFn:
+def _write_onnx(program: ExportedProgram, path: Path, about: Mapping[str, Any]) -> LogitsFn:
     made = torch.onnx.export(
         program,
         dynamo=True,
@@ -91,6 +117,12 @@ def _write_onnx(program: ExportedProgram, path: Path) -> LogitsFn:
     )
     if made is None:
         raise RuntimeError("torch.onnx made no program")
+    told = {**about, "opset": made.model.opset_imports[""]}
+    made.model.metadata_props.update({name: json.dumps(value) for name, value in told.items()})
+    # the names that ONNX itself gives to such facts
+    made.model.metadata_props["Image.BitmapPixelFormat"] = _PIXEL_FORMATS[about["colours"]]
+    made.model.metadata_props["Image.ColorSpaceGamma"] = "SRGB"
+    made.model.metadata_props["Image.NominalPixelRange"] = "Normalized_0_1"
     made.save(path)
     onnxruntime = importlib.import_module("onnxruntime")  # an extra, and without types
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -101,13 +133,13 @@ def _write_onnx(program: ExportedProgram, path: Path) -> LogitsFn:
     return logits_fn
 
 
-def _write_torch_export(program: ExportedProgram, path: Path) -> LogitsFn:
-    torch.export.save(program, path)
+def _write_torch_export(program: ExportedProgram, path: Path, about: Mapping[str, Any]) -> LogitsFn:
+    torch.export.save(program, path, extra_files={_ABOUT: json.dumps(about)})
     # it may run code of the file: right for one that was written just now, and for no other
     return torch.export.load(path).module()
 
 
-_WRITERS: dict[str, tuple[str, Callable[[ExportedProgram, Path], LogitsFn]]] = {
+_WRITERS: dict[str, tuple[str, Callable[[ExportedProgram, Path, Mapping[str, Any]], LogitsFn]]] = {
     ONNX: ("model.onnx", _write_onnx),
     TORCH_EXPORT: ("model.pt2", _write_torch_export),
 }

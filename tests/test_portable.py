@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import advprop.interchange as interchange
-from advprop.interchange import check_formats, write_interchange
+import advprop.portable as portable
+from advprop.data.preprocessing import Preprocessing
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized, standardized
+from advprop.portable import check_formats, write_portable
 
 SHAPE = (1, 28, 28)
+NAMES = ("cat", "dog", 'a "<b>" é')
 MEAN, STD = (0.41, 0.37, 0.59), (0.21, 0.33, 0.1)
 OTHERS = ("onnx", "torch_export")
 
@@ -48,12 +52,24 @@ def onnx_logits(path: Path, batch: Tensor) -> Tensor:
     return torch.from_numpy(session.run(None, {"images": batch.numpy()})[0])
 
 
+def write(
+    model: Standardized,
+    folder: Path,
+    formats: Sequence[str],
+    shape: tuple[int, int, int] = (1, 4, 4),
+) -> dict[str, dict[str, Any]]:
+    preprocessing = Preprocessing(image_shape=shape, interpolation="bilinear", crop_pct=0.9)
+    return write_portable(
+        model, folder, class_names=NAMES, preprocessing=preprocessing, formats=formats
+    )
+
+
 def test_a_small_network_in_both_forms(tmp_path: Path) -> None:
     layers = nn.Conv2d(1, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten()
     net = nn.Sequential(*layers, nn.Linear(8 * 13 * 13, 3))
     model = moved(standardized(net, mean=[0.13], std=[0.31]))
     stream = torch.get_rng_state()
-    found = write_interchange(model, tmp_path, image_shape=SHAPE, formats=["hub", *OTHERS])
+    found = write(model, tmp_path, ["hub", *OTHERS], SHAPE)
     assert torch.equal(torch.get_rng_state(), stream)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.pt2"]
     assert {file: check["format"] for file, check in found.items()} == {
@@ -68,10 +84,36 @@ def test_a_small_network_in_both_forms(tmp_path: Path) -> None:
             expected = model(images(count))
             assert torch.equal(program(images(count)), expected)
         torch.testing.assert_close(onnx_logits(tmp_path / "model.onnx", images(count)), expected)
-    here = str(Path(interchange.__file__).parent).encode()
+    check_what_is_told(tmp_path, model)
+    here = str(Path(portable.__file__).parent).encode()
     assert here not in (tmp_path / "model.onnx").read_bytes()
     with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
         assert not any(here in archive.read(name) for name in archive.namelist())
+
+
+def check_what_is_told(folder: Path, model: Standardized) -> None:
+    expected = {
+        "class_names": list(NAMES),
+        "image_size": [28, 28],
+        "colours": "grey",
+        "input_range": [0, 1],
+        "mean_inside": model.mean.flatten().tolist(),
+        "std_inside": model.std.flatten().tolist(),
+        "interpolation": "bilinear",
+        "crop_pct": 0.9,
+        "crop_mode": "center",
+        "producer": "advprop",
+    }
+    extra = {"advprop.json": ""}
+    torch.export.load(folder / "model.pt2", extra_files=extra)
+    assert json.loads(extra["advprop.json"]) == expected
+    import onnxruntime
+
+    about = onnxruntime.InferenceSession(folder / "model.onnx").get_modelmeta().custom_metadata_map
+    assert {name: json.loads(about[name]) for name in expected} == expected
+    assert json.loads(about["opset"]) >= 17
+    assert about["Image.BitmapPixelFormat"] == "Gray8"
+    assert about["Image.NominalPixelRange"] == "Normalized_0_1"
 
 
 @pytest.mark.full
@@ -88,7 +130,7 @@ def test_a_small_network_in_both_forms(tmp_path: Path) -> None:
 def test_families_go_through(tmp_path: Path, name: str, size: int, options: dict[str, Any]) -> None:
     model = moved(build_model(name, num_classes=3, in_chans=3, **options))
     shape = (3, size, size)
-    found = write_interchange(model, tmp_path, image_shape=shape, formats=OTHERS)
+    found = write(model, tmp_path, OTHERS, shape)
     assert found["model.pt2"]["max_difference"] == 0
     with torch.no_grad():
         expected = model(images(5, shape))
@@ -100,7 +142,7 @@ def test_families_go_through(tmp_path: Path, name: str, size: int, options: dict
 
 
 def test_hub_alone_writes_nothing_here(tmp_path: Path) -> None:
-    assert write_interchange(linear(), tmp_path, image_shape=(1, 4, 4), formats=["hub"]) == {}
+    assert write(linear(), tmp_path, ["hub"]) == {}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -115,7 +157,7 @@ class Branching(nn.Module):
 def test_an_architecture_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     model = standardized(Branching(), mean=[0.4], std=[0.2]).eval()
     with pytest.raises(ValueError, match=r"cannot be written as torch_export \(.*leave the format"):
-        write_interchange(model, tmp_path, image_shape=(1, 4, 4), formats=["torch_export"])
+        write(model, tmp_path, ["torch_export"])
 
 
 @pytest.mark.parametrize("wrong", [1.01, float("nan")])
@@ -123,26 +165,26 @@ def test_other_logits_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: float
 ) -> None:
     model = linear()
-    file, write = interchange._WRITERS["torch_export"]
+    file, write_file = portable._WRITERS["torch_export"]
 
-    def off(program: Any, path: Path) -> Any:
-        logits_fn = write(program, path)
+    def off(program: Any, *to: Any) -> Any:
+        logits_fn = write_file(program, *to)
         return lambda batch: logits_fn(batch) * wrong
 
-    monkeypatch.setitem(interchange._WRITERS, "torch_export", (file, off))
+    monkeypatch.setitem(portable._WRITERS, "torch_export", (file, off))
     with pytest.raises(ValueError, match=r"gives other logits: they differ by .* at most"):
-        write_interchange(model, tmp_path, image_shape=(1, 4, 4), formats=["torch_export"])
+        write(model, tmp_path, ["torch_export"])
 
 
 def test_a_full_disk_stays_an_error_of_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(program: Any, path: Path) -> Any:
+    def full(*_: Any) -> Any:
         raise OSError("No space left on device")
 
-    monkeypatch.setitem(interchange._WRITERS, "torch_export", ("model.pt2", full))
+    monkeypatch.setitem(portable._WRITERS, "torch_export", ("model.pt2", full))
     with pytest.raises(OSError, match="No space left"):
-        write_interchange(linear(), tmp_path, image_shape=(1, 4, 4), formats=["torch_export"])
+        write(linear(), tmp_path, ["torch_export"])
 
 
 def test_formats_and_their_packages_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
