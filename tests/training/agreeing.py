@@ -73,7 +73,7 @@ def run(rank: int, port: int, folder: Path, settings: tuple[str, ...]) -> str:
     os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
     base = ["data.kind=folder", f"data.root={folder}/photos{rank}", "data.num_train=none"]
     base += ["data.image_size=8", "data.channels=1", "model.options.width=4"]
-    base += ["training.num_epochs=1", "training.batch_size=8"]
+    base += ["training.num_epochs=1", "training.batch_size=9"]
     config = apply_overrides(digits().with_method("vanilla"), [*base, *settings])
     try:
         train(config, folder / "run", quiet=True)

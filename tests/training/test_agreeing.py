@@ -45,6 +45,7 @@ def test_all_refuse_together(case: str, ended: dict[str, list[str]]) -> None:
     first, *others = ended[case]
     assert first.startswith(f"refused: {TOLD[case]}"), first
     assert others == ["ended: 2"] * 2
+    assert "sha256:" not in first
 
 
 def test_one_that_has_no_images_says_so_and_none_waits(ended: dict[str, list[str]]) -> None:

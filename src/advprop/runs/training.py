@@ -88,8 +88,8 @@ def _comparable(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What all processes must have alike, under names for messages."""
     same = {name: value for name, value in facts.items() if name not in ("name", "images", "found")}
     for split, of_split in facts["images"].items():
-        same[f"names or labels of {split} images"] = of_split["order_sha256"]
-        same[f"contents of {split} images"] = of_split["checksums"]
+        same[f"names or labels of {split} images"] = of_split["order_sha256"].encode()
+        same[f"contents of {split} images"] = of_split["checksums"].encode()
     return {**settings_of_weights(config), **same}
 
 

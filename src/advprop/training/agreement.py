@@ -67,9 +67,9 @@ def _nothing() -> Any:
 
 
 def _short(value: object) -> str:
-    """`value` as text, in the place of a long one a digest."""
+    """`value` as text, in the place of a long one, or of bytes, a digest."""
     text = str(value)
-    if len(text) <= _SHOWN:
+    if len(text) <= _SHOWN and not isinstance(value, bytes):
         return text
     return _DIGEST + hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
