@@ -345,6 +345,17 @@ def edit(*path: str, value: Any) -> Callable[[Path], None]:
         (edit("label_names", value=None), ValueError, "damaged.*label_names"),
         (edit("pretrained_cfg", "mean", value=3), ValueError, "damaged"),
         (edit("model_args", "width", value=16), ValueError, "weights do not fit.*instead of"),
+        (
+            edit("model_args", "checkpoint_path", value="/x"),
+            ValueError,
+            "options has checkpoint_pa",
+        ),
+        (edit("model_args", "pretrained", value=True), ValueError, "options has pretrained"),
+        (edit("model_args", value=[]), ValueError, "damaged, model_args: .* dictionary"),
+        (edit("pretrained_cfg", "input_size", value=[3, 20_000, 20_000]), ValueError, "resized to"),
+        (edit("pretrained_cfg", "input_size", value=[3, 10**30, 8]), ValueError, "input_size"),
+        (edit("pretrained_cfg", "crop_pct", value=1e-9), ValueError, "crop_pct=1e-09"),
+        (edit("label_names", value=["a", "b"]), ValueError, "weights do not fit"),
         (edit("architecture", value="test_resnett"), ValueError, "did you mean test_resnet"),
     ],
 )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +14,15 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
+from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from advprop.data.preprocessing import Preprocessing
-from advprop.models.build import build_model, construction
+from advprop.models.build import build_model, check_options, construction
 from advprop.models.standardize import Standardized
+from advprop.models.trial import check_forward
+from advprop.parsing import Count, Number, Part
 from advprop.training.files import read_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -28,6 +30,29 @@ FORMAT = 2
 _FORMATS = (1, FORMAT)
 """Format 1 had `num_classes` among `model_args` too, which transformers refuses."""
 _OURS = ("format", "weights_sha256", "checks")
+
+
+class _About(Part):
+    weights_sha256: str
+    checks: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class _Settings(Part):
+    input_size: tuple[Count, Count, Count]
+    interpolation: str
+    crop_pct: Number
+    mean: tuple[Number, ...]
+    std: tuple[Number, ...]
+
+
+class _Config(Part):
+    """What is read of `config.json`."""
+
+    architecture: str
+    label_names: tuple[str, ...]
+    model_args: dict[str, Any]
+    pretrained_cfg: _Settings
+    advprop: _About
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +93,9 @@ def read_files(folder: Path) -> tuple[Standardized, ExportInfo]:
     config = _read_config(folder)
     try:
         model, info = _from_description(config)
-        digest = config["advprop"]["weights_sha256"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{folder / CONFIG}: damaged ({error!r}); export again") from error
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: damaged, {error}; export again") from error
+    digest = config["advprop"]["weights_sha256"]
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder}: {WEIGHTS} is missing; export again")
     if _digest(folder / WEIGHTS) != digest:
@@ -98,13 +123,6 @@ def looks_like_export(folder: Path) -> bool:
     except (OSError, ValueError):
         return (folder / WEIGHTS).is_file()
     return (folder / WEIGHTS).is_file() or "architecture" in config
-
-
-def class_names_of(names: Any) -> tuple[str, ...]:
-    """Class names as a file lists them. TypeError: something else is there."""
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"{names!r} is no list of class names")
-    return tuple(names)
 
 
 def _description(model: Standardized, info: ExportInfo) -> dict[str, Any]:
@@ -136,11 +154,10 @@ def _description(model: Standardized, info: ExportInfo) -> dict[str, Any]:
 
 def _from_description(config: Mapping[str, Any]) -> tuple[Standardized, ExportInfo]:
     settings, about = config["pretrained_cfg"], config["advprop"]
-    channels, height, width = (operator.index(size) for size in settings["input_size"])
     info = ExportInfo(
-        class_names=class_names_of(config["label_names"]),
+        class_names=config["label_names"],
         preprocessing=Preprocessing(
-            image_shape=(channels, height, width),
+            image_shape=settings["input_size"],
             interpolation=settings["interpolation"],
             crop_pct=settings["crop_pct"],
             crop_mode=settings["crop_mode"],
@@ -150,8 +167,15 @@ def _from_description(config: Mapping[str, Any]) -> tuple[Standardized, ExportIn
         checks=about.get("checks", {}),
     )
     statistics = {"mean": settings["mean"], "std": settings["std"]}
-    # given here too, `pretrained` among the options would be an error: nothing is to be fetched
-    model = build_model(config["architecture"], pretrained=False, **info.options, **statistics)
+    check_options(info.options)  # nothing is to be opened or fetched
+    sizes = {"num_classes": len(info.class_names), "in_chans": info.preprocessing.image_shape[0]}
+    model = build_model(config["architecture"], **{**info.options, **sizes}, **statistics)
+    check_forward(
+        model,
+        config["architecture"],
+        image_shape=info.preprocessing.image_shape,
+        num_classes=len(info.class_names),
+    )
     return model, info
 
 
@@ -161,10 +185,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: not an export, {CONFIG} is missing")
-    try:
-        config = read_json(path)
-    except ValueError as error:
-        raise ValueError(f"{error}; not an export of advprop, or export again") from None
+    config = read_json(path, remedy="not an export of advprop, or export again")
     about = config.get("advprop")
     if not isinstance(about, dict):
         raise ValueError(
@@ -176,7 +197,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{path}: format {about.get('format')}, this version of advprop reads 1 to {FORMAT}; "
             "use the version that wrote it"
         )
-    return config
+    return read_json(path, _Config, remedy="export again")
 
 
 def _load_state(model: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:

@@ -15,8 +15,14 @@ from torch import Tensor
 
 from advprop.auxiliary.branches import has_auxiliary_norms, use_branch
 from advprop.auxiliary.route import CLEAN
+from advprop.data.image_folder import (
+    ENDINGS_IN_WORDS,
+    has_image_name,
+    images_below,
+    is_system_folder,
+    special_kind,
+)
 from advprop.data.preprocessing import Preprocessing
-from advprop.data.reading import IMAGE_ENDINGS
 from advprop.models.standardize import Standardized
 from advprop.shapes import Images, Logits
 
@@ -146,43 +152,28 @@ def _clean_logits(model: Standardized, images: Images) -> Logits:
 
 def _paths(name: str) -> Iterator[str]:
     if os.path.isdir(name):
-        yield from _images_below(name)
+        yield from images_below(name)
     elif os.path.lexists(name):
         yield name
     else:
-        yield from filter(_is_image_file, sorted(glob.iglob(name, recursive=True)))
+        yield from (path for path in sorted(glob.iglob(name, recursive=True)) if _fits(path, name))
 
 
-def _images_below(folder: str) -> Iterator[str]:
-    """Links are followed, a loop of them is walked once."""
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=_reraise):
-        seen.add(os.path.realpath(place))
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) not in seen
-        )
-        yield from (os.path.join(place, name) for name in sorted(files) if _is_image(name))
-
-
-def _is_image(path: str) -> bool:
-    name = os.path.basename(path)
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
-
-
-def _is_image_file(path: str) -> bool:
-    return _is_image(path) and not os.path.isdir(path)
+def _fits(path: str, pattern: str) -> bool:
+    """Whether what a pattern found is an image; system folders are passed over but by name."""
+    *folders, name = Path(path).parts
+    system = (folder for folder in folders if is_system_folder(folder))
+    return (
+        has_image_name(name)
+        and all(folder in pattern for folder in system)
+        and not os.path.isdir(path)
+        and not (os.path.exists(path) and special_kind(path))
+    )
 
 
 def _no_image(name: str) -> str:
-    endings = f"images end in {', '.join(sorted(IMAGE_ENDINGS))}"
     if os.path.isdir(name):
-        return f"{name}: no image in this folder or below it; {endings}"
+        return f"{name}: no image in this folder or below it; {ENDINGS_IN_WORDS}"
     if glob.has_magic(name):
-        return f"{name}: no image is called so; ** reaches into folders, {endings}"
+        return f"{name}: no image is called so; ** reaches into folders, {ENDINGS_IN_WORDS}"
     return f"{name}: there is no such file or folder; check the path"
-
-
-def _reraise(error: OSError) -> None:
-    raise error

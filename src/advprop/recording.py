@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from advprop.auxiliary.route import CLEAN
 from advprop.auxiliary.statistics import branch_distances
 from advprop.data.loaders import test_batches
 from advprop.evaluation.gallery import record_gallery, record_predictions
-from advprop.report.findings import check_findings, check_record
-from advprop.run_folder import CONFIG, DATA, METRICS, Run, load_run, read_result
+from advprop.parsing import Part
+from advprop.report.findings import OwnTest, Record
+from advprop.run_folder import CONFIG, DATA, METRICS, DataFacts, Run, load_run, read_result
 from advprop.suites import evaluate, through_branch
 from advprop.training.files import read_json, write_json
 from advprop.training.run_log import RunLog
@@ -35,19 +35,16 @@ def complete_run(folder: Path) -> dict[str, Any]:
         write_json(folder / TEST, evaluate(folder))
     if not (folder / RECORD).is_file():
         write_json(folder / RECORD, _record(folder))
-    try:
-        test = read_json(folder / TEST)
-        found, flags = accuracies(test["suites"]), list(test.get("red_flags", ()))
-        tested_on = test["suites"]["clean"]["images"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(_again(folder / TEST, error)) from None
+    test = read_json(folder / TEST, OwnTest, remedy=_AGAIN)
+    found, flags = accuracies(test["suites"]), list(test.get("red_flags", ()))
+    tested_on = test["suites"]["clean"]["images"]
     row = {**result, **found, "tested_on": tested_on, "red_flags": flags}
-    data = read_json(folder / DATA)  # of older runs it does not tell what was found
-    return row | {"data_found": data["found"]} if isinstance(data.get("found"), dict) else row
+    data = read_json(folder / DATA, DataFacts)  # of older runs it does not tell what was found
+    return row | {"data_found": data["found"]} if data.get("found") else row
 
 
 def accuracies(suites: dict[str, Any]) -> dict[str, float]:
-    """`NAME_accuracy` of each suite of a test. Raises KeyError where one has none."""
+    """`NAME_accuracy` of each suite of a test."""
     return {f"{suite}_accuracy": suites[suite][f"{suite}_accuracy"] for suite in suites}
 
 
@@ -73,8 +70,8 @@ def run_details(folder: Path) -> RunDetails:
     ]
     return RunDetails(
         curve={"points": points},
-        record=_checked(folder / RECORD, check_record),
-        test=_checked(folder / TEST, check_findings),
+        record=_found(folder / RECORD, Record),
+        test=_found(folder / TEST, OwnTest),
     )
 
 
@@ -83,28 +80,11 @@ def is_run(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def _again(path: Path, error: Exception) -> str:
-    reason = str(error) if isinstance(error, ValueError) else f"{path}: damaged ({error!r})"
-    return f"{reason}; delete it, and advprop report writes it again"
+_AGAIN = "delete it, and advprop report writes it again"
 
 
-def _checked(path: Path, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    found = read_json_or_say(path)
-    try:
-        check(found)
-    except ValueError as error:
-        raise ValueError(_again(path, ValueError(f"{path}: damaged, {error}"))) from None
-    return found
-
-
-def read_json_or_say(path: Path) -> dict[str, Any]:
-    """The JSON object in a file that `advprop report` can write again; ValueError says so."""
-    try:
-        return read_json(path)
-    except ValueError as error:
-        raise ValueError(_again(path, error)) from None
+def _found(path: Path, form: type[Part]) -> dict[str, Any]:
+    return read_json(path, form, remedy=_AGAIN) if path.is_file() else {}
 
 
 def _record(folder: Path) -> dict[str, Any]:

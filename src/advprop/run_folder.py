@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import operator
 import platform
 import shlex
 from collections.abc import Sequence
@@ -18,9 +17,10 @@ from advprop.config.overrides import read_config
 from advprop.config.run import RunConfig
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.sources import ImageData
-from advprop.export_format import class_names_of
+from advprop.evaluation.rows import Result
 from advprop.exporting import write_export
 from advprop.models.standardize import Standardized
+from advprop.parsing import Count, Number, Part
 from advprop.randomness import kept_streams
 from advprop.training.checkpoint import Checkpoints, load_weights, read_checkpoint
 from advprop.training.files import read_json
@@ -150,25 +150,20 @@ def read_result(folder: Path) -> dict[str, Any]:
     if not is_finished(folder):
         return {}
     remedy = "delete it, and advprop train ... --resume writes it again"
-    try:
-        result = read_json(folder / RESULT)
-    except ValueError as error:
-        raise ValueError(f"{error}; {remedy}") from None
-    for name, kind in _RESULT_KINDS.items():
-        if not isinstance(result.get(name), kind):
-            raise ValueError(
-                f"{folder / RESULT}: damaged, {name} is {result.get(name)!r}; {remedy}"
-            )
-    return result
+    return read_json(folder / RESULT, Result, remedy=remedy)
 
 
-_RESULT_KINDS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("recipe", "method"), str),
-    **dict.fromkeys(("seed", "epochs"), int),
-    **dict.fromkeys(("passes_per_image", "total_passes", "train_seconds"), (int, float)),
-    "validation_accuracy": (int, float),
-    "versions": dict,
-}
+class DataFacts(Part):
+    """What `data.json` says of a run's images, as far as its model needs it."""
+
+    class_names: tuple[str, ...]
+    image_shape: tuple[Count, Count, Count]
+    interpolation: str
+    crop_pct: Number
+    found: dict[str, Any] | None = None
+
+
+_TRAIN_AGAIN = "put back a whole one, or train again"
 
 
 def _saved_weights(folder: Path, weights: Weights) -> tuple[Any, str]:
@@ -211,14 +206,9 @@ def _build_model(
 def _read_data_facts(folder: Path) -> tuple[tuple[str, ...], Preprocessing]:
     if not (folder / DATA).is_file():
         raise ValueError(f"{folder}: {DATA} is missing; advprop train ... --resume writes it")
-    facts = read_json(folder / DATA)
+    facts = read_json(folder / DATA, DataFacts, remedy=_TRAIN_AGAIN)
+    settings = {name: facts[name] for name in ("image_shape", "interpolation", "crop_pct")}
     try:
-        channels, height, width = (operator.index(size) for size in facts["image_shape"])
-        preprocessing = Preprocessing(
-            image_shape=(channels, height, width),
-            interpolation=facts["interpolation"],
-            crop_pct=facts["crop_pct"],
-        )
-        return class_names_of(facts["class_names"]), preprocessing
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / DATA}: damaged ({error!r}); train again") from error
+        return facts["class_names"], Preprocessing(**settings)
+    except ValueError as error:
+        raise ValueError(f"{folder / DATA}: damaged, {error}; {_TRAIN_AGAIN}") from None

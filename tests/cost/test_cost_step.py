@@ -159,3 +159,8 @@ def test_without_its_attack_a_method_keeps_its_training_passes() -> None:
     assert (cost.training_passes, cost.attack_passes) == (3, 6)
     assert without_attack(AdvProp(attack=ATTACK)).passes_per_image == 2
     assert without_attack(Vanilla()) == Vanilla()
+
+
+def test_views_are_counted_without_data_that_have_them() -> None:
+    cost = cost_of(FineGrained(attacks={"weak": ATTACK}, views=("crops", "colours")))
+    assert (cost.training_passes, cost.attack_passes) == (4, 3)

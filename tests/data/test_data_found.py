@@ -7,6 +7,8 @@ import json
 from advprop.data.builtin import load_builtin
 from advprop.data.folders import load_folder
 from advprop.data.found import Found, found_in
+from advprop.data.shard_writing import write_shards
+from advprop.data.shards import load_shards
 from advprop.recipes.builtin import digits
 
 LAID_OUT = {
@@ -51,3 +53,18 @@ def test_a_run_begins_with_data_model_and_passes():
     lines = config.start_lines(found_in(load_builtin("digits")))
     assert lines[0].startswith("digits: 10 classes (0, 1, 2, 3, 4, 5, 6, 7, 8, 9): 1,000 training")
     assert lines[-1].startswith("small_resnet, method advprop: 5 passes per image and epoch")
+
+
+def test_shards_and_embedded_images_say_where_their_splits_come_from(write_images, tmp_path):
+    write_shards(
+        write_images({"train/a": 30, "train/b": 30, "val/a": 1, "val/b": 1}), tmp_path / "s"
+    )
+    shards = load_shards(train=str(tmp_path / "s"), image_size=8)
+    assert found_in(shards).sources == {
+        "train": "1 shards, train-000000.tar ...",
+        "validation": "1 shards, validation-000000.tar ...",
+    }
+    alone = load_shards(train=str(tmp_path / "s" / "train-{000000..000000}.tar"), image_size=8)
+    assert found_in(alone).sources["train"] == "the rest of 1 shards, train-000000.tar ..."
+    assert "by a hash of the keys" in found_in(alone).sources["test"]
+    assert set(found_in(load_builtin("digits")).sources) == {"train", "validation", "test"}

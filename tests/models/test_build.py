@@ -8,6 +8,7 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import nn
 
+from advprop.config.run import ModelConfig
 from advprop.models.build import build_model, construction
 from advprop.models.small_resnet import SmallResNet
 
@@ -50,6 +51,14 @@ def test_size_goes_to_architectures_that_fix_it() -> None:
 def test_unknown_names_get_the_nearest_ones(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_model(name, num_classes=4, in_chans=1)
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay"]
+)
+def test_an_option_opens_no_file_and_fetches_nothing(name: str) -> None:
+    with pytest.raises(ValueError, match=f"options has {name}, which is no option"):
+        ModelConfig(name="test_resnet", options={name: "/nowhere"})
 
 
 def test_options_that_do_not_suit_are_named() -> None:

@@ -29,6 +29,7 @@ def main(
     """Train and test methods side by side; goes on with what the folder has already."""
     from advprop.cli.tables import print_results
     from advprop.comparison import compare
+    from advprop.evaluation.results import summarise
     from advprop.gathering.sources import RESULTS, read_results
     from advprop.recipes.resolve import resolve_recipe
 
@@ -48,7 +49,8 @@ def main(
         )
     except KeyboardInterrupt:
         if (folder / RESULTS).is_file():
-            print_results(read_results(folder))
+            found = read_results(folder)
+            print_results({**found, "summary": summarise(found["runs"])})
         typer.echo(f"{folder}: the same command goes on", err=True)
         raise
     print_results(results)

@@ -33,10 +33,10 @@ def check_json_target(path: Path | None, *keys: str) -> None:
 
 
 def _holds(path: Path, keys: tuple[str, ...]) -> bool:
-    from advprop.training.files import parse_json
+    from advprop.parsing import parse_json
 
     try:
-        value = parse_json(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_bytes())
     except ValueError:
         return False
     if isinstance(value, list):

@@ -15,6 +15,8 @@ from advprop.report.styles import titled
 
 _HEADINGS = ("clean", "noise", "adver-\nsarial", "passes", "sec.", "clean vs\nequal\ncost")
 
+_COSTS = {"total_passes": "g", "train_seconds": ".0f"}
+
 
 def print_results(results: Mapping[str, Any]) -> None:
     """Print the summary of a comparison, test accuracies and costs, and the answer it gives."""
@@ -34,13 +36,16 @@ def print_results(results: Mapping[str, Any]) -> None:
         table.add_row(
             entry["method"],
             *(_accuracy(entry.get(accuracy)) for accuracy in ACCURACIES),
-            f"{entry['total_passes']:g}",
-            f"{entry['train_seconds']:.0f}",
+            *(_cost(entry.get(key), form) for key, form in _COSTS.items()),
             "\n".join(part for part in (difference.value, difference.p_value) if part),
         )
     console = Console(highlight=False, markup=False)
     console.print(table)
     console.print(f"\n{answer.headline}\n{answer.cost}\n")
+
+
+def _cost(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
 
 
 def _accuracy(value: Mapping[str, Any] | None) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_core import to_jsonable_python
+from pydantic import Field, TypeAdapter, model_validator
 
 from advprop.config.fields import Config, Fraction, Place, PlacePattern
 from advprop.data.builtin import BuiltinName, load_builtin
@@ -32,7 +31,7 @@ class DecodedDataConfig(BatchesConfig):
 
     image_size: int = 128
     channels: Literal[1, 3] = 3
-    num_train: int | None = None
+    num_train: int | None = Field(default=None, ge=1)
     interpolation: Interpolation = "bicubic"
     crop_pct: float = 0.875
     augmentation: Augmentation | None = Augmentation()
@@ -58,7 +57,7 @@ class BuiltinDataConfig(BatchesConfig):
 
     kind: Literal["builtin"] = "builtin"
     name: BuiltinName
-    num_train: int | None = None
+    num_train: int | None = Field(default=None, ge=1)
 
     def load(self, seed: int) -> ImageData:
         """Load it; the splits do not depend on the seed."""
@@ -172,4 +171,4 @@ def settings_for_kind(data: BatchesConfig, kind: object) -> dict[str, Any]:
         for name, field in fields.items()
     }
     # the parts in common are plain already; what is left of the defaults are plain values
-    return {**to_jsonable_python(fresh), **kept, "kind": kind}
+    return {**TypeAdapter(Any).dump_python(fresh, mode="json"), **kept, "kind": kind}

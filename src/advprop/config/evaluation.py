@@ -10,6 +10,7 @@ from advprop.attacks.pgd import PGD
 from advprop.config.attacks import AttackConfig, ThreatModelConfig
 from advprop.config.fields import Config, Fraction, Fractions
 from advprop.data.corruptions import CORRUPTIONS, SEVERITIES
+from advprop.training.settings import MOST_WORKERS
 
 _Choice = TypeVar("_Choice", str, int)
 _CURVES: dict[str, Literal["linf", "l2"]] = {"epsilons": "linf", "l2_epsilons": "l2"}
@@ -26,8 +27,8 @@ class EvaluationConfig(Config):
     """
 
     batch_size: int = Field(default=250, ge=1)
-    num_workers: int = Field(default=0, ge=0)
-    noise_standard_deviation: Fraction = Field(default=0.1, ge=0)
+    num_workers: int = Field(default=0, ge=0, le=MOST_WORKERS)
+    noise_standard_deviation: Fraction = Field(default=0.1, ge=0, le=10)
     attack: AttackConfig
     restarts: int = Field(default=1, ge=1)
     epsilons: Fractions = ()

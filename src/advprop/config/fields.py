@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
+LARGEST = 10**9
+"""No setting is larger, but for seeds."""
 _LAST_WITH_REMOVED = "5ebac19"
 
 
 class Config(BaseModel):
-    """Frozen, finite, and without unknown names.
+    """Frozen, finite, without unknown names and without numbers beyond `LARGEST`.
 
     `removed` has the settings of earlier versions with the values at which they did nothing. Saved
     configurations still name them: at these values they are dropped, at others refused.
@@ -25,6 +27,16 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     places: ClassVar[tuple[str, ...]] = ()
     removed: ClassVar[Mapping[str, object]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_beyond(cls, settings: Any) -> Any:
+        for path, number in numbers(settings):
+            if not abs(number) <= LARGEST and not path.endswith("seed"):
+                shown = str(number)
+                shown = shown if len(shown) < 30 else f"{shown[:20]}... ({len(shown)} digits)"
+                raise ValueError(f"{path} {shown}: give a number of at most {LARGEST:,}")
+        return settings
 
     @model_validator(mode="before")
     @classmethod
@@ -53,6 +65,18 @@ Place = Annotated[Path, AfterValidator(Path.expanduser)]
 """A file or folder; "~" is the user's home."""
 PlacePattern = Annotated[str, AfterValidator(os.path.expanduser)]
 """The same, where it may stand for several."""
+
+
+def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, int | float]]:
+    """The numbers in nested mappings and lists, each with its path."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            yield from numbers(value, f"{path}.{name}" if path else str(name))
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from numbers(value, path)
+    elif isinstance(tree, int | float):
+        yield path, tree
 
 
 def removed_text(what: str, instead: str) -> str:

@@ -15,7 +15,8 @@ from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config
 from advprop.config.methods import METHODS
 from advprop.config.run import ModelConfig, RunConfig
-from advprop.training.files import parse_json, read_json
+from advprop.parsing import parse_json
+from advprop.training.files import read_json
 
 _Config = TypeVar("_Config", bound=Config)
 
@@ -117,7 +118,9 @@ def read_config(path: Path) -> RunConfig:
     try:
         return validated(tree)
     except ValueError as error:
-        raise ValueError(f"{path}: not a run's configuration:\n{error}") from None
+        raise ValueError(
+            f"{path}: not a run's configuration; correct it, or put it back:\n{error}"
+        ) from None
 
 
 def differences(saved: RunConfig, wanted: RunConfig) -> dict[str, str]:
@@ -149,7 +152,7 @@ def settings_of_length(config: RunConfig) -> list[str]:
 def with_identities(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Plain settings of a run, places replaced by a digest of what lay there, as far as known."""
     data, model = dict(settings.get("data") or {}), dict(settings.get("model") or {})
-    if facts.get("images") and data.get("kind") in DATA_KINDS:
+    if facts.get("images") and str(data.get("kind")) in DATA_KINDS:
         digest = hashlib.sha256(repr(facts["images"]).encode()).hexdigest()[:16]
         data |= dict.fromkeys(DATA_KINDS[data["kind"]].places, f"images {digest}")
     if facts.get("first_weights"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from advprop.attacks.pyramid import PyramidPGD
 from advprop.config.attacks import (
@@ -112,7 +112,7 @@ class UniversalConfig(TwoPassConfig):
     scales: Scales = _PAPER.scales
     multipliers: Fractions = _PAPER.multipliers
     random_start: bool = False
-    start_seed: int = 0
+    start_seed: int = Field(default=0, ge=-(2**63), lt=2**63)
 
     @classmethod
     def with_attack(cls, attack: AnyAttackConfig | None) -> UniversalConfig:

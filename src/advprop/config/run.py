@@ -19,12 +19,12 @@ from advprop.config.fields import Config, Place, removed_text
 from advprop.config.methods import FineGrainedConfig, MethodConfig, method_config
 from advprop.data.found import Found
 from advprop.methods.carrying import NO_MIXTURES, CarryingMethod
-from advprop.models.build import build_model
+from advprop.models.build import build_model, check_options
 from advprop.models.standardize import Standardized
 from advprop.models.weights import load_local_weights, weights_file
 from advprop.training.settings import TrainingSettings
 
-_NO_OPTIONS = frozenset(inspect.signature(build_model).parameters) | {"checkpoint_path"}
+_GIVEN = frozenset(inspect.signature(build_model).parameters)
 
 
 class ModelConfig(Config):
@@ -91,8 +91,9 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _free_options(self) -> ModelConfig:
+        check_options(self.options)
         for name in self.options:
-            if name in _NO_OPTIONS:
+            if name in _GIVEN:
                 raise ValueError(
                     f"options has {name}, which is no option of an architecture: "
                     "it follows from the data, or is a setting of model itself"
@@ -113,7 +114,7 @@ class RunConfig(Config):
     """Everything that a run depends on; the same configuration trains the same weights."""
 
     recipe: str
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     method: MethodConfig
     model: ModelConfig
     data: DataConfig

@@ -58,6 +58,8 @@ def step_cost(
     plain = without_attack(method)
     attack_passes = method.passes_per_image - plain.passes_per_image
     plain.prepare(facts_of(batch))
+    views = {name: torch.empty_like(batch.images) for name in getattr(method, "views", ())}
+    batch = replace(batch, views=views)
     saved = SavedTensors([*model.parameters(), *model.buffers()], float_bytes=float_bytes)
     model.train()
     with sdpa_kernel(SDPBackend.MATH):

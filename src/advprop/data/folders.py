@@ -12,7 +12,14 @@ import torch
 from PIL import Image
 
 from advprop.data.decoding import DecodedSplit
-from advprop.data.listing import Classes, check_readable, list_classes, shortened, with_folder
+from advprop.data.listing import (
+    Classes,
+    check_readable,
+    list_classes,
+    same_name,
+    shortened,
+    with_folder,
+)
 from advprop.data.preprocessing import Augmentation, Interpolation, Preprocessing
 from advprop.data.reading import read_image
 from advprop.data.selection import first_stratified
@@ -73,7 +80,7 @@ def load_folder(
     """
     preprocessing = Preprocessing.square(image_size, channels, interpolation, crop_pct)
     root = Path(root)
-    listed = list_splits(root)
+    listed, origin = list_splits(root)
     class_names = tuple(listed["train"])
     splits = {
         name: _file_split(classes, class_names, preprocessing) for name, classes in listed.items()
@@ -89,6 +96,7 @@ def load_folder(
         train=train,
         validation=splits["validation"],
         test=splits.get("test"),
+        origin=origin,
     )
 
 
@@ -101,7 +109,8 @@ def load_test_folder(
     that the model does not know, an empty one, or unreadable files.
     """
     classes = list_classes(Path(root))
-    if unknown := [name for name in classes if name not in set(class_names)]:
+    known = set(map(same_name, class_names))
+    if unknown := [name for name in classes if same_name(name) not in known]:
         raise ValueError(
             f"{root} has {len(unknown)} classes that the model does not know "
             f"({shortened(unknown)}); it knows {shortened(class_names)}"
@@ -127,8 +136,8 @@ def _file_split(
     class_names: Sequence[str],
     preprocessing: Preprocessing,
 ) -> FileSplit:
-    label_of = {name: label for label, name in enumerate(class_names)}
-    labels = [label_of[name] for name, paths in classes.items() for _ in paths]
+    label_of = {same_name(name): label for label, name in enumerate(class_names)}
+    labels = [label_of[same_name(name)] for name, paths in classes.items() for _ in paths]
     return FileSplit(
         paths=tuple(chain.from_iterable(classes.values())),
         labels=torch.tensor(labels),

@@ -8,11 +8,11 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from advprop.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
-from advprop.data.listing import child_folders, list_classes, shortened
-from advprop.data.reading import named_errors
+from advprop.data.image_folder import child_folders
+from advprop.data.listing import list_classes, same_name, shortened
+from advprop.data.reading import image_size
 from advprop.data.stored import StoredSplit
 
 _LAYOUT = "CORRUPTION/SEVERITY/CLASS/images, as in gaussian_noise/1/n01440764/"
@@ -30,14 +30,15 @@ class ImageNetC:
         """The images of one corruption at one severity. ValueError: unreadable, or none."""
         folder = self.root / corruption / str(severity)
         classes = list_classes(folder)
-        label_of = {name: label for label, name in enumerate(self.class_names)}
+        label_of = {same_name(name): label for label, name in enumerate(self.class_names)}
         paths = tuple(chain.from_iterable(classes.values()))
-        with named_errors(folder / paths[0]), Image.open(folder / paths[0]) as first:
-            width, height = first.size
+        width, height = image_size(folder / paths[0])
         return StoredSplit(
             root=folder,
             paths=paths,
-            labels=torch.tensor([label_of[name] for name in classes for _ in classes[name]]),
+            labels=torch.tensor(
+                [label_of[same_name(name)] for name in classes for _ in classes[name]]
+            ),
             image_shape=(self.channels, height, width),
         )
 
@@ -86,7 +87,8 @@ def check_imagenet_c(
 
 
 def _check_classes(folder: Path, class_names: Sequence[str]) -> None:
-    found = {path.name for path in child_folders(folder)}
+    found = {same_name(path.name) for path in child_folders(folder)}
+    class_names = [same_name(name) for name in class_names]
     if not found:
         raise ValueError(f"{folder} holds no folders of classes: the layout is {_LAYOUT}")
     if unknown := sorted(found - set(class_names)):

@@ -3,69 +3,126 @@
 from __future__ import annotations
 
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
-from advprop.data.reading import IMAGE_ENDINGS, header_problem
+from advprop.data.image_folder import (
+    ENDINGS_IN_WORDS,
+    child_folders,
+    entries_of,
+    images_below,
+    listed,
+)
+from advprop.data.reading import header_problem
+from advprop.data.split_names import SPLIT_NAMES, split_name
 
 Classes: TypeAlias = dict[str, list[str]]
 """A class's name to the paths of its images, relative to the folder of classes; both sorted."""
 
-SPLIT_NAMES = {
-    "train": ("train",),
-    "validation": ("val", "valid", "validation"),
-    "test": ("test",),
-}
 MAX_CHECKED_FILES = 2000
 
 
 def find_splits(root: Path) -> dict[str, Path]:
     """The folders of the splits in `root`, as far as there are; empty where it holds classes.
 
-    A class may be called "train" too: a folder with images of its own is a class.
-    OSError: no such folder. ValueError: two folders for one split, or others without `train/`.
+    They are called by the usual words (`split_names.SPLIT_NAMES`), or alike but for these words, as
+    `train2017` and `val2017`. A class may be called "train" too: a folder with images of its own
+    is a class. OSError: no such folder. ValueError: two folders for one split, or others without
+    `train/`.
     """
-    splits: dict[str, Path] = {}
-    folders = child_folders(root)
-    for split, names in SPLIT_NAMES.items():
-        named = [folder for folder in folders if folder.name.lower() in names]
-        found = [folder for folder in named if not _images_directly_in(folder)]
-        if len(found) > 1:
-            listed = " and ".join(folder.name for folder in found)
-            raise ValueError(f"{root} has {listed} for the {split} split: keep one of them")
-        if found:
-            splits[split] = found[0]
-    if splits and "train" not in splits:
-        listed = ", ".join(f"{folder.name}/" for folder in splits.values())
+    groups: dict[str, dict[str, list[Path]]] = {}
+    for folder in child_folders(root):
+        name = split_name(folder.name)
+        if name is not None and not entries_of(folder).images:
+            groups.setdefault(name.rest, {}).setdefault(name.split, []).append(folder)
+    sets = [group for group in groups.values() if "train" in group and len(group) > 1]
+    sets = [groups[""]] if "" in groups else sets  # plain words stand before all others
+    found = sets[0] if sets else {}
+    double = [folders for folders in found.values() if len(folders) > 1]
+    if len(sets) > 1:
+        double = [[folder for group in sets for folder in group["train"]]]
+    if double:
+        names = " and ".join(folder.name for folder in double[0])
+        split = next(split for split, folders in found.items() if folders[0] in double[0])
         raise ValueError(
-            f"{root} has {listed} but no train/: add it, or name a folder that holds a folder for "
+            f"{root} has {names} for the {split} split: keep one of them, or rename the others"
+        )
+    splits = {split: found[split][0] for split in SPLIT_NAMES if split in found}
+    if splits and "train" not in splits:
+        names = ", ".join(f"{folder.name}/" for folder in splits.values())
+        raise ValueError(
+            f"{root} has {names} but no train/: add it, or name a folder that holds a folder for "
             "each class"
         )
     return splits
 
 
-def list_classes(folder: Path) -> Classes:
+def list_classes(folder: Path, passed_over: Counter[str] | None = None) -> Classes:
     """The classes in `folder` and their images, those in deeper folders included.
 
-    Hidden files and other endings than `IMAGE_ENDINGS` are passed over, links are followed.
-    OSError: no such folder. ValueError: no class, an empty one, or images outside of the classes.
+    `image_folder` tells what is passed over; it is counted in `passed_over`. Links are followed.
+    OSError: no such folder. ValueError: no class, an empty one, two of one name, or images outside
+    of the classes.
     """
-    class_folders = child_folders(folder)
-    if loose := _images_directly_in(folder):
+    passed_over = Counter() if passed_over is None else passed_over
+    class_folders = child_folders(folder, passed_over)
+    if loose := entries_of(folder).images:
         raise ValueError(
             f"{len(loose)} images lie in {folder} itself ({shortened(loose, 3)}): move each into "
             "the folder of its class"
         )
     if not class_folders:
-        raise ValueError(f"{folder} holds no images: a folder for each class is needed in it")
-    classes = {path.name: _images_below(path, folder) for path in class_folders}
+        raise ValueError(
+            f"{folder} holds no images: a folder for each class is needed in it{_with(passed_over)}"
+        )
+    inside = Counter[str]()
+    start = len(str(folder / "x")) - 1
+    classes = {
+        path.name: sorted(
+            image[start:].replace(os.sep, "/") for image in images_below(path, inside)
+        )
+        for path in class_folders
+    }
     if empty := [name for name, images in classes.items() if not images]:
         raise ValueError(
             f"no images for the class {shortened(empty)} in {folder}: fill or delete the folder "
-            f"(images end in {', '.join(sorted(IMAGE_ENDINGS))})"
+            f"({ENDINGS_IN_WORDS}{_with(inside)})"
+        )
+    passed_over.update(inside)
+    twice = Counter(map(same_name, classes))
+    if doubles := [name for name in classes if twice[same_name(name)] > 1]:
+        raise ValueError(
+            f"{folder} has classes whose names differ only in how Unicode writes them "
+            f"({', '.join(map(ascii, doubles[:4]))}): move their images into one folder"
         )
     return classes
+
+
+def check_no_splits(folder: Path, classes: Classes) -> None:
+    """Raise ValueError where the `classes` in `folder` look like splits of a data set."""
+    names = [split_name(name) for name in classes]
+    words = {name for name in names if name is not None}
+    if None not in names and len(words) > 1 and len({word.rest for word in words}) == 1:
+        raise ValueError(
+            f"{folder} has {shortened(classes)}, which look like splits: each needs a folder for "
+            "each class in it, with the images there"
+        )
+    nested = {
+        name: {path.split("/")[1] for path in paths}
+        for name, paths in classes.items()
+        if not any(path.count("/") == 1 for path in paths)
+    }
+    common = set.intersection(*nested.values()) if nested else set()
+    if len(common) > 1 and len(nested) > 1 and len(classes) <= 2 * len(nested):
+        raise ValueError(
+            f"{folder} has {shortened(nested)}, which hold no images themselves but the same "
+            f"folders ({shortened(sorted(common), 3)}): they look like splits or parts of one data "
+            "set. Call them train/, val/ and test/, or name the folder of one; where they are "
+            "classes, move their images directly into them"
+        )
 
 
 def list_images(folder: Path) -> list[str]:
@@ -74,12 +131,19 @@ def list_images(folder: Path) -> list[str]:
     OSError: no such folder. ValueError: no image there.
     """
     child_folders(folder)  # the message for one that is not there
-    if not (images := _images_below(folder, folder)):
+    passed_over = Counter[str]()
+    images = sorted(os.path.relpath(path, folder) for path in images_below(folder, passed_over))
+    if not images:
         raise ValueError(
-            f"{folder} holds no images: name another folder "
-            f"(images end in {', '.join(sorted(IMAGE_ENDINGS))})"
+            f"{folder} holds no images: name another folder ({ENDINGS_IN_WORDS}"
+            f"{_with(passed_over)})"
         )
-    return [str(Path(image)) for image in images]
+    return images
+
+
+def same_name(name: str) -> str:
+    """`name` in one normal form: macOS and other systems write letters with accents differently."""
+    return unicodedata.normalize("NFC", name)
 
 
 def with_folder(folder: Path, classes: Classes) -> Classes:
@@ -109,45 +173,5 @@ def shortened(names: Iterable[str], limit: int = 10, separator: str = ", ") -> s
     return separator.join(names[:limit] + more)
 
 
-def child_folders(folder: Path) -> list[Path]:
-    """The visible folders in `folder`, sorted. OSError: no such folder."""
-    if not folder.exists():
-        raise FileNotFoundError(f"there is no folder {folder}: check the path")
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder: name one with a folder for each class")
-    with os.scandir(folder) as entries:
-        found = [Path(entry) for entry in entries if entry.is_dir() and _is_visible(entry.name)]
-    return sorted(found)
-
-
-def _images_directly_in(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if _is_image(e.name) and not e.is_dir())
-
-
-def _images_below(class_folder: Path, root: Path) -> list[str]:
-    """Paths relative to `root` with forward slashes; a loop of links is walked once."""
-    found: list[str] = []
-    seen: set[str] = set()
-    for place, folders, files in os.walk(class_folder, followlinks=True, onerror=_reraise):
-        seen.add(os.path.realpath(place))
-        folders[:] = [
-            name
-            for name in folders
-            if _is_visible(name) and os.path.realpath(os.path.join(place, name)) not in seen
-        ]
-        relative = Path(place).relative_to(root).as_posix()
-        found += [f"{relative}/{name}" for name in files if _is_image(name)]
-    return sorted(found)
-
-
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".")
-
-
-def _is_image(name: str) -> bool:
-    return _is_visible(name) and os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
-
-
-def _reraise(error: OSError) -> None:
-    raise error
+def _with(passed_over: Counter[str]) -> str:
+    return f"; there are {shortened(listed(passed_over), 5)}" if passed_over else ""

@@ -21,6 +21,8 @@ CropMode: TypeAlias = Literal["center", "squash"]
 Erasing: TypeAlias = Literal["const", "rand", "pixel"]
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
 
+_SMALLEST_CROP, _LARGEST_EDGE = 0.1, 8192
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
@@ -44,8 +46,16 @@ class Preprocessing:
             raise ValueError(
                 f"image size {tuple(sizes)}: height and width of at least 1 are needed"
             )
-        if not 0 < self.crop_pct <= 1:
-            raise ValueError(f"crop_pct={self.crop_pct}: must be above 0 and at most 1")
+        if not _SMALLEST_CROP <= self.crop_pct <= 1:
+            raise ValueError(
+                f"crop_pct={self.crop_pct}: must be at least {_SMALLEST_CROP} and at most 1"
+            )
+        if max(sizes) / self.crop_pct > _LARGEST_EDGE:
+            raise ValueError(
+                f"image size {tuple(sizes)} with crop_pct={self.crop_pct}: images would be resized "
+                f"to {max(sizes) / self.crop_pct:,.0f} pixels an edge, at most {_LARGEST_EDGE:,} "
+                "are allowed: take a smaller size"
+            )
         if self.interpolation not in (known := get_args(Interpolation)):
             raise ValueError(f"interpolation={self.interpolation!r}: must be one of {known}")
         if self.crop_mode not in (modes := get_args(CropMode)):
@@ -109,12 +119,16 @@ class Augmentation:
         if not 0 < low <= high <= 1:
             raise ValueError(f"scale={self.scale}: must be (low, high) with 0 < low <= high <= 1")
         narrow, wide = self.ratio
-        if not 0 < narrow <= wide:
-            raise ValueError(f"ratio={self.ratio}: must be (low, high) with 0 < low <= high")
+        if not 0.01 <= narrow <= wide <= 100:
+            raise ValueError(
+                f"ratio={self.ratio}: must be (low, high) with 0.01 <= low <= high <= 100"
+            )
         if not 0 <= self.hflip <= 1:
             raise ValueError(f"hflip={self.hflip}: a probability, from 0 to 1")
-        if self.color_jitter < 0:
-            raise ValueError(f"color_jitter={self.color_jitter}: must be at least 0 (0: none)")
+        if not 0 <= self.color_jitter <= 10:
+            raise ValueError(
+                f"color_jitter={self.color_jitter}: must be at least 0 (none) and at most 10"
+            )
         if self.color_jitter and self.auto_augment:
             raise ValueError(
                 f"color_jitter={self.color_jitter} and auto_augment={self.auto_augment!r}: timm's "

@@ -6,14 +6,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-IMAGE_ENDINGS = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
-
+from advprop.data.image_folder import image_formats, special_kind
 
 _ORIENTATION = 0x112
 # Pillow's exif_transpose encodes all other tags again, and refuses a photo for a mistyped one
@@ -35,8 +33,18 @@ def read_image(path: str | Path, *, channels: int) -> Image.Image:
     converted, 16 bits a channel are scaled to 8. ValueError: the file cannot be read (missing,
     truncated, no image, too large, pixels without a known range), named in the message.
     """
-    with named_errors(path), Image.open(path) as image:
+    with named_errors(path), open_image(path) as image:
         return upright(image, channels)
+
+
+def open_image(source: str | Path | IO[bytes]) -> Image.Image:
+    """What Pillow's `Image.open` gives, of the formats that are read, and of files alone.
+
+    Opening a named pipe would wait for ever. ValueError: it is one; other errors are Pillow's.
+    """
+    if isinstance(source, str | Path) and (kind := special_kind(source)):
+        raise ValueError(f"it is a {kind}, not a file")
+    return Image.open(source, formats=image_formats())
 
 
 def upright(image: Image.Image, channels: int) -> Image.Image:
@@ -74,7 +82,7 @@ def header_problem(path: str | Path) -> str | None:
     Quick, but blind to a file that was cut off later on.
     """
     try:
-        with _strict_pillow(), Image.open(path):
+        with _strict_pillow(), open_image(path):
             return None
     except Exception as error:  # as in named_errors
         return f"{path}: {_reason(error)}"
@@ -82,7 +90,7 @@ def header_problem(path: str | Path) -> str | None:
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """Width and height as the file's first bytes tell; ValueError names one that is unreadable."""
-    with named_errors(path), Image.open(path) as image:
+    with named_errors(path), open_image(path) as image:
         return image.size
 
 

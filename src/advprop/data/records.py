@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from advprop.data.decoding import DecodedSplit
-from advprop.data.reading import named_errors, upright
+from advprop.data.reading import named_errors, open_image, upright
 
 
 class Records(ABC):
@@ -51,7 +51,7 @@ class HubRecords(Records):
     def image(self, position: int, channels: int) -> Image.Image:
         """Decode the bytes or the file of a row."""
         file, _ = self.reader[position]
-        with file, Image.open(file) as image:
+        with file, open_image(file) as image:
             return upright(image, channels)
 
     def labels(self) -> list[Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from advprop.data.listing import shortened
 from advprop.data.shard_paths import CLASSES_NAME
 from advprop.data.shard_split import ShardSplit
+from advprop.parsing import decoded, parse_json
 
 
 def read_class_names(path: str | Path | None, folder: Path, train: ShardSplit) -> tuple[str, ...]:
@@ -54,10 +54,10 @@ def _gaps(labels: set[int]) -> Iterator[int]:
 
 def _read_names(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = decoded(path.read_bytes())
         if path.suffix != ".json":
             return [line.strip() for line in text.splitlines() if line.strip()]
-        names = json.loads(text)
+        names = parse_json(text)
     except ValueError as error:
         raise ValueError(f"{path} cannot be read ({error}): write a list of names") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

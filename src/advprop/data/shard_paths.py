@@ -8,13 +8,13 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from advprop.data.listing import SPLIT_NAMES, shortened
+from advprop.data.listing import shortened
+from advprop.data.split_names import split_name
 
 CLASSES_NAME = "classes.json"
 UNFINISHED = ".unfinished"
 """The folder, beside shards, that is there until all of them are written."""
 
-_SPLIT_IN_NAME = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])")
 _MAX_RANGE = 10**6
 
 
@@ -81,7 +81,7 @@ def _shards_of(pattern: str, split: str) -> list[Path]:
     found: set[Path] = set()
     missing: list[str] = []
     for text in texts:
-        paths = [text] if os.path.exists(text) else glob.glob(text)
+        paths = [text] if os.path.isfile(text) else list(filter(os.path.isfile, glob.glob(text)))
         found |= {Path(path) for path in paths}
         missing += [] if paths else [text]
     if missing:
@@ -107,9 +107,9 @@ def _by_split(folder: Path) -> dict[str, list[Path]]:
     """The shards in `folder` by the split in their names; "" where no name has one."""
     groups: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*.tar")):
-        word = _SPLIT_IN_NAME.search(path.name.lower())
-        of_word = [split for split, names in SPLIT_NAMES.items() if word and word[1] in names]
-        groups.setdefault(of_word[0] if of_word else "", []).append(path)
+        if path.is_file() and not path.name.startswith("."):  # as macOS's own beside each file
+            word = split_name(path.name)
+            groups.setdefault(word.split if word else "", []).append(path)
     if "" in groups and len(groups) > 1:
         odd = shortened([path.name for path in groups[""]], 3)
         raise ValueError(

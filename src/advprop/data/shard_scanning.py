@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 
+from advprop.data.image_folder import ENDINGS_IN_WORDS, image_endings
 from advprop.data.listing import shortened
-from advprop.data.reading import IMAGE_ENDINGS
 
 _BLOCK = 512  # bytes; a tar file consists of such blocks
 _MAX_LABEL_BYTES = 1 << 20
@@ -66,7 +66,7 @@ def scan_shard(path: Path) -> tuple[Shard, list[str]]:
         members, cut_at = _members(file, stamp[0])
         samples = [list(group) for _, group in groupby(members, key=lambda member: member.key)]
         for sample in samples:
-            images = [member for member in sample if member.ending in IMAGE_ENDINGS]
+            images = [member for member in sample if member.ending in image_endings()]
             label = _label(sample, file)
             number = _class_number(label)
             fault = _fault(sample, images, label, number, sample[0].key in rows)
@@ -124,8 +124,7 @@ def _fault(
 ) -> str | None:
     if not images:
         # what has neither image nor label is no sample
-        listed = ", ".join(sorted(IMAGE_ENDINGS))
-        return None if number is None else f"labels without an image ({listed})"
+        return None if number is None else f"labels without an image ({ENDINGS_IN_WORDS})"
     if is_known or len({member.ending for member in sample}) < len(sample):
         return "keys that come more than once"
     if len(images) > 1:

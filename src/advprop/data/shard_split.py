@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from advprop.data.decoding import DecodedSplit
-from advprop.data.reading import named_errors, upright
+from advprop.data.reading import named_errors, open_image, upright
 from advprop.data.shard_scanning import Stamp, stamp_of
 from advprop.data.sources import MAX_COMPARED_BYTES
 from advprop.randomness import generator_for
@@ -120,7 +120,7 @@ class ShardSplit(DecodedSplit):
         offset, size = self.extents[index].tolist()
         with named_errors(self.name(index)):
             content = os.pread(handle, size, offset)
-            with Image.open(io.BytesIO(content)) as image:
+            with open_image(io.BytesIO(content)) as image:
                 yield image
 
     def epoch_order(self, seed: int, epoch: int) -> Int[Tensor, " num_images"]:

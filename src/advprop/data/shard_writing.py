@@ -44,7 +44,7 @@ def write_shards(
     if images_per_shard < 1:
         raise ValueError(f"images_per_shard={images_per_shard}: must be at least 1")
     root, out = Path(root), Path(out)
-    splits = list_splits(root)
+    splits, _ = list_splits(root)
     paths = [path for classes in splits.values() for own in classes.values() for path in own]
     check_readable(paths)
     names = _member_names(root, paths)

@@ -17,8 +17,8 @@ from advprop.data.shard_classes import check_labels, read_class_names
 from advprop.data.shard_index import index_shards
 from advprop.data.shard_paths import find_shards
 from advprop.data.shard_split import ShardFiles, ShardSplit
-from advprop.data.sources import ImageData
-from advprop.data.splitting import SHARES
+from advprop.data.sources import ImageData, Origin
+from advprop.data.splitting import SHARES, sources_in_words
 
 
 def load_shards(
@@ -46,7 +46,6 @@ def load_shards(
     and the test too where there is none. Class names are in the file `classes` (a JSON list, or a
     line a class), or `classes.json` or `.txt` beside the shards of `train`; else they are the
     numbers. Training mixes `shuffle_shards` shards at a time. The rest is as for `load_folder`.
-
     With `max_unreadable` above 0, the whole samples of a training shard that is cut off are used,
     with a warning. OSError: no such shards. ValueError: faulty shards or labels (all in one
     message), too few images, settings out of bounds.
@@ -58,7 +57,7 @@ def load_shards(
     folder = Path(splits["train"].files.paths[0]).parent
     class_names = read_class_names(classes, folder, splits["train"])
     check_labels(splits, class_names)
-    splits = _completed(splits)
+    given, splits = splits, _completed(splits)
     _check_readable([splits[name] for name in splits if name != "train" or not max_unreadable])
     chosen = replace(
         _subset(splits["train"], num_train), augmentation=augmentation, views=views or {}, seed=seed
@@ -70,7 +69,14 @@ def load_shards(
         train=replace(chosen, max_unreadable=max_unreadable, shuffle_shards=shuffle_shards),
         validation=splits["validation"],
         test=splits.get("test"),
+        origin=_origin(given),
     )
+
+
+def _origin(given: Mapping[str, ShardSplit]) -> Origin:
+    files = {name: split.files.paths for name, split in given.items()}
+    words = {name: f"{len(own):,} shards, {Path(own[0]).name} ..." for name, own in files.items()}
+    return Origin(splits=sources_in_words(words, "keys"))
 
 
 def _splits(

@@ -2,45 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
-from advprop.data.listing import Classes, find_splits, list_classes, shortened, with_folder
+from advprop.data.image_folder import OTHER_PICTURES, entries_of, ranked
+from advprop.data.listing import (
+    Classes,
+    check_no_splits,
+    find_splits,
+    list_classes,
+    same_name,
+    shortened,
+    with_folder,
+)
 from advprop.data.selection import shared_out
+from advprop.data.sources import Origin
 
 SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
 """How a folder without splits is shared out, in each class."""
 
 
-def list_splits(root: Path) -> dict[str, Classes]:
+def list_splits(root: Path) -> tuple[dict[str, Classes], Origin]:
     """The classes and files of each split: "train", "validation" and, where there is one, "test".
 
     What is missing is shared off, as `folders.load_folder` describes; all splits have the same
-    classes. OSError: no such folder. ValueError: folders that make no sensible splits.
+    classes, called as in the training split. OSError: no such folder. ValueError: folders that make
+    no sensible splits.
     """
-    folders = find_splits(root)
-    if len(folders) <= 1:
-        folder = folders.get("train", root)
-        return _shared_out(folder, _several_classes(folder), SHARES)
-    listed = {name: list_classes(path) for name, path in folders.items() if name != "train"}
-    train = _several_classes(folders["train"])
-    for name, classes in listed.items():
-        _check_same_classes(train, classes, folders[name])
-    splits = {name: with_folder(folders[name], classes) for name, classes in listed.items()}
+    folders, passed_over = find_splits(root), Counter[str]()
+    whole = folders.get("train", root)
+    train = _several_classes(whole, passed_over)
+    if folders:
+        _count_unused(root, folders, passed_over)
+    splits = {
+        name: with_folder(path, _in_order_of(train, list_classes(path, passed_over), path))
+        for name, path in folders.items()
+        if name != "train"
+    }
+    given = {name: f"{path.name}/" for name, path in folders.items()}
     if "validation" in splits:
-        return {"train": with_folder(folders["train"], train), **splits}
-    shares = {name: SHARES[name] for name in ("train", "validation")}
-    return {**_shared_out(folders["train"], train, shares), **splits}
+        splits = {"train": with_folder(whole, train), **splits}
+    else:
+        shares = {name: SHARES[name] for name in SHARES if name not in splits}
+        splits = {**_shared_out(whole, train, shares), **splits}
+    return splits, Origin(
+        splits=sources_in_words(given or {"train": "one folder"}, "file names"),
+        passed_over=ranked(passed_over),
+        notes=_unread_pictures(passed_over),
+    )
 
 
-def _several_classes(folder: Path) -> Classes:
-    classes = list_classes(folder)
+def sources_in_words(given: Mapping[str, str], hashed: str) -> dict[str, str]:
+    """Where each split comes from, where some are `given` and the others shared off train."""
+    if "validation" in given:
+        return dict(given)
+    shared = f"shared off {given['train']} by a hash of the {hashed}"
+    return dict.fromkeys(SHARES, shared) | dict(given) | {"train": f"the rest of {given['train']}"}
+
+
+def _several_classes(folder: Path, passed_over: Counter[str]) -> Classes:
+    classes = list_classes(folder, passed_over)
     if len(classes) == 1:
         raise ValueError(
             f"{folder} has one class only ({next(iter(classes))}): at least 2 are needed; name the "
             "folder that holds train/ and val/, or a folder for each class"
         )
+    check_no_splits(folder, classes)
     return classes
+
+
+def _count_unused(root: Path, folders: Mapping[str, Path], passed_over: Counter[str]) -> None:
+    """Count what lies beside the splits: other folders, and images."""
+    beside = f"beside {folders['train'].name}/"
+    images, names = entries_of(root, passed_over)
+    for name in sorted(set(names) - {folder.name for folder in folders.values()}):
+        passed_over[f"folder {name}/ {beside}"] += 1
+    if images:
+        passed_over[f"images {beside}"] = len(images)
+
+
+def _unread_pictures(passed_over: Counter[str]) -> tuple[str, ...]:
+    endings = {ending: passed_over[f"{ending} files"] for ending in sorted(OTHER_PICTURES)}
+    if not (count := sum(endings.values())):
+        return ()
+    listed = ", ".join(ending for ending, number in endings.items() if number)
+    return (f"{count:,} pictures are not used, Pillow reads no {listed}: convert them to .jpg",)
 
 
 def _shared_out(folder: Path, classes: Classes, shares: Mapping[str, float]) -> dict[str, Classes]:
@@ -55,9 +102,12 @@ def _shared_out(folder: Path, classes: Classes, shares: Mapping[str, float]) -> 
     return {part: with_folder(folder, members) for part, members in splits.items()}
 
 
-def _check_same_classes(train: Iterable[str], classes: Iterable[str], folder: Path) -> None:
-    missing = sorted(set(train) - set(classes))
-    unknown = sorted(set(classes) - set(train))
+def _in_order_of(train: Classes, classes: Classes, folder: Path) -> Classes:
+    """`classes`, called and sorted as those of `train`; ValueError where they are others."""
+    own = {same_name(name): paths for name, paths in classes.items()}
+    wanted = {same_name(name): name for name in train}
+    missing = sorted(wanted.keys() - own.keys())
+    unknown = sorted(own.keys() - wanted.keys())
     if missing or unknown:
         problems = [f"without {shortened(missing)}"] * bool(missing)
         problems += [f"with {shortened(unknown)}, which train/ has not"] * bool(unknown)
@@ -65,3 +115,4 @@ def _check_same_classes(train: Iterable[str], classes: Iterable[str], folder: Pa
             f"{folder} has other classes than train/: {', and '.join(problems)}; give both the "
             "same folders"
         )
+    return {name: own[known] for known, name in wanted.items()}

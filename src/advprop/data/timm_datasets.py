@@ -13,8 +13,8 @@ import torch
 from advprop.data.preprocessing import Augmentation, Interpolation, Preprocessing
 from advprop.data.records import Records, RecordSplit, open_records
 from advprop.data.selection import first_stratified, shared_positions
-from advprop.data.sources import ImageData
-from advprop.data.splitting import SHARES
+from advprop.data.sources import ImageData, Origin
+from advprop.data.splitting import SHARES, sources_in_words
 
 
 def load_timm_dataset(
@@ -54,6 +54,7 @@ def load_timm_dataset(
     )
     wanted = {"train": train, "validation": validation, "test": test}
     records = {part: opened(split) for part, split in wanted.items() if split}
+    given = {part: f'split "{split}"' for part, split in wanted.items() if split}
     class_names = _class_names(records)
     splits = _splits(records, class_names, preprocessing)
     chosen = replace(_subset(splits["train"], num_train), augmentation=augmentation)
@@ -64,6 +65,7 @@ def load_timm_dataset(
         train=replace(chosen, views=views or {}, seed=seed, max_unreadable=max_unreadable),
         validation=splits["validation"],
         test=splits.get("test"),
+        origin=Origin(splits=sources_in_words(given, "positions")),
     )
 
 

@@ -6,15 +6,28 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from advprop.config.overrides import with_identities
+from advprop.evaluation.rows import Results
 from advprop.gathering.found import FoundRun, Source
+from advprop.parsing import Part
 from advprop.recording import accuracies, complete_run, is_run, run_details
-from advprop.report.findings import check_findings
-from advprop.run_folder import CONFIG, DATA, read_result
+from advprop.report.findings import Evaluation
+from advprop.run_folder import CONFIG, read_result
+from advprop.runs.facts import saved_facts
 from advprop.training.files import read_json
 
 RESULTS = "results.json"
 _CLEAN = "clean"
+
+
+class Settings(Part):
+    """A run's configuration, as far as labels depend on it."""
+
+    training: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, Any] = Field(default_factory=dict)
+    model: dict[str, Any] = Field(default_factory=dict)
 
 
 def read_source(path: Path) -> Source:
@@ -25,7 +38,7 @@ def read_source(path: Path) -> Source:
     """
     if path.is_file():
         return _evaluation(path)
-    return _run(path) if is_run(path) else _comparison(path)
+    return _run(path) if is_run(path) else comparison_source(path, read_results(path))
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -33,15 +46,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     path = folder / RESULTS
     if not path.is_file():
         raise ValueError(f"{folder}: neither a run nor a comparison here ({RESULTS} is missing)")
-    remedy = "compare again, runs are kept"
-    try:
-        results = read_json(path)
-    except ValueError as error:
-        raise ValueError(f"{error}; {remedy}") from None
-    for name, kind in (("runs", list), ("failed", list), ("planned_runs", int), ("command", str)):
-        if not isinstance(results.get(name), kind):
-            raise ValueError(f"{path}: damaged, {name} is {results.get(name)!r}; {remedy}")
-    return results
+    return read_json(path, Results, remedy="compare again, runs are kept")
 
 
 def comparison_source(folder: Path, results: dict[str, Any]) -> Source:
@@ -65,16 +70,6 @@ def comparison_source(folder: Path, results: dict[str, Any]) -> Source:
     )
 
 
-def _comparison(folder: Path) -> Source:
-    results = read_results(folder)
-    try:
-        return comparison_source(folder, results)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{folder / RESULTS}: damaged ({error!r}); compare again, runs are kept"
-        ) from None
-
-
 def _run(folder: Path) -> Source:
     row = {**complete_run(folder), "folder": str(folder)}
     run = _of_folder(folder, row, folder, str(row["recipe"]))
@@ -91,9 +86,7 @@ def _run(folder: Path) -> Source:
 def _of_folder(folder: Path, row: dict[str, Any], source: Path, recipe: str) -> FoundRun:
     details = run_details(folder)
     suites = details.test.get("suites") or {}
-    row |= accuracies(
-        {name: suite for name, suite in suites.items() if f"{name}_accuracy" in suite}
-    )
+    row |= accuracies(suites)
     weights = details.test.get("weights")
     branch = details.test.get("branch", _CLEAN)
     return FoundRun(
@@ -113,8 +106,7 @@ def _settings(folder: Path) -> dict[str, Any] | None:
     """A run's configuration, in which it counts what lies in a place, and not where that is."""
     if not is_run(folder):
         return None
-    facts = read_json(folder / DATA) if (folder / DATA).is_file() else {}
-    return with_identities(read_json(folder / CONFIG), facts)
+    return with_identities(read_json(folder / CONFIG, Settings), saved_facts(folder))
 
 
 def _subject(path: Path, test: dict[str, Any]) -> Path:
@@ -126,16 +118,10 @@ def _subject(path: Path, test: dict[str, Any]) -> Path:
 
 
 def _evaluation(path: Path) -> Source:
-    test = read_json(path)
-    try:
-        check_findings(test)
-        found = accuracies(test["suites"])
-        subject = _subject(path, test)
-        images = sorted({str(suite["images"]) for suite in test["suites"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: not what advprop evaluate --json writes ({error}); evaluate again"
-        ) from None
+    remedy = "not what advprop evaluate --json writes; evaluate again"
+    test = read_json(path, Evaluation, remedy=remedy)
+    found, subject = accuracies(test["suites"]), _subject(path, test)
+    images = sorted({suite["images"] for suite in test["suites"].values()})
     branch, weights = str(test.get("branch") or _CLEAN), test.get("weights")
     row: dict[str, Any] = {"method": subject.name or str(subject), "seed": 0}
     curve: dict[str, Any] = {}

@@ -59,7 +59,7 @@ def _check_target(path: Path) -> None:
 
 def _write(target: Path, sources: Sequence[Source], command: str) -> Path:
     results, details = gather(sources, command)
-    page = render_report(results, details).encode()
+    page = render_report(results, details).encode(errors="backslashreplace")
     write_atomically(target, lambda file: file.write(page))
     return target
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import timm
-from timm.models import get_pretrained_cfg, split_model_name_tag
+from timm.models import build_model_with_cfg, get_pretrained_cfg, split_model_name_tag
 from torch import nn
 
 from advprop.models.small_resnet import SmallResNet
@@ -17,6 +17,13 @@ from advprop.models.standardize import Standardized, standardized
 from advprop.models.weights import zero_classifier
 
 SMALL_RESNET = "small_resnet"
+NO_OPTIONS = {
+    name
+    for function in (timm.create_model, build_model_with_cfg)
+    for name, parameter in inspect.signature(function).parameters.items()
+    if parameter.kind is not parameter.VAR_KEYWORD
+} | {"image_size", "mean", "std"}
+"""No options of architectures; among them are files that timm would open or fetch."""
 # what architectures raise when an option's value does not suit them
 _BUILD_ERRORS = (TypeError, ValueError, AssertionError, LookupError, AttributeError, RuntimeError)
 
@@ -47,6 +54,16 @@ def build_model(
     else:
         model = _timm_model(name, known, image_size=image_size, pretrained=pretrained)
     return standardized(model, mean=mean, std=std)
+
+
+def check_options(options: Iterable[str]) -> None:
+    """ValueError for what is no option of an architecture; a file that it names is not opened."""
+    for name in options:
+        if name in NO_OPTIONS:
+            raise ValueError(
+                f"options has {name}, which is no option of an architecture: leave it out "
+                "(weights come by model.pretrained or model.checkpoint)"
+            )
 
 
 def is_timm(name: str) -> bool:

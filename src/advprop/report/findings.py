@@ -1,31 +1,30 @@
 """What the suites found and what a run recorded, checked and typed: the report's view of the JSON.
 
-Keys that the report does not draw are passed over; all parts may be missing. A value of the wrong
-kind is a ValueError that says where.
+Keys that the report does not draw are passed over; all parts may be missing, but in a file of
+`Tested`. A value of the wrong kind is a ValueError that says where.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from advprop.evaluation.rows import Accuracies, Flag
+from advprop.parsing import Count, Number, Part, PathText, Share, read_part
 
 Json = Mapping[str, Any]
-Share = Annotated[float, Field(ge=0, le=1)]
-Kind = TypeVar("Kind", bound=BaseModel)
+Some = Annotated[Count, Field(gt=0)]
 
 
-class Part(BaseModel):
-    """A piece of JSON that cannot be changed."""
+def _drawable(epsilon: float) -> float:
+    if 0 < epsilon < 1e-12:
+        raise ValueError("0, or a number of at least 1e-12, is expected")
+    return epsilon
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="ignore",
-        allow_inf_nan=False,
-        coerce_numbers_to_str=True,
-        populate_by_name=True,
-    )
+
+Epsilon = Annotated[Number, Field(ge=0, le=1e9), AfterValidator(_drawable)]
 
 
 class ClassResult(Part):
@@ -33,23 +32,23 @@ class ClassResult(Part):
 
     name: str = Field(alias="class")
     accuracy: Share
-    num_images: int = 0
+    num_images: Count = 0
 
 
 class Bin(Part):
     """Images whose confidence lies between `low` and `high`."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
     confidence: Share
     accuracy: Share
-    num_images: int = Field(gt=0)
+    num_images: Some
 
 
 class Calibration(Part):
     """Expected calibration error and the bins it is made of."""
 
-    ece: float
+    ece: Number
     bins: tuple[Bin, ...] = ()
 
 
@@ -58,10 +57,17 @@ class Confusion(Part):
 
     name: str = Field(alias="class")
     predicted: str
-    count: int = Field(gt=0)
+    count: Some
 
 
-class Clean(Part):
+class Suite(Accuracies):
+    """What every suite says."""
+
+    images: str | None = None
+    num_images: Count = 0
+
+
+class Clean(Suite):
     """The clean suite."""
 
     per_class: tuple[ClassResult, ...] = ()
@@ -73,10 +79,10 @@ class CurvePoint(Part):
     """Accuracy under one attack of a series."""
 
     threat_model: str
-    epsilon: float = Field(ge=0)
+    epsilon: Epsilon
     accuracy: Share
-    num_steps: int | None = None
-    restarts: int | None = None
+    num_steps: Count | None = None
+    restarts: Count | None = None
 
 
 class Pair(Part):
@@ -87,39 +93,40 @@ class Pair(Part):
     accuracy: Share
 
 
-class Adversarial(Part):
+class Adversarial(Suite):
     """The adversarial suite."""
 
     curve: tuple[CurvePoint, ...] = ()
     pairs: tuple[Pair, ...] = ()
-    num_images: int | None = None
 
 
 class Corruption(Part):
     """Accuracies of one corruption, severity 1 first."""
 
     accuracy: tuple[Share, ...] = ()
-    mean_error: float | None = None
-    ce: float | None = None
+    mean_error: Number | None = None
+    ce: Number | None = None
 
 
-class Corruptions(Part):
+class Corruptions(Suite):
     """The corruptions suite."""
 
-    by_corruption: dict[str, Corruption] = {}
-    extra: dict[str, Corruption] = {}
-    mce: float | None = None
+    by_corruption: dict[str, Corruption] = Field(default_factory=dict)
+    extra: dict[str, Corruption] = Field(default_factory=dict)
+    mce: Number | None = None
     made: str | None = None
 
 
-class AutoAttack(Part):
+class AutoAttack(Suite):
     """The AutoAttack suite: accuracy that is left after each of its attacks."""
 
-    after: dict[str, Share] = {}
+    after: dict[str, Share] = Field(default_factory=dict)
 
 
 class Suites(Part):
-    """The suites that the report draws more of than an accuracy."""
+    """All suites by name; the report draws more of these than an accuracy."""
+
+    __pydantic_extra__: dict[str, Suite] = Field(init=False)
 
     clean: Clean = Clean()
     corruptions: Corruptions = Corruptions()
@@ -127,25 +134,15 @@ class Suites(Part):
     autoattack: AutoAttack = AutoAttack()
 
 
-class Flag(Part):
-    """A red flag; an old file has the sentence alone."""
-
-    flag: str = ""
-    suite: str | None = None
-    message: str
-    page: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_sentence(cls, value: Any) -> Any:
-        return {"message": value} if isinstance(value, str) else value
-
-
 class Findings(Part):
     """What `advprop evaluate` found of one run."""
 
     method: str = ""
     seed: str = ""
+    branch: str = "clean"
+    weights: str | None = None
+    command: str | None = None
+    versions: dict[str, str] | None = None
     suites: Suites = Suites()
     red_flags: tuple[Flag, ...] = ()
 
@@ -153,6 +150,37 @@ class Findings(Part):
     @classmethod
     def _missing(cls, value: Any) -> Any:
         return {} if value is None else value
+
+
+class Tested(Findings):
+    """The same of a finished test: each suite has its accuracy, and says of what images."""
+
+    suites: Suites
+
+    @model_validator(mode="after")
+    def _whole(self) -> Tested:
+        for name in self.suites.model_fields_set:
+            suite = getattr(self.suites, name)
+            for key in (f"{name}_accuracy", "images"):
+                if getattr(suite, key, None) is None:
+                    raise ValueError(f"suites.{name}: {key} is missing")
+        return self
+
+
+class OwnTest(Tested):
+    """`test.json` of a run, in which the clean suite is never left out."""
+
+    @model_validator(mode="after")
+    def _clean(self) -> OwnTest:
+        if "clean" not in self.suites.model_fields_set:
+            raise ValueError("suites: clean is missing")
+        return self
+
+
+class Evaluation(Tested):
+    """What `advprop evaluate --json` writes."""
+
+    run: PathText
 
 
 class PredictedImage(Part):
@@ -168,7 +196,7 @@ class Predictions(Part):
 
     images: tuple[PredictedImage, ...] = ()
     clean: tuple[str, ...] = ()
-    confidence: tuple[float, ...] = ()
+    confidence: tuple[Number, ...] = ()
 
     @model_validator(mode="after")
     def _same_length(self) -> Predictions:
@@ -177,42 +205,43 @@ class Predictions(Part):
         return self
 
 
+class Attacked(Part):
+    """A test image of the gallery: its class, and what the model takes it for."""
+
+    label: str
+    clean_prediction: str
+    adversarial_prediction: str
+
+
+class Layer(Part):
+    """How far the branches of a normalisation layer lie apart."""
+
+    layer: str
+    mean_distance: Number | None = None
+    variance_ratio: Number | None = None
+    weight_distance: Number | None = None
+    bias_distance: Number | None = None
+
+
 class Record(Part):
-    """What a run recorded for the report, as far as it is browsed."""
+    """What a run recorded for the report."""
 
     method: str = ""
     seed: str = ""
+    gallery: tuple[Attacked, ...] | None = None
+    statistics: tuple[Layer, ...] | None = None
     predictions: Predictions = Predictions()
-
-
-def check_findings(found: Json) -> None:
-    """Raise ValueError where `found`, as `advprop evaluate` writes it, is none of the kind."""
-    _read(Findings, found)
-
-
-def check_record(record: Json) -> None:
-    """Raise ValueError where the predictions of `record` are none."""
-    _read(Record, record)
 
 
 def read_findings(found: Iterable[Json]) -> dict[str, list[Findings]]:
     """Findings of each method."""
     by_method: dict[str, list[Findings]] = {}
     for item in found:
-        parsed = _read(Findings, item)
+        parsed = read_part(Findings, item)
         by_method.setdefault(parsed.method, []).append(parsed)
     return by_method
 
 
 def read_records(records: Sequence[Json]) -> list[Record]:
     """The records, as far as they are browsed."""
-    return [_read(Record, record) for record in records]
-
-
-def _read(kind: type[Kind], value: Json) -> Kind:
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise ValueError(f"{place or 'the whole'}: {problem['msg']}") from None
+    return [read_part(Record, record) for record in records]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from advprop.evaluation.results import group_of
+from advprop.evaluation.rows import Flag
 from advprop.report.conclusion import Conclusion, conclude, percent
-from advprop.report.findings import Findings, Flag
+from advprop.report.findings import Findings
 from advprop.report.rivals import CLEAN, Entry
 
 OTHER_RUNS = "other runs"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from advprop.files import UNFINISHED as UNFINISHED
 from advprop.files import sweep as sweep
 from advprop.files import write_atomically as write_atomically
+from advprop.parsing import Part, parse_json, read_part
 
 
 class InUseError(ValueError):
@@ -24,30 +24,26 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`. Raises OSError, and ValueError, which names it, for all else."""
+def read_json(
+    path: Path,
+    form: type[Part] | None = None,
+    *,
+    remedy: str = "correct it, or put back a whole one",
+) -> dict[str, Any]:
+    """The JSON object in `path`, of the given form.
+
+    Raises OSError where it cannot be read; for all else ValueError, with its path and `remedy`.
+    """
     try:
-        value = parse_json(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path}: damaged, not JSON ({error})") from None
+        raise ValueError(f"{path}: damaged, not JSON ({error}); {remedy}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: damaged, an object is expected")
-    return value
-
-
-def parse_json(text: str) -> Any:
-    """The value of a JSON text; ValueError, also for numbers that are not finite."""
+        raise ValueError(f"{path}: damaged, an object is expected; {remedy}")
     try:
-        return json.loads(text, parse_constant=_finite, parse_float=_finite)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is no finite number")
-    return value
+        return value if form is None else read_part(form, value).plain()
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged, {error}; {remedy}") from None
 
 
 @contextmanager

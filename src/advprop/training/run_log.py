@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from advprop.parsing import Count, Number, Part, Share, parse_json, read_part
 from advprop.training.alarms import alarms
-from advprop.training.files import parse_json, write_atomically
+from advprop.training.files import write_atomically
 from advprop.training.state import Position
 
 
@@ -38,17 +39,24 @@ class RunLog:
         write_atomically(self.path, lambda file: file.write(text.encode()))
 
 
+class Entry(Part):
+    """A line of the log, as far as a resumed run and a report need it."""
+
+    step: Count
+    epoch: Count
+    passes: Number
+    train: dict[str, dict[str, Number | None]]
+    validation_accuracy: Share | None
+
+
 def _entry(line: str) -> dict[str, Any] | None:
     """What `epoch_entry` wrote, None where the line is another."""
     try:
-        value = parse_json(line)
+        value: dict[str, Any] = parse_json(line)
+        read_part(Entry, value)
     except ValueError:
         return None
-    if not isinstance(value, dict) or not isinstance(value.get("train"), dict):
-        return None
-    whole = all(type(value.get(name)) is int for name in ("step", "epoch"))
-    numbers = value.get("passes"), value.get("validation_accuracy", ...) or 0.0
-    return value if whole and all(isinstance(n, int | float) for n in numbers) else None
+    return value
 
 
 def epoch_entry(

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+MOST_WORKERS = 1024  # processes that read images
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
@@ -68,6 +70,8 @@ class TrainingSettings:
             _at_least(name, getattr(self, name), 1)
         for name in ("momentum", "weight_decay", "warmup_epochs", "num_workers", "frozen_layers"):
             _at_least(name, getattr(self, name), 0)
+        if self.num_workers > MOST_WORKERS:
+            raise ValueError(f"num_workers {self.num_workers}: give one of at most {MOST_WORKERS}")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate {self.learning_rate}: give a number above 0")
         if not 0 <= self.label_smoothing < 1:

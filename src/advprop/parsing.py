@@ -1,0 +1,92 @@
+"""Text and JSON that came from outside: in any Unicode encoding, finite, and of a given form."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
+
+Number = Annotated[StrictInt | StrictFloat, Field(ge=-1e100, le=1e100)]
+"""A finite number, small enough to be squared and summed up."""
+Share = Annotated[StrictInt | StrictFloat, Field(ge=0, le=1)]
+Count = Annotated[StrictInt, Field(ge=0, le=10**15)]
+PathText = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
+
+_DEEPEST = 100
+_Part = TypeVar("_Part", bound="Part")
+
+
+class Part(BaseModel):
+    """A piece of JSON that cannot be changed; keys without a field are kept as they are."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,
+        populate_by_name=True,
+    )
+
+    def plain(self) -> dict[str, Any]:
+        """The JSON that this was read from, each value in the type of its field."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+
+def read_part(form: type[_Part], value: Mapping[str, Any]) -> _Part:
+    """`value` in the given form. ValueError: what is wrong, and where."""
+    try:
+        return form.model_validate(value)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{place or 'the whole'}: {message}") from None
+
+
+def decoded(content: bytes) -> str:
+    """Text in UTF-8, UTF-16 or UTF-32, with a byte order mark or without; else ValueError."""
+    return content.decode(json.detect_encoding(content))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    ValueError: it is none, has a number that is not finite or a key twice, or is nested too deeply.
+    """
+    try:
+        value = json.loads(
+            decoded(text) if isinstance(text, bytes) else text,
+            parse_constant=_finite,
+            parse_float=_finite,
+            object_pairs_hook=_unique,
+        )
+        _check_depth(value, _DEEPEST)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return found
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if left == 0:
+        raise ValueError(f"nested more than {_DEEPEST} levels deep")
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, left - 1)
