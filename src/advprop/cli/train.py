@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from advprop.cli.options import QuietOption, RecipeArgument, SetOption
+from advprop.cli.options import QuietOption, RecipeArgument, SetOption, process_number
 from advprop.files import safe_name
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def main(
     except InterruptedTraining as error:
         error.add_note(f"go on with the same command and --resume ({folder})")
         raise
-    if int(os.environ.get("RANK", "0")) == 0:  # of torchrun's processes the first speaks
+    if process_number() == "0":  # of torchrun's processes the first speaks
         nothing_done = before is not None and before == _content(folder / RESULT)
         _show(folder, "finished already, nothing done" if nothing_done else "finished", result)
 
