@@ -83,7 +83,8 @@ def write_export(
     images = torch.rand(2, *info.preprocessing.image_shape, generator=generator_for("export"))
     logits = _logits(plain, images)
     _check_fit(logits, info)
-    with appearing_folder(folder) as unfinished:
+    needed = sum(value.nbytes for value in plain.state_dict().values())
+    with appearing_folder(folder, needed=needed) as unfinished:
         write_files(plain, unfinished, info)
         _prove_equal(plain, unfinished, images, logits)
         checks = write_portable(

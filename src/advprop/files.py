@@ -12,17 +12,26 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import IO
 
+from advprop.writing import REMEDY, writing
+
 UNFINISHED = ".unfinished"
 """How the names of files and folders end that are still being filled."""
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[IO[bytes]], object], *, remedy: str = REMEDY
+) -> None:
     """Let `write` fill a file beside `path`, then put it in its place.
 
     A symlink stays, and what it names is written; a device or a pipe is written straight into.
-    What killed processes left of earlier attempts is deleted. Raises OSError where the folder
+    What killed processes left of earlier attempts is deleted. Raises WriteError where the folder
     cannot be written or the disk is full; `path` is as before.
     """
+    with writing(path, remedy=remedy):
+        _write_atomically(path, write)
+
+
+def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
             write(file)
@@ -44,12 +53,17 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 @contextmanager
-def appearing_folder(folder: Path) -> Iterator[Path]:
+def appearing_folder(folder: Path, *, needed: int = 0) -> Iterator[Path]:
     """A folder beside `folder` that takes its place at the end, or vanishes on an exception.
 
-    What killed processes left of earlier attempts is deleted. Raises OSError as `mkdir` does.
+    It will hold about `needed` bytes. What killed processes left of earlier attempts is deleted.
+    Raises WriteError where it cannot be written.
     """
-    folder = folder.resolve()
+    with writing(folder, needed=needed):
+        yield from _appearing(folder.resolve())
+
+
+def _appearing(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     sweep(folder.parent, of=folder.name)
     temporary = _unfinished(folder)

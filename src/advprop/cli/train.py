@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from advprop.cli.options import QuietOption, RecipeArgument, SetOption, process_number
+from advprop.cli.terminal import say
 from advprop.files import safe_name
 
 if TYPE_CHECKING:
@@ -75,12 +76,12 @@ def _folder(recipe: str, config: RunConfig, *, resume: bool) -> Path:
 
 
 def _show(folder: Path, ending: str, result: dict[str, Any]) -> None:
-    typer.echo(
+    say(
         f"{folder}: {ending}; validation accuracy {result['validation_accuracy']:.1%} after "
         f"{result['epochs']} epochs, {result['train_seconds']:.0f} s"
     )
-    typer.echo("there: config.json, metrics.jsonl, result.json, checkpoints/ (the last and best)")
-    typer.echo(f"next: {shlex.join(['advprop', 'evaluate', str(folder)])}")
+    say("there: config.json, metrics.jsonl, result.json, checkpoints/ (the last and best)")
+    say(f"next: {shlex.join(['advprop', 'evaluate', str(folder)])}")
 
 
 def _content(path: Path) -> bytes | None:

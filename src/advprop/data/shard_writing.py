@@ -17,6 +17,7 @@ from advprop.data.shard_paths import CLASSES_NAME, UNFINISHED
 from advprop.data.splitting import SHARES, list_splits
 from advprop.files import held
 from advprop.randomness import derive_seed
+from advprop.writing import writing
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def write_shards(
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: name a new folder, or delete this one")
     unfinished.mkdir(parents=True)
-    with held(unfinished):
+    with held(unfinished), writing(out):
         try:
             written = {
                 split: _write_split(unfinished / split, classes, names, images_per_shard)

@@ -16,6 +16,7 @@ from advprop.config.overrides import settings_of_weights
 from advprop.config.run import RunConfig
 from advprop.data.found import found_in
 from advprop.data.workers import worker_deaths_explained
+from advprop.parsing import printable
 from advprop.run_folder import CHECKPOINTS, RESULT, versions
 from advprop.runs.beginning import begin, claim, judge_folder, tidy, write_settings
 from advprop.runs.facts import load_data, read_history
@@ -24,7 +25,7 @@ from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_accelerator
 from advprop.training.files import write_json
 from advprop.training.processes import LostProcessError, is_lost_process
-from advprop.training.trackers import TensorBoard, Tracker, WeightsAndBiases
+from advprop.training.trackers import TensorBoard, Tracker, WeightsAndBiases, check_trackers
 from advprop.training.trainer import Trainer
 
 
@@ -46,9 +47,9 @@ def train(
     NotFiniteError and InterruptedTraining (`advprop.training.stopping`) end a run early, saved.
     Under `torchrun` every process calls this; the first one judges and writes the folder.
     """
-    folder = Path(out)
-    accelerator = build_accelerator(config.training)
+    folder, accelerator = Path(out), build_accelerator(config.training)
     with _process_group(accelerator), ExitStack() as held:
+        first(accelerator, lambda: check_trackers(tensorboard, wandb))
         result = first(accelerator, lambda: judge_folder(folder, config, resume=resume))
         if result is not None:
             return result
@@ -61,7 +62,7 @@ def train(
         check_same(accelerator, {"the step to go on from": trainer.position.step}, remedy=_SAME_DISK)
         if accelerator.is_main_process:
             if not quiet:
-                print(*config.start_lines(found_in(data)), sep="\n", file=sys.stderr, flush=True)
+                _say(config.start_lines(found_in(data)))
             begin(folder, config, facts, trainer, changes=changes, quiet=quiet)
             # a kill may have come between an epoch's entry and its checkpoint
             trainer.log.rewind(trainer.position.step)
@@ -76,6 +77,10 @@ def train(
             write_json(folder / RESULT, result)
             tidy(folder, keep=keep)
     return result
+
+
+def _say(lines: list[str]) -> None:
+    print(printable("\n".join(lines)), file=sys.stderr, flush=True)
 
 
 def _go_on(trainer: Trainer) -> None:

@@ -17,12 +17,12 @@ _DIGEST = "sha256:"
 def each(accelerator: Accelerator, judge: Callable[[], _Finding]) -> _Finding:
     """What this process finds, unless a process refuses: then all end, and the first says why.
 
-    So none waits for one that has ended. OSError and ValueError are refusals.
+    So none waits for one that has ended. OSError, ValueError and ImportError are refusals.
     """
     outcome: _Finding | Exception
     try:
         outcome = judge()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         outcome = error
     refusals: list[bool] = gather_object([isinstance(outcome, Exception)])
     if any(refusals) and refusals.index(True) != accelerator.process_index:
