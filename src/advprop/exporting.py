@@ -83,8 +83,7 @@ def write_export(
     images = torch.rand(2, *info.preprocessing.image_shape, generator=generator_for("export"))
     logits = _logits(plain, images)
     _check_fit(logits, info)
-    needed = sum(value.nbytes for value in plain.state_dict().values())
-    with appearing_folder(folder, needed=needed) as unfinished:
+    with appearing_folder(folder, needed=_num_bytes(plain)) as unfinished:
         write_files(plain, unfinished, info)
         _prove_equal(plain, unfinished, images, logits)
         checks = write_portable(
@@ -120,6 +119,10 @@ def load_export(folder: str | Path) -> LoadedExport:
         preprocessing=info.preprocessing,
         provenance=dict(info.provenance),
     )
+
+
+def _num_bytes(model: Standardized) -> int:
+    return sum(value.nbytes for value in model.state_dict().values())
 
 
 def _check_free(folder: Path) -> None:
