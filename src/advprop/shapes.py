@@ -67,6 +67,14 @@ class Batch:
             frames=None if self.frames is None else self.frames.pin_memory(),
         )
 
+    def share_memory(self) -> Batch:
+        """The same batch, moved into memory that processes share; RuntimeError where it is full."""
+        others = (self.indices, self.copies, self.frames)
+        for tensor in (self.images, self.labels, *self.views.values(), *others):
+            if tensor is not None:
+                tensor.share_memory_()
+        return self
+
 
 def correct_predictions(logits: Logits, labels: Labels) -> Tensor:
     """A boolean an image: is the largest logit that of the (most probable) label?"""

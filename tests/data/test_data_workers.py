@@ -21,6 +21,7 @@ from advprop.data.mixing import Mixing
 from advprop.data.preprocessing import Augmentation
 from advprop.data.sources import ImageSplit
 from advprop.data.workers import Assembly, worker_deaths_explained
+from advprop.shapes import Batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -81,6 +82,72 @@ def test_every_error_of_a_worker_is_one_clear_line(raised, kind, message):
 def test_a_worker_that_is_killed_is_explained():
     with pytest.raises(OSError, match=r"has died .*fewer training.num_workers"):
         read_all(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def test_shared_memory_that_is_full_is_explained(monkeypatch):
+    """torch moves batches there in a thread of the worker's, whose errors nobody sees."""
+
+    def full(batch):
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    monkeypatch.setattr("advprop.shapes.Batch.share_memory", full)
+    with pytest.raises(OSError, match=r"/dev/shm, \d+ MB; unable .*--shm-size.*num_workers \(0"):
+        read_all(lambda: None)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts")
+def test_a_small_dev_shm_is_explained():
+    reading = """
+        import torch
+        from advprop.data.loaders import train_batches
+        from advprop.data.sources import ImageSplit
+
+        class Large(ImageSplit):
+            labels = torch.zeros(64, dtype=torch.int64)
+
+            def images(self, keys):
+                return torch.zeros(len(keys), 3, 512, 512)
+
+        try:
+            list(train_batches(Large(), batch_size=2, seed=0, epoch=0, num_workers=2))
+        except OSError as error:
+            print(error)
+    """
+    small = 'mount -t tmpfs -o size=4m tmpfs /dev/shm && exec "$@"'
+    ended = subprocess.run(
+        ["unshare", "-m", "sh", "-c", small, "sh", sys.executable, "-c", textwrap.dedent(reading)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if "unshare" in ended.stderr or "mount" in ended.stderr:
+        pytest.skip(ended.stderr)
+    assert "no room for a batch in shared memory (/dev/shm, 4 MB" in ended.stdout, ended.stderr
+
+
+def test_a_worker_that_hangs_is_explained(monkeypatch):
+    monkeypatch.setattr("advprop.data.workers._WAIT_AT_MOST_SECONDS", 1)
+    with pytest.raises(OSError, match=r"no images for .*a process that loads them hangs"):
+        read_all(lambda: time.sleep(60))
+
+
+def test_every_tensor_of_a_batch_is_shared():
+    """What is not, torch would move later, in its thread."""
+    images = torch.zeros(2, 1, 2, 2)
+    numbers = torch.zeros(2, dtype=torch.int64)
+    batch = Batch(
+        images=images,
+        labels=numbers.clone(),
+        indices=numbers.clone(),
+        copies=numbers.clone(),
+        views={"noise": images.clone()},
+        frames=torch.zeros(2, 2, 3),
+    ).share_memory()
+    tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 5
+    assert all(tensor.is_shared() for tensor in [*tensors, *batch.views.values()])
 
 
 def test_other_runtime_errors_are_no_deaths():

@@ -22,6 +22,7 @@ from advprop.cli import (
     shards,
     train,
 )
+from advprop.cli.options import process_number
 
 app = typer.Typer(
     name="advprop",
@@ -77,7 +78,7 @@ def _terminate(signum: int, _frame: object) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    rank = os.environ.get("RANK", "0")
+    rank = process_number()
     process = "" if rank == "0" else f" (process {rank})"
     typer.echo(f"advprop{process}: {message}", err=True)
     sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +48,12 @@ WeightsOption = Annotated[
         "by default the average where one is kept, else the last."
     ),
 ]
+
+
+def process_number() -> str:
+    """The number of this process among those that `torchrun` started; "0" where it is alone."""
+    alone = os.environ.get("WORLD_SIZE", "1").strip() in ("", "1")
+    return "0" if alone else os.environ.get("RANK", "0")
 
 
 def comma_separated(text: str) -> list[str]:

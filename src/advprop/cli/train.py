@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from advprop.cli.options import QuietOption, RecipeArgument, SetOption
+from advprop.cli.options import QuietOption, RecipeArgument, SetOption, process_number
 
 
 def main(
@@ -53,7 +52,7 @@ def main(
     except InterruptedTraining as error:
         error.add_note(f"go on with the same command and --resume ({folder})")
         raise
-    if int(os.environ.get("RANK", "0")) == 0:  # of torchrun's processes the first speaks
+    if process_number() == "0":  # of torchrun's processes the first speaks
         ending = "finished already, nothing done" if was_finished else "finished"
         _show(folder, ending, result)
 

@@ -6,6 +6,7 @@ import ctypes
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import sys
 import traceback
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from torch.utils.data import DataLoader
 from advprop.data.sources import ImageSplit, Key
 from advprop.shapes import Batch
 
+_WAIT_AT_MOST_SECONDS = 1800
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -53,6 +56,7 @@ def batches_from_workers(
         batch_sampler=keys,
         collate_fn=_as_it_is,
         num_workers=num_workers,
+        timeout=_WAIT_AT_MOST_SECONDS,
         worker_init_fn=partial(_end_with_parent, os.getpid()),
         generator=torch.Generator(),  # else it would draw from torch's global stream
         **options,
@@ -67,7 +71,7 @@ def batches_from_workers(
 
 @contextmanager
 def worker_deaths_explained() -> Iterator[None]:
-    """A worker that was killed becomes an OSError with a remedy.
+    """A worker that was killed, or hangs, becomes an OSError with a remedy.
 
     torch raises from a signal handler, wherever the main thread happens to be: a training loop
     stands in this context too.
@@ -75,6 +79,16 @@ def worker_deaths_explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if "DataLoader timed out" in str(error):
+            raise OSError(
+                f"no images for {_WAIT_AT_MOST_SECONDS // 60} minutes: a process that loads them "
+                "hangs, or what they are read from does; training.num_workers=0 shows where"
+            ) from error
+        if "Too many open files" in str(error):
+            raise OSError(
+                "too many open files: raise the limit (ulimit -n 65536), or use fewer "
+                "training.num_workers"
+            ) from error
         if not str(error).startswith("DataLoader worker (pid"):
             raise
         raise OSError(
@@ -95,7 +109,11 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 class _ErrorsAsValues:
-    """An error comes out of a worker as a value; what is raised there torch wraps in text."""
+    """An error comes out of a worker as a value; what is raised there torch wraps in text.
+
+    So do those of moving a batch into shared memory, which torch would do in a thread whose errors
+    nobody sees.
+    """
 
     def __init__(self, assembly: Assembly) -> None:
         self.assembly = assembly
@@ -105,9 +123,23 @@ class _ErrorsAsValues:
 
     def __getitems__(self, keys: list[Key]) -> Batch | Exception:
         try:
-            return self.assembly.__getitems__(keys)
+            batch = self.assembly.__getitems__(keys)
         except Exception as error:
             return _for_the_user(error)
+        try:
+            return batch.share_memory()
+        except (RuntimeError, OSError) as error:
+            return _no_shared_memory(error)
+
+
+def _no_shared_memory(error: Exception) -> OSError:
+    place = Path("/dev/shm")
+    size = f", {shutil.disk_usage(place).total / 2**20:.0f} MB" if place.is_dir() else ""
+    return OSError(
+        f"no room for a batch in shared memory ({place}{size}; {str(error)[:200]}): give more, as "
+        "with docker run --shm-size=8g, or use fewer training.num_workers (0 needs none), or a "
+        "smaller training.batch_size; in tests evaluation.num_workers and evaluation.batch_size"
+    )
 
 
 def _for_the_user(error: Exception) -> Exception:

@@ -10,9 +10,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from advprop.models.standardize import Standardized
 from advprop.training.optim import freeze_layers
+from advprop.training.processes import join_processes
 from advprop.training.settings import TrainingSettings
 
 # branches, modes and gradient states multiply, and each needs a program of its own
@@ -22,7 +24,7 @@ _PROGRAMS = 64
 def build_accelerator(settings: TrainingSettings) -> Accelerator:
     """The process's device and precision, and its fellows if `torchrun` started it.
 
-    Raises ValueError for a precision that the device has not.
+    Raises ValueError for a precision that the device has not, and for processes that cannot meet.
     """
     if AcceleratorState._shared_state:
         # a second run in one process may use another precision
@@ -30,25 +32,11 @@ def build_accelerator(settings: TrainingSettings) -> Accelerator:
     on_cpu = not torch.accelerator.is_available()
     if on_cpu and settings.mixed_precision == "fp16":
         raise ValueError("mixed_precision fp16 needs a GPU, there is none here: take bf16 or no")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
-        _join_processes(on_cpu=on_cpu)
+    if not join_processes(on_cpu=on_cpu):
+        # accelerate would open a group of one process, at an address that may be taken
+        os.environ.pop("LOCAL_RANK", None)
     # without cpu=True, processes that torchrun starts on a CPU would not know of each other
     return Accelerator(cpu=on_cpu, mixed_precision=settings.mixed_precision)
-
-
-def _join_processes(*, on_cpu: bool) -> None:
-    if not on_cpu:
-        torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", "0")))
-    store, rank, world_size = next(iter(torch.distributed.rendezvous("env://")))
-    # processes that torchrun starts anew would otherwise find the addresses of those that ended
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
-    torch.distributed.init_process_group(
-        torch.distributed.get_default_backend_for_device(device or "cpu"),
-        store=torch.distributed.PrefixStore(f"attempt {attempt}", store),
-        rank=rank,
-        world_size=world_size,
-    )
 
 
 def memory_format(settings: TrainingSettings) -> torch.memory_format:
@@ -66,6 +54,33 @@ def prepare_model(model: nn.Module, settings: TrainingSettings, device: torch.de
         _checkpoint_activations(model)
     placed = model.to(device, memory_format=memory_format(settings))  # type: ignore[call-overload]
     return cast("nn.Module", placed)
+
+
+def distribute(model: nn.Module, settings: TrainingSettings, accelerator: Accelerator) -> nn.Module:
+    """`model` compiled, in its precision, and with DistributedDataParallel on several processes."""
+    if settings.compile:
+        compile_model(model)
+    # accelerate's own wrapper would come in a group of one process too, and take LOCAL_RANK for
+    # the number of a GPU that a process with one of its own does not see
+    prepared = cast("nn.Module", accelerator.prepare_model(model, evaluation_mode=True))
+    if accelerator.num_processes == 1:
+        return prepared
+    shared = DistributedDataParallel(prepared)
+    _settle_buckets(shared)
+    return shared
+
+
+def _settle_buckets(model: DistributedDataParallel) -> None:
+    """Have `model` arrange its buckets of gradients before the first step, not after it.
+
+    It does so once, in the order of its first backward pass. Three and more processes add up in
+    another order then, and a resumed run has its first backward pass elsewhere. This one knows
+    nothing of images: it reaches each parameter, the last first, as those of training mostly do.
+    """
+    model.reducer.prepare_for_backward([])
+    sums = [parameter.sum() for parameter in model.parameters() if parameter.requires_grad]
+    torch.stack(sums).sum().backward()
+    model.zero_grad(set_to_none=True)
 
 
 def build_average(model: nn.Module, settings: TrainingSettings) -> ModelEmaV3 | None:

@@ -1,8 +1,12 @@
-"""What the processes of one run agree on: verdicts, statistics, where to go on."""
+"""The processes of one run: how they meet, and what they agree on."""
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
+import warnings
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
@@ -14,6 +18,122 @@ class LostProcessError(RuntimeError):
     """Another process of the run has ended; checkpoints are from before."""
 
     exit_code = 4
+
+
+_SAY_AFTER_SECONDS = 10.0
+_WAIT_AT_MOST = timedelta(minutes=30)
+_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def join_processes(*, on_cpu: bool) -> bool:
+    """Meet the other processes that `torchrun` started, if it did; are there any?
+
+    Says what it waits for where that takes long. Raises ValueError where they cannot meet, or where
+    two of them have one GPU.
+    """
+    world_size, rank, local_rank = _numbers_of_this_process()
+    if world_size == 1:
+        return False
+    if torch.distributed.is_initialized():
+        return True
+    _take_device(local_rank, on_cpu=on_cpu)
+    place = "{MASTER_ADDR}:{MASTER_PORT} (MASTER_ADDR, MASTER_PORT)".format(**os.environ)
+    failures: list[Exception] = []
+    # in a thread, since torch's own waiting is deaf to signals
+    meeting = threading.Thread(target=_meet, args=(local_rank, on_cpu, failures), daemon=True)
+    meeting.start()
+    patience = _WAIT_AT_MOST.total_seconds()
+    meeting.join(min(_SAY_AFTER_SECONDS, patience))
+    if meeting.is_alive() and patience > _SAY_AFTER_SECONDS:
+        warnings.warn(
+            f"process {rank} (RANK) waits for all {world_size} (WORLD_SIZE) to meet at {place}, "
+            f"{patience / 60:g} minutes at most: start the others, or unset WORLD_SIZE "
+            "to train in one process",
+            stacklevel=2,
+        )
+        meeting.join(patience)
+    if meeting.is_alive():  # whoever is there does not speak torch's language
+        failures.append(TimeoutError(f"no answer within {patience:g} seconds"))
+    if failures:
+        raise _could_not_meet(failures[0], place) from failures[0]
+    return True
+
+
+def _numbers_of_this_process() -> tuple[int, int, int]:
+    """How many processes there are, which one this is, and which on this machine."""
+    given = {name: os.environ.get(name, "").strip() for name in _VARIABLES}
+    if given["WORLD_SIZE"] in ("", "1"):
+        return 1, 0, 0
+    world_size, rank, local_rank, port = (
+        int(given[name]) if given[name].isdecimal() else -1
+        for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")
+    )
+    is_right = max(rank, local_rank) < world_size and min(rank, local_rank) >= 0
+    if not (is_right and given["MASTER_ADDR"] and 0 < port < 2**16):
+        listed = ", ".join(f"{name}={value or '(none)'}" for name, value in given.items())
+        raise ValueError(
+            f"{listed}: several processes need RANK and LOCAL_RANK from 0 to WORLD_SIZE - 1, and "
+            "MASTER_ADDR and MASTER_PORT (1 to 65535) of the first; torchrun sets them all. Unset "
+            "WORLD_SIZE to train in one process"
+        )
+    return world_size, rank, local_rank
+
+
+def _meet(local_rank: int, on_cpu: bool, failures: list[Exception]) -> None:
+    try:
+        device = _take_device(local_rank, on_cpu=on_cpu)  # each thread has one of its own
+        store, rank, world_size = next(
+            iter(torch.distributed.rendezvous("env://", timeout=_WAIT_AT_MOST))
+        )
+        # processes that torchrun starts anew would otherwise find the addresses of those that ended
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = torch.distributed.PrefixStore(f"attempt {attempt}", store)
+        if device.type == "cuda":
+            _check_own_gpu(store, rank, world_size)
+        torch.distributed.init_process_group(
+            torch.distributed.get_default_backend_for_device(device),
+            store=store,
+            rank=rank,
+            world_size=world_size,
+        )
+    except (RuntimeError, ValueError) as error:
+        failures.append(error)
+
+
+def _take_device(local_rank: int, *, on_cpu: bool) -> torch.device:
+    """The accelerator of this process, made the present one; it may see several, or that alone."""
+    device = None if on_cpu else torch.accelerator.current_accelerator()
+    if device is None:
+        return torch.device("cpu")
+    torch.accelerator.set_device_index(local_rank % torch.accelerator.device_count())
+    return device
+
+
+def _check_own_gpu(store: torch.distributed.Store, rank: int, world_size: int) -> None:
+    """ValueError, in all processes, where two of them have the same GPU: NCCL refuses that."""
+    gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
+    store.set(f"gpu of {rank}", f"{socket.gethostname()} {gpu.uuid}")
+    found = store.multi_get([f"gpu of {number}" for number in range(world_size)])
+    if len(set(found)) < world_size:
+        raise ValueError(
+            f"{world_size} processes have {len(set(found))} GPUs, and each needs one of its own: "
+            f"start as many processes on a machine as it has GPUs (here {torch.cuda.device_count()}"
+            "), as with torchrun --nproc_per_node; CUDA_VISIBLE_DEVICES= trains on CPUs"
+        )
+
+
+def _could_not_meet(error: Exception, place: str) -> ValueError:
+    """What to tell a user; of torch's words the first line, which may have thousands."""
+    if isinstance(error, ValueError):
+        return error
+    reason = str(error).splitlines()[0][:200]
+    if "EADDRINUSE" in str(error):
+        remedy = "set MASTER_PORT to another, the same for all, or let torchrun --standalone choose"
+        return ValueError(f"the port of {place} is in use: {remedy} ({reason})")
+    return ValueError(
+        f"the processes did not meet at {place} ({reason}): start all of them, and let MASTER_ADDR "
+        "be a name of the first one's machine; unset WORLD_SIZE to train in one process"
+    )
 
 
 def agree(accelerator: Accelerator, loss: Tensor, signum: int | None) -> tuple[bool, int | None]:
@@ -76,5 +196,6 @@ def is_lost_process(error: BaseException) -> bool:
     """Whether `error` says that another process is gone."""
     text = str(error)
     return isinstance(error, torch.distributed.DistError) or any(
-        words in text for words in ("Connection closed by peer", "Connection reset by peer")
+        words in text
+        for words in ("Connection closed by peer", "Connection reset by peer", "Timed out waiting")
     )

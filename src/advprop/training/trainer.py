@@ -15,7 +15,7 @@ from torch import nn
 from advprop.methods.base import Method, StepMetrics
 from advprop.shapes import Batch
 from advprop.training.checkpoint import Checkpoints
-from advprop.training.engine import build_average, compile_model, prepare_model
+from advprop.training.engine import build_average, distribute, prepare_model
 from advprop.training.learner import Learner
 from advprop.training.optim import build_optimizer, build_schedule, set_learning_rate
 from advprop.training.processes import agree, average_statistics
@@ -63,11 +63,10 @@ class Trainer:
         self.plain_model = prepare_model(model, settings, accelerator.device)
         ema = build_average(self.plain_model, settings)
         optimizer = build_optimizer(self.plain_model, settings)
-        if settings.compile:
-            compile_model(self.plain_model)
-        self.model, scaling = accelerator.prepare(self.plain_model, optimizer)
+        self.model = distribute(self.plain_model, settings, accelerator)
         # accelerate's own optimiser looks for a package on the disk in every step
-        self.optimizer = optimizer if accelerator.scaler is None else scaling
+        is_scaled = accelerator.scaler is not None
+        self.optimizer = accelerator.prepare_optimizer(optimizer) if is_scaled else optimizer
         self.state = TrainingState(
             self.plain_model, self.optimizer, ema, accelerator.scaler, method
         )
