@@ -77,7 +77,8 @@ def _transparent_value(image: Image.Image) -> Any:
     None: there is none, or a palette's.
     """
     value = image.info.get("transparency")
-    packed = image.tile[0][3] if image.format == "PNG" and getattr(image, "tile", ()) else None
+    tiles: Any = getattr(image, "tile", None)  # of files that are not loaded yet
+    packed = tiles[0][3] if tiles and image.format == "PNG" else None
     if isinstance(value, tuple) and packed == "RGB;16B":
         return tuple(number >> 8 for number in value)
     if isinstance(value, int) and image.mode != "P":
