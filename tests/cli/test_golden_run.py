@@ -235,7 +235,7 @@ def test_compare_writes_results_and_goes_on_with_what_it_has(cli: Cli, tmp_path:
     assert costs == {"vanilla": (2, 1), "advprop": (2, 3), "vanilla_equal_cost": (6, 1)}
     assert (folder / "report.html").is_file()
     checkpoints = contents(folder / "runs" / "advprop-seed0" / "checkpoints")
-    more = cli(*command, "--seeds", 2, "--jobs", 2)
+    more = cli(*command, "--seeds", 2)
     assert more.code == 0, more.err
     results = json.loads((folder / "results.json").read_text())
     assert len(results["runs"]) == 6
@@ -246,9 +246,9 @@ def test_compare_writes_results_and_goes_on_with_what_it_has(cli: Cli, tmp_path:
     assert advprop_summary["clean_accuracy"]["n"] == 2
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["recipes"]])
-def test_the_installed_command_answers(arguments: list[str]) -> None:
-    command = [sys.executable, "-m", "advprop", *arguments]
+@pytest.mark.parametrize("argument", ["--version", "--help"])
+def test_the_installed_command_answers(argument: str) -> None:
+    command = [sys.executable, "-m", "advprop", argument]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "advprop" in ended.stdout
 
