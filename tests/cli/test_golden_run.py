@@ -39,6 +39,11 @@ def test_a_run_from_training_to_prediction(cli: Cli, tmp_path: Path) -> None:
     }
     assert set(found["suites"]) == {"clean", "noise", "adversarial"}
     assert (found["branch"], found["weights"]) == ("clean", "last")
+    assert f"recorded in {run}" in evaluated.out
+    assert json.loads((run / "test.json").read_text()) == found
+    limited = cli("evaluate", run, "--limit", 20, "--suite", "clean")
+    assert f"not recorded in {run}: its own tests go without --limit" in limited.out
+    assert json.loads((run / "test.json").read_text()) == found
 
     exported = cli("export", run, "--out", export, "--format", "hub,torch_export")
     assert exported.code == 0, exported.err
@@ -47,6 +52,7 @@ def test_a_run_from_training_to_prediction(cli: Cli, tmp_path: Path) -> None:
     assert "| method | advprop |" in card
     assert "| seed | 3 |" in card
     assert "| train images | 100 |" in card
+    assert f"| clean accuracy | {found['suites']['clean']['clean_accuracy']:.2%} |" in card
     again = cli("evaluate", export, "--json", tmp_path / "again.json")
     assert again.code == 0, again.err
     assert json.loads((tmp_path / "again.json").read_text())["suites"] == found["suites"]
