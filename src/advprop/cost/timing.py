@@ -50,7 +50,7 @@ def seconds_per_image(
     images = torch.rand(num_images, *image_shape, generator=generator).to(device)
     labels = torch.randint(num_classes, (num_images,), generator=generator).to(device)
     batch = Batch(images=images, labels=labels, indices=torch.arange(num_images))
-    batch = replace(batch, views=dict.fromkeys(getattr(method, "views", ()), images))
+    batch = replace(batch, views=dict.fromkeys(method.views, images))
     method.prepare(facts_of(batch))
     model.train()
     steps, began = -1, 0.0
