@@ -9,13 +9,15 @@ from typing import Any
 import torch
 
 from advprop.data.listing import shortened
-from advprop.data.sources import ImageData
+from advprop.data.sources import ImageData, ImageSplit
 from advprop.parsing import printable
 
 FEW_IMAGES = 10
 """Classes with fewer training images are named: hardly learnt, as a rule of thumb."""
 
 _SHOWN = 10
+_LOOKED_AT = 8
+_DARK = 0.26  # 14 bits in 16 reach a quarter of white, 12 a sixteenth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +107,24 @@ def found_in(data: ImageData) -> Found:
         few={name: count for count, name in few[:_SHOWN]},
         without={split: count for split, count in without.items() if count},
         passed_over=dict(data.origin.passed_over),
-        notes=data.origin.notes,
+        notes=(*data.origin.notes, *_nearly_black(data.train)),
     )
+
+
+def _nearly_black(split: ImageSplit) -> list[str]:
+    """A note where no pixel of a few images is bright; as a rule one image is read to tell."""
+    brightest, places = 0.0, range(0, len(split), -(-len(split) // _LOOKED_AT))
+    for index in places:
+        try:
+            brightest = max(brightest, float(split.image(index).max()))
+        except (OSError, ValueError):  # unreadable images are refused, or counted, elsewhere
+            continue
+        if brightest > _DARK:
+            return []
+    return [
+        f"the brightest pixel of {len(places)} training images has {brightest:.1%} of white: where "
+        "their files hold fewer bits than they have room for (12 in 16), scale them up"
+    ]
 
 
 def _within(named: Mapping[str, str], splits: Iterable[str]) -> dict[str, str]:
