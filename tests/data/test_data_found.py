@@ -89,3 +89,10 @@ def test_one_dark_picture_among_others_is_no_reason_for_a_note(write_images):
     root = write_images({"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
     Image.new("RGB", (12, 10)).save(root / "train/a/000.png")
     assert not found_in(load_folder(root, image_size=8)).notes
+
+
+def test_unreadable_images_are_not_called_dark(write_images):
+    root = write_images({"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
+    for path in (root / "train").glob("*/*"):
+        path.write_bytes(b"")
+    assert not found_in(load_folder(root, image_size=8, max_unreadable=0.9)).notes

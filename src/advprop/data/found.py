@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -113,17 +114,17 @@ def found_in(data: ImageData) -> Found:
 
 def _nearly_black(split: ImageSplit) -> list[str]:
     """A note where no pixel of a few images is bright; as a rule one image is read to tell."""
-    brightest, places = 0.0, range(0, len(split), -(-len(split) // _LOOKED_AT))
-    for index in places:
-        try:
-            brightest = max(brightest, float(split.image(index).max()))
-        except (OSError, ValueError):  # unreadable images are refused, or counted, elsewhere
-            continue
-        if brightest > _DARK:
+    brightest: list[float] = []
+    for index in range(0, len(split), -(-len(split) // _LOOKED_AT)):
+        with suppress(OSError, ValueError):  # unreadable images are refused, or counted, elsewhere
+            brightest.append(float(split.image(index).max()))
+        if brightest and brightest[-1] > _DARK:
             return []
+    if not brightest:
+        return []
     return [
-        f"the brightest pixel of {len(places)} training images has {brightest:.1%} of white: where "
-        "their files hold fewer bits than they have room for (12 in 16), scale them up"
+        f"the brightest pixel of {len(brightest)} training images has {max(brightest):.1%} of "
+        "white: where their files hold fewer bits than they have room for (12 in 16), scale them up"
     ]
 
 
