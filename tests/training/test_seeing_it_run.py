@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from advprop.runs import train
 from advprop.training.alarms import alarms
 from advprop.training.progress import TrainingProgress
 from advprop.training.totals import EpochTotals
-from advprop.training.trackers import TensorBoard, flat_numbers
+from advprop.training.trackers import TensorBoard, check_trackers, flat_numbers
 
 
 def quick(method: str, *settings: str) -> RunConfig:
@@ -107,6 +108,12 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             logged.append((-1, {}))
 
     class Module:
+        Error = RuntimeError
+
+        @staticmethod
+        def login() -> bool:
+            return True
+
         @staticmethod
         def init(**options: object) -> Run:
             begun.append(options)
@@ -122,8 +129,39 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ImportError, match=r'pip install "advprop\[wandb\]"'):
         train(quick("vanilla"), tmp_path / "run", quiet=True, wandb="project")
+    with pytest.raises(ImportError, match=r'pip install "advprop\[tensorboard\]"'):
+        train(quick("vanilla"), tmp_path / "run", quiet=True, tensorboard=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("project", "message"),
+    [
+        ("a/b", r'--wandb "a/b": a project has a name .* WANDB_ENTITY'),
+        (" ", "1 to 128 characters"),
+        ("mine", r"no key: log in by .* WANDB_MODE=offline .* or leave --wandb out"),
+    ],
+)
+def test_what_cannot_be_logged_to_is_said_before_a_run_begins(
+    project: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Module:
+        class Error(Exception):
+            """The package's own."""
+
+        @classmethod
+        def login(cls) -> bool:
+            raise cls.Error("no key")
+
+    monkeypatch.setitem(sys.modules, "wandb", Module)
+    with pytest.raises(ValueError, match=message):
+        train(quick("vanilla"), tmp_path / "run", quiet=True, wandb=project)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_trackers(False, "mine")
 
 
 def test_numbers_of_nested_entries_are_named_by_their_path() -> None:
@@ -202,3 +240,28 @@ def test_a_narrow_terminal_shows_all_numbers_and_each_epoch(
     words = " ".join(text.split())
     assert "clean 2.500 25.0% adversarial 2.750 12.5% perturbation 2.00/255" in words
     assert "cost 262.5 passes (vanilla 87.5)" in words
+
+
+@pytest.mark.parametrize(
+    ("total", "expected"),
+    [
+        (1000, ["about 0:16:37 on this machine for the other 997 steps, without validation"]),
+        (50, []),  # the run is over before anybody has read it
+    ],
+    ids=["long", "short"],
+)
+def test_the_first_steps_tell_once_how_long_a_long_run_will_take(
+    monkeypatch: pytest.MonkeyPatch, total: int, expected: list[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("advprop.training.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    progress = TrainingProgress(
+        total_steps=total, num_epochs=4, done=0, batch_size=10, passes_per_image=7.0, quiet=False
+    )
+    output = io.StringIO()
+    progress.console = Console(file=output, force_terminal=False, width=200)
+    with progress:
+        for step, at in enumerate((30.0, 31.0, 32.0, 33.0, 34.0), start=1):  # the first is slow
+            now[0] = at
+            progress.step(step=step, epoch=0, totals=EpochTotals())
+    assert output.getvalue().splitlines() == expected

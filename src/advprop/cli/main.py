@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import warnings
@@ -23,6 +24,7 @@ from advprop.cli import (
     train,
 )
 from advprop.cli.options import process_number
+from advprop.cli.terminal import say
 
 app = typer.Typer(
     name="advprop",
@@ -38,7 +40,7 @@ for command in (recipes, plan, train, evaluate, compare, report, export, predict
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"advprop {__version__}")
+        say(f"advprop {__version__}")
         raise typer.Exit
 
 
@@ -57,7 +59,7 @@ def run() -> None:
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
+        app(args=[_with_home(word) for word in sys.argv[1:]])
     except KeyboardInterrupt:
         _end("interrupted; what was finished is kept", 130)
     except (ValueError, OSError, ImportError) as error:
@@ -73,6 +75,11 @@ def run() -> None:
         _end("; ".join([str(error), *getattr(error, "__notes__", [])]), code)
 
 
+def _with_home(word: str) -> str:
+    """`word` with the user's home for "~", also behind "=", where shells leave it."""
+    return re.sub(r"(?<![^=])~(?=/|$)", lambda _: os.path.expanduser("~"), word)
+
+
 def _terminate(signum: int, _frame: object) -> None:
     raise SystemExit(128 + signum)
 
@@ -80,11 +87,11 @@ def _terminate(signum: int, _frame: object) -> None:
 def _end(message: str, code: int) -> None:
     rank = process_number()
     process = "" if rank == "0" else f" (process {rank})"
-    typer.echo(f"advprop{process}: {message}", err=True)
+    say(f"advprop{process}: {message}", err=True)
     sys.stdout.flush()
     # loader workers and pools of an interrupted run must not keep the process
     os._exit(code) if code == 130 else sys.exit(code)
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    typer.echo(f"advprop: warning: {message}", err=True)
+    say(f"advprop: warning: {message}", err=True)

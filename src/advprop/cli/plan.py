@@ -39,7 +39,7 @@ def main(
 ) -> None:
     """Tell what a run would cost, beside vanilla training: FLOPs, memory, hours."""
     from advprop.data.found import Found
-    from advprop.planning import plan
+    from advprop.planning import minutes_here, plan
     from advprop.recipes.resolve import resolve_run
     from advprop.training.files import write_json
 
@@ -54,6 +54,8 @@ def main(
         num_classes=classes,
     )
     found = result["data_found"]
+    if found and devices == 1:  # a cluster is planned elsewhere, as a rule
+        result["minutes_here"] = minutes_here(config, result)
     _print_plan(result, config.start_lines(found and Found(**found)))
     if json is not None:
         write_json(json, result)
@@ -62,12 +64,15 @@ def main(
 def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False)
-    console.print("\n".join(start) + "\n")
+    from advprop.parsing import printable
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(printable("\n".join([*start, *_minutes_here(plan)]) + "\n"))
     data, rates = plan["data"], plan["assumptions"]
     channels, height, width = data["image_shape"]
     console.print(
-        f"{plan['recipe']}: {plan['model']}, {channels} x {height} x {width}, "
+        f"{printable(plan['recipe'])}: {printable(plan['model'])}, "
+        f"{channels} x {height} x {width}, "
         f"{data['num_classes']:,} classes\n"
         f"{plan['epochs']:,} epochs of {plan['steps_per_epoch']:,} steps, {plan['steps']:,} in "
         f"all; {plan['batch_size']:,} of {data['num_images']:,} images a step\n"
@@ -83,6 +88,16 @@ def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
         f"--utilisation). {A100_TFLOPS:g} is an A100's data sheet in bf16; {PUBLISHED}. "
         "Not counted: validation, reading images, waiting."
     )
+
+
+def _minutes_here(plan: dict[str, Any]) -> list[str]:
+    if not (minutes := plan.get("minutes_here")):
+        return []
+    listed = ", ".join(
+        f"{name} " + ("too long to try" if value is None else f"{_rounded(value)} minutes")
+        for name, value in minutes.items()
+    )
+    return [f"on this machine about: {listed} (steps alone; reading and validation come on top)"]
 
 
 def _table(plan: dict[str, Any]) -> Any:

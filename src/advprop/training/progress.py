@@ -13,10 +13,12 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from advprop.parsing import printable
 from advprop.training.totals import EpochTotals
 
 _REFRESH_SECONDS = 0.5
 _LINE_SECONDS = 60.0
+_TIMED_SECONDS = 2.0
 
 
 class _Bar(Progress):
@@ -27,13 +29,14 @@ class _Bar(Progress):
     def get_renderables(self) -> Iterator[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         if self.numbers:
-            yield Text(self.numbers)
+            yield Text(printable(self.numbers))
 
 
 class TrainingProgress(AbstractContextManager["TrainingProgress"]):
     """Shows losses and accuracies of each kind of images, images a second, cost, and time left.
 
-    It prints a line an epoch; within epochs a terminal has a bar, other outputs a line a minute.
+    It prints a line an epoch, and early on how long all will take; within epochs a terminal has a
+    bar, other outputs a line a minute.
     `quiet` prints nothing. Cost is in passes over the images so far, of which vanilla training
     needs one an epoch.
     """
@@ -48,7 +51,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         passes_per_image: float,
         quiet: bool,
     ) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
+        self.console = Console(stderr=True, quiet=quiet, markup=False, emoji=False)
         self._total, self._epochs = total_steps, num_epochs
         self._batch_size, self._passes = batch_size, passes_per_image
         self._shows_bar = self.console.is_terminal and not quiet
@@ -62,6 +65,8 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         )
         self._task = self._bar.add_task("train", total=total_steps, completed=done, epoch=0)
         self._first = done
+        self._timed: tuple[int, float] | None = None  # a step, and when it was done
+        self._told = False
         self._began = self._shown = time.monotonic()
 
     def __enter__(self) -> TrainingProgress:
@@ -81,6 +86,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         """Move the bar; the numbers are read now and then, since that waits for the device."""
         if self._shows_bar:
             self._bar.update(self._task, completed=step, epoch=epoch + 1)
+        self._tell_duration(step)
         since = time.monotonic() - self._shown
         if since <= (_REFRESH_SECONDS if self._shows_bar else _LINE_SECONDS):
             return
@@ -93,6 +99,22 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
             self._bar.numbers = numbers
         else:
             self._print(f"epoch {epoch + 1}  step {step} of {self._total}  {numbers}", step)
+
+    def _tell_duration(self, step: int) -> None:
+        """Say once how long the rest will take, by the steps after the first, which is slower."""
+        now = time.monotonic()
+        first, began = self._timed = self._timed or (step, now)
+        if self._told or step < first + 2 or now < began + _TIMED_SECONDS:
+            return
+        self._told = True
+        left = (now - began) / (step - first) * (self._total - step)
+        if left >= _LINE_SECONDS:
+            self.console.print(
+                f"about {timedelta(seconds=round(left))} on this machine for the other "
+                f"{self._total - step:,} steps, without validation",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
         """Print an epoch's line."""
@@ -113,7 +135,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
     def _print(self, text: str, step: int) -> None:
         left = self._seconds_left(step)
         ending = f"  left {timedelta(seconds=round(left))}" if left >= 1 else ""
-        self.console.print(text + ending, highlight=False, soft_wrap=True)
+        self.console.print(printable(text) + ending, highlight=False, soft_wrap=True)
 
     def _images_per_second(self, step: int) -> float:
         elapsed = max(time.monotonic() - self._began, 1e-9)

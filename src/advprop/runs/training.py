@@ -1,0 +1,164 @@
+"""`train`: from a configuration to a run's folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from advprop.assembly import build_trainer
+from advprop.config.overrides import settings_of_weights
+from advprop.config.run import RunConfig
+from advprop.data.found import found_in
+from advprop.data.workers import worker_deaths_explained
+from advprop.parsing import printable
+from advprop.run_folder import CHECKPOINTS, RESULT, versions
+from advprop.runs.beginning import begin, claim, judge_folder, tidy, write_settings
+from advprop.runs.facts import load_data, read_history
+from advprop.training.agreement import check_same, each, first
+from advprop.training.checkpoint import Checkpoints
+from advprop.training.engine import build_accelerator
+from advprop.training.files import write_json
+from advprop.training.processes import LostProcessError, is_lost_process
+from advprop.training.trackers import TensorBoard, Tracker, WeightsAndBiases, check_trackers
+from advprop.training.trainer import Trainer
+
+
+def train(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    tensorboard: bool = False,
+    wandb: str | None = None,
+) -> dict[str, Any]:
+    """Train as `config` says, in the folder `out`, and return what `result.json` then holds.
+
+    With `resume`, go on from the newest whole checkpoint in `out`, or start where there is none
+    yet; a finished run is left as it is, unless `config` has more epochs. `tensorboard` writes
+    event files into `out`, `wandb` names a project of Weights & Biases. Raises ValueError for a
+    folder that holds a run (without `resume`), another configuration or other data (with it), or
+    that another process trains in; NotFiniteError and InterruptedTraining end a run early, saved.
+    Under `torchrun` every process calls this; the first one judges and writes the folder.
+    """
+    folder, accelerator = Path(out), build_accelerator(config.training)
+    with _process_group(accelerator), ExitStack() as held:
+        first(accelerator, lambda: check_trackers(tensorboard, wandb))
+        result = first(accelerator, lambda: judge_folder(folder, config, resume=resume))
+        if result is not None:
+            return result
+        data, facts = each(accelerator, lambda: load_data(config))
+        check_same(accelerator, _comparable(config, facts), remedy=_SAME_DATA)
+        trainer = build_trainer(_where_it_is(config, folder), data, folder, accelerator)
+        keep = config.training.keep_checkpoints
+        changes = first(accelerator, lambda: claim(folder, facts, data, keep, held))
+        each(accelerator, lambda: _go_on(trainer))
+        check_same(
+            accelerator, {"the step to go on from": trainer.position.step}, remedy=_SAME_DISK
+        )
+        if accelerator.is_main_process:
+            if not quiet:
+                _say(config.start_lines(found_in(data)))
+            begin(folder, config, facts, trainer, changes=changes, quiet=quiet)
+            # a kill may have come between an epoch's entry and its checkpoint
+            trainer.log.rewind(trainer.position.step)
+            trainer.trackers = _trackers(config, folder, trainer.position.step, tensorboard, wandb)
+        for tracker in trainer.trackers:
+            held.callback(tracker.close)
+        with worker_deaths_explained():
+            trainer.fit(quiet=quiet)
+        result = first(accelerator, lambda: _result(config, trainer))
+        if accelerator.is_main_process:
+            write_settings(folder, config, facts)  # somebody may have deleted or damaged them
+            write_json(folder / RESULT, result)
+            tidy(folder, keep=keep)
+    return result
+
+
+def _say(lines: list[str]) -> None:
+    print(printable("\n".join(lines)), file=sys.stderr, flush=True)
+
+
+def _go_on(trainer: Trainer) -> None:
+    state = trainer.checkpoints.load_newest()
+    if state is not None:
+        trainer.load_state_dict(state)
+
+
+def _comparable(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What all processes must have alike, under names for messages."""
+    same = {name: value for name, value in facts.items() if name not in ("name", "images", "found")}
+    for split, of_split in facts["images"].items():
+        same[f"names or labels of {split} images"] = of_split["order_sha256"].encode()
+        same[f"contents of {split} images"] = of_split["checksums"].encode()
+    return {**settings_of_weights(config), **same}
+
+
+_SAME_DATA = "start all of them with the same settings, on the same images"
+_SAME_DISK = "all of them must see the run's folder; put --out on a disk that all machines share"
+
+
+@contextmanager
+def _process_group(accelerator: Accelerator) -> Iterator[None]:
+    """Leave the process group however a run ends: one left open would abort the process."""
+    try:
+        yield
+    except RuntimeError as error:
+        if accelerator.num_processes > 1 and is_lost_process(error):
+            raise LostProcessError(
+                "another process of this run has ended; go on with the same command and --resume"
+            ) from error
+        raise
+    finally:
+        accelerator.end_training()
+
+
+def _where_it_is(config: RunConfig, folder: Path) -> RunConfig:
+    """The same run; where it has checkpoints, the weights that it began from need not be there."""
+    if not Checkpoints(folder / CHECKPOINTS).by_step():
+        return config
+    return config.model_copy(update={"model": config.model.without_weights()})
+
+
+def _trackers(
+    config: RunConfig, folder: Path, step: int, tensorboard: bool, wandb: str | None
+) -> list[Tracker]:
+    trackers: list[Tracker] = [TensorBoard(folder, after=step)] if tensorboard else []
+    if wandb is not None:
+        settings = config.model_dump(mode="json")
+        trackers.append(WeightsAndBiases(folder, settings, project=wandb))
+    return trackers
+
+
+def _result(config: RunConfig, trainer: Trainer) -> dict[str, Any]:
+    epochs, passes = config.training.num_epochs, trainer.method.passes_per_image
+    last, history = trainer.log.read()[-1:], read_history(trainer.log.path.parent)
+    if (
+        not last
+        or last[0]["step"] != trainer.position.step
+        or last[0]["validation_accuracy"] is None
+    ):
+        raise ValueError(
+            f"{trainer.log.path}: the last epoch's entry is missing or damaged: move "
+            f"{trainer.checkpoints.by_step()[0]} away, and --resume trains that epoch again"
+        )
+    return {
+        "recipe": config.recipe,
+        "method": config.method.kind,
+        "seed": config.seed,
+        "epochs": epochs,
+        "passes_per_image": passes,
+        "total_passes": epochs * passes,
+        "train_seconds": round(trainer.position.seconds, 3),
+        "validation_accuracy": last[0]["validation_accuracy"],
+        "best_validation_accuracy": trainer.position.best_validation_accuracy,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        **({"history": history} if history else {}),
+    }
