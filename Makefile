@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+# a file's tests run in one process, which makes what they share once
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # compiled modules are kept, whatever the caller prefers: importing torch and timm without takes long
 unexport PYTHONDONTWRITEBYTECODE
@@ -44,12 +46,12 @@ docs: $(VENV)/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n 2 -m "not full and not browser"
+	$(PYTEST) -m "not full and not browser"
 	@command -v chromium >/dev/null || echo "no chromium here: the browser tests were not run ('make test-all' installs it)"
 
 test-all: $(VENV)/test.stamp
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff format --check .

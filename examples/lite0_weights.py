@@ -51,7 +51,7 @@ def photographs() -> list[Path]:
 def classify(weights: str | Path, images: list[Path]) -> list[list[tuple[str, float]]]:
     """The three likeliest of ImageNet's 1,000 classes for each file, with probabilities."""
     model = advprop.build_model(ARCHITECTURE, num_classes=1000, in_chans=3)
-    load_local_weights(model.model, weights)
+    load_local_weights(model, weights)
     imagenet = ImageNetInfo()
     names = [imagenet.index_to_description(label) for label in range(1000)]
     preprocessing = Preprocessing(image_shape=(3, 224, 224))

@@ -36,6 +36,9 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `from tiny import ...` in every folder
 
+# a kill loses nothing of what was written, and waiting for the disk is a tenth of a small training
+os.fsync = lambda _: None
+
 torch.set_num_threads(1)  # bit-equality holds at one thread count
 
 CHECKED = ["advprop.attacks", "advprop.methods", "advprop.threat_models", "advprop.shapes"]

@@ -268,7 +268,10 @@ def broken() -> Standardized:
     ("build", "message"),
     [
         (with_another_activation, "other outputs than the model.*layers exchanged by hand"),
-        (with_another_layer, r"would not load again.*stages\.3\.bias is unknown"),
+        (
+            with_another_layer,
+            r"would not load again.*unknown.*stages\.3\.bias",
+        ),
         (never_named, "could not be built again from a name"),
         (broken, "not finite"),
         (lambda: small(num_classes=4), "3 class names for 4 logits"),
@@ -344,7 +347,7 @@ def edit(*path: str, value: Any) -> Callable[[Path], None]:
         (edit("advprop", "format", value=3), ValueError, "format 3"),
         (edit("label_names", value=None), ValueError, "damaged.*label_names"),
         (edit("pretrained_cfg", "mean", value=3), ValueError, "damaged"),
-        (edit("model_args", "width", value=16), ValueError, "weights do not fit.*instead of"),
+        (edit("model_args", "width", value=16), ValueError, "of another architecture.*instead of"),
         (
             edit("model_args", "checkpoint_path", value="/x"),
             ValueError,
@@ -355,7 +358,8 @@ def edit(*path: str, value: Any) -> Callable[[Path], None]:
         (edit("pretrained_cfg", "input_size", value=[3, 20_000, 20_000]), ValueError, "resized to"),
         (edit("pretrained_cfg", "input_size", value=[3, 10**30, 8]), ValueError, "input_size"),
         (edit("pretrained_cfg", "crop_pct", value=1e-9), ValueError, "crop_pct=1e-09"),
-        (edit("label_names", value=["a", "b"]), ValueError, "weights do not fit"),
+        (edit("label_names", value=["a", "b"]), ValueError, "of another architecture"),
+        (edit("pretrained_cfg", "crop_mode", value=3), ValueError, "damaged, .*crop_mode"),
         (edit("architecture", value="test_resnett"), ValueError, "did you mean test_resnet"),
     ],
 )

@@ -16,10 +16,11 @@ import numpy as np
 import safetensors.torch
 from pydantic import Field
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from advprop.data.preprocessing import Preprocessing
 from advprop.models.build import build_model, check_options, construction
+from advprop.models.exact_loading import load_exactly
 from advprop.models.standardize import Standardized
 from advprop.models.trial import check_forward
 from advprop.parsing import Count, Number, Part
@@ -41,6 +42,7 @@ class _Settings(Part):
     input_size: tuple[Count, Count, Count]
     interpolation: str
     crop_pct: Number
+    crop_mode: str
     mean: tuple[Number, ...]
     std: tuple[Number, ...]
 
@@ -107,7 +109,7 @@ def read_files(folder: Path) -> tuple[Standardized, ExportInfo]:
         state = safetensors.torch.load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS}: damaged ({error}); export again") from None
-    _load_state(model.model, state, folder)
+    load_exactly(model.model, state, source=f"{folder / WEIGHTS}", remedy="export again")
     return model, info
 
 
@@ -163,7 +165,7 @@ def _from_description(config: Mapping[str, Any]) -> tuple[Standardized, ExportIn
             crop_mode=settings["crop_mode"],
         ),
         provenance={key: value for key, value in about.items() if key not in _OURS},
-        options={"num_classes": config["num_classes"], **config["model_args"]},
+        options=config["model_args"],
         checks=about.get("checks", {}),
     )
     statistics = {"mean": settings["mean"], "std": settings["std"]}
@@ -198,26 +200,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
             "use the version that wrote it"
         )
     return read_json(path, _Config, remedy="export again")
-
-
-def _load_state(model: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
-    """Load `state`, whole and exact, or say what does not fit."""
-    wanted = model.state_dict()
-    problems = [
-        *(f"{key} is missing" for key in wanted.keys() - state.keys()),
-        *(f"{key} is unknown" for key in state.keys() - wanted.keys()),
-        *(
-            f"{key} is {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
-            for key in wanted.keys() & state.keys()
-            if state[key].shape != wanted[key].shape
-        ),
-    ]
-    if problems:
-        raise ValueError(
-            f"{folder}: {len(problems)} weights do not fit the architecture in {CONFIG}, as "
-            f"{'; '.join(sorted(problems)[:3])}; export again"
-        )
-    model.load_state_dict(state)
 
 
 def _plain(name: str, value: Any) -> Any:

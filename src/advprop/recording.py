@@ -15,7 +15,7 @@ from advprop.evaluation.gallery import record_gallery, record_predictions
 from advprop.parsing import Part
 from advprop.report.findings import OwnTest, Record
 from advprop.run_folder import CONFIG, DATA, METRICS, DataFacts, Run, load_run, read_result
-from advprop.suites import evaluate, through_branch
+from advprop.suites import DEFAULT_SUITES, evaluate, through_branch
 from advprop.training.files import read_json, write_json
 from advprop.training.run_log import RunLog
 
@@ -32,15 +32,60 @@ def complete_run(folder: Path) -> dict[str, Any]:
     if not result:
         raise ValueError(f"{folder}: not finished; advprop train ... --resume goes on")
     if not (folder / TEST).is_file():
-        write_json(folder / TEST, evaluate(folder))
+        record_test(folder, evaluate(folder))
     if not (folder / RECORD).is_file():
         write_json(folder / RECORD, _record(folder))
-    test = read_json(folder / TEST, OwnTest, remedy=_AGAIN)
+    test = read_test(folder)
     found, flags = accuracies(test["suites"]), list(test.get("red_flags", ()))
     tested_on = test["suites"]["clean"]["images"]
     row = {**result, **found, "tested_on": tested_on, "red_flags": flags}
     data = read_json(folder / DATA, DataFacts)  # of older runs it does not tell what was found
     return row | {"data_found": data["found"]} if data.get("found") else row
+
+
+def read_test(folder: Path) -> dict[str, Any]:
+    """What was recorded of the tests of the run in `folder`, empty for none.
+
+    ValueError: it is damaged.
+    """
+    return _found(folder / TEST, OwnTest)
+
+
+def keeps_tests(folder: Path) -> bool:
+    """Whether this is a finished run's folder. ValueError: what it keeps of tests is damaged."""
+    read_test(folder)
+    return is_run(folder) and bool(read_result(folder))
+
+
+def record_test(folder: Path, found: dict[str, Any]) -> bool:
+    """Keep `found`, which `evaluate` returned for the run in `folder`, with what was known before.
+
+    A suite that was tested again is replaced; the curve and the pairs of branches that it had stay
+    where the new test has none. So does whatever belongs to other suites. Returns False, and keeps
+    nothing, where the run's default suites are neither in `found` nor recorded: they come first.
+    """
+    known = read_test(folder)
+    if not known and not set(DEFAULT_SUITES) <= set(found["suites"]):
+        return False
+    before = dict(known.get("suites") or {})
+    suites = {name: _kept(before.pop(name, {})) | new for name, new in found["suites"].items()}
+    flags = [flag for flag in known.get("red_flags") or () if _suite_of(flag) in before]
+    whole = {
+        **found,
+        "suites": before | suites,
+        "checks": (known.get("checks") or {}) | found["checks"],
+        "red_flags": [*found["red_flags"], *flags],
+    }
+    write_json(folder / TEST, whole)
+    return True
+
+
+def _suite_of(flag: Any) -> Any:
+    return flag.get("suite") if isinstance(flag, dict) else None  # old files: a sentence
+
+
+def _kept(suite: dict[str, Any]) -> dict[str, Any]:
+    return {key: suite[key] for key in ("curve", "pairs") if key in suite}
 
 
 def accuracies(suites: dict[str, Any]) -> dict[str, float]:
@@ -71,7 +116,7 @@ def run_details(folder: Path) -> RunDetails:
     return RunDetails(
         curve={"points": points},
         record=_found(folder / RECORD, Record),
-        test=_found(folder / TEST, OwnTest),
+        test=read_test(folder),
     )
 
 

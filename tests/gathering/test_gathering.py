@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from advprop.gathering.labels import short_names
 from advprop.gathering.sources import read_source
 from advprop.gathering.writing import gather
 from advprop.recipes.builtin import digits
-from advprop.recording import complete_run
+from advprop.recording import complete_run, record_test
 from advprop.runs import train
 
 
@@ -141,6 +142,39 @@ def test_an_evaluation_joins_the_run_that_it_is_of(runs: list[Path], tmp_path: P
     results, details = gathered(runs[0], other)
     assert [r["method"] for r in results["runs"]] == ["advprop", "advprop, branch adversarial"]
     assert "--eval-branch adversarial" in details["command"]
+
+
+def test_tests_of_one_run_add_up(runs: list[Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs[0], run)
+    test = json.loads((run / "test.json").read_text())
+    flags = [{"flag": "f", "suite": suite, "message": suite} for suite in ("clean", "noise")]
+    curve = [{"threat_model": "Linf", "epsilon": 0.1, "accuracy": 0.3}]
+    test["suites"]["adversarial"]["curve"] = curve
+    (run / "test.json").write_text(json.dumps({**test, "red_flags": flags}))
+    again = {name: {**test["suites"][name]} for name in ("clean", "adversarial")}
+    again["clean"]["clean_accuracy"] = 0.123
+    del again["adversarial"]["curve"]
+    record_test(run, {**test, "suites": again, "red_flags": [], "checks": {"outputs": 1}})
+    whole = json.loads((run / "test.json").read_text())
+    assert list(whole["suites"]) == ["noise", "clean", "adversarial"]
+    assert whole["suites"]["noise"] == test["suites"]["noise"]
+    assert whole["suites"]["clean"]["clean_accuracy"] == 0.123
+    assert whole["suites"]["adversarial"]["curve"] == curve
+    assert [flag["suite"] for flag in whole["red_flags"]] == ["noise"]
+    assert whole["checks"] == {**test["checks"], "outputs": 1}
+    assert complete_run(run)["clean_accuracy"] == 0.123
+
+
+def test_no_test_is_kept_before_the_usual_suites(runs: list[Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs[0], run)
+    test = json.loads((run / "test.json").read_text())
+    (run / "test.json").unlink()
+    assert not record_test(run, {**test, "suites": {"noise": test["suites"]["noise"]}})
+    assert not (run / "test.json").exists()
+    assert record_test(run, test)
+    assert json.loads((run / "test.json").read_text()) == test
 
 
 def test_a_record_holds_answers_to_images_spread_over_the_test_set(runs: list[Path]) -> None:

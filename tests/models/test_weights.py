@@ -5,6 +5,7 @@ import os
 import pickle
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,29 @@ WRITTEN: dict[str, Callable[[State], Any]] = {
         "model_ema": averaged(state),
     },
     "advprop": standardized_run,
+    "without counters": lambda state: {
+        key: value for key, value in state.items() if "num_batches" not in key
+    },
+    "MadryLab": lambda state: {
+        "model": {
+            "module.normalizer.new_mean": torch.full((1, 1, 1), 0.1),
+            "module.normalizer.new_std": torch.full((1, 1, 1), 0.2),
+            **prefixed(state, "module.model."),
+            "module.attacker.normalize.new_mean": torch.full((1, 1, 1), 0.1),
+            "module.attacker.normalize.new_std": torch.full((1, 1, 1), 0.2),
+            **prefixed(state, "module.attacker.model."),
+        },
+        "epoch": 90,
+    },
+    "a normaliser in front": lambda state: {
+        "state_dict": {"0.mean": torch.ones(1), **prefixed(state, "1.")}
+    },
+    "an averaged copy": lambda state: {"ema_state_dict": prefixed(state, "module.")},
+    "a training loop": lambda state: {"model_state_dict": state, "loss": 0.5},
+    "lightning with a loss": lambda state: {
+        "state_dict": {**prefixed(state, "net."), "criterion.weight": torch.ones(4)}
+    },
+    "a compiled backbone": lambda state: prefixed(state, "backbone._orig_mod."),
 }
 
 
@@ -168,18 +192,77 @@ def test_other_precisions_become_the_models(tmp_path: Path) -> None:
     assert torch.equal(model.fc.weight, halves["fc.weight"].float())
 
 
+@pytest.mark.parametrize("classes", [4, 7], ids=["same classes", "other classes"])
+@pytest.mark.parametrize("name", ["test_vit", "deit_tiny_patch16_224"])
+def test_a_transformers_weights_at_another_image_size(
+    name: str, classes: int, tmp_path: Path
+) -> None:
+    def build(size: int, num_classes: int) -> nn.Module:
+        return timm.create_model(name, num_classes=num_classes, img_size=size, depth=1)
+
+    trained, model = build(64, classes), build(96, 4)
+    nn.init.normal_(trained.pos_embed)
+    path = saved(tmp_path / "it.pth", {"model": prefixed(trained.state_dict(), "module.")})
+    with pytest.warns(UserWarning, match="other classes") if classes != 4 else nullcontext():
+        load_local_weights(model, path)
+    tokens = model.num_prefix_tokens
+    grid = trained.pos_embed[:, tokens:].detach().reshape(1, 4, 4, -1).permute(0, 3, 1, 2)
+    options = {"size": (6, 6), "mode": "bicubic", "antialias": True}
+    larger = nn.functional.interpolate(grid, **options).permute(0, 2, 3, 1).flatten(1, 2)
+    torch.testing.assert_close(model.pos_embed[:, tokens:].detach(), larger)
+    assert torch.equal(model.blocks[0].mlp.fc1.weight, trained.blocks[0].mlp.fc1.weight)
+
+
+def test_windows_of_another_size(tmp_path: Path) -> None:
+    """Relative positions are resized too, by the architecture's own function."""
+
+    def build(size: int) -> nn.Module:
+        options = {"depths": (1, 1), "num_heads": (1, 1), "embed_dim": 8, "num_classes": 4}
+        return timm.create_model(
+            "swin_tiny_patch4_window7_224", img_size=size, window_size=size // 8, **options
+        )
+
+    trained, model = build(32), build(64)
+    table = "layers.0.blocks.0.attn.relative_position_bias_table"
+    nn.init.normal_(trained.get_parameter(table))
+    load_local_weights(model, saved(tmp_path / "it.pth", trained.state_dict()))
+    assert model.get_parameter(table).std() > 0.1
+
+
+def test_another_mean_is_told(tmp_path: Path) -> None:
+    path = saved(tmp_path / "it.pth", WRITTEN["MadryLab"](small(seed=1).state_dict()))
+    load_local_weights(standardized(small(), mean=[0.1], std=[0.2]), path)
+    with pytest.warns(UserWarning, match=r"mean \[0\.1\] and std \[0\.2\], .*set model\.mean"):
+        load_local_weights(standardized(small(), mean=[0.3], std=[0.2]), path)
+
+
 UNFIT: dict[str, tuple[Callable[[State], Any], str]] = {
     "another width": (
         lambda state: SmallResNet(4, width=16).state_dict(),
-        r"\d+ of \d+ tensors do not fit the architecture, as .*weight is \(16, .* instead of \(8,",
+        r"of another architecture, \d+ of another shape or type, as .*\(16, .* instead of \(8,",
     ),
     "a layer is missing": (
         lambda state: dict(list(state.items())[1:]),
-        r"1 of \d+ tensors .*is missing: name the model",
+        r"another architecture, 1 missing, as stem\.0\.weight: name the model",
     ),
     "a layer too many": (
         lambda state: {**state, "layer9.weight": torch.ones(1)},
-        r"layer9\.weight is unknown",
+        r"1 unknown, as layer9\.weight: name the model",
+    ),
+    "whole numbers": (
+        lambda state: {**state, "fc.weight": state["fc.weight"].to(torch.int8)},
+        r"fc\.weight is \(4, 32\) int8 instead of \(4, 32\)",
+    ),
+    "two models": (
+        lambda state: {
+            **prefixed(state, "student."),
+            **prefixed({key: value + 1 for key, value in state.items()}, "teacher."),
+        },
+        r"several models, 'student\.' and 'teacher\.' before the names: save the state_dict of one",
+    ),
+    "a part of another prefix is missing": (
+        lambda state: prefixed(dict(list(state.items())[1:]), "module."),
+        r"1 missing, as stem\.0\.weight",
     ),
     "a number among the tensors": (lambda state: {**state, "lr": 0.1}, "lr is no tensor"),
     "one tensor": (lambda state: torch.ones(3), "holds no weights"),

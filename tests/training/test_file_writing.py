@@ -36,7 +36,7 @@ def test_a_pipe_stays_and_is_written_into(tmp_path: Path) -> None:
     reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
     reader.start()
     write_json(pipe, {})
-    reader.join(timeout=10)
+    reader.join(timeout=60)
     assert read == ["{}\n"]
     assert pipe.is_fifo()
 

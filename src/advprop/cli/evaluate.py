@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +30,15 @@ EpsilonsOption = Annotated[
     str | None, typer.Option(help="A curve over these, as in 1/255,2/255,4/255.")
 ]
 L2EpsilonsOption = Annotated[str | None, typer.Option(help="The same in L2.")]
+AttackBranchOption = Annotated[
+    str | None, typer.Option(help="The branch that is attacked; by default the one tested.")
+]
+AllBranchesOption = Annotated[
+    bool, typer.Option("--all-branches", help="Attack and test every pair of branches too.")
+]
+CheckpointOption = Annotated[
+    Path | None, typer.Option(help="Local weights for a timm model, in place of timm's.")
+]
 SourceOption = Annotated[
     Path | None, typer.Option(help="The run or export whose images suite transfer shows.")
 ]
@@ -40,35 +49,32 @@ def main(
     suite: SuiteOption = None,
     data: DataOption = None,
     eval_branch: Annotated[str, typer.Option(help="The branch that is tested.")] = "clean",
-    attack_branch: Annotated[
-        str | None, typer.Option(help="The branch that is attacked; by default the one tested.")
-    ] = None,
-    all_branches: Annotated[
-        bool, typer.Option("--all-branches", help="Attack and test every pair of branches too.")
-    ] = False,
+    attack_branch: AttackBranchOption = None,
+    all_branches: AllBranchesOption = False,
     restarts: RestartsOption = None,
     epsilons: EpsilonsOption = None,
     l2_epsilons: L2EpsilonsOption = None,
     source: SourceOption = None,
     source_branch: Annotated[str, typer.Option(help="The branch of it attacked.")] = "clean",
     weights: WeightsOption = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Local weights for a timm model, in place of timm's.")
-    ] = None,
+    checkpoint: CheckpointOption = None,
     limit: LimitOption = None,
     settings: EvaluationSetOption = None,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
 ) -> None:
     """Test a model: clean accuracy, under noise, under attack; red flags where figures mislead."""
+    from advprop.recording import keeps_tests
     from advprop.run_folder import check_weights
-    from advprop.suites import evaluate
+    from advprop.suites import DEFAULT_SUITES, evaluate
     from advprop.training.files import write_json
 
     check_json_target(json, "suites", "red_flags")
+    folders = dict(_pair(item) for item in data or [])
+    kept = keeps_tests(Path(run_or_export))
     result = evaluate(
         run_or_export,
         suites=None if suite is None else comma_separated(suite),
-        data=dict(_pair(item) for item in data or []),
+        data=folders,
         eval_branch=eval_branch,
         attack_branch=attack_branch,
         all_branches=all_branches,
@@ -79,12 +85,26 @@ def main(
         checkpoint=checkpoint,
         limit=limit,
     )
-    for line in result_lines(result):
-        typer.echo(line)
     if json is not None:
         write_json(json, result)
-    for line in flag_lines(result):
-        typer.echo(line)
+    asked = {"limit": limit, "weights": weights, "restarts": restarts, "set": settings}
+    asked |= {"eval-branch": eval_branch, "attack-branch": attack_branch}
+    asked |= {f"data {name}": folders[name] for name in folders if name in DEFAULT_SUITES}
+    other = [f"--{name}" for name, value in asked.items() if value not in (None, [], "clean")]
+    lines = list(result_lines(result))
+    lines += [_record(Path(run_or_export), result, other)] if kept else []
+    typer.echo("\n".join([*lines, *flag_lines(result)]))
+
+
+def _record(run: Path, result: dict[str, Any], other: list[str]) -> str:
+    """Keep in the run's folder what was tested as all runs are; say so, or why it was not."""
+    from advprop.recording import record_test
+
+    if other:
+        return f"not recorded in {run}: its own tests go without {', '.join(other)}"
+    if not record_test(run, result):
+        return f"not recorded in {run}: first comes advprop evaluate {run} without --suite"
+    return f"recorded in {run}, for advprop report and the card of advprop export"
 
 
 def _shorthands(restarts: int | None, epsilons: str | None, l2_epsilons: str | None) -> list[str]:

@@ -60,7 +60,7 @@ class ModelConfig(Config):
             **self.options,
         )
         if self.checkpoint is not None:
-            load_local_weights(model.model, self.checkpoint)
+            load_local_weights(model, self.checkpoint)
         return model
 
     def add_branches(self, model: Standardized, auxiliary: Sequence[str]) -> None:

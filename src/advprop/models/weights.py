@@ -5,64 +5,70 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import sys
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import timm
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from advprop.models.exact_loading import differences, load_exactly
+from advprop.models.standardize import Standardized
 from advprop.models.torch_files import read_torch_file
 
-_NESTED = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")
+_NESTED = (
+    *("state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "ema"),
+    *("state_dict", "model_state_dict", "model", "net", "params"),
+)
 _BRANCHES = ".branches."
-_PREFIXES = ("module.", "_orig_mod.", "model.")
-# of a Standardized model, and the counter of torch's AveragedModel
-_NO_WEIGHTS = ("mean", "std", "n_averaged")
+_COUNTER = "num_batches_tracked"
 
 
 def load_local_weights(model: nn.Module, path: str | Path, *, new_classifier: bool = True) -> None:
     """Load a plain model's weights from `path`: safetensors, a torch file, or a folder of either.
 
-    Checkpoints of timm and others are unpacked (the average of weights first), prefixes of
-    wrappers dropped, branches of advprop's own reduced to the clean one. A classifier of another
-    size is left out, named in a warning, and starts at zero; without `new_classifier`, as a model
-    to be tested needs it, it is an error like any other tensor that does not fit. Raises ValueError
-    for a file that is damaged or does not fit, FileNotFoundError for one that is not there.
+    Checkpoints of timm and others are unpacked (the average of weights first), prefixes of wrappers
+    and the other parts that they hold dropped, branches of advprop's own reduced to the clean one.
+    Of another image size, or as the authors of an architecture name them, weights are converted as
+    timm converts its own. A classifier of another size is left out, named in a warning, and starts
+    at zero; without `new_classifier`, as a model to be tested needs it, it is an error like any
+    other tensor that does not fit. Warns where the file has another mean or std than a
+    `Standardized` model. Raises ValueError for a file that is damaged or does not fit,
+    FileNotFoundError for one that is not there.
     """
-    path = _file(Path(path))
-    weights = _plain_keys(_unpacked(_read(path), path), model)
-    own = model.state_dict()
-    reshaped = [key for key in own if key in weights and own[key].shape != weights[key].shape]
-    head = classifier_keys(model) if new_classifier else []
-    problems = [
-        f"{key} is {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in reshaped
-        if key not in head
-    ]
-    missing = [key for key in own if key not in weights and key not in head]
-    problems += [f"{key} is missing" for key in missing]
-    problems += [f"{key} is unknown" for key in weights if key not in own]
-    if problems:
-        raise ValueError(
-            f"{path}: {len(problems)} of {len(own)} tensors do not fit the architecture, as "
-            f"{'; '.join(problems[:3])}: name the model that they were trained in"
-        )
-    fresh = [key for key in head if key in reshaped or key not in weights]
+    path = weights_file(Path(path))
+    plain = model.model if isinstance(model, Standardized) else model
+    found = _clean_branch(_unpacked(_read(path), path))
+    weights = _converted(_part_of(found, plain, path), plain)
+    own = plain.state_dict()
+    head = classifier_keys(plain) if new_classifier else []
+    fresh = [key for key in head if key not in weights or own[key].shape != weights[key].shape]
+    # torch does without counters too
+    kept = [*fresh, *(key for key in own if key.endswith(_COUNTER) and key not in weights)]
+    load_exactly(
+        plain,
+        weights | {key: own[key] for key in kept},
+        source=str(path),
+        remedy="name the model that they were trained in, with its options",
+    )
     if fresh:
+        zero_classifier(plain)
         warnings.warn(
             f"{path}: the classifier has other classes there; {', '.join(fresh)} start at zero",
             stacklevel=2,
         )
-    model.load_state_dict(weights | {key: own[key] for key in fresh})
-    if fresh:
-        zero_classifier(model)
+    if isinstance(model, Standardized):
+        _compare_statistics(found, model, path)
 
 
-def _file(path: Path) -> Path:
+def weights_file(path: Path) -> Path:
+    """The file of weights in a folder, or that `path` is. FileNotFoundError: none there."""
     if path.is_dir():
         for name in ("model.safetensors", "pytorch_model.bin"):
             if (path / name).is_file():
@@ -108,14 +114,78 @@ def _unpacked(state: Any, path: Path) -> dict[str, Tensor]:
     return {str(name): value for name, value in state.items()}
 
 
-def _plain_keys(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def _part_of(weights: Mapping[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """What belongs to `model`: the names behind the prefix that most of the model's names have.
+
+    Wrappers put prefixes before names ("module.", "_orig_mod.", "backbone."), and their own parts
+    (a normaliser, a loss, a copy for an attacker) beside them.
+    """
     own = model.state_dict().keys()
-    plain = {}
-    for key, value in _clean_branch(weights).items():
-        while key not in own and key.startswith(_PREFIXES):
-            key = key.partition(".")[2]
-        plain[key] = value
-    return {key: value for key, value in plain.items() if key in own or key not in _NO_WEIGHTS}
+    counts: Counter[str] = Counter()
+    for key in weights:
+        words = key.split(".")
+        for cut in range(len(words)):
+            if ".".join(words[cut:]) in own:
+                counts["".join(f"{word}." for word in words[:cut])] += 1
+    most = max(counts.values(), default=0)
+    prefixes = sorted((prefix for prefix in counts if counts[prefix] == most), key=len) or [""]
+    first, *others = (
+        {key.removeprefix(prefix): weights[key] for key in weights if key.startswith(prefix)}
+        for prefix in prefixes
+    )
+    if most > len(own) / 2 and not all(_equal(first, other) for other in others):
+        raise ValueError(
+            f"{path}: holds several models, {' and '.join(map(repr, prefixes))} before the names: "
+            "save the state_dict of one alone"
+        )
+    return first
+
+
+def _equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(first[key], second[key]) for key in first
+    )
+
+
+def _converted(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """`weights` as timm's own function for the architecture makes them fit, where that helps."""
+
+    def misfits(state: Mapping[str, Tensor]) -> int:
+        return sum(map(len, differences(model, state).values()))
+
+    name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
+    if not misfits(weights) or not name or not timm.is_model(name):
+        return weights
+    module = sys.modules[timm.model_entrypoint(name).__module__]
+    convert = getattr(module, "checkpoint_filter_fn", None)
+    try:
+        with warnings.catch_warnings():  # of torch's, for how timm resizes
+            warnings.simplefilter("ignore")
+            converted = dict(convert(dict(weights), model)) if convert else weights
+    except Exception:  # weights of something else, which it does not expect
+        return weights
+    tensors = all(isinstance(value, Tensor) for value in converted.values())
+    return converted if tensors and misfits(converted) < misfits(weights) else weights
+
+
+def _compare_statistics(found: Mapping[str, Tensor], model: Standardized, path: Path) -> None:
+    """Warn where the weights were trained behind another mean or std."""
+    for name, mean in found.items():
+        std = found.get(re.sub(r"mean$", "std", name))
+        if not re.search(r"(^|[._])mean$", name) or std is None or name.endswith("running_mean"):
+            continue
+        theirs, ours = [mean.flatten(), std.flatten()], [model.mean.flatten(), model.std.flatten()]
+        if not all(
+            a.shape == b.shape and torch.allclose(a.float().cpu(), b.float().cpu(), atol=1e-3)
+            for a, b in zip(theirs, ours, strict=True)
+        ):
+            numbers = [[round(number, 4) for number in values.tolist()] for values in theirs]
+            warnings.warn(
+                f"{path}: trained behind mean {numbers[0]} and std {numbers[1]}, which are not the "
+                f"model's: set model.mean and model.std",
+                stacklevel=3,
+            )
+            return
 
 
 def _clean_branch(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

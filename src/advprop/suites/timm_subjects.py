@@ -100,7 +100,7 @@ def _model(
             raise
         raise ValueError(f"{error}; --checkpoint FILE takes local weights") from error
     if checkpoint is not None:
-        load_local_weights(model.model, checkpoint, new_classifier=False)
+        load_local_weights(model, checkpoint, new_classifier=False)
     return model
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from advprop.models.exact_loading import load_exactly
 from advprop.models.torch_files import read_torch_file
 from advprop.training.files import sweep, write_atomically
 
@@ -91,36 +92,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def load_weights(model: nn.Module, weights: object, *, source: str) -> None:
     """Load `weights`, tensors by name, into `model`; ValueError says in short what does not fit."""
-    if not isinstance(weights, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
-    ):
-        raise ValueError(f"{source}: damaged, its weights are not tensors by name")
-    own = model.state_dict()
-    missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    reshaped = [
-        f"{key} {_kind(weights[key])} instead of {_kind(own[key])}"
-        for key in sorted(own.keys() & weights.keys())
-        if _kind(own[key]) != _kind(weights[key])
-    ]
-    problems = [
-        f"{len(items)} {what}, such as {items[0]}"
-        for what, items in (
-            ("tensors are missing", missing),
-            ("tensors are unknown", foreign),
-            ("tensors have another shape or type", reshaped),
-        )
-        if items
-    ]
-    if problems:
-        raise ValueError(f"{source}: weights of another architecture: {'; '.join(problems)}")
-    model.load_state_dict(weights)
-
-
-def _kind(tensor: Tensor) -> str:
-    """Shape and type of a tensor, and what is unusual about it."""
-    words = [str(tuple(tensor.shape)), str(tensor.dtype).removeprefix("torch.")]
-    words += [str(tensor.layout).removeprefix("torch.")] * (tensor.layout != torch.strided)
-    return " ".join(words + ["without values"] * tensor.is_meta)
+    remedy = "put the file, or the configuration of its run, back as it was"
+    load_exactly(model, weights, source=source, remedy=remedy)
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:
