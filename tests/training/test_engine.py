@@ -251,13 +251,12 @@ def test_an_optimiser_that_needs_more_than_gradients_is_refused():
 @pytest.mark.filterwarnings("ignore")
 def test_every_optimiser_of_timm_trains_or_is_refused_in_words(name):
     model, state = tiny_net(), torch.get_rng_state()
-    try:
-        optimizer = build_optimizer(model, settings(optimizer=name))
-    except ValueError as error:
-        assert "take another" in str(error) or "cannot be built" in str(error)
+    if name == "adahessian" or name.startswith(("bnb", "fused")):  # the others need CUDA
+        with pytest.raises(ValueError, match=r"take another|cannot be built"):
+            build_optimizer(model, settings(optimizer=name))
         return
-    finally:
-        assert torch.equal(torch.get_rng_state(), state)
+    optimizer = build_optimizer(model, settings(optimizer=name))
+    assert torch.equal(torch.get_rng_state(), state)
     for _ in range(2):
         optimizer.zero_grad()
         model(tiny_images()).square().sum().backward()

@@ -28,7 +28,7 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
     plain = model.model if isinstance(model, Standardized) else model
     if settings.layer_decay is not None:
         _check_layers(plain, "layer_decay")
-    create = partial(
+    create: Any = partial(
         create_optimizer_v2,
         opt=settings.optimizer,
         lr=settings.learning_rate,
@@ -45,7 +45,8 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
             f"{named} cannot be built ({error}): timm.optim.list_optimizers() has the names, such "
             "as sgd, adamw, rmsproptf"
         ) from None
-    weight = nn.Parameter(torch.ones(2, 2, device=next(model.parameters()).device))
+    device = next(model.parameters()).device
+    weight = nn.Parameter(torch.ones(2, 2, device="cpu" if device.type == "meta" else device))
     try:
         weight.grad = torch.ones_like(weight)
         create([weight]).step()
