@@ -48,7 +48,8 @@ def measure(quick: bool) -> Iterator[Row]:
     config = RECIPES["mnist5k"].build()
     recorder, began = cProfile.Profile(), time.perf_counter()
     with TemporaryDirectory() as folder:
-        recorder.runcall(compare, config, folder, num_seeds=1, jobs=1)
+        methods = ("vanilla", "advprop")
+        recorder.runcall(compare, config, folder, methods=methods, num_seeds=1, jobs=1)
     whole = time.perf_counter() - began
     yield Row(what="make demo, one seed, one process", value=whole, unit="s", seconds=whole)
     stats = pstats.Stats(recorder)

@@ -17,7 +17,7 @@ from settings import longer, method
 from study import Group, Options, base_config, main
 
 from advprop.config import RunConfig
-from advprop.methods.forms import Form
+from advprop.methods.learning import Form
 
 
 def separate(config: RunConfig, what: str, form: Form = "auto") -> RunConfig:

@@ -65,9 +65,9 @@ def test_validation_images_are_read_by_the_workers(
     ("method", "settings", "message"),
     [
         ("advprop", ["form=separate"], 'form="separate" on several processes.*auto, joint or'),
-        ("fine_grained", ["form=separate"], 'form="separate" on several processes.*auto or joint'),
-        ("fast", ["form=separate"], 'form="separate" on several processes.*auto or joint'),
-        ("carried", ["form=separate"], 'form="separate" on several processes.*auto or joint'),
+        ("fine_grained", ["form=separate"], 'form="separate" on several.*auto, joint or summed'),
+        ("fast", ["form=separate"], 'form="separate" on several processes.*auto, joint'),
+        ("carried", ["form=separate"], 'form="separate" on several processes.*auto, joint'),
         (
             "pyramid",
             ["form=separate", "auxiliary_branch=true"],

@@ -16,7 +16,7 @@ import advprop
 SOURCE = Path(advprop.__file__).parent
 # a module may import from rows below its own, and from its own folder
 ROWS = (
-    {"shapes", "randomness", "parsing"},
+    {"shapes", "randomness", "parsing", "writing"},
     {"auxiliary", "models", "threat_models"},
     {"attacks", "data"},
     {"methods"},

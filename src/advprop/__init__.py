@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from advprop.attacks.objectives import given as given
+    from advprop.attacks.objectives import least_likely_class as least_likely_class
+    from advprop.attacks.objectives import random_other_class as random_other_class
+    from advprop.attacks.objectives import untargeted as untargeted
     from advprop.attacks.pgd import PGD as PGD
     from advprop.attacks.pgd import Attack as Attack
     from advprop.attacks.pgd import fgsm as fgsm
     from advprop.attacks.pyramid import PyramidPGD as PyramidPGD
     from advprop.attacks.schedule import GrowingSteps as GrowingSteps
-    from advprop.attacks.targets import given as given
-    from advprop.attacks.targets import least_likely_class as least_likely_class
-    from advprop.attacks.targets import random_other_class as random_other_class
-    from advprop.attacks.targets import untargeted as untargeted
     from advprop.auxiliary.branches import branch_names as branch_names
     from advprop.auxiliary.branches import branch_parameters as branch_parameters
     from advprop.auxiliary.branches import has_auxiliary_norms as has_auxiliary_norms
@@ -97,17 +97,17 @@ _MODULE_OF = {
     "evaluate": "suites",
     "export": "run_folder",
     "fgsm": "attacks.pgd",
-    "given": "attacks.targets",
+    "given": "attacks.objectives",
     "has_auxiliary_norms": "auxiliary.branches",
-    "least_likely_class": "attacks.targets",
+    "least_likely_class": "attacks.objectives",
     "load_export": "exporting",
     "load_run": "run_folder",
     "predict": "prediction",
-    "random_other_class": "attacks.targets",
+    "random_other_class": "attacks.objectives",
     "remove_auxiliary_norms": "auxiliary.surgery",
     "standardized": "models.standardize",
     "train": "runs",
-    "untargeted": "attacks.targets",
+    "untargeted": "attacks.objectives",
     "use_branch": "auxiliary.branches",
 }
 

@@ -37,6 +37,7 @@ from advprop.models.standardize import Standardized, standardized
 from advprop.portable import HUB, check_formats, write_portable
 from advprop.randomness import generator_for, random_streams
 from advprop.shapes import Images, Logits
+from advprop.writing import writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def write_export(
     images = torch.rand(2, *info.preprocessing.image_shape, generator=generator_for("export"))
     logits = _logits(plain, images)
     _check_fit(logits, info)
-    with _appearing(folder) as unfinished:
+    with _appearing(folder, plain) as unfinished:
         write_files(plain, unfinished, info)
         _prove_equal(plain, unfinished, images, logits)
         checks = write_portable(
@@ -203,8 +204,14 @@ def _logits(model: Standardized, images: Images) -> Logits:
 
 
 @contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
+def _appearing(folder: Path, model: Standardized) -> Iterator[Path]:
     """A folder beside `folder` that takes its place at the end, or vanishes on an exception."""
+    needed = sum(value.nbytes for value in model.state_dict().values())
+    with writing(folder, needed=needed):
+        yield from _unfinished(folder)
+
+
+def _unfinished(folder: Path) -> Iterator[Path]:
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -14,7 +14,7 @@ from advprop.config.run import RunConfig
 from advprop.cost.assumptions import A100_TFLOPS, DEPTHWISE_UTILISATION, UTILISATION
 from advprop.cost.devices import Exchange, exchange, hours, images_per_device
 from advprop.cost.memory import memory_cost
-from advprop.cost.step import StepCost, empty_batch, on_devices, step_cost
+from advprop.cost.step import StepCost, empty_batch, step_cost
 from advprop.data.found import found_in
 from advprop.data.loaders import num_train_batches
 from advprop.data.sources import ImageData
@@ -157,7 +157,7 @@ def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int)
     plain = _num_parameters(empty)
     if method.auxiliary:
         config.model.add_branches(empty, method.auxiliary)
-    method = on_devices(method, empty, devices)
+    method = method.on_devices(empty, devices)
     model = prepare_model(empty, settings, torch.device("meta"))
     half = settings.mixed_precision != "no"
     try:

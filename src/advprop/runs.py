@@ -19,6 +19,7 @@ from advprop.config.run import RunConfig
 from advprop.data.found import found_in
 from advprop.data.sources import ImageData
 from advprop.data.workers import worker_deaths_explained
+from advprop.parsing import printable
 from advprop.run_folder import (
     CHECKPOINTS,
     CONFIG,
@@ -34,7 +35,7 @@ from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_accelerator
 from advprop.training.files import UNFINISHED, in_use, sweep, write_json
 from advprop.training.processes import LostProcessError, check_same_step, is_lost_process
-from advprop.training.trackers import TensorBoard, Tracker, WeightsAndBiases
+from advprop.training.trackers import TensorBoard, Tracker, WeightsAndBiases, check_trackers
 from advprop.training.trainer import Trainer
 
 _Finding = TypeVar("_Finding")
@@ -58,9 +59,9 @@ def train(
     NotFiniteError and InterruptedTraining (`advprop.training.stopping`) end a run early, saved.
     Under `torchrun` every process calls this; the first one judges and writes the folder.
     """
-    folder = Path(out)
-    accelerator = build_accelerator(config.training)
+    folder, accelerator = Path(out), build_accelerator(config.training)
     with _process_group(accelerator), ExitStack() as held:
+        _agreed(accelerator, lambda: check_trackers(tensorboard, wandb))
         result = _agreed(accelerator, lambda: _judge_folder(folder, config, resume=resume))
         if result is not None:
             return result
@@ -76,7 +77,7 @@ def train(
             write_json(folder / CONFIG, config.model_dump(mode="json"))
             write_data_facts(folder, data)
             if not quiet:
-                print(*config.start_lines(found_in(data)), sep="\n", file=sys.stderr, flush=True)
+                _say(config.start_lines(found_in(data)))
             # a kill may have come between an epoch's entry and its checkpoint
             trainer.log.rewind(trainer.position.step)
             trainer.trackers = _trackers(config, folder, trainer.position.step, tensorboard, wandb)
@@ -90,6 +91,10 @@ def train(
             # nothing goes on from a finished run
             shutil.rmtree(folder / KEPT, ignore_errors=True)
     return result
+
+
+def _say(lines: list[str]) -> None:
+    print(printable("\n".join(lines)), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -152,7 +157,7 @@ def _agreed(accelerator: Accelerator, judge: Callable[[], _Finding]) -> _Finding
     if accelerator.is_main_process:
         try:
             outcome = [judge()]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             outcome = [error]
     broadcast_object_list(outcome)
     if isinstance(outcome[0], Exception):

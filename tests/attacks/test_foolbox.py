@@ -11,8 +11,8 @@ import torch
 from tiny import NUM_CLASSES, seeded, tiny_images, tiny_labels, tiny_net
 from torch import Tensor
 
+from advprop.attacks.objectives import given, untargeted
 from advprop.attacks.pgd import PGD, fgsm
-from advprop.attacks.targets import given, untargeted
 from advprop.evaluation.robustness import attack_with_restarts
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch

@@ -10,9 +10,9 @@ import torch
 from tiny import seeded, tiny_branched_net, tiny_images, tiny_labels, tiny_net
 from torch import Tensor
 
+from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD, Attack
 from advprop.attacks.schedule import GrowingSteps, mean_passes
-from advprop.attacks.targets import untargeted
 from advprop.config.overrides import apply_overrides
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp

@@ -20,9 +20,9 @@ from tiny import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advprop.attacks.objectives import given, random_other_class, untargeted
 from advprop.attacks.pgd import PGD, Attack, fgsm
 from advprop.attacks.pyramid import PyramidPGD
-from advprop.attacks.targets import given, random_other_class, untargeted
 from advprop.randomness import ImageStreams
 from advprop.threat_models import L2, Linf, ThreatModel
 

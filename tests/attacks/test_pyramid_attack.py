@@ -10,10 +10,10 @@ from tiny import IMAGE_SHAPE, NUM_CLASSES, seeded, tiny_images, tiny_labels, tin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advprop.attacks.objectives import given, random_other_class, untargeted
 from advprop.attacks.pgd import PGD, Attack
 from advprop.attacks.pyramid import PyramidPGD
 from advprop.attacks.scales import Scale, scales_for
-from advprop.attacks.targets import given, random_other_class, untargeted
 from advprop.randomness import ImageStreams, Randomness
 from advprop.threat_models import Linf
 

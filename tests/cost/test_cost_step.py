@@ -17,7 +17,6 @@ from advprop.cost.step import (
     StepCost,
     empty_batch,
     facts_of,
-    on_devices,
     step_cost,
     without_attack,
 )
@@ -139,7 +138,7 @@ def test_checkpointing_trades_a_forward_pass_for_activations() -> None:
 
 def test_several_devices_take_the_form_that_allows_one_backward() -> None:
     def form(method: Method, devices: int = 2) -> str:
-        return on_devices(method, empty_model(method), devices).form
+        return method.on_devices(empty_model(method), devices).form
 
     assert form(AdvProp(attack=ATTACK)) == "joint"
     assert form(AdvProp(attack=ATTACK, matched_masks=True)) == "summed"
@@ -148,8 +147,8 @@ def test_several_devices_take_the_form_that_allows_one_backward() -> None:
     assert form(Pyramid(attack=ATTACK)) == "summed"
     carried = Carried(threat_model=Linf(0.1))
     assert form(carried) == "joint"
-    assert on_devices(carried, add_auxiliary_tokens(tiny_vit()), 2).form == "auto"
-    assert on_devices(Vanilla(), empty_model(Vanilla()), 2) == Vanilla()
+    assert carried.on_devices(add_auxiliary_tokens(tiny_vit()), 2).form == "summed"
+    assert Vanilla().on_devices(empty_model(Vanilla()), 2) == Vanilla()
 
 
 def test_without_its_attack_a_method_keeps_its_training_passes() -> None:

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD
-from advprop.attacks.targets import untargeted
 from advprop.evaluation.accuracy import evaluate_clean, evaluate_noise
 from advprop.evaluation.gallery import record_gallery, record_predictions
 from advprop.evaluation.robustness import evaluate_adversarial

@@ -7,9 +7,9 @@ import torch
 from tiny import tiny_images, tiny_net
 from torch import Tensor
 
+from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD
 from advprop.attacks.random_search import random_search
-from advprop.attacks.targets import untargeted
 from advprop.evaluation.robustness import (
     attack_with_restarts,
     evaluate_adversarial,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
+from method_cases import ATTACK, ATTACK_CONFIG
 from tiny import (
     IMAGE_SHAPE,
     gradients,
@@ -21,64 +21,95 @@ from torch import Tensor, distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from advprop.attacks.pgd import PGD
 from advprop.attacks.pyramid import PyramidPGD
 from advprop.auxiliary.token import add_auxiliary_tokens
-from advprop.methods.adversarial import Adversarial
+from advprop.config.methods import METHODS, method_config
 from advprop.methods.advprop import AdvProp
+from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.base import Context, Method, TrainingFacts
 from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
-from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.shuffling import shuffled
 from advprop.methods.universal import Universal
-from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
 from advprop.threat_models import Linf
 
 RANKS = 2
-ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
 FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.5)
 PYRAMID = PyramidPGD(scales=(4, 3, 1), num_steps=2)
-UNIVERSAL: dict[str, Any] = {"epsilon": 0.02, "step_size": 0.01, "scales": (4, 3, 1)}
+UNIVERSAL = Universal(epsilon=0.02, step_size=0.01, scales=(4, 3, 1))
 CARRIED = Carried(threat_model=Linf(8 / 255))
 FACTS = TrainingFacts(num_images=8, image_shape=IMAGE_SHAPE)
-CASES: dict[str, tuple[Method, bool]] = {
-    "vanilla": (Vanilla(), False),
-    "adversarial": (Adversarial(attack=ATTACK), False),
-    "mixed": (Mixed(attack=ATTACK), False),
-    "advprop auto": (AdvProp(attack=ATTACK), False),
-    "advprop joint": (AdvProp(attack=ATTACK, form="joint"), False),
-    "advprop separate": (AdvProp(attack=ATTACK, form="separate"), True),
-    "advprop summed": (AdvProp(attack=ATTACK, form="summed"), False),
-    "advprop matched": (AdvProp(attack=ATTACK, matched_masks=True), False),
-    "fast auto": (FAST, False),
-    "fast separate": (replace(FAST, form="separate"), True),
-    "advprop token": (AdvProp(attack=ATTACK), False),
-    "fine_grained token": (FineGrained(attacks={"adversarial": ATTACK}), False),
-    "fast token": (FAST, False),
-    "carried token": (CARRIED, False),
-    "decoupled token": (replace(CARRIED, pairing="decoupled"), False),
-    "pyramid auto": (Pyramid(attack=PYRAMID), False),
-    "pyramid separate": (Pyramid(attack=PYRAMID, form="separate"), False),
-    "universal auto": (Universal(**UNIVERSAL), False),
-    "universal branch": (Universal(**UNIVERSAL, auxiliary_branch=True), False),
-    "carried auto": (CARRIED, False),
-    "carried separate": (replace(CARRIED, form="separate"), True),
-    "carried decoupled": (replace(CARRIED, pairing="decoupled"), False),
-    "carried mixed": (replace(CARRIED, auxiliary_branch=False), False),
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A method, and what its step does on several processes.
+
+    `unused` has DistributedDataParallel look for unused parameters. `forwards` and `backwards` are
+    the passes that train, None where the suite does not know them; `exchanges` tells that what a
+    process learns from depends on the others.
+    """
+
+    method: Method
+    unused: bool = False
+    forwards: int | None = None
+    backwards: int = 1
+    exchanges: bool = False
+
+
+ONE: dict[str, int] = {"forwards": 1}
+TWO: dict[str, int] = {"forwards": 2}
+OWN: dict[str, Case] = {
+    **{
+        name: Case(method=method_config(name, ATTACK_CONFIG).build(), **ONE)
+        for name in ("vanilla", "adversarial", "mixed", "advprop", "fine_grained", "carried")
+    },
+    "advprop_lean": Case(method=AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.5)),
+    "fast": Case(method=FAST, exchanges=True, **TWO),
+    "pyramid": Case(method=Pyramid(attack=PYRAMID), **TWO),
+    "universal": Case(method=UNIVERSAL, **TWO),
 }
-"""Each method, and whether DistributedDataParallel must look for unused parameters."""
+CASES: dict[str, Case] = {
+    **{
+        name: OWN.get(name) or Case(method=method_config(name, ATTACK_CONFIG).build())
+        for name in METHODS
+    },
+    "advprop joint": Case(method=AdvProp(attack=ATTACK, form="joint"), **ONE),
+    "advprop separate": Case(
+        method=AdvProp(attack=ATTACK, form="separate"), unused=True, forwards=2, backwards=2
+    ),
+    "advprop summed": Case(method=AdvProp(attack=ATTACK, form="summed"), **TWO),
+    "advprop matched": Case(method=AdvProp(attack=ATTACK, matched_masks=True), **TWO),
+    # Fast's noise pass trains too, but its gradients travel with the next
+    "fast separate": Case(
+        method=replace(FAST, form="separate"), unused=True, exchanges=True, forwards=3, backwards=2
+    ),
+    "advprop token": Case(method=AdvProp(attack=ATTACK), **TWO),
+    "fine_grained token": Case(method=FineGrained(attacks={"adversarial": ATTACK}), **TWO),
+    "fast token": Case(method=FAST, exchanges=True, forwards=3),
+    "carried token": Case(method=CARRIED, **TWO),
+    "decoupled token": Case(method=replace(CARRIED, pairing="decoupled"), **TWO),
+    "pyramid separate": Case(
+        method=Pyramid(attack=PYRAMID, form="separate"), forwards=2, backwards=2
+    ),
+    "universal branch": Case(method=replace(UNIVERSAL, auxiliary_branch=True), **TWO),
+    "carried separate": Case(
+        method=replace(CARRIED, form="separate"), unused=True, forwards=2, backwards=2
+    ),
+    "carried decoupled": Case(method=replace(CARRIED, pairing="decoupled"), **ONE),
+    "carried mixed": Case(method=replace(CARRIED, auxiliary_branch=False), **ONE),
+}
 
 
 def net_for(name: str) -> nn.Module:
     if name.endswith(" token"):
         return add_auxiliary_tokens(tiny_vit()).train()
-    method, _ = CASES[name]
-    return (tiny_branched_net() if method.auxiliary else tiny_net()).train()
+    auxiliary = CASES[name].method.auxiliary
+    return (tiny_branched_net(auxiliary=auxiliary) if auxiliary else tiny_net()).train()
 
 
 def step(method: Method, model: nn.Module, rank: int, *, epoch: int | None = None) -> None:
@@ -95,7 +126,7 @@ def handed_over(rank: int, folder: Path) -> tuple[Tensor, Tensor]:
     """What a rank's images carry after one epoch, and the other rank's, as seen in the next."""
     method = replace(CARRIED)
     method.prepare(replace(FACTS, folder=folder, num_processes=RANKS))
-    model = DistributedDataParallel(net_for("carried auto"))
+    model = DistributedDataParallel(net_for("carried"))
     step(method, model, rank, epoch=0)
     distributed.barrier()  # as the trainer's, which agree in each step
     store = method.memory["all"].store
@@ -137,10 +168,10 @@ def run_rank(rank: int, folder: str) -> None:
         timeout=timedelta(minutes=5),
     )
     results: dict[str, object] = {}
-    for name, (settings, unused) in CASES.items():
-        method = replace(settings)  # type: ignore[type-var]  # remembers nothing yet
+    for name, case in CASES.items():
+        method = replace(case.method)  # type: ignore[type-var]  # remembers nothing yet
         method.prepare(replace(FACTS, folder=Path(folder) / name, num_processes=RANKS))
-        model = DistributedDataParallel(net_for(name), find_unused_parameters=unused)
+        model = DistributedDataParallel(net_for(name), find_unused_parameters=case.unused)
         reductions: list[int] = []
         forwards: list[Tensor] = []
 

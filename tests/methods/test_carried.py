@@ -345,7 +345,8 @@ def test_what_is_carried_raises_the_loss_more_than_noise_of_its_size(pairing: st
         ({"step_size": -1.0}, r"step_size -1\.0: give a number of at least 0"),
         ({"step_size": EPSILON / 200}, r"step_size 0\.00015.* less than .* 0\.00024.*float16"),
         ({"attacked_fraction": 1.0}, r"attacked_fraction 1\.0: give one .* below 1"),
-        ({"form": "summed"}, 'form=\'summed\': choose "auto", "separate" or "joint"'),
+        ({"form": "both"}, "form='both': choose"),
+        ({"form": "summed", "auxiliary_branch": False}, 'form="summed" without auxiliary_branch'),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:

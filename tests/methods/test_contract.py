@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from method_cases import ATTACK, CARRIED, CASES, DECOUPLED, FAST, UNIVERSAL, Case
 from tiny import (
     IMAGE_SHAPE,
     NUM_CLASSES,
@@ -27,13 +28,10 @@ from tiny import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advprop.attacks.pgd import PGD, fgsm
-from advprop.attacks.pyramid import PyramidPGD
 from advprop.auxiliary.branches import branch_names, branch_parameters, use_branch
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
-from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.base import (
     Context,
     Method,
@@ -42,79 +40,13 @@ from advprop.methods.base import (
     metrics_of,
     perturbation_size,
 )
-from advprop.methods.carried import Carried
-from advprop.methods.carrying import CarryingMethod
-from advprop.methods.fast import Fast
-from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
-from advprop.methods.universal import Universal
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
-from advprop.threat_models import L2, Linf
 
-ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
-SOURCES = {"noise": dataclasses.replace(ATTACK, num_steps=0), "adversarial": ATTACK}
-FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.25)
-PYRAMID = PyramidPGD(
-    epsilon=1 / 255,
-    num_steps=2,
-    step_size=0.75 / 255,
-    scales=(4, 3, 1),
-    multipliers=(4.0, 2.0, 1.0),
-)
-UNIVERSAL: dict[str, Any] = {
-    "epsilon": 1 / 255,
-    "step_size": 0.5 / 255,
-    "scales": (4, 3, 1),
-    "multipliers": (4.0, 2.0, 1.0),
-    "random_start": True,
-}
-CARRIED = Carried(threat_model=Linf(8 / 255))
-DECOUPLED = dataclasses.replace(CARRIED, pairing="decoupled", attacked_fraction=0.25)
-METHODS: dict[str, tuple[Method, float]] = {
-    "vanilla": (Vanilla(), 0.0),
-    "adversarial": (Adversarial(attack=ATTACK), 0.0),
-    "mixed": (Mixed(attack=ATTACK), 0.0),
-    "advprop separate": (AdvProp(attack=ATTACK, form="separate"), 0.0),
-    "advprop joint": (AdvProp(attack=ATTACK, form="joint"), 0.0),
-    "advprop summed": (AdvProp(attack=ATTACK, form="summed"), 0.0),
-    "advprop matched": (AdvProp(attack=ATTACK, matched_masks=True), 0.0),
-    "advprop l2": (AdvProp(attack=fgsm(L2(1.0))), 0.0),
-    "fine_grained separate": (FineGrained(attacks=SOURCES, form="separate"), 0.0),
-    "fine_grained joint": (FineGrained(attacks=SOURCES, form="joint"), 0.0),
-    "adversarial_then_clean first": (AdversarialThenClean(attack=ATTACK), 0.2),
-    "adversarial_then_clean last": (AdversarialThenClean(attack=ATTACK), 0.8),
-    "fast separate": (dataclasses.replace(FAST, form="separate"), 0.0),
-    "fast joint": (FAST, 0.0),
-    "fast l2": (dataclasses.replace(FAST, threat_model=L2(1.0)), 0.0),
-    "fast not synchronised": (dataclasses.replace(FAST, beta=0.25, synchronise=False), 0.0),
-    "pyramid": (Pyramid(attack=PYRAMID), 0.0),
-    "pyramid summed": (Pyramid(attack=PYRAMID, form="summed"), 0.0),
-    "pyramid branch": (Pyramid(attack=PYRAMID, auxiliary_branch=True), 0.0),
-    "universal": (Universal(**UNIVERSAL), 0.0),
-    "universal branch": (Universal(**UNIVERSAL, auxiliary_branch=True, form="summed"), 0.0),
-    "carried separate": (CARRIED, 0.0),
-    "carried joint": (dataclasses.replace(CARRIED, form="joint"), 0.0),
-    "carried l2": (dataclasses.replace(CARRIED, threat_model=L2(1.0)), 0.0),
-    "carried decoupled": (DECOUPLED, 0.0),
-    "carried decoupled separate": (dataclasses.replace(DECOUPLED, form="separate"), 0.0),
-    "advprop_lean": (AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.25), 0.0),
-    "carried mixed": (dataclasses.replace(CARRIED, auxiliary_branch=False), 0.0),
-    "carried decoupled mixed": (dataclasses.replace(DECOUPLED, auxiliary_branch=False), 0.0),
-}
-"""Every method, with the progress it is tried at."""
-
-every_method = pytest.mark.parametrize(("method", "progress"), METHODS.values(), ids=METHODS.keys())
-attacking = pytest.mark.parametrize(
-    ("method", "progress"),
-    [
-        entry
-        for name, entry in METHODS.items()
-        if name not in ("vanilla", "adversarial_then_clean last")
-    ],
-)
+every_method = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 advprop_forms = pytest.mark.parametrize("form", ["separate", "joint", "summed"])
 
 
@@ -130,26 +62,6 @@ def branched_net_for(method: Method) -> nn.Module:
     return tiny_branched_net(auxiliary=method.auxiliary or ("adversarial",)).train()
 
 
-def loss_weights(method: Method) -> dict[str, float]:
-    """What each kind's mean loss counts, where it is not 1: that of methods that count images."""
-    if is_decoupled(method):
-        return {"clean": 0.75, "adversarial": 0.25}
-    if not isinstance(method, Fast):
-        return {}
-    # of 8 images 2 are attacked, and both of their passes together count them once
-    return {"clean": 0.75, "noise": 0.25 * (1 - method.beta), "adversarial": 0.25 * method.beta}
-
-
-def image_counts(method: Method) -> dict[str, int]:
-    """How many of 8 images are of a kind, where not all are."""
-    parts = {"clean": 6, "noise": 2, "adversarial": 2}
-    return parts if isinstance(method, Fast) or is_decoupled(method) else {}
-
-
-def is_decoupled(method: Method) -> bool:
-    return isinstance(method, Carried) and method.pairing == "decoupled"
-
-
 def prepared(method: Method) -> Method:
     """The same, remembering nothing, and told of the images."""
     fresh = dataclasses.replace(method)  # type: ignore[type-var]
@@ -158,23 +70,24 @@ def prepared(method: Method) -> Method:
 
 
 def run(
-    method: Method,
+    case: Case | Method,
     model: nn.Module,
-    progress: float = 0.0,
     *,
     images: Tensor | None = None,
     labels: Tensor | None = None,
     seed: int = 0,
     **context: Any,
 ) -> StepMetrics:
+    if isinstance(case, Method):
+        case = Case(method=case)
     batch = Batch(
         images=tiny_images() if images is None else images,
         labels=tiny_labels() if labels is None else labels,
         indices=torch.arange(8),
     )
-    context = {"generator": seeded(seed), **context}
+    context = {"generator": seeded(seed), "progress": case.progress, **context}
     # a method may remember: each call is a first step
-    return prepared(method).forward_backward(model, batch, Context(progress=progress, **context))
+    return prepared(case.method).forward_backward(model, batch, Context(**context))
 
 
 # --- left as found
@@ -203,59 +116,53 @@ def mixed_up(model: nn.Module) -> nn.Module:
 
 
 @every_method
-def test_modes_and_flags_are_left_as_found(method: Method, progress: float) -> None:
-    model = mixed_up(net_for(method))
+def test_modes_and_flags_are_left_as_found(case: Case) -> None:
+    model = mixed_up(net_for(case.method))
     found = modes(model)
-    run(method, model, progress)
+    run(case, model)
     assert modes(model) == found
     assert next(model.parameters()).grad is None
 
 
 @every_method
 @pytest.mark.parametrize("branch", ["clean", "adversarial", ("clean", "adversarial")], ids=str)
-def test_branch_is_left_as_found(
-    method: Method, progress: float, branch: str | tuple[str, ...]
-) -> None:
-    model = branched_net_for(method)
+def test_branch_is_left_as_found(case: Case, branch: str | tuple[str, ...]) -> None:
+    model = branched_net_for(case.method)
     with use_branch(model, branch):
-        run(method, model, progress)
+        run(case, model)
         assert active_branch(model) == branch
 
 
 @every_method
 @pytest.mark.parametrize("fails_at", range(5))
-def test_branch_and_modes_survive_a_failing_forward_pass(
-    method: Method, progress: float, fails_at: int
-) -> None:
-    model = FailingNet(mixed_up(branched_net_for(method)), fails_at)
+def test_branch_and_modes_survive_a_failing_forward_pass(case: Case, fails_at: int) -> None:
+    model = FailingNet(mixed_up(branched_net_for(case.method)), fails_at)
     found = modes(model)
     with use_branch(model, "adversarial"):
         with suppress(KeyError):  # a method with fewer passes does not fail
-            run(method, model, progress)
+            run(case, model)
         assert active_branch(model) == "adversarial"
     assert modes(model) == found
 
 
 @every_method
 @pytest.mark.parametrize("part", ["loss_fn", "backward"])
-def test_branch_and_modes_survive_a_failing_loss(
-    method: Method, progress: float, part: str
-) -> None:
+def test_branch_and_modes_survive_a_failing_loss(case: Case, part: str) -> None:
     def fail(*_: Tensor) -> Tensor:
         raise KeyError(part)
 
-    model = mixed_up(branched_net_for(method))
+    model = mixed_up(branched_net_for(case.method))
     found = modes(model)
     with use_branch(model, "adversarial"), pytest.raises(KeyError):
-        run(method, model, progress, **{part: fail})
+        run(case, model, **{part: fail})
     assert active_branch(model) == "clean"
     assert modes(model) == found
 
 
 @every_method
-def test_images_and_labels_are_left_as_found(method: Method, progress: float) -> None:
+def test_images_and_labels_are_left_as_found(case: Case) -> None:
     images, labels = tiny_images(), tiny_labels()
-    run(method, net_for(method), progress, images=images, labels=labels)
+    run(case, net_for(case.method), images=images, labels=labels)
     assert torch.equal(images, tiny_images())
     assert torch.equal(labels, tiny_labels())
     assert not images.requires_grad
@@ -265,9 +172,9 @@ def test_images_and_labels_are_left_as_found(method: Method, progress: float) ->
 
 
 @every_method
-def test_a_gradient_for_every_parameter(method: Method, progress: float) -> None:
-    model = net_for(method)
-    run(method, model, progress)
+def test_a_gradient_for_every_parameter(case: Case) -> None:
+    model = net_for(case.method)
+    run(case, model)
     for name, gradient in gradients(model).items():
         assert gradient is not None, name
         assert gradient.isfinite().all(), name
@@ -276,21 +183,21 @@ def test_a_gradient_for_every_parameter(method: Method, progress: float) -> None
 
 
 @every_method
-def test_gradients_are_added(method: Method, progress: float) -> None:
+def test_gradients_are_added(case: Case) -> None:
     # momentum 0 keeps the running statistics, and with them the attack, the same
-    model = net_for(method, momentum=0.0)
-    run(method, model, progress)
+    model = net_for(case.method, momentum=0.0)
+    run(case, model)
     once = gradients(model)
-    run(method, model, progress)
+    run(case, model)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, 2 * once[name])
 
 
 @every_method
-def test_same_generator_same_gradients(method: Method, progress: float) -> None:
+def test_same_generator_same_gradients(case: Case) -> None:
     def step(generator: Callable[[], torch.Generator | ImageStreams]) -> dict[str, Tensor | None]:
-        model = net_for(method)
-        run(method, model, progress, generator=generator())
+        model = net_for(case.method)
+        run(case, model, generator=generator())
         return gradients(model)
 
     def streams(seed: int) -> ImageStreams:
@@ -300,41 +207,39 @@ def test_same_generator_same_gradients(method: Method, progress: float) -> None:
     assert same_tensors(step(lambda: streams(1)), step(lambda: streams(1)))
 
 
-@attacking
-def test_other_generator_other_gradients(method: Method, progress: float) -> None:
+@every_method
+def test_other_generator_other_gradients(case: Case) -> None:
     found = []
     for seed in (1, 2):
-        model = net_for(method)
-        run(method, model, progress, seed=seed)
+        model = net_for(case.method)
+        run(case, model, seed=seed)
         found.append(gradients(model))
-    draws_nothing = method == METHODS["advprop l2"][0] or isinstance(method, Universal)
-    if not draws_nothing:  # as FGSM, and a start that all processes share
-        assert not same_tensors(*found)
+    assert same_tensors(*found) != case.draws
 
 
 @every_method
-def test_backward_is_the_callers(method: Method, progress: float) -> None:
-    plain, scaled = net_for(method), net_for(method)
-    run(method, plain, progress)
-    run(method, scaled, progress, backward=lambda loss: (4 * loss).backward())
+def test_backward_is_the_callers(case: Case) -> None:
+    plain, scaled = net_for(case.method), net_for(case.method)
+    run(case, plain)
+    run(case, scaled, backward=lambda loss: (4 * loss).backward())
     for name, gradient in gradients(scaled).items():
         torch.testing.assert_close(gradient, 4 * plain.get_parameter(name).grad)
 
 
 @every_method
-def test_loss_is_the_callers(method: Method, progress: float) -> None:
-    model = net_for(method)
-    metrics = run(method, model, progress, loss_fn=lambda logits, labels: 0 * logits.sum() + 3)
-    assert metrics.loss == 3 * sum(loss_weights(method).get(kind, 1) for kind in metrics.kinds)
+def test_loss_is_the_callers(case: Case) -> None:
+    model = net_for(case.method)
+    metrics = run(case, model, loss_fn=lambda logits, labels: 0 * logits.sum() + 3)
+    assert metrics.loss == 3 * sum(case.weights.get(kind, 1) for kind in metrics.kinds)
     assert all(gradient.count_nonzero() == 0 for gradient in gradients(model).values())
 
 
 @every_method
-def test_gradients_under_autocast(method: Method, progress: float) -> None:
-    full, half = net_for(method), net_for(method)
-    run(method, full, progress)
+def test_gradients_under_autocast(case: Case) -> None:
+    full, half = net_for(case.method), net_for(case.method)
+    run(case, full)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        metrics = run(method, half, progress)
+        metrics = run(case, half)
     assert metrics.loss.isfinite()
     for name, gradient in gradients(half).items():
         exact = full.get_parameter(name).grad
@@ -354,16 +259,16 @@ def equal(first: list[Tensor], second: list[Tensor]) -> bool:
 
 
 @every_method
-def test_a_method_keeps_to_the_branches_it_names(method: Method, progress: float) -> None:
-    model = branched_net_for(method)
+def test_a_method_keeps_to_the_branches_it_names(case: Case) -> None:
+    model = branched_net_for(case.method)
     auxiliary = branch_names(model)[1:]
     before = {name: state_of(branches_of(model, name)) for name in auxiliary}
-    run(method, model, progress)
+    run(case, model)
     for name in auxiliary:
         untouched = equal(before[name], state_of(branches_of(model, name)))
         owned = branch_parameters(model)[name]
         without = all(parameter.grad is None for parameter in owned)
-        assert untouched == without == (name not in method.auxiliary)
+        assert untouched == without == (name not in case.method.auxiliary)
 
 
 @advprop_forms
@@ -415,8 +320,8 @@ def test_advprop_needs_branches() -> None:
 # --- cost and metrics
 
 
-def counted_passes(method: Method, progress: float) -> float:
-    model, seen = net_for(method), 0
+def counted_passes(case: Case) -> float:
+    model, seen = net_for(case.method), 0
 
     def count(_: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> None:
         nonlocal seen
@@ -424,21 +329,20 @@ def counted_passes(method: Method, progress: float) -> float:
         seen += len(inputs[0])
 
     model.register_forward_hook(count)
-    run(method, model, progress)
+    run(case, model)
     return seen / 8
 
 
 @every_method
-def test_stated_passes_are_those_counted(method: Method, progress: float) -> None:
-    if isinstance(method, AdversarialThenClean):
-        return  # it averages over steps
-    assert counted_passes(method, progress) == method.passes_per_image
+def test_stated_passes_are_those_counted(case: Case) -> None:
+    if not case.averages:
+        assert counted_passes(case) == case.method.passes_per_image
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
 def test_stated_passes_are_averaged_over_training(share: float) -> None:
     method = AdversarialThenClean(attack=ATTACK, adversarial_share=share)
-    counted = [counted_passes(method, step / 8) for step in range(8)]
+    counted = [counted_passes(Case(method=method, progress=step / 8)) for step in range(8)]
     assert sum(counted) / 8 == method.passes_per_image
 
 
@@ -451,28 +355,27 @@ def test_formulas_of_cost(num_steps: int) -> None:
     assert Mixed(attack=attack).passes_per_image == num_steps + 2
     assert AdvProp(attack=attack).passes_per_image == num_steps + 2
     assert Pyramid(attack=attack).passes_per_image == num_steps + 2
-    assert Universal(**UNIVERSAL).passes_per_image == 2
+    assert UNIVERSAL.passes_per_image == 2
     assert CARRIED.passes_per_image == 2
     assert DECOUPLED.passes_per_image == 1
     assert AdversarialThenClean(attack=attack).passes_per_image == 1 + num_steps / 2
 
 
 @every_method
-def test_metrics(method: Method, progress: float) -> None:
-    model = net_for(method)
-    metrics = run(method, model, progress)
-    weights, counts = loss_weights(method), image_counts(method)
-    summed = sum(weights.get(name, 1) * kind.loss for name, kind in metrics.kinds.items())
+def test_metrics(case: Case) -> None:
+    model = net_for(case.method)
+    metrics = run(case, model)
+    summed = sum(case.weights.get(name, 1) * kind.loss for name, kind in metrics.kinds.items())
     torch.testing.assert_close(metrics.loss, summed)
     for name, kind in metrics.kinds.items():
-        count = counts.get(name, 8)
+        count = case.counts.get(name, 8)
         assert not kind.loss.requires_grad
         assert 0 <= kind.accuracy <= 1
         torch.testing.assert_close(kind.accuracy * count, (kind.accuracy * count).round())
         assert kind.share == count / 8
     assert not metrics.loss.requires_grad
     if "adversarial" in metrics.kinds:
-        assert 0 < metrics.perturbation <= (0.1 if "l2" in str(method).lower() else 8 / 255)
+        assert 0 < metrics.perturbation <= case.largest
     else:
         assert metrics.perturbation is None
 
@@ -504,7 +407,7 @@ def test_perturbation_is_a_size_not_a_sum_of_signs() -> None:
 
 
 @every_method
-def test_both_calling_conventions_agree(method: Method, progress: float) -> None:
+def test_both_calling_conventions_agree(case: Case) -> None:
     images, labels = tiny_images(), tiny_labels()
     batch = Batch(images=images, labels=labels, indices=torch.arange(8))
     found = []
@@ -513,24 +416,25 @@ def test_both_calling_conventions_agree(method: Method, progress: float) -> None
         lambda fresh, model, context: fresh.forward_backward(model, batch, context=context),
         lambda fresh, model, context: fresh.forward_backward(model, images, labels, context),
     ]
-    if isinstance(
-        method, CarryingMethod
-    ):  # images and labels alone do not tell which images they are
+    # images and labels alone do not tell which images they are
+    if not case.method.takes_mixtures:
         with pytest.raises(ValueError, match="the batch has no indices"):
-            calls.pop()(prepared(method), net_for(method), Context())
+            calls.pop()(prepared(case.method), net_for(case.method), Context())
     for call in calls:
-        model = net_for(method)
-        call(prepared(method), model, Context(progress=progress, generator=seeded()))
+        model = net_for(case.method)
+        call(prepared(case.method), model, Context(progress=case.progress, generator=seeded()))
         found.append(gradients(model))
     assert all(same_tensors(found[0], others) for others in found[1:])
 
 
 @every_method
-def test_context_may_be_left_out(method: Method, progress: float) -> None:
+def test_context_may_be_left_out(case: Case) -> None:
     batch = Batch(images=tiny_images(), labels=tiny_labels(), indices=torch.arange(8))
-    assert prepared(method).forward_backward(net_for(method), batch).loss.isfinite()
-    if not isinstance(method, CarryingMethod):  # as above
-        metrics = method.forward_backward(net_for(method), tiny_images(), tiny_labels())
+    assert prepared(case.method).forward_backward(net_for(case.method), batch).loss.isfinite()
+    if case.method.takes_mixtures:  # as above
+        metrics = prepared(case.method).forward_backward(
+            net_for(case.method), tiny_images(), tiny_labels()
+        )
         assert metrics.loss.isfinite()
 
 
@@ -543,21 +447,22 @@ def test_wrong_calls_say_what_is_missing() -> None:
 
 
 @every_method
-def test_soft_labels(method: Method, progress: float) -> None:
-    hard, one_hot, mixed = net_for(method), net_for(method), net_for(method)
+def test_soft_labels(case: Case) -> None:
+    hard, one_hot, mixed = net_for(case.method), net_for(case.method), net_for(case.method)
     labels = F.one_hot(tiny_labels(), NUM_CLASSES).float()
-    expected = run(method, hard, progress)
-    metrics = run(method, one_hot, progress, labels=labels)
+    expected = run(case, hard)
+    metrics = run(case, one_hot, labels=labels)
     for name, gradient in gradients(one_hot).items():
         torch.testing.assert_close(gradient, hard.get_parameter(name).grad)
     for kind, found in metrics.kinds.items():
         assert torch.equal(found.accuracy, expected.kinds[kind].accuracy)
-    run(method, mixed, progress, labels=0.7 * labels + 0.3 * labels.roll(1, 0))
+    run(case, mixed, labels=0.7 * labels + 0.3 * labels.roll(1, 0))
     assert not same_tensors(gradients(mixed), gradients(hard))
 
 
 @every_method
-def test_methods_are_values(method: Method, progress: float) -> None:
+def test_methods_are_values(case: Case) -> None:
+    method = case.method
     assert dataclasses.replace(method) == method
     assert repr(method).startswith(type(method).__name__)
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -18,8 +18,13 @@ from advprop.randomness import ImageStreams
 
 every_case = pytest.mark.parametrize("name", CASES)
 # what a process learns from depends on the others: tested by itself below
-alone_case = pytest.mark.parametrize("name", [name for name in CASES if name[:4] != "fast"])
-fast_case = pytest.mark.parametrize("name", ["fast auto", "fast separate"])
+alone_case = pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if not case.exchanges]
+)
+counted_case = pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if case.forwards is not None]
+)
+fast_case = pytest.mark.parametrize("name", ["fast", "fast separate"])
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def test_gradients_are_the_mean_over_processes(results: list[dict[str, Any]], name: str) -> None:
     alone = []
     for rank in range(RANKS):
-        method = dataclasses.replace(CASES[name][0])
+        method = dataclasses.replace(CASES[name].method)
         method.prepare(FACTS)
         model = net_for(name)
         step(method, model, rank)
@@ -57,25 +62,20 @@ def test_processes_agree_in_every_step(results: list[dict[str, Any]], name: str)
         assert same_tensors(results[0][name][which], results[1][name][which])
 
 
-@every_case
+@counted_case
 def test_t11_attacks_fire_no_reduction(results: list[dict[str, Any]], name: str) -> None:
     # a forward pass of the wrapper and a reduction for each pass that trains, none for the attack
     # (a forward pass broadcasts all statistics, but not between two that share a backward); the
     # net's gradients fit one bucket
-    method, form = name.split(" ") if " " in name else (name, "")
-    always = ("pyramid", "universal")
-    two_passes = form in ("separate", "summed", "matched", "token") or method in always
-    backwards = 2 if form == "separate" else 1
-    # Fast's noise pass trains too, but its gradients travel with the next
-    forwards = (2 if two_passes else 1) + (1 if method == "fast" else 0)
-    broadcasts = 0 if form == "token" else backwards  # it has no statistics
-    assert results[0][name][1] == (forwards, backwards, broadcasts)
+    case = CASES[name]
+    broadcasts = 0 if name.endswith(" token") else case.backwards  # it has no statistics
+    assert results[0][name][1] == (case.forwards, case.backwards, broadcasts)
 
 
 def test_t12_forms_agree_across_processes(results: list[dict[str, Any]]) -> None:
     joint, auto, separate, summed, matched = (
-        results[0][f"advprop {form}"][0]
-        for form in ("joint", "auto", "separate", "summed", "matched")
+        results[0][f"advprop{form}"][0]
+        for form in (" joint", "", " separate", " summed", " matched")
     )
     assert same_tensors(joint, auto)  # "auto" is joint here
     assert same_tensors(summed, matched)  # and this, with matched masks
@@ -142,7 +142,7 @@ def test_fast_learns_from_the_adversarial_images_of_other_processes(
         torch.testing.assert_close(gradient, (expected[0][key] + expected[1][key]) / 2)
 
 
-@pytest.mark.parametrize("name", ["universal auto", "universal branch"])
+@pytest.mark.parametrize("name", ["universal", "universal branch"])
 def test_all_processes_keep_one_universal_perturbation(
     results: list[dict[str, Any]], name: str
 ) -> None:

@@ -27,8 +27,8 @@ from tiny import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD, fgsm
-from advprop.attacks.targets import untargeted
 from advprop.auxiliary.branches import branch_parameters, use_branch
 from advprop.auxiliary.modes import attack_mode
 from advprop.comparison_plan import plan_jobs

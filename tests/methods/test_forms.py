@@ -30,7 +30,6 @@ from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method, TrainingFacts
 from advprop.methods.carried import Carried
 from advprop.methods.fine_grained import FineGrained
-from advprop.methods.forms import form_for
 from advprop.shapes import Batch
 from advprop.threat_models import Linf
 
@@ -117,9 +116,10 @@ def test_matched_masks_keep_two_passes() -> None:
 
 def test_one_pass_is_not_chosen_where_it_cannot_be() -> None:
     model = SHARING["affine"]()
-    assert form_for(model, "auto") == "joint"
-    assert form_for(nn.DataParallel(model), "auto") == "separate"
-    assert form_for(add_auxiliary_tokens(VitWithBatchNorm()), "auto") == "separate"
+    method = AdvProp(attack=ATTACK)
+    assert method.form_for(model) == "joint"
+    assert method.form_for(nn.DataParallel(model)) == "separate"
+    assert method.form_for(add_auxiliary_tokens(VitWithBatchNorm())) == "separate"
 
 
 class VitWithBatchNorm(nn.Module):

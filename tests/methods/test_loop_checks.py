@@ -14,11 +14,13 @@ from torch.nn import functional as F
 from advprop.attacks.pgd import PGD
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, Method, learn
+from advprop.methods.base import Context, Method
 from advprop.methods.fast import Fast
+from advprop.methods.learning import learn
 from advprop.methods.mixed import Mixed
 from advprop.methods.vanilla import Vanilla
 from advprop.methods.warping import shown
+from advprop.shapes import Batch
 from advprop.threat_models import Linf
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=1, step_size=6 / 255)
@@ -111,11 +113,12 @@ def test_weights_that_change_within_a_step_are_seen_under_autocast(cached: bool)
     """Autocast keeps the weights in half precision until its end, whatever becomes of them."""
     model, again = tiny_net().train(), tiny_net(1).train()
     images, labels = tiny_images(), tiny_labels()
+    batch = Batch(images=images, labels=labels)
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=cached):
-        learn(model, images, labels, Context())
+        learn(model, {"clean": batch}, Context())
         model.load_state_dict(again.state_dict())
         model.zero_grad()
-        found = learn(model, images, labels, Context())
+        found = learn(model, {"clean": batch}, Context())
     with torch.autocast("cpu", torch.bfloat16):
         expected = F.cross_entropy(again(images), labels)
     expected.backward()

@@ -35,8 +35,8 @@ from tiny import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advprop.attacks.objectives import given, random_other_class, untargeted
 from advprop.attacks.pgd import PGD
-from advprop.attacks.targets import given, random_other_class, untargeted
 from advprop.auxiliary.branches import branch_parameters, use_branch
 from advprop.auxiliary.modes import attack_mode
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms

@@ -9,8 +9,8 @@ import torch
 from tiny import seeded, tiny_convnext, tiny_images, tiny_labels, tiny_net, tiny_vit
 from torch import Tensor, nn
 
+from advprop.attacks.objectives import random_other_class, untargeted
 from advprop.attacks.pyramid import PyramidPGD
-from advprop.attacks.targets import random_other_class, untargeted
 from advprop.auxiliary.branches import branch_parameters
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.attacks import PAPER_ATTACK
@@ -154,7 +154,7 @@ def test_everything_can_be_set() -> None:
     [
         ("method.attack.epsilon=6", "did you mean 6/255"),
         ("method.attack.scales=4,1", "give one for each"),
-        ("method.form=joint", "method.form 'joint'"),
+        ("method.form=joint", "form='joint': choose"),
         ("method.adversarial_weight=-1", "at least 0 each"),
         ("method.attack.threat_model.epsilon=0.1", "or method.attack.epsilon"),
     ],

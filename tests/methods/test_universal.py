@@ -23,9 +23,9 @@ from tiny import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD
 from advprop.attacks.pyramid import PyramidPGD
-from advprop.attacks.targets import untargeted
 from advprop.config.overrides import apply_overrides
 from advprop.methods.base import Context
 from advprop.methods.universal import Universal

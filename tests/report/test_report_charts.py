@@ -153,12 +153,15 @@ def test_long_curves_are_thinned():
 def test_statistics_keep_the_order_of_layers_and_mark_no_difference(details, styles):
     means, variances = statistics_panels(details["records"], styles)
     rows = details["records"][-1]["statistics"]
-    order = means.figure["layout"]["yaxis"]["categoryarray"]
+    order = means.figure["layout"]["xaxis"]["categoryarray"]
     assert order == [row["layer"] for row in rows]
     assert len(means.figure["data"]) == 3
-    assert means.figure["layout"]["shapes"][0]["x0"] == 0
-    assert variances.figure["layout"]["shapes"][0]["x0"] == 1
+    assert means.figure["layout"]["shapes"][0]["y0"] == 0
+    assert variances.figure["layout"]["shapes"][0]["y0"] == 1
     assert f"Highest in {order[-1]}" in means.label
+    many = [{"layer": f"layer {i}", "mean_distance": 0.1 * i} for i in range(49)]
+    record = {"method": "advprop", "seed": 0, "statistics": many}
+    assert statistics_panels([record], styles)[0].height == means.height < 250
     assert statistics_panels([{"method": "vanilla", "seed": 0, "statistics": []}], styles) == []
 
 

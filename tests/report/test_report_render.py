@@ -138,19 +138,59 @@ def test_hostile_names_stay_text(sample):
     assert not any("<" in script for script in page.scripts[: len(charts)])
 
 
-@pytest.mark.parametrize("missing", ["curves", "records", "command", "notes", "gallery"])
-def test_missing_sections_are_said_to_be_missing(results, details, missing):
+@pytest.mark.parametrize(
+    ("missing", "anchors"),
+    [("curves", {"curves"}), ("records", {"gallery", "statistics"}), ("gallery", {"gallery"})],
+)
+def test_sections_with_nothing_to_show_are_left_out(results, details, missing, anchors):
+    for record in details["records"]:
+        record.update({} if missing != "gallery" else {"gallery": []})
+    whole = Page(render_report(results, details))
     details.pop(missing, None)
-    for record in details.get("records", []) if missing == "gallery" else []:
-        record["gallery"] = []
-    words = {
-        "curves": "No training curves recorded",
-        "records": "No run with two branches",
-        "command": "The command was not recorded",
-        "gallery": "No images recorded",
-        "notes": "Made by",
+    page = Page(render_report(results, details))
+    for shown in (whole, page):
+        linked = {attrs["href"] for attrs in shown.all("a")}
+        assert linked == {f"#{attrs['id']}" for attrs in shown.all("h2")} - {"#notes", "#flags"}
+    left = {attrs["id"] for attrs in page.all("h2")}
+    assert not anchors & left
+    assert {"results", "cost", "runs", "made"} <= left
+
+
+def test_a_command_that_is_unknown_is_said_to_be(results, details):
+    del details["command"]
+    assert "The command was not recorded" in Page(render_report(results, details)).text
+
+
+def test_images_model_and_attacks_are_told(results, details):
+    found = {
+        "name": "photos",
+        "num_classes": 3,
+        "first_classes": ["ant", "bee"],
+        "images": {"train": 1200, "validation": 60},
+        "sources": {"train": "train/"},
+        "fewest_images": 4,
+        "most_images": 700,
+        "passed_over": {".heic files": 12},
     }
-    assert words[missing] in Page(render_report(results, details)).text
+    results["runs"] = [{**run, "data_found": found} for run in results["runs"]]
+    attack = {"threat_model": {"kind": "linf", "epsilon": 4 / 255}, "num_steps": 1}
+    config = {
+        "model": {"name": "efficientnet_b0", "pretrained": True},
+        "method": {"attack": attack},
+        "evaluation": {"attack": {**attack, "num_steps": 10}, "noise_standard_deviation": 0.1},
+    }
+    details["configs"] = [{"method": "advprop", "seed": 0, "config": config}] * 2
+    text = Page(render_report(results, details)).text
+    for told in (
+        "Images photos: 1,200 training (train/), 60 validation",
+        "Classes 3 (ant, bee, ...), 4 to 700 training images each",
+        "Passed over 12 .heic files",
+        "Model efficientnet_b0, from pretrained weights",
+        "Attack in training Linf, epsilon 0.01569 of the range [0, 1], 1 step ",
+        "Attack in tests Linf, epsilon 0.01569 of the range [0, 1], 10 steps",
+        "Noise in tests Gaussian, standard deviation 0.1",
+    ):
+        assert told in text
 
 
 def test_single_run_claims_no_comparison(sample):
@@ -158,7 +198,7 @@ def test_single_run_claims_no_comparison(sample):
     text = Page(render_report(results, details)).text
     assert "there is nothing to compare it with" in text
     assert "No differences: they need a vanilla run" in text
-    assert "No run with two branches" in text
+    assert "Clean and adversarial statistics" not in text
 
 
 def test_one_seed_shows_differences_without_p_values(sample):
@@ -171,7 +211,7 @@ def test_one_seed_shows_differences_without_p_values(sample):
 def test_nothing_finished_yet_is_still_a_page():
     text = Page(render_report({"recipe": "mnist5k", "runs": [], "summary": []})).text
     assert "No run has been tested yet" in text
-    assert "No training curves recorded" in text
+    assert "Training curves" not in text
 
 
 def test_summary_is_made_from_runs_where_it_is_missing(results, details):

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from advprop.config import RunConfig
+from advprop.config.methods import METHODS
 from advprop.config.overrides import apply_overrides
 from advprop.recipes.builtin import digits
 from advprop.run_folder import load_run
@@ -20,11 +21,6 @@ from advprop.runs import train
 from advprop.training.checkpoint import Checkpoints, read_checkpoint
 from advprop.training.stopping import InterruptedTraining, NotFiniteError
 from advprop.training.trainer import Trainer
-
-METHODS = (
-    *("vanilla", "adversarial", "mixed", "advprop", "adversarial_then_clean"),
-    *("fine_grained", "fast", "pyramid", "universal", "carried", "advprop_lean"),
-)
 
 
 def quick(method: str = "advprop", *settings: str) -> RunConfig:

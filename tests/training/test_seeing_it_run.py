@@ -21,7 +21,7 @@ from advprop.runs import train
 from advprop.training.alarms import alarms
 from advprop.training.progress import TrainingProgress
 from advprop.training.totals import EpochTotals
-from advprop.training.trackers import TensorBoard, flat_numbers
+from advprop.training.trackers import TensorBoard, check_trackers, flat_numbers
 
 
 def quick(method: str, *settings: str) -> RunConfig:
@@ -107,6 +107,12 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             logged.append((-1, {}))
 
     class Module:
+        Error = RuntimeError
+
+        @staticmethod
+        def login() -> bool:
+            return True
+
         @staticmethod
         def init(**options: object) -> Run:
             begun.append(options)
@@ -122,8 +128,39 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ImportError, match=r'pip install "advprop\[wandb\]"'):
         train(quick("vanilla"), tmp_path / "run", quiet=True, wandb="project")
+    with pytest.raises(ImportError, match=r'pip install "advprop\[tensorboard\]"'):
+        train(quick("vanilla"), tmp_path / "run", quiet=True, tensorboard=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("project", "message"),
+    [
+        ("a/b", r'--wandb "a/b": a project has a name .* WANDB_ENTITY'),
+        (" ", "1 to 128 characters"),
+        ("mine", r"no key: log in by .* WANDB_MODE=offline .* or leave --wandb out"),
+    ],
+)
+def test_what_cannot_be_logged_to_is_said_before_a_run_begins(
+    project: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Module:
+        class Error(Exception):
+            """The package's own."""
+
+        @classmethod
+        def login(cls) -> bool:
+            raise cls.Error("no key")
+
+    monkeypatch.setitem(sys.modules, "wandb", Module)
+    with pytest.raises(ValueError, match=message):
+        train(quick("vanilla"), tmp_path / "run", quiet=True, wandb=project)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_trackers(False, "mine")
 
 
 def test_numbers_of_nested_entries_are_named_by_their_path() -> None:

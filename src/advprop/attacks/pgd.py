@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from advprop.attacks.targets import TargetRule, random_other_class, untargeted
+from advprop.attacks.objectives import (
+    Classification,
+    Objective,
+    TargetRule,
+    gradient_of,
+    random_other_class,
+    untargeted,
+)
 from advprop.randomness import Randomness, uniform
 from advprop.shapes import Images, Labels, LogitsFn
 from advprop.threat_models import ThreatModel
-
-# Float16 gradients below 6e-8 become zero, and a sign of zero is no step. A power of two changes
-# no direction.
-GRADIENT_SCALE = 2.0**10
 
 
 @runtime_checkable
@@ -41,8 +44,39 @@ class Attack(Protocol):
         ...
 
 
+class GradientAttack(ABC):
+    """An attack that asks for nothing but gradients of what it maximises."""
+
+    targets: TargetRule
+
+    @abstractmethod
+    def maximise(
+        self, objective: Objective, images: Images, *, generator: Randomness = None
+    ) -> Images:
+        """Versions of `images` (in [0, 1]; detached, same shape and type) that raise `objective`.
+
+        `objective` gives a sum over images; `generator` makes the result repeatable. No parameter's
+        `.grad` is touched; modes and branches are the caller's (`attack_mode`).
+        """
+
+    def __call__(
+        self,
+        logits_fn: LogitsFn,
+        images: Images,
+        labels: Labels,
+        *,
+        generator: Randomness = None,
+    ) -> Images:
+        """`maximise` the loss of a classifier, as `targets` has it.
+
+        `labels` are class indices or distributions.
+        """
+        objective = Classification(logits_fn, labels, self.targets, generator)
+        return self.maximise(objective, images, generator=generator)
+
+
 @dataclass(frozen=True, kw_only=True)
-class PGD:
+class PGD(GradientAttack):
     """`num_steps` steps of `step_size`, each projected into the threat model and into [0, 1].
 
     Starts at a random point of the threat model with `random_start_probability` for each image,
@@ -66,24 +100,14 @@ class PGD:
         """One forward-backward pass a step."""
         return float(self.num_steps)
 
-    def __call__(
-        self,
-        logits_fn: LogitsFn,
-        images: Images,
-        labels: Labels,
-        *,
-        generator: Randomness = None,
+    def maximise(
+        self, objective: Objective, images: Images, *, generator: Randomness = None
     ) -> Images:
-        """Adversarial versions of `images` (in [0, 1]; detached, same shape and type).
-
-        `labels` are class indices or distributions; `generator` makes the result repeatable. No
-        parameter's `.grad` is touched; modes and branches are the caller's (`attack_mode`).
-        """
+        """Versions of `images` (in [0, 1]) that raise `objective`, from their gradients alone."""
         clean = clean_images(images)
-        goal = Goal(self.targets, labels, generator)
         adversarial = self.start(clean, generator)
         for _ in range(self.num_steps):
-            adversarial = self.ascend(clean, adversarial, goal.gradient(logits_fn, adversarial))
+            adversarial = self.ascend(clean, adversarial, gradient_of(objective, adversarial))
         return adversarial
 
     def ascend(self, clean: Images, point: Images, gradient: Tensor) -> Images:
@@ -120,26 +144,6 @@ def fgsm(
         random_start_probability=random_start_probability,
         targets=targets,
     )
-
-
-class Goal:
-    """What an attack steps towards: set by its first gradient, and kept."""
-
-    def __init__(self, targets: TargetRule, labels: Labels, generator: Randomness) -> None:
-        self._targets, self._labels, self._generator = targets, labels, generator
-        self._aim: tuple[Labels, Literal[-1, 1]] | None = None
-
-    def gradient(self, logits_fn: LogitsFn, images: Images) -> Images:
-        """How `images` have to change to get there, times 2^10; touches no parameter's `.grad`."""
-        with torch.enable_grad():
-            point = images.detach().requires_grad_()
-            logits = logits_fn(point)
-            if self._aim is None:
-                self._aim = self._targets(self._labels, logits.detach(), self._generator)
-            labels, sign = self._aim
-            loss = sign * GRADIENT_SCALE * _summed_cross_entropy(logits, labels)
-        (gradient,) = torch.autograd.grad(loss, point)
-        return gradient
 
 
 def random_starts(images: Images, probability: float, generator: Randomness) -> Tensor:
@@ -181,8 +185,3 @@ def check_images(images: Images) -> None:
                 f"images have values from {low:.3g} to {high:.3g}, attacks work in [0, 1]: take "
                 "mean and std out of the transform and into the model, advprop.standardized(model)"
             )
-
-
-def _summed_cross_entropy(logits: Tensor, labels: Labels) -> Tensor:
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(logits, labels, reduction="sum")

@@ -7,16 +7,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advprop.attacks.pgd import Goal, check_steps, clean_images, random_starts
+from advprop.attacks.objectives import (
+    Objective,
+    TargetRule,
+    gradient_of,
+    random_other_class,
+)
+from advprop.attacks.pgd import GradientAttack, check_steps, clean_images, random_starts
 from advprop.attacks.scales import Scale, check_scales, scales_for
-from advprop.attacks.targets import TargetRule, random_other_class
 from advprop.randomness import Randomness, uniform
-from advprop.shapes import Images, Labels, LogitsFn
+from advprop.shapes import Images
 from advprop.threat_models import Linf
 
 
 @dataclass(frozen=True, kw_only=True)
-class PyramidPGD:
+class PyramidPGD(GradientAttack):
     """PGD on a perturbation that is a sum over scales: large patches move far, pixels little.
 
     Each of `scales` (edges of square patches in pixels; None: a 7th and a 14th of the image's
@@ -47,24 +52,18 @@ class PyramidPGD:
         """One forward-backward pass a step."""
         return float(self.num_steps)
 
-    def __call__(
-        self,
-        logits_fn: LogitsFn,
-        images: Images,
-        labels: Labels,
-        *,
-        generator: Randomness = None,
+    def maximise(
+        self, objective: Objective, images: Images, *, generator: Randomness = None
     ) -> Images:
-        """Adversarial versions of `images`, as `PGD` gives them."""
+        """Versions of `images` that raise `objective`, as `PGD` gives them."""
         clean, ball = clean_images(images), Linf(self.epsilon)
-        goal = Goal(self.targets, labels, generator)
         scales = scales_for(clean, self.scales, self.multipliers)
         coarse = [scale for scale in scales if scale.size > 1]
         # the scale of single pixels is PGD around the images that the others have moved
         fine = sum(scale.multiplier for scale in scales if scale.size == 1)
         grids, base, adversarial = self._start(clean, coarse, fine, generator)
         for _ in range(self.num_steps):
-            gradient = goal.gradient(logits_fn, adversarial)
+            gradient = gradient_of(objective, adversarial)
             moved = adversarial + fine * self.step_size * ball.ascent_direction(gradient)
             pixels = self._clipped(moved - base, fine)
             grids = [

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Protocol, runtime_checkable
 
-from advprop.attacks.pgd import PGD, Attack
+from advprop.attacks.objectives import Objective, TargetRule
+from advprop.attacks.pgd import PGD, Attack, GradientAttack
 from advprop.randomness import Randomness
-from advprop.shapes import Images, Labels, LogitsFn
+from advprop.shapes import Images
 from advprop.threat_models import ThreatModel
 
 _NUM_PLACES = 840  # a multiple of 1 to 8 levels, whose mean it gives exactly
@@ -32,7 +33,7 @@ def mean_passes(attack: Attack, *, until: float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrowingSteps:
+class GrowingSteps(GradientAttack):
     """PGD with `first_steps` steps at the beginning of training and `attack.num_steps` at its end.
 
     Each number in between has an equal share of the training, so that the mean cost is halfway.
@@ -60,19 +61,19 @@ class GrowingSteps:
         """That of all its attacks."""
         return self.attack.threat_model
 
+    @property
+    def targets(self) -> TargetRule:  # type: ignore[override]  # read-only here
+        """That of all its attacks."""
+        return self.attack.targets
+
     def at(self, progress: float) -> PGD:
         """The attack when a share `progress` of training is done."""
         levels = self.attack.num_steps - self.first_steps + 1
         grown = min(int(progress * levels), levels - 1)
         return replace(self.attack, num_steps=self.first_steps + grown)
 
-    def __call__(
-        self,
-        logits_fn: LogitsFn,
-        images: Images,
-        labels: Labels,
-        *,
-        generator: Randomness = None,
+    def maximise(
+        self, objective: Objective, images: Images, *, generator: Randomness = None
     ) -> Images:
-        """Adversarial images by the attack of the end of training."""
-        return self.attack(logits_fn, images, labels, generator=generator)
+        """Versions of `images` that raise `objective`, by the attack of the end of training."""
+        return self.attack.maximise(objective, images, generator=generator)

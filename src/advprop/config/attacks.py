@@ -10,14 +10,14 @@ from typing import ClassVar, Literal, TypeAlias
 
 from pydantic import model_validator
 
-from advprop.attacks.pgd import PGD, Attack
-from advprop.attacks.schedule import GrowingSteps
-from advprop.attacks.targets import (
+from advprop.attacks.objectives import (
     TargetRule,
     least_likely_class,
     random_other_class,
     untargeted,
 )
+from advprop.attacks.pgd import PGD, Attack
+from advprop.attacks.schedule import GrowingSteps
 from advprop.config.fields import Config, Fraction
 from advprop.threat_models import L2, Linf, ThreatModel
 

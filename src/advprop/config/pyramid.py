@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -15,8 +14,8 @@ from advprop.config.attacks import (
     TargetName,
 )
 from advprop.config.fields import Config, Fraction, Fractions, parse_list
-from advprop.methods.base import Method
-from advprop.methods.passes import Form
+from advprop.config.method_base import MethodConfig
+from advprop.methods.learning import Form
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.universal import Universal
 
@@ -68,7 +67,7 @@ def pyramid_like(attack: AnyAttackConfig | None) -> PyramidAttackConfig:
     return alike.model_copy(update=shares)
 
 
-class TwoPassConfig(Config, ABC):
+class _TwoPassesConfig(MethodConfig):
     """What methods with a pass for each kind of images have in common."""
 
     clean_weight: float = 1.0
@@ -77,19 +76,11 @@ class TwoPassConfig(Config, ABC):
     auxiliary_branch: bool = False
     form: Form = "auto"
 
-    @model_validator(mode="after")
-    def _valid(self) -> TwoPassConfig:
-        self.build()
-        return self
 
-    @abstractmethod
-    def build(self) -> Method:
-        """Build the method."""
-
-
-class PyramidConfig(TwoPassConfig):
+class PyramidConfig(_TwoPassesConfig):
     """`Pyramid`."""
 
+    method = Pyramid
     kind: Literal["pyramid"] = "pyramid"
     attack: PyramidAttackConfig = PyramidAttackConfig()
 
@@ -98,14 +89,15 @@ class PyramidConfig(TwoPassConfig):
         """The defaults, `attack` shared out over the scales."""
         return cls(attack=pyramid_like(attack))
 
-    def build(self) -> Method:
-        """Build the method."""
-        return Pyramid(attack=self.attack.build(), **self.model_dump(exclude={"kind", "attack"}))
+    def settings(self) -> dict[str, Any]:
+        """The attack built."""
+        return {**super().settings(), "attack": self.attack.build()}
 
 
-class UniversalConfig(TwoPassConfig):
+class UniversalConfig(_TwoPassesConfig):
     """`Universal`."""
 
+    method = Universal
     kind: Literal["universal"] = "universal"
     epsilon: Fraction = _PAPER.epsilon
     step_size: Fraction = _PAPER.epsilon / 5
@@ -119,7 +111,3 @@ class UniversalConfig(TwoPassConfig):
         """The defaults within the ball of `attack`; it learns all along, so its steps are short."""
         epsilon = pyramid_like(attack).epsilon
         return cls(epsilon=epsilon, step_size=epsilon / 5)
-
-    def build(self) -> Method:
-        """Build the method."""
-        return Universal(**self.model_dump(exclude={"kind"}))

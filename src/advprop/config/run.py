@@ -12,13 +12,12 @@ from pydantic import Field, field_validator, model_validator
 from advprop.auxiliary.norm import Separate
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
-from advprop.config.attacks import AttackConfig, OneStepConfig
 from advprop.config.data import DataConfig, DecodedDataConfig
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config, removed_text
-from advprop.config.methods import FineGrainedConfig, MethodConfig, method_config
+from advprop.config.methods import AnyMethodConfig, method_config
 from advprop.data.found import Found
-from advprop.methods.carrying import NO_MIXTURES, CarryingMethod
+from advprop.methods.carrying import NO_MIXTURES
 from advprop.models.build import build_model, check_options
 from advprop.models.standardize import Standardized
 from advprop.models.weights import load_local_weights
@@ -107,7 +106,7 @@ class RunConfig(Config):
 
     recipe: str
     seed: int = Field(default=0, ge=0, lt=2**63)
-    method: MethodConfig
+    method: AnyMethodConfig
     model: ModelConfig
     data: DataConfig
     training: TrainingSettings
@@ -115,14 +114,13 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _images_are_their_own(self) -> RunConfig:
-        carries = isinstance(self.method.build(), CarryingMethod)
-        if carries and self.data.mixing.is_on:
+        if self.data.mixing.is_on and not self.method.build().takes_mixtures:
             raise ValueError(f"method {self.method.kind}: {NO_MIXTURES}")
         return self
 
     @model_validator(mode="after")
     def _views_are_there(self) -> RunConfig:
-        asked = self.method.views if isinstance(self.method, FineGrainedConfig) else ()
+        asked = self.method.build().views
         given = self.data.views if isinstance(self.data, DecodedDataConfig) else {}
         if given and self.data.mixing.is_on:
             raise ValueError(
@@ -154,9 +152,7 @@ class RunConfig(Config):
         """The same run with another method: its defaults, as strong as the PGD of this run's."""
         if name == self.method.kind:
             return self
-        own = getattr(self.method, "attack", None)
-        attack = own if isinstance(own, AttackConfig | OneStepConfig) else None
-        return self.model_copy(update={"method": method_config(name, attack)})
+        return self.model_copy(update={"method": method_config(name, self.method.strength)})
 
     def with_seed(self, seed: int) -> RunConfig:
         """The same run with another seed."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from advprop.attacks.pgd import PGD, fgsm
-from advprop.auxiliary.branches import splits_batches
 from advprop.auxiliary.modes import attack_mode
 from advprop.cost.flops import FlopCounter
 from advprop.cost.memory import SavedTensors
@@ -58,7 +56,7 @@ def step_cost(
     plain = without_attack(method)
     attack_passes = method.passes_per_image - plain.passes_per_image
     plain.prepare(facts_of(batch))
-    views = {name: torch.empty_like(batch.images) for name in getattr(method, "views", ())}
+    views = {name: torch.empty_like(batch.images) for name in method.views}
     batch = replace(batch, views=views)
     saved = SavedTensors([*model.parameters(), *model.buffers()], float_bytes=float_bytes)
     model.train()
@@ -82,18 +80,7 @@ def step_cost(
 
 def without_attack(method: Method) -> Method:
     """The same method, its attack (if it has one) giving the clean images back."""
-    attacks = dict.fromkeys(getattr(method, "attacks", ()), _NO_ATTACK)
-    return _with(method, attack=_NO_ATTACK, attacks=attacks)
-
-
-def on_devices(method: Any, model: nn.Module, devices: int) -> Method:
-    """The same method in the form it has for `model` on so many devices."""
-    if devices == 1 or getattr(method, "form", None) != "auto":
-        return cast("Method", method)
-    of_model = getattr(method, "distributed_form", None)
-    if of_model is None and method.auxiliary and not splits_batches(model):
-        return cast("Method", method)  # as many passes on several devices as on one
-    return _with(method, form=of_model(model) if of_model else "joint")
+    return method.with_attack(_NO_ATTACK)
 
 
 def empty_batch(batch_size: int, image_shape: tuple[int, int, int]) -> Batch:
@@ -108,13 +95,6 @@ def facts_of(batch: Batch) -> TrainingFacts:
     """Those of a training on these images alone."""
     channels, height, width = batch.images.shape[1:]
     return TrainingFacts(num_images=len(batch), image_shape=(channels, height, width))
-
-
-def _with(method: Method, **values: Any) -> Method:
-    """A copy of `method`, without its memory, with those `values` that it has a field for."""
-    names = {field.name for field in fields(method)}  # type: ignore[arg-type]  # all are dataclasses
-    known = {name: value for name, value in values.items() if name in names}
-    return replace(method, **known)  # type: ignore[type-var]
 
 
 class _ImagesSeen(AbstractContextManager["_ImagesSeen"]):

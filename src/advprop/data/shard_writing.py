@@ -15,6 +15,7 @@ from advprop.data.listing import Classes, check_readable
 from advprop.data.shard_paths import CLASSES_NAME, UNFINISHED
 from advprop.data.splitting import list_splits
 from advprop.randomness import derive_seed
+from advprop.writing import writing
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,14 @@ def write_shards(
     unfinished = out / UNFINISHED
     unfinished.mkdir(parents=True)
     try:
-        written = {
-            split: _write_split(unfinished / split, classes, names, images_per_shard)
-            for split, classes in splits.items()
-        }
-        (unfinished / CLASSES_NAME).write_text(json.dumps(list(splits["train"]), indent=2) + "\n")
+        with writing(out):
+            written = {
+                split: _write_split(unfinished / split, classes, names, images_per_shard)
+                for split, classes in splits.items()
+            }
+            (unfinished / CLASSES_NAME).write_text(
+                json.dumps(list(splits["train"]), indent=2) + "\n"
+            )
     except BaseException:  # Ctrl-C is no Exception
         shutil.rmtree(unfinished)
         raise

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from advprop.attacks.pgd import GRADIENT_SCALE, Attack
+from advprop.attacks.objectives import GRADIENT_SCALE
+from advprop.attacks.pgd import Attack
 from advprop.attacks.random_search import random_search
 from advprop.evaluation.robustness import (
     EVALUATION_SEED,

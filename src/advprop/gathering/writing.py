@@ -79,6 +79,7 @@ def gather(sources: Sequence[Source], command: str = "") -> tuple[dict[str, Any]
     }
     details = {
         "command": "\n".join([*commands, *([command] if command else [])]),
+        "configs": [_labelled(run, {"config": run.settings}) for run in runs if run.settings],
         "curves": [_labelled(run, run.curve) for run in runs if run.curve],
         "records": [_labelled(run, run.record) for run in runs if run.record],
         "tests": [_labelled(run, run.test) for run in runs if run.test],

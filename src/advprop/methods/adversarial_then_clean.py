@@ -6,22 +6,20 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from advprop.attacks.pgd import Attack
 from advprop.attacks.schedule import mean_passes
 from advprop.methods.adversarial import Adversarial
-from advprop.methods.base import Context, Method, StepMetrics
+from advprop.methods.base import Attacking, Context, StepMetrics
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdversarialThenClean(Method):
+class AdversarialThenClean(Attacking):
     """Adversarial images for the first `adversarial_share` of training, clean ones for the rest.
 
     Half and half in the pilot study of Xie et al. 2020. Needs `Context.progress`.
     """
 
-    attack: Attack
     adversarial_share: float = 0.5
 
     def __post_init__(self) -> None:

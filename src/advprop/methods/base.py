@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from advprop.attacks.pgd import Attack
+from advprop.attacks.schedule import Scheduled
 from advprop.auxiliary.branches import use_branch
+from advprop.auxiliary.modes import attack_mode
 from advprop.auxiliary.running import frozen_statistics
 from advprop.methods.loop_checks import check_logits, check_training, warn_of_unknown_branches
 from advprop.randomness import Randomness
@@ -104,6 +107,16 @@ class Method(ABC):
         return ()
 
     @property
+    def views(self) -> tuple[str, ...]:
+        """Branches that learn from `Batch.views`, versions of the images that the loader makes."""
+        return ()
+
+    @property
+    def takes_mixtures(self) -> bool:
+        """Whether images may be mixtures of two (mixup, CutMix)."""
+        return True
+
+    @property
     @abstractmethod
     def passes_per_image(self) -> float:
         """Cost in passes of vanilla training."""
@@ -113,13 +126,21 @@ class Method(ABC):
         """Add the batch's gradients to `.grad`; leave branch and modes as found."""
 
     def prepare(self, facts: TrainingFacts) -> None:  # noqa: B027  (most do nothing)
-        """Be told, once before the first step, what is trained on. ValueError: what cannot be."""
+        """Called once before the first step; raises ValueError if it cannot train on this."""
 
     def check_distributed(self) -> None:  # noqa: B027  (most can)
-        """ValueError where a backward pass of a step does not reach all parameters.
+        """Raises ValueError if a backward pass of a step does not reach all parameters.
 
         DistributedDataParallel, as `train` uses it on several processes, waits for each of them.
         """
+
+    def on_devices(self, model: nn.Module, devices: int) -> Method:
+        """The same method, in the form that it has for `model` on so many devices."""
+        return self
+
+    def with_attack(self, attack: Attack) -> Method:
+        """The same method with this attack, if it has one; a copy that remembers nothing."""
+        return replace(self)  # type: ignore[type-var]  # all are dataclasses
 
     def bytes_on_disk(self, facts: TrainingFacts) -> int:
         """What the method keeps in `facts.folder` while it trains; most keep nothing."""
@@ -168,43 +189,23 @@ class Method(ABC):
             raise
 
 
-def learn(
-    model: nn.Module, images: Images, labels: Labels, context: Context, *, weight: float = 1.0
-) -> KindMetrics:
-    """One forward and backward pass over `images`, its mean loss times `weight`."""
-    torch.clear_autocast_cache()  # the weights may have changed since the last pass
-    logits = model(images)
-    loss = context.loss_fn(logits, labels)
-    context.backward(weight * loss)
-    return metrics_of(logits, labels, loss)
+@dataclass(frozen=True, kw_only=True)
+class Attacking(Method):
+    """A method with an attack of its own."""
+
+    attack: Attack
+
+    def with_attack(self, attack: Attack) -> Method:
+        """The same method with this attack."""
+        return replace(self, attack=attack)
 
 
-def learn_together(
-    model: nn.Module,
-    parts: Sequence[Batch],
-    context: Context,
-    *,
-    weights: Sequence[float],
-) -> list[KindMetrics]:
-    """One forward and backward pass over several kinds of images, their mean losses summed.
-
-    Images that require a gradient get it in `.grad`.
-    """
-    sizes = [len(part) for part in parts]
-    # a leaf of its own: torch.compile warns of inputs that could have no `.grad`
-    images = torch.cat([part.images.detach() for part in parts])
-    images.requires_grad_(any(part.images.requires_grad for part in parts))
-    torch.clear_autocast_cache()  # as in `learn`
-    logits: Tensor = model(images)
-    outputs = logits.split(sizes)
-    labels = [part.labels for part in parts]
-    losses = [context.loss_fn(*pair) for pair in zip(outputs, labels, strict=True)]
-    weighted = [weight * loss for weight, loss in zip(weights, losses, strict=True)]
-    context.backward(torch.stack(weighted).sum())
-    if images.grad is not None:
-        for part, gradient in zip(parts, images.grad.split(sizes), strict=True):
-            part.images.grad = gradient if part.images.requires_grad else None
-    return [metrics_of(*found) for found in zip(outputs, labels, losses, strict=True)]
+def attacked(attack: Attack, model: nn.Module, batch: Batch, context: Context) -> Images:
+    """The batch's adversarial images, made through whichever branch is active."""
+    module = attacked_module(model)
+    now = attack.at(context.progress) if isinstance(attack, Scheduled) else attack
+    with attack_mode(module):
+        return now(module, batch.images, batch.labels, generator=context.generator)
 
 
 def metrics_of(logits: Logits, labels: Labels, loss: Tensor) -> KindMetrics:
@@ -224,7 +225,7 @@ def attacked_module(model: nn.Module) -> nn.Module:
 
 
 def counting_nothing(model: nn.Module) -> AbstractContextManager[None]:
-    """For a backward pass that runs layers again: their batch is in the running statistics."""
+    """Freeze running statistics while checkpointing runs layers again; they had the batch once."""
     return frozen_statistics(attacked_module(model))
 
 
@@ -235,7 +236,7 @@ def through(
     shares: Sequence[int] | None = None,
     separate: bool = True,
 ) -> AbstractContextManager[None]:
-    """`use_branch`, or whatever is active where methods have nothing `separate`."""
+    """`use_branch(...)` if the method has branches (`separate`), else a no-op."""
     if not separate:
         return nullcontext()
     return use_branch(attacked_module(model), branch, shares=shares)

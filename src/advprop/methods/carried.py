@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
 from torch import nn
 
 from advprop.attacks.pgd import check_images
@@ -25,18 +24,15 @@ from advprop.methods.base import (
 )
 from advprop.methods.carrying import Carrying, CarryingMethod
 from advprop.methods.decoupled import check_attacked, check_attacked_fraction, num_clean
-from advprop.methods.forms import Form, TwoPassForm, check_form, check_one_backward, form_for
-from advprop.methods.mixed import learn_jointly
-from advprop.methods.parts import learn_parts
-from advprop.methods.passes import TwoPasses
+from advprop.methods.learning import SeveralKinds, learn
 from advprop.methods.perturbation_store import Precision, precision_for
 from advprop.methods.vanilla import Vanilla
-from advprop.shapes import Batch, Images
+from advprop.shapes import Batch
 from advprop.threat_models import Linf, ThreatModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class Carried(CarryingMethod):
+class Carried(CarryingMethod, SeveralKinds):
     """AdvProp on perturbations that the training passes themselves improve, epoch after epoch.
 
     Each image's perturbation is kept in the frame of the whole image, shown as its present view has
@@ -60,10 +56,9 @@ class Carried(CarryingMethod):
     auxiliary_branch: bool = True
     start: Literal["random", "zero"] = "random"
     precision: Precision | None = None
-    form: Form = "auto"
 
     def __post_init__(self) -> None:
-        check_form(self.form)
+        super().__post_init__()
         check_attacked_fraction(self.attacked_fraction)
         for name, known in _CHOICES.items():
             if (value := getattr(self, name)) not in known:
@@ -74,10 +69,10 @@ class Carried(CarryingMethod):
                 f"precision int8 for {self.threat_model}: its steps, epsilon / 127, are larger "
                 'than most of the values that share a length; take "float16"'
             )
-        if self.form == "separate" and not self.auxiliary_branch:
+        if self.form in ("separate", "summed") and not self.auxiliary_branch:
             raise ValueError(
-                'form="separate" without auxiliary_branch would normalise each kind of images by '
-                'itself through the same layers: take "auto", one batch of both'
+                f'form="{self.form}" without auxiliary_branch would normalise each kind of images '
+                'by itself through the same layers: take "auto", one batch of both'
             )
         self._check_step_size()
 
@@ -121,10 +116,10 @@ class Carried(CarryingMethod):
         super().prepare(facts)
 
     def check_distributed(self) -> None:
-        """ValueError for a backward pass for each branch, or one that no attacked image is in."""
+        """Raises ValueError for a backward pass that no attacked image is in, or of one branch."""
         if self.pairing == "decoupled":
             check_attacked(self.attacked_fraction, self.auxiliary)
-        check_one_backward(self.form, self.auxiliary, instead="auto or joint")
+        super().check_distributed()
 
     def carrying_for(self, facts: TrainingFacts) -> Carrying:
         """In the method's threat model, precision and start."""
@@ -132,55 +127,40 @@ class Carried(CarryingMethod):
             facts, self.threat_model, precision=self._precision, start=self.start
         )
 
+    @property
+    def prefers_one_pass(self) -> bool:
+        """Where no image comes twice."""
+        return self.pairing == "decoupled"
+
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Learn from clean images, and from images with what they carry, which moves on."""
-        learn, first = self._learn_paired, 0
-        if self.pairing == "decoupled":
-            if self.attacked_fraction == 0:
-                with through(model, CLEAN, separate=self.auxiliary_branch):
-                    return Vanilla().step(model, batch, context)
-            learn, first = self._learn_decoupled, num_clean(len(batch), self.attacked_fraction)
+        decoupled = self.pairing == "decoupled"
+        if decoupled and self.attacked_fraction == 0:
+            with through(model, CLEAN, separate=self.auxiliary_branch):
+                return Vanilla().step(model, batch, context)
+        first = num_clean(len(batch), self.attacked_fraction) if decoupled else 0
         check_images(batch.images)
         carrying = self.carrying(batch)
         perturbed = carrying.perturbed(batch, context, first=first)
-        metrics = learn(model, batch, perturbed.points, context)
-        carrying.carry(batch, perturbed.moved(self._step_size), context, first=first)
-        return metrics
-
-    def _learn_paired(
-        self, model: nn.Module, batch: Batch, images: Images, context: Context
-    ) -> StepMetrics:
-        form = self._form(model)
-        if form == "joint":
-            with through(model, (CLEAN, ADVERSARIAL), separate=self.auxiliary_branch):
-                return learn_jointly(model, batch, images, context)
-        passes = TwoPasses(auxiliary_branch=True, form=form)
-        return passes.learn(model, batch, images, context)
-
-    def _learn_decoupled(
-        self, model: nn.Module, batch: Batch, images: Images, context: Context
-    ) -> StepMetrics:
-        first = len(batch) - len(images)
-        parts = {
-            CLEAN: Batch(images=batch.images[:first], labels=batch.labels[:first]),
-            ADVERSARIAL: Batch(images=images, labels=batch.labels[first:]),
-        }
-        shares = {branch: len(part) / len(batch) for branch, part in parts.items()}
-        form = self._form(model)
-        with self._update_speeds(model, shares):
-            found = learn_parts(
-                model, parts, context, shares, form=form, through_branches=self.auxiliary_branch
-            )
-        return StepMetrics(
-            loss=torch.stack([shares[kind] * found[kind].loss for kind in found]).sum(),
-            kinds={kind: replace(found[kind], share=shares[kind]) for kind in found},
-            perturbation=perturbation_size(batch.images[first:], images),
+        clean = (
+            Batch(images=batch.images[:first], labels=batch.labels[:first]) if decoupled else batch
         )
+        attacked = Batch(images=perturbed.points, labels=batch.labels[first:])
+        metrics = self._learn(model, {CLEAN: clean, ADVERSARIAL: attacked}, context)
+        change = perturbation_size(batch.images[first:], perturbed.points)
+        carrying.carry(batch, perturbed.moved(self._step_size), context, first=first)
+        return replace(metrics, perturbation=change)
 
-    def _form(self, model: nn.Module) -> TwoPassForm:
-        if not self.auxiliary_branch:
-            return "joint"
-        return form_for(model, self.form, prefers_joint=self.pairing == "decoupled")
+    def _learn(self, model: nn.Module, kinds: Mapping[str, Batch], context: Context) -> StepMetrics:
+        form, branches = self.form_for(model), self.auxiliary_branch
+        if self.pairing == "paired":
+            return learn(model, kinds, context, form=form, branches=branches)
+        count = sum(len(part) for part in kinds.values())
+        shares = {kind: len(part) / count for kind, part in kinds.items()}
+        with self._update_speeds(model, shares):
+            found = learn(model, kinds, context, form=form, weights=shares, branches=branches)
+        each = {kind: replace(found.kinds[kind], share=shares[kind]) for kind in kinds}
+        return replace(found, kinds=each)
 
     def _update_speeds(
         self, model: nn.Module, shares: Mapping[str, float]

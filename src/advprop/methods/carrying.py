@@ -118,6 +118,11 @@ class CarryingMethod(Method):
 
     memory: dict[str, Carrying] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    @property
+    def takes_mixtures(self) -> bool:
+        """No: each image carries a perturbation of its own."""
+        return False
+
     @abstractmethod
     def carrying_for(self, facts: TrainingFacts) -> Carrying:
         """`Carrying.for_training` as this method has it."""

@@ -7,28 +7,23 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD, check_images
-from advprop.attacks.targets import untargeted
 from advprop.auxiliary.branches import scaled_gradients
 from advprop.auxiliary.route import CLEAN
 from advprop.methods.base import (
     ADVERSARIAL,
     Context,
-    KindMetrics,
-    Method,
     StepMetrics,
     attacked_module,
-    learn,
     perturbation_size,
     through,
 )
 from advprop.methods.decoupled import check_attacked, check_attacked_fraction, num_clean
-from advprop.methods.forms import Form, check_form, check_one_backward, form_for
-from advprop.methods.parts import learn_parts
+from advprop.methods.learning import SeveralKinds, learn, total_loss
 from advprop.methods.shuffling import shuffled
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import of_part
@@ -40,7 +35,7 @@ NOISE = "noise"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fast(Method):
+class Fast(SeveralKinds):
     """AdvProp at 1 + `attacked_fraction` passes an image: no attack pass, no image of both kinds.
 
     The last images of each batch, `attacked_fraction` of it rounded, are adversarial only, the
@@ -60,10 +55,9 @@ class Fast(Method):
     attacked_fraction: float = 0.2
     beta: float = 0.5
     synchronise: bool = True
-    form: Form = "auto"
 
     def __post_init__(self) -> None:
-        check_form(self.form)
+        super().__post_init__()
         check_attacked_fraction(self.attacked_fraction)
         if not 0 <= self.beta < 1:
             raise ValueError(
@@ -93,17 +87,22 @@ class Fast(Method):
         """Two passes over the attacked images, one over the others, rounding left out."""
         return 1 + self.attacked_fraction
 
+    @property
+    def prefers_one_pass(self) -> bool:
+        """No image comes twice."""
+        return True
+
     def check_distributed(self) -> None:
-        """ValueError for a backward pass for each branch, or one that no attacked image is in."""
+        """Raises ValueError for a backward pass that no attacked image is in, or of one branch."""
         check_attacked(self.attacked_fraction, self.auxiliary)
-        check_one_backward(self.form, self.auxiliary, instead="auto or joint")
+        super().check_distributed()
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """The noise pass, which attacks; images change processes; learn through both branches."""
         if self.attacked_fraction == 0:
             with through(model, CLEAN):
                 return Vanilla().step(model, batch, context)
-        form = form_for(model, self.form, prefers_joint=True)
+        form = self.form_for(model)
         first = num_clean(len(batch), self.attacked_fraction)
         share = 1 - first / len(batch)
         shares = {CLEAN: 1 - share, NOISE: share, ADVERSARIAL: share}
@@ -124,10 +123,10 @@ class Fast(Method):
                     Batch(images=images, labels=source.labels), model, step=context.step
                 ),
             }
-            found = learn_parts(model, parts, context, weights, form=form)
-        kinds = {CLEAN: found[CLEAN], NOISE: noise, ADVERSARIAL: found[ADVERSARIAL]}
+            found = learn(model, parts, context, form=form, weights=weights, branches=True).kinds
+        kinds = {CLEAN: found[CLEAN], NOISE: noise.kinds[NOISE], ADVERSARIAL: found[ADVERSARIAL]}
         return StepMetrics(
-            loss=torch.stack([weights[kind] * kinds[kind].loss for kind in kinds]).sum(),
+            loss=total_loss(kinds, weights),
             kinds={kind: replace(kinds[kind], share=shares[kind]) for kind in kinds},
             perturbation=perturbation_size(source.images, images),
         )
@@ -138,7 +137,7 @@ class Fast(Method):
 
     def _noise_pass(
         self, model: nn.Module, batch: Batch, context: Context, *, weight: float
-    ) -> tuple[KindMetrics, Images]:
+    ) -> tuple[StepMetrics, Images]:
         """Learn from a random start; its gradient gives the adversarial images."""
         attack, clean = self.attack, batch.images.detach()
         check_images(clean)
@@ -146,6 +145,7 @@ class Fast(Method):
         # gradients of these parameters travel with those of the pass to come
         waits = model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
         with through(model, ADVERSARIAL), waits:
-            noise = learn(model, noisy, batch.labels, context, weight=weight)
+            kinds = {NOISE: Batch(images=noisy, labels=batch.labels)}
+            noise = learn(model, kinds, context, weights={NOISE: weight})
         assert noisy.grad is not None
         return noise, attack.ascend(clean, noisy.detach(), noisy.grad)

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
 from advprop.attacks.pgd import Attack
 from advprop.auxiliary.route import CLEAN
-from advprop.methods.adversarial import attacked
 from advprop.methods.base import (
     Context,
     Method,
     StepMetrics,
+    attacked,
     perturbation_size,
     through,
 )
-from advprop.methods.forms import Form, check_form, check_one_backward, form_for
-from advprop.methods.parts import learn_parts
+from advprop.methods.learning import SeveralKinds, learn
 from advprop.shapes import Batch, Images
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineGrained(Method):
+class FineGrained(SeveralKinds):
     """Clean images, and each further source of images through an auxiliary branch of its own.
 
     `attacks` are by branch: each goes through the branch that then learns from its images. `views`
@@ -37,10 +36,9 @@ class FineGrained(Method):
 
     attacks: Mapping[str, Attack] = field(default_factory=dict)
     views: tuple[str, ...] = ()
-    form: Form = "auto"
 
     def __post_init__(self) -> None:
-        check_form(self.form)
+        super().__post_init__()
         names = self.auxiliary
         if not names:
             raise ValueError("no source of images: give attacks or views by the branch's name")
@@ -61,26 +59,26 @@ class FineGrained(Method):
         steps = sum(attack.passes_per_image for attack in self.attacks.values())
         return 1 + len(self.auxiliary) + steps
 
-    def check_distributed(self) -> None:
-        """ValueError for a backward pass for each branch."""
-        check_one_backward(self.form, self.auxiliary, instead="auto or joint")
+    def with_attack(self, attack: Attack) -> Method:
+        """The same method with this attack in place of each."""
+        return replace(self, attacks=dict.fromkeys(self.attacks, attack))
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Attack through each branch that an attack is for, then learn from all images."""
+        form = self.form_for(model)
         kinds: dict[str, Images] = {CLEAN: batch.images}
         for branch, attack in self.attacks.items():
             with through(model, branch):
                 kinds[branch] = attacked(attack, model, batch, context)
+        changes = [perturbation_size(batch.images, kinds[branch]) for branch in self.attacks]
         for branch in self.views:
             kinds[branch] = _view(batch, branch)
-        parts = {name: Batch(images=kind, labels=batch.labels) for name, kind in kinds.items()}
-        weights = dict.fromkeys(parts, 1.0)
-        form = form_for(model, self.form)
-        metrics = learn_parts(model, parts, context, weights, form=form)
-        changes = [perturbation_size(batch.images, kinds[branch]) for branch in self.attacks]
-        return StepMetrics(
-            loss=torch.stack([kind.loss for kind in metrics.values()]).sum(),
-            kinds=metrics,
+        return learn(
+            model,
+            {name: Batch(images=kind, labels=batch.labels) for name, kind in kinds.items()},
+            context,
+            form=form,
+            branches=True,
             perturbation=torch.stack(changes).mean() if changes else None,
         )
 

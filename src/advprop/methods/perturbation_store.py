@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
@@ -14,7 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from advprop.methods.mapped_file import map_file
+from advprop.methods.mapped_file import ID_BYTES, damaged, map_file
+from advprop.methods.seals import Entries
 from advprop.threat_models import Linf, ThreatModel
 
 Precision: TypeAlias = Literal["int8", "float16"]
@@ -40,8 +42,9 @@ class PerturbationStore:
     counts as its next one.
 
     Values are kept as shares of `epsilon`, of which 0 and 1 are exact. The store lies in memory, or
-    in a sparse file at `path`, which is made at the first use and which the processes of one
-    machine share. It must not be written to for one image by two processes in the same step.
+    in a file at `path`, which is made at the first use and which the processes of one machine
+    share. It must not be written to for one image by two processes in the same step. Every entry
+    has a checksum, which is looked at where it is read: OSError for one that was damaged.
     """
 
     def __init__(
@@ -67,8 +70,8 @@ class PerturbationStore:
 
     @property
     def num_bytes(self) -> int:
-        """Of all perturbations, once each of them was written twice."""
-        return self._offset + 2 * self.num_images * math.prod(self.shape) * self._dtype.itemsize
+        """Of all perturbations and their checksums."""
+        return self._end + 2 * 16 * self.num_images
 
     def read(
         self, indices: Int[Tensor, " batch"], epoch: int | None
@@ -85,8 +88,8 @@ class PerturbationStore:
         if epoch and lost.any():
             self._warn_of_lost(int(lost.sum()), epoch)
         new = lost | (written[np.arange(len(images)), slots] == 0)
-        values = torch.from_numpy(self._values[images, slots])
-        return values, torch.from_numpy(new.nonzero()[0])
+        values = self._entries.read(images, slots, written=~new)
+        return torch.from_numpy(values), torch.from_numpy(new.nonzero()[0])
 
     def write(
         self,
@@ -102,10 +105,7 @@ class PerturbationStore:
         written, now = self._written(images, epoch)
         later = (written >= now[:, None]).sum(axis=1)
         slots = np.where(later == 1, written.argmax(axis=1), written.argmin(axis=1))
-        values = self._encoded(perturbations).cpu().numpy()
-        # the epoch first: half a perturbation must not pass for a whole one of an earlier epoch
-        self._epochs[images, slots] = now
-        self._values[images, slots] = values
+        self._entries.write(images, slots, now, self._encoded(perturbations).cpu().numpy())
 
     def decoded(self, values: Tensor) -> Float[Tensor, "batch channels height width"]:
         """Perturbations as numbers, on the device of `values`."""
@@ -121,24 +121,25 @@ class PerturbationStore:
         """For a checkpoint: what store this is, and what it holds where no file does."""
         self.flush()
         if self.path is not None:
-            return {"identity": self.identity, "file": self.path.name}
+            found = {"id": self._id, **self._entries.extent()}
+            return {"identity": self.identity, "file": self.path.name, **found}
         return {
             "identity": self.identity,
-            "epochs": torch.from_numpy(self._epochs.copy()),
-            "values": torch.from_numpy(self._values.copy()),
+            "epochs": torch.from_numpy(self._entries.epochs().astype(np.int32)),
+            "values": torch.from_numpy(self._entries.values.copy()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave.
 
-        Raises ValueError for another store, FileNotFoundError where its file is gone.
+        Raises ValueError for another store, OSError where its file is gone, damaged or another.
         """
         saved = state["identity"]
         if saved != self.identity:
             raise ValueError(f"perturbations of {saved} do not fit those of {self.identity}")
         if "file" not in state:
-            self._epochs[:] = state["epochs"].numpy()
-            self._values[:] = state["values"].numpy()
+            self._entries.values[:] = state["values"].numpy()
+            self._entries.seal(state["epochs"].numpy())
         elif self.path is None:
             raise ValueError(
                 f'the perturbations are in a file, "{state["file"]}": prepare the method with the '
@@ -150,7 +151,17 @@ class PerturbationStore:
                 "back, or train into another folder"
             )
         else:
-            self._bytes  # noqa: B018  # a file of another store is refused
+            self._check_file(self.path, state)
+
+    def _check_file(self, path: Path, state: Mapping[str, Any]) -> None:
+        """It may be ahead of the checkpoint, as after a kill, and not behind it."""
+        if not path.stat().st_size:
+            raise damaged(path, "it is empty")
+        found = self._entries.extent()
+        if self._id != state.get("id", self._id):
+            raise damaged(path, "it is another than the checkpoint was written with")
+        if any(found[name] < state.get(name, 0) for name in found):
+            raise damaged(path, "it is older than the checkpoint, or a part of it is lost")
 
     def _checked(self, indices: Tensor) -> np.ndarray:
         images: np.ndarray = indices.cpu().numpy()
@@ -164,7 +175,7 @@ class PerturbationStore:
 
     def _written(self, images: np.ndarray, epoch: int | None) -> tuple[np.ndarray, np.ndarray]:
         """When the two of each image were written, and what the present counts as; never is 0."""
-        written = self._epochs[images]
+        written = self._entries.epochs(images)
         now = written.max(axis=1) + 1 if epoch is None else np.full(len(images), epoch + 1)
         return written, now
 
@@ -190,22 +201,45 @@ class PerturbationStore:
     def _bytes(self) -> np.ndarray:
         if self.path is None:
             return np.zeros(self.num_bytes, dtype=np.uint8)
-        return map_file(self.path, num_bytes=self.num_bytes, identity=self.identity, header=_PAGE)
+        return map_file(
+            self.path,
+            num_bytes=self.num_bytes,
+            identity=self.identity,
+            header=_PAGE,
+            earlier=self._unsealed,
+        )
 
     @cached_property
-    def _epochs(self) -> np.ndarray:
-        """One more than the epoch, so that a new file's zeros are none."""
-        end = _PAGE + 8 * self.num_images
-        return self._bytes[_PAGE:end].view(np.int32).reshape(self.num_images, 2)
+    def _entries(self) -> Entries:
+        values = self._bytes[self._offset : self._unsealed].view(self._dtype)
+        entries = Entries(
+            values=values.reshape(self.num_images, 2, *self.shape),
+            seals=self._bytes[self._end :].view(np.uint64).reshape(2, self.num_images, 2),
+            path=self.path,
+        )
+        number = self._bytes[_PAGE - ID_BYTES : _PAGE]
+        if (number == ord(" ")).all():  # of the version that had no checksums
+            old = self._bytes[_PAGE : _PAGE + 8 * self.num_images].view(np.int32)
+            entries.seal(old.reshape(self.num_images, 2))
+            number[:] = np.frombuffer(secrets.token_bytes(ID_BYTES), np.uint8)
+        return entries
 
-    @cached_property
-    def _values(self) -> np.ndarray:
-        values = self._bytes[self._offset :].view(self._dtype)
-        return values.reshape(self.num_images, 2, *self.shape)
+    @property
+    def _id(self) -> str:
+        return self._bytes[_PAGE - ID_BYTES : _PAGE].tobytes().hex()
 
     @property
     def _offset(self) -> int:
         return _PAGE * (1 + -(-8 * self.num_images // _PAGE))
+
+    @property
+    def _unsealed(self) -> int:
+        """Where values end, and files of the version that had no checksums."""
+        return self._offset + 2 * self.num_images * math.prod(self.shape) * self._dtype.itemsize
+
+    @property
+    def _end(self) -> int:
+        return -(-self._unsealed // 8) * 8
 
     @property
     def _dtype(self) -> np.dtype:

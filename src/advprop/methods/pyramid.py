@@ -6,23 +6,26 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from advprop.attacks.pgd import Attack
-from advprop.methods.adversarial import attacked
-from advprop.methods.base import ADVERSARIAL, Context, StepMetrics, through
-from advprop.methods.passes import TwoPassMethod
+from advprop.methods.base import (
+    ADVERSARIAL,
+    Attacking,
+    Context,
+    StepMetrics,
+    attacked,
+    through,
+)
+from advprop.methods.two_passes import TwoPasses
 from advprop.shapes import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pyramid(TwoPassMethod):
+class Pyramid(TwoPasses, Attacking):
     """Clean and adversarial images through the same layers, in two passes with the same masks.
 
     `attack` is a `PyramidPGD`; a `PGD` makes it the paper's comparison by pixels. The two mean
     losses are summed. The attack does without dropout and drop-path, whose masks both passes of an
     image share. `auxiliary_branch` departs from the paper, which shares all layers.
     """
-
-    attack: Attack
 
     @property
     def passes_per_image(self) -> float:
@@ -33,4 +36,4 @@ class Pyramid(TwoPassMethod):
         """Attack, then learn from both kinds of images."""
         with through(model, ADVERSARIAL, separate=self.auxiliary_branch):
             images = attacked(self.attack, model, batch, context)
-        return self.passes().learn(model, batch, images, context)
+        return self.learn(model, batch, images, context)

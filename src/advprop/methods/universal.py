@@ -13,14 +13,14 @@ from torch.nn.parallel import DistributedDataParallel
 from advprop.attacks.pgd import check_images, check_steps
 from advprop.attacks.scales import Scale, check_scales, scales_for
 from advprop.methods.base import Context, StepMetrics
-from advprop.methods.passes import TwoPassMethod
+from advprop.methods.two_passes import TwoPasses
 from advprop.randomness import generator_for, uniform
 from advprop.shapes import Batch, Images
 from advprop.threat_models import Linf
 
 
 @dataclass(frozen=True, kw_only=True)
-class Universal(TwoPassMethod):
+class Universal(TwoPasses):
     """Clean images, and the same images under one perturbation that the data set shares.
 
     The perturbation is a sum over `scales`, each in an Linf ball of radius `epsilon` and counted
@@ -59,7 +59,7 @@ class Universal(TwoPassMethod):
         scales = scales_for(batch.images, self.scales, self.multipliers)
         grids = self._recall(scales, batch.images)
         images = _perturbed(batch.images, grids, scales).requires_grad_()
-        metrics = self.passes().learn(model, batch, images, context)
+        metrics = self.learn(model, batch, images, context)
         gradient = _summed(images, model)
         ball = Linf(self.epsilon)
         for grid, scale in zip(grids, scales, strict=True):

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from advprop.methods.base import Context, Method, StepMetrics, learn
+from advprop.auxiliary.route import CLEAN
+from advprop.methods.base import Context, Method, StepMetrics
+from advprop.methods.learning import learn
 from advprop.shapes import Batch
 
 
@@ -21,5 +23,4 @@ class Vanilla(Method):
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Forward and backward over the clean images."""
-        clean = learn(model, batch.images, batch.labels, context)
-        return StepMetrics(loss=clean.loss, kinds={"clean": clean})
+        return learn(model, {CLEAN: batch}, context)

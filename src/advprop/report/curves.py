@@ -18,6 +18,7 @@ DASHES = ("dot", "dash", "longdash", "dashdot")
 VALIDATION = "validation"
 MOST_POINTS = 300  # of one line
 ALL_POINTS = 60_000  # of all lines together, half a megabyte
+LAYERS_HEIGHT = 210  # whatever the number of layers
 # key: heading, axis, and the value of branches that do not differ
 DISTANCES = {
     "mean_distance": ("Running means", "in clean standard deviations", 0.0),
@@ -114,7 +115,7 @@ def _line(
 def statistics_panels(
     records: Sequence[Mapping[str, Any]], styles: Mapping[str, MethodStyle]
 ) -> list[Panel]:
-    """Distance of clean and adversarial statistics in each layer, first layer on top."""
+    """Distance of clean and adversarial statistics in each layer, from the first to the last."""
     records = [record for record in records if record.get("statistics")]
     layers = list(dict.fromkeys(row["layer"] for r in records for row in r["statistics"]))
     panels = []
@@ -123,25 +124,26 @@ def statistics_panels(
         if not traces:
             continue
         axes = {
-            "xaxis": axis(unit, range=_around(traces, neutral)),
-            "yaxis": axis(
+            "xaxis": axis(
+                "layers, first to last",
                 type="category",
                 categoryorder="array",
                 categoryarray=[plot_text(layer) for layer in layers],
-                autorange="reversed",
-                tickfont={"family": "ui-monospace, monospace", "size": 11},
+                showticklabels=False,
+                showgrid=False,
             ),
+            "yaxis": axis(unit, range=_around(traces, neutral)),
         }
         label = f"{title}, clean and adversarial: {unit}, by layer. {_extremes(records, key)}"
         line = {"color": "var(--ink)", "width": 1.5}
-        neutral_line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "line": line}
-        shapes = [{**neutral_line, "x0": neutral, "x1": neutral, "layer": "below"}]
+        neutral_line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "line": line}
+        shapes = [{**neutral_line, "y0": neutral, "y1": neutral, "layer": "below"}]
         panels.append(
             Panel(
                 title=title,
                 figure=figure(traces, shapes=shapes, **axes),
                 label=label,
-                height=min(900, 90 + 22 * len(layers)),
+                height=LAYERS_HEIGHT,
             )
         )
     return panels
@@ -149,7 +151,7 @@ def statistics_panels(
 
 def _around(traces: Sequence[Mapping[str, Any]], neutral: float) -> list[float]:
     """A range that holds every value and `neutral`, with a little air."""
-    values = [neutral, *(x for trace in traces for x in trace["x"])]
+    values = [neutral, *(y for trace in traces for y in trace["y"])]
     air = 0.06 * (max(values) - min(values)) or 0.1
     return [min(values) - air, max(values) + air]
 
@@ -164,12 +166,12 @@ def _layer_traces(record: Mapping[str, Any], key: str, style: MethodStyle) -> li
             "type": "scatter",
             "meta": str(record["method"]),
             "mode": "lines+markers",
-            "x": [float(f"{row[key]:.4g}") for row in rows],
-            "y": [plot_text(row["layer"]) for row in rows],
+            "x": [plot_text(row["layer"]) for row in rows],
+            "y": [float(f"{row[key]:.4g}") for row in rows],
             "line": {"color": style.color, "width": 1},
-            "marker": {"color": style.color, "symbol": style.symbol, "size": 7},
+            "marker": {"color": style.color, "symbol": style.symbol, "size": 5},
             "opacity": 0.85,
-            "hovertemplate": f"{head}<br>%{{y}}: %{{x:.3g}}<extra></extra>",
+            "hovertemplate": f"{head}<br>%{{x}}: %{{y:.3g}}<extra></extra>",
         }
     ]
 

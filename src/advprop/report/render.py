@@ -25,6 +25,7 @@ from advprop.report import tables
 from advprop.report.browsing import browse
 from advprop.report.charts import accuracy_title
 from advprop.report.curves import DASHES, branch_names
+from advprop.report.facts import attack_of_tests, run_facts
 from advprop.report.findings import read_findings, read_records
 from advprop.report.gallery import galleries
 from advprop.report.overview import overview, red_flags
@@ -45,8 +46,8 @@ def render_report(results: Json, details: Json | None = None) -> str:
     details = details or {}
     runs = list(results.get("runs") or ())
     summary = summarise(runs) if runs else corrected(results.get("summary") or ())
-    labelled = [details.get(key) or () for key in ("curves", "records", "tests")]
-    runs, summary, curves, records, tests = titled(runs, summary, *labelled)
+    labelled = [details.get(key) or () for key in ("curves", "records", "tests", "configs")]
+    runs, summary, curves, records, tests, configs = titled(runs, summary, *labelled)
     named = [entry["method"] for entry in [*summary, *curves, *records, *tests]]
     styles = method_styles(list(dict.fromkeys(named)), [*runs, *summary, *curves, *records, *tests])
     order = list(styles)
@@ -70,6 +71,8 @@ def render_report(results: Json, details: Json | None = None) -> str:
         ),
         "galleries": galleries(records),
         "num_galleries": len({r["method"] for r in records if r.get("gallery")}),
+        "settings": run_facts(runs, configs),
+        "attack": attack_of_tests(configs),
         "browse": browse(read_records(records)),
         "commands": _lines(details.get("command") or results.get("command")),
         "versions": {str(k): str(v) for k, v in (results.get("versions") or {}).items()},

@@ -97,11 +97,8 @@ def load_weights(model: nn.Module, weights: object, *, source: str) -> None:
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:
-    try:
-        write_atomically(path, lambda file: torch.save({"format": FORMAT, **state}, file))
-    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into the latter
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise OSError(
-            f"{path}: the checkpoint could not be written ({reason}); the one before is whole: "
-            "make room or give access, then go on with --resume"
-        ) from error
+    write_atomically(
+        path,
+        lambda file: torch.save({"format": FORMAT, **state}, file),
+        remedy="the checkpoint before is whole: make room or give access, then go on with --resume",
+    )

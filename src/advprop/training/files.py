@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from advprop.parsing import Part, parse_json, read_part
+from advprop.writing import REMEDY, writing
 
 
 class InUseError(ValueError):
@@ -21,12 +22,19 @@ UNFINISHED = ".unfinished"
 """How the names of files end that `write_atomically` is still filling."""
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[IO[bytes]], object], *, remedy: str = REMEDY
+) -> None:
     """Let `write` fill a file beside `path`, then put it in its place.
 
     A symlink stays, and what it names is written; a device or a pipe is written straight into.
-    Raises OSError where the folder cannot be written or the disk is full; `path` is as before.
+    Raises WriteError where the folder cannot be written or the disk is full; `path` is as before.
     """
+    with writing(path, remedy=remedy):
+        _write_atomically(path, write)
+
+
+def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
             write(file)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,7 +40,7 @@ class Learner:
         for number, part in enumerate(micro_batches(batch, count), start=1):
             # gradients travel between processes with the last part only
             waits = self.accelerator.no_sync(self.model) if number < count else nullcontext()
-            moved = part.to(self.accelerator.device, memory_format=memory_format(self.settings))
+            moved = part.to(self.accelerator.device, memory_format=self._layout)
             with waits, _small_batches_explained(len(part)):
                 metrics.append(
                     self.method.forward_backward(
@@ -47,6 +48,10 @@ class Learner:
                     )
                 )
         return metrics
+
+    @cached_property
+    def _layout(self) -> torch.memory_format:
+        return memory_format(self.settings)
 
     def _context(self, batch: Batch, position: Position, progress: float) -> Context:
         streams = None

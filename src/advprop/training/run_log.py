@@ -12,6 +12,9 @@ from advprop.parsing import Count, Number, Part, Share, parse_json, read_part
 from advprop.training.alarms import alarms
 from advprop.training.files import write_atomically
 from advprop.training.state import Position
+from advprop.writing import writing
+
+_GO_ON = "make room or give access, then go on with --resume"
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class RunLog:
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Write one entry."""
-        with self.path.open("a") as file:
+        with writing(self.path, remedy=_GO_ON), self.path.open("a") as file:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
 
     def read(self) -> list[dict[str, Any]]:

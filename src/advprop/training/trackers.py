@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+
+from advprop.writing import writing
+
+_NOT_IN_NAMES = r"[/\\#?%:]"
+_GO_ON = "make room or give access, then go on with --resume"
 
 
 class Tracker(Protocol):
@@ -22,40 +30,37 @@ class TensorBoard:
     """Event files in `folder`/tensorboard; what was logged `after` a resumed step is hidden."""
 
     def __init__(self, folder: Path, *, after: int = 0) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ImportError('--tensorboard needs pip install "advprop[tensorboard]"') from None
-        self._writer = SummaryWriter(folder / "tensorboard", purge_step=after + 1)
+        self._folder = folder / "tensorboard"
+        with writing(self._folder, remedy=_GO_ON):
+            self._writer = _summary_writer()(self._folder, purge_step=after + 1)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """One scalar a name."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        with writing(self._folder, remedy=_GO_ON):
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Write what is left."""
-        self._writer.close()
+        with writing(self._folder, remedy=_GO_ON):
+            self._writer.close()
 
 
 class WeightsAndBiases:
     """One run of Weights & Biases for one folder: a resumed run goes on in it."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], *, project: str) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise ImportError('--wandb needs pip install "advprop[wandb]"') from None
         # a run's folder is its identity, also after a kill
         identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
-        self._run = wandb.init(
-            project=project,
-            id=f"{folder.name}-{identity}",
-            name=folder.name,
-            dir=str(folder),
-            config=dict(config),
-            resume="allow",
-        )
+        with _wandb_errors():
+            self._run = _wandb().init(
+                project=project,
+                id=f"{re.sub(_NOT_IN_NAMES, '_', folder.name)}-{identity}",
+                name=folder.name,
+                dir=str(folder),
+                config=dict(config),
+                resume="allow",
+            )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """All numbers of one step."""
@@ -64,6 +69,51 @@ class WeightsAndBiases:
     def close(self) -> None:
         """Send what is left."""
         self._run.finish()
+
+
+def check_trackers(tensorboard: bool, wandb: str | None) -> None:
+    """Say before a run begins what it could not log to: ValueError, ImportError."""
+    if tensorboard:
+        _summary_writer()
+    if wandb is None:
+        return
+    if not wandb.strip() or len(wandb) > 128 or re.search(_NOT_IN_NAMES, wandb):
+        raise ValueError(
+            f'--wandb "{wandb}": a project has a name of 1 to 128 characters without / \\ # ? % : '
+            "(a team is set by the environment variable WANDB_ENTITY)"
+        )
+    package = _wandb()
+    if os.environ.get("WANDB_MODE", "online") == "online":
+        with _wandb_errors():
+            package.login()
+
+
+def _summary_writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ImportError('--tensorboard needs pip install "advprop[tensorboard]"') from None
+    return SummaryWriter
+
+
+def _wandb() -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise ImportError('--wandb needs pip install "advprop[wandb]"') from None
+    return wandb
+
+
+@contextmanager
+def _wandb_errors() -> Iterator[None]:
+    """Its own errors are neither of values nor of files."""
+    try:
+        yield
+    except _wandb().Error as error:
+        raise ValueError(
+            f"--wandb: {str(error).strip()}: log in by `wandb login` or WANDB_API_KEY, set "
+            "WANDB_MODE=offline to send it later, or leave --wandb out"
+        ) from None
 
 
 def flat_numbers(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

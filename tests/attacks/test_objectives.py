@@ -8,16 +8,20 @@ import pytest
 import torch
 from scipy import stats
 from tiny import NUM_CLASSES, seeded, tiny_images, tiny_labels, tiny_net
+from torch import Tensor
 from torch.nn import functional as F
 
-from advprop.attacks.pgd import PGD
-from advprop.attacks.targets import (
+from advprop.attacks.objectives import (
+    Classification,
     TargetRule,
     given,
     least_likely_class,
     random_other_class,
     untargeted,
 )
+from advprop.attacks.pgd import PGD, GradientAttack
+from advprop.attacks.pyramid import PyramidPGD
+from advprop.attacks.schedule import GrowingSteps
 from advprop.randomness import ImageStreams, Randomness
 from advprop.threat_models import Linf
 
@@ -142,3 +146,55 @@ def test_targets_get_more_likely(rule: TargetRule) -> None:
 def test_one_class_has_no_wrong_one(rule: TargetRule) -> None:
     with pytest.raises(ValueError, match="1 class: an attack towards a wrong one needs 2 or more"):
         rule(torch.zeros(4, dtype=torch.int64), torch.zeros(4, 1), None)
+
+
+# --- any function of images
+
+BY_GRADIENT = {
+    "PGD": PGD(threat_model=Linf(0.1), num_steps=6, step_size=0.04),
+    "GrowingSteps": GrowingSteps(
+        attack=PGD(threat_model=Linf(0.1), num_steps=6, step_size=0.04), first_steps=1
+    ),
+    "PyramidPGD": PyramidPGD(
+        epsilon=0.02, step_size=0.01, scales=(4, 1), multipliers=(4.0, 1.0), num_steps=6
+    ),
+}
+by_gradient = pytest.mark.parametrize("attack", BY_GRADIENT.values(), ids=BY_GRADIENT.keys())
+
+
+@by_gradient
+def test_classification_is_one_objective(attack: GradientAttack) -> None:
+    model, images, labels = tiny_net().eval(), tiny_images(), tiny_labels()
+    streams = ImageStreams.for_batch(0, 0, range(len(images)))
+    objective = Classification(model, labels, attack.targets, streams)
+    found = attack.maximise(objective, images, generator=streams)
+    assert torch.equal(found, attack(model, images, labels, generator=streams))
+
+
+@by_gradient
+def test_any_function_of_images_is_raised(attack: GradientAttack) -> None:
+    """Brighter above and darker below: as far as the ball and [0, 1] allow."""
+    images = tiny_images(margin=0.2)
+    signs = torch.ones(8, 1).index_fill(0, torch.arange(4, 8), -1.0)
+    found = attack.maximise(lambda images: (signs * images).sum(), images)
+    torch.testing.assert_close(found, images + 0.1 * signs.expand(3, 8, 8))
+    assert not found.requires_grad
+
+
+@by_gradient
+def test_an_objective_of_other_outputs_than_classes(attack: GradientAttack) -> None:
+    """A distance between features: no labels take part, and no parameter gets a gradient."""
+    features, images = tiny_net()[:6].eval(), tiny_images()
+    with torch.no_grad():
+        before = features(images)
+
+    def distance(images: Tensor) -> Tensor:
+        return (features(images) - before).square().sum()
+
+    found = attack.maximise(distance, 0.1 * seeded_noise(images) + 0.9 * images)
+    assert distance(found) > distance(0.1 * seeded_noise(images) + 0.9 * images)
+    assert all(parameter.grad is None for parameter in features.parameters())
+
+
+def seeded_noise(images: Tensor) -> Tensor:
+    return torch.rand(images.shape, generator=seeded())

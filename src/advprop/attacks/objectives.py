@@ -1,14 +1,55 @@
-"""What an attack aims at: each rule turns labels into a goal, and says which way to go."""
+"""What an attack raises: any function of images, or a classifier's loss by a target rule."""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from advprop.randomness import Randomness, uniform
-from advprop.shapes import Labels, Logits
+from advprop.shapes import Images, Labels, Logits, LogitsFn
+
+Objective: TypeAlias = Callable[[Images], Tensor]
+"""From images to one number: a sum over images, so that none depends on its batch."""
+
+# Float16 gradients below 6e-8 become zero, and a sign of zero is no step. A power of two changes
+# no direction.
+GRADIENT_SCALE = 2.0**10
+
+
+def gradient_of(objective: Objective, images: Images) -> Images:
+    """Gradient of `objective` with respect to `images`, times 2^10; no parameter gets a `.grad`."""
+    with torch.enable_grad():
+        point = images.detach().requires_grad_()
+        value = GRADIENT_SCALE * objective(point)
+    (gradient,) = torch.autograd.grad(value, point)
+    return gradient
+
+
+class Classification:
+    """The cross-entropy of a classifier, summed, in the direction that a target rule gives.
+
+    The rule sets the goal once, at the first images that the attack asks about.
+    """
+
+    def __init__(
+        self, logits_fn: LogitsFn, labels: Labels, targets: TargetRule, generator: Randomness
+    ) -> None:
+        self.logits_fn, self.labels = logits_fn, labels
+        self.targets, self.generator = targets, generator
+        self._goal: tuple[Labels, Literal[-1, 1]] | None = None
+
+    def __call__(self, images: Images) -> Tensor:
+        """What the attack raises."""
+        logits = self.logits_fn(images)
+        if self._goal is None:
+            self._goal = self.targets(self.labels, logits.detach(), self.generator)
+        labels, sign = self._goal
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return sign * F.cross_entropy(logits, labels, reduction="sum")
 
 
 @runtime_checkable
@@ -63,5 +104,5 @@ def _true_classes(labels: Labels, logits: Logits) -> Tensor:
     if logits.shape[1] < 2:
         raise ValueError(f"{logits.shape[1]} class: an attack towards a wrong one needs 2 or more")
     if labels.ndim == 1:
-        return torch.nn.functional.one_hot(labels, logits.shape[1]).bool()
+        return F.one_hot(labels, logits.shape[1]).bool()
     return labels > labels.amin(dim=1, keepdim=True)

@@ -1,0 +1,68 @@
+"""A method that is registered stands everywhere that methods are listed."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+
+import pytest
+
+from advprop.config.methods import METHODS, REGISTRY, method_config
+from advprop.config.overrides import apply_overrides
+from advprop.recipes.builtin import digits
+from advprop.report.styles import method_styles
+
+TESTS = Path(__file__).parents[1]
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+@pytest.fixture(autouse=True)
+def _test_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("methods", "training"):
+        monkeypatch.syspath_prepend(str(TESTS / folder))
+
+
+def test_every_method_passes_the_suites_that_are_for_all() -> None:
+    import distributed_steps
+    import method_cases
+    import test_compilations
+    import test_resume
+
+    suites = (method_cases, distributed_steps, test_compilations)
+    for cases in [*(module.CASES for module in suites), test_resume.METHODS]:
+        assert set(METHODS) <= {*cases}
+
+
+def test_names_are_those_of_the_configurations() -> None:
+    assert [config.name() for config in REGISTRY] == list(METHODS)
+
+
+@every_method
+def test_it_has_a_file_a_card_and_tests(name: str) -> None:
+    method = type(method_config(name).build())
+    module = sys.modules[method.__module__]
+    assert Path(inspect.getfile(module)).stem == name
+    assert (TESTS.parent / "docs" / "methods" / f"{name}.md").is_file()
+    tests = [path for path in (TESTS / "methods").glob("test_*.py") if "all" not in path.stem]
+    limits = [path for path in tests if f"{method.__name__}(" in path.read_text()]
+    assert limits, f"no test in tests/methods makes a {method.__name__}: test its limiting case"
+
+
+@every_method
+def test_the_command_line_and_the_report_know_it(name: str) -> None:
+    config = digits().with_method(name)
+    assert apply_overrides(config, []).method.kind == name
+    assert method_styles([name])[name].color
+
+
+@every_method
+def test_a_configuration_survives_its_file(name: str) -> None:
+    config = digits().with_method(name)
+    assert type(config).model_validate_json(config.model_dump_json()) == config
+
+
+@every_method
+def test_fields_of_a_configuration_are_those_of_its_method(name: str) -> None:
+    config = method_config(name)
+    assert config.method is type(config.build())

@@ -1,0 +1,135 @@
+"""Every method as the suites try it, derived from the registry: one line there is enough.
+
+What a method does not do as most of them stands in its `Case`; further settings that are worth the
+whole suite are in `VARIANTS`. `tests/config/test_registry.py` fails where a method has no case.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from advprop.attacks.pgd import fgsm
+from advprop.attacks.pyramid import PyramidPGD
+from advprop.config.attacks import TrainingAttackConfig
+from advprop.config.methods import METHODS, method_config
+from advprop.methods.adversarial_then_clean import AdversarialThenClean
+from advprop.methods.advprop import AdvProp
+from advprop.methods.advprop_lean import AdvPropLean
+from advprop.methods.base import Method
+from advprop.methods.carried import Carried
+from advprop.methods.fast import Fast
+from advprop.methods.fine_grained import FineGrained
+from advprop.methods.pyramid import Pyramid
+from advprop.methods.universal import Universal
+from advprop.threat_models import L2, Linf
+
+ATTACK_CONFIG = TrainingAttackConfig.model_validate(
+    {"threat_model": {"epsilon": 8 / 255}, "num_steps": 2, "step_size": 6 / 255}
+)
+ATTACK = ATTACK_CONFIG.build()
+PYRAMID = PyramidPGD(
+    epsilon=1 / 255,
+    num_steps=2,
+    step_size=0.75 / 255,
+    scales=(4, 3, 1),
+    multipliers=(4.0, 2.0, 1.0),
+)
+UNIVERSAL = Universal(
+    epsilon=1 / 255,
+    step_size=0.5 / 255,
+    scales=(4, 3, 1),
+    multipliers=(4.0, 2.0, 1.0),
+    random_start=True,
+)
+FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.25)
+CARRIED = Carried(threat_model=Linf(8 / 255))
+DECOUPLED = dataclasses.replace(CARRIED, pairing="decoupled", attacked_fraction=0.25)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A method, and what a suite has to know of it.
+
+    `draws` tells that its gradients depend on the generator. `weights` are those of the kinds' mean
+    losses, 1 where a kind is left out; `counts` how many of a batch of 8 images are of a kind, 8
+    likewise. `averages` tells that `passes_per_image` is a mean over training, which is tried at
+    `progress`. `largest` bounds a perturbation's mean size.
+    """
+
+    method: Method
+    progress: float = 0.0
+    draws: bool = True
+    weights: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    averages: bool = False
+    largest: float = 8 / 255
+
+
+def _decoupled(method: Method) -> Case:
+    """6 of 8 images clean, 2 adversarial, each counted once."""
+    shares = {"clean": 0.75, "adversarial": 0.25}
+    return Case(method=method, weights=shares, counts={"clean": 6, "adversarial": 2})
+
+
+def _fast(method: Fast, largest: float = 8 / 255) -> Case:
+    """Of 8 images 2 are attacked, and both of their passes together count them once."""
+    weights = {
+        "clean": 0.75,
+        "noise": 0.25 * (1 - method.beta),
+        "adversarial": 0.25 * method.beta,
+    }
+    counts = {"clean": 6, "noise": 2, "adversarial": 2}
+    return Case(method=method, weights=weights, counts=counts, largest=largest)
+
+
+OWN: dict[str, Case] = {
+    "vanilla": Case(method=method_config("vanilla").build(), draws=False),
+    "adversarial_then_clean": Case(
+        method=AdversarialThenClean(attack=ATTACK), progress=0.2, averages=True
+    ),
+    "fast": _fast(FAST),
+    "universal": Case(method=UNIVERSAL, draws=False),  # its start is the same for all processes
+    "pyramid": Case(method=Pyramid(attack=PYRAMID)),
+    "advprop_lean": _decoupled(AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.25)),
+}
+VARIANTS: dict[str, Case] = {
+    "adversarial_then_clean last": dataclasses.replace(
+        OWN["adversarial_then_clean"], progress=0.8, draws=False
+    ),
+    "advprop joint": Case(method=AdvProp(attack=ATTACK, form="joint")),
+    "advprop summed": Case(method=AdvProp(attack=ATTACK, form="summed")),
+    "advprop matched": Case(method=AdvProp(attack=ATTACK, matched_masks=True)),
+    # FGSM begins at the image and goes away from its label
+    "advprop l2": Case(method=AdvProp(attack=fgsm(L2(1.0))), draws=False, largest=0.1),
+    "fine_grained joint": Case(
+        method=FineGrained(
+            attacks={"noise": dataclasses.replace(ATTACK, num_steps=0), "adversarial": ATTACK},
+            form="joint",
+        )
+    ),
+    "fast separate": _fast(dataclasses.replace(FAST, form="separate")),
+    "fast summed": _fast(dataclasses.replace(FAST, form="summed")),
+    "fast l2": _fast(dataclasses.replace(FAST, threat_model=L2(1.0)), largest=0.1),
+    "fast not synchronised": _fast(dataclasses.replace(FAST, beta=0.25, synchronise=False)),
+    "pyramid summed": Case(method=Pyramid(attack=PYRAMID, form="summed")),
+    "pyramid branch": Case(method=Pyramid(attack=PYRAMID, auxiliary_branch=True)),
+    "universal branch": Case(
+        method=dataclasses.replace(UNIVERSAL, auxiliary_branch=True, form="summed"), draws=False
+    ),
+    "carried joint": Case(method=dataclasses.replace(CARRIED, form="joint")),
+    "carried summed": Case(method=dataclasses.replace(CARRIED, form="summed")),
+    "carried l2": Case(method=dataclasses.replace(CARRIED, threat_model=L2(1.0)), largest=0.1),
+    "carried mixed": Case(method=dataclasses.replace(CARRIED, auxiliary_branch=False)),
+    "carried decoupled": _decoupled(DECOUPLED),
+    "carried decoupled separate": _decoupled(dataclasses.replace(DECOUPLED, form="separate")),
+    "carried decoupled mixed": _decoupled(dataclasses.replace(DECOUPLED, auxiliary_branch=False)),
+}
+CASES: dict[str, Case] = {
+    **{
+        name: OWN.get(name) or Case(method=method_config(name, ATTACK_CONFIG).build())
+        for name in METHODS
+    },
+    **VARIANTS,
+}
