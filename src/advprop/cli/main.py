@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import warnings
@@ -59,7 +60,7 @@ def run() -> None:
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
+        app(args=[_with_home(word) for word in sys.argv[1:]])
     except KeyboardInterrupt:
         _end("interrupted; what was finished is kept", 130)
     except (ValueError, OSError, ImportError) as error:
@@ -83,6 +84,11 @@ def _let_waiting_threads_sleep() -> None:
     """
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def _with_home(word: str) -> str:
+    """`word` with the user's home for "~", also behind "=", where shells leave it."""
+    return re.sub(r"(?<![^=])~(?=/|$)", lambda _: os.path.expanduser("~"), word)
 
 
 def _terminate(signum: int, _frame: object) -> None:
