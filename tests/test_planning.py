@@ -17,6 +17,7 @@ from advprop.cli import plan as command
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
 from advprop.config.run import ModelConfig
+from advprop.cost.timing import images_to_try
 from advprop.planning import data_sizes, plan
 from advprop.recipes.builtin import digits
 from advprop.recipes.images import from_scratch
@@ -237,3 +238,31 @@ def test_the_command_prints_80_columns_and_writes_json(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "plan.json").read_text())
     config = apply_overrides(from_scratch(), NET).with_method("adversarial_then_clean")
     assert written == json.loads(json.dumps(plan(config, **SMALL)))
+
+
+def test_the_command_begins_with_what_was_found_and_minutes_on_this_machine(tmp_path: Path) -> None:
+    for name in ("Training/a", "Training/b", "Testing/a", "Testing/b", "Training/a/@eaDir"):
+        (tmp_path / name).mkdir(parents=True)
+        for number in range(12):
+            Image.new("RGB", (40, 40), (9 * number + 99, 9, 9)).save(
+                tmp_path / name / f"{number}.jpg"
+            )
+    small = [word for override in NET for word in ("--set", override)]
+    arguments = ["--set", f"data.root={tmp_path}", "--json", tmp_path / "plan.json"]
+    done = run_plan("from_scratch", *small, *arguments)
+    assert done.exit_code == 0, done.output
+    words = " ".join(done.output.split())
+    assert "2 classes (a, b)" in words
+    assert "24 test images (Testing/)" in words
+    assert "passed over: 1 folders @eaDir" in words
+    assert "small_resnet, method advprop: 3 passes per image" in words
+    assert "on this machine about: vanilla" in words
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["data_found"]["sources"]["test"] == "Testing/"
+    assert 0 < plan["minutes_here"]["vanilla"] < 60
+
+
+def test_models_that_are_too_large_to_try_here_are_not_tried() -> None:
+    assert images_to_try(1e15, 64) == 0
+    assert images_to_try(1.0, 64) == 64
+    assert 2 <= images_to_try(1e10, 64) < 64

@@ -17,6 +17,7 @@ SOURCE = Path(advprop.__file__).parent
 # a module may import from rows below its own, and from its own folder
 ROWS = (
     {"shapes", "randomness", "parsing", "writing"},
+    {"files"},
     {"auxiliary", "models", "threat_models"},
     {"attacks", "data"},
     {"methods"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from advprop.gathering.sources import RESULTS
 from advprop.parallel_jobs import outcomes, usable_threads
 from advprop.recording import is_run
 from advprop.run_folder import versions
+from advprop.runs.facts import check_same_data, load_data
 from advprop.training.files import write_json
 
 
@@ -75,7 +77,11 @@ def run_jobs(
         raise ValueError(f"{jobs} jobs: give at least 1")
     _check_folder(folder, planned)
     first = planned[0].config  # a wrong folder or model shows now, not in every job
-    check_plain_model(first, first.data.load(0))
+    data, facts = load_data(first)
+    kept = [job.folder for job in planned if is_run(job.folder)]
+    for change in {c for run in kept for c in check_same_data(run, facts, data)}:
+        warnings.warn(f"{folder}: of some runs, {change}; they are not tested anew", stacklevel=2)
+    check_plain_model(first, data)
     threads = max(1, usable_threads() // jobs)
     folder.mkdir(parents=True, exist_ok=True)
     comparison = _Comparison(folder, recipe, planned, jobs, threads, command)
@@ -164,5 +170,5 @@ def _check_folder(folder: Path, planned: Sequence[Job]) -> None:
             if changed:
                 raise ValueError(
                     f"{job.folder}: a run with other settings; give another --out\n  "
-                    + "\n  ".join(changed)
+                    + "\n  ".join(changed.values())
                 )

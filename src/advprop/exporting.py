@@ -9,10 +9,7 @@ where the model is from; ONNX and torch.export's form lie beside it where asked 
 from __future__ import annotations
 
 import copy
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,13 +28,13 @@ from advprop.export_format import (
     write_config,
     write_files,
 )
+from advprop.files import appearing_folder
 from advprop.model_card import CARD, model_card
 from advprop.models.build import construction, is_timm
 from advprop.models.standardize import Standardized, standardized
 from advprop.portable import HUB, check_formats, write_portable
 from advprop.randomness import generator_for, random_streams
 from advprop.shapes import Images, Logits
-from advprop.writing import writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +83,7 @@ def write_export(
     images = torch.rand(2, *info.preprocessing.image_shape, generator=generator_for("export"))
     logits = _logits(plain, images)
     _check_fit(logits, info)
-    with _appearing(folder, plain) as unfinished:
+    with appearing_folder(folder, needed=_num_bytes(plain)) as unfinished:
         write_files(plain, unfinished, info)
         _prove_equal(plain, unfinished, images, logits)
         checks = write_portable(
@@ -122,6 +119,10 @@ def load_export(folder: str | Path) -> LoadedExport:
         preprocessing=info.preprocessing,
         provenance=dict(info.provenance),
     )
+
+
+def _num_bytes(model: Standardized) -> int:
+    return sum(value.nbytes for value in model.state_dict().values())
 
 
 def _check_free(folder: Path) -> None:
@@ -201,23 +202,3 @@ def _load_as_timm(folder: Path) -> Standardized:
 def _logits(model: Standardized, images: Images) -> Logits:
     logits: Logits = model(images)
     return logits
-
-
-@contextmanager
-def _appearing(folder: Path, model: Standardized) -> Iterator[Path]:
-    """A folder beside `folder` that takes its place at the end, or vanishes on an exception."""
-    needed = sum(value.nbytes for value in model.state_dict().values())
-    with writing(folder, needed=needed):
-        yield from _unfinished(folder)
-
-
-def _unfinished(folder: Path) -> Iterator[Path]:
-    folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield unfinished
-        unfinished.chmod(0o755)  # mkdtemp's folders are the owner's alone
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import torch
 from torch import nn
 
 from advprop.config.run import RunConfig
-from advprop.cost.assumptions import A100_TFLOPS, DEPTHWISE_UTILISATION, UTILISATION
+from advprop.cost.assumptions import A100_TFLOPS, typical_utilisation
 from advprop.cost.devices import Exchange, exchange, hours, images_per_device
 from advprop.cost.memory import memory_cost
 from advprop.cost.step import StepCost, empty_batch, step_cost
+from advprop.cost.timing import images_to_try, seconds_per_image, this_device
 from advprop.data.found import found_in
 from advprop.data.loaders import num_train_batches
 from advprop.data.sources import ImageData
@@ -61,7 +63,7 @@ def plan(
     share = images_per_device(config.training, devices)
     sizes, data = _sizes_and_data(config, num_images=num_images, num_classes=num_classes)
     if utilisation is None:
-        utilisation = _typical_utilisation(_empty_model(config, sizes))
+        utilisation = typical_utilisation(_empty_model(config, sizes))
     _check_rates(device_tflops, utilisation)
     settings = config.training
     steps_per_epoch = num_train_batches(sizes.num_images, batch_size=settings.batch_size)
@@ -87,6 +89,32 @@ def plan(
         "methods": methods,
         "clusters": [_cluster(config, methods, count) for count in sorted({*CLUSTERS, devices})],
     }
+
+
+def minutes_here(config: RunConfig, plan: Mapping[str, Any]) -> dict[str, float | None]:
+    """Minutes that the steps of a `plan` take on this machine, by method; each is tried briefly.
+
+    None: a step would take too long to try, or cannot be run. Reading images is not counted.
+    """
+    sizes, found = DataSizes(**plan["data"]), dict[str, float | None]()
+    for name, cost in plan["methods"].items():
+        own, method = config.with_method(name), config.with_method(name).method.build()
+        num_images = images_to_try(cost["flops"]["per_image"], plan["images_per_device"])
+        found[name] = None
+        if not num_images:
+            continue
+        shape, classes = sizes.image_shape, sizes.num_classes
+        model = own.model.without_weights().build(num_classes=classes, image_shape=shape)
+        if method.auxiliary:
+            own.model.add_branches(model, method.auxiliary)
+        placed = prepare_model(model, own.training, this_device())
+        with suppress(*RUN_ERRORS):
+            seconds = seconds_per_image(
+                placed, method, num_images=num_images, image_shape=shape, num_classes=classes
+            )
+            images = plan["steps"] * min(plan["batch_size"], sizes.num_images)
+            found[name] = seconds * images / 60
+    return found
 
 
 def _add_totals(
@@ -189,11 +217,6 @@ def _empty_model(config: RunConfig, sizes: DataSizes) -> Standardized:
         return config.model.without_weights().build(
             num_classes=sizes.num_classes, image_shape=sizes.image_shape
         )
-
-
-def _typical_utilisation(model: nn.Module) -> float:
-    grouped = any(getattr(module, "groups", 1) > 1 for module in model.modules())
-    return DEPTHWISE_UTILISATION if grouped else UTILISATION
 
 
 def _num_parameters(model: nn.Module) -> int:

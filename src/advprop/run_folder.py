@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import platform
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ import torch
 from advprop import __version__
 from advprop.config.overrides import read_config
 from advprop.config.run import RunConfig
-from advprop.data.found import found_in
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.sources import ImageData
 from advprop.evaluation.rows import Result
@@ -24,12 +23,13 @@ from advprop.models.standardize import Standardized
 from advprop.parsing import Count, Number, Part
 from advprop.randomness import kept_streams
 from advprop.training.checkpoint import Checkpoints, load_weights, read_checkpoint
-from advprop.training.files import read_json, write_json
+from advprop.training.files import read_json
 
 Weights = Literal["last", "best", "ema"]
 CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
 DATA, CHECKPOINTS = "data.json", "checkpoints"
-KEPT = "kept"  # the folder of what a method keeps from step to step, beside checkpoints
+KEPT = "kept"
+"""The folder of what a method keeps from step to step, beside checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,15 @@ class Run:
     result: dict[str, Any]
 
     def load_data(self) -> ImageData:
-        """The data the run was trained on."""
-        return self.config.data.load(self.config.seed)
+        """The data the run was trained on. FileNotFoundError says what to do if they moved."""
+        try:
+            return self.config.data.load(self.config.seed)
+        except FileNotFoundError as error:
+            go_on = shlex.join(["advprop", "train", str(self.folder / CONFIG), "--resume"])
+            places = " or ".join(f"--set data.{name}=" for name in self.config.data.places)
+            raise FileNotFoundError(
+                f"{error}; where the images have moved: {go_on} {places} (the run stays as it is)"
+            ) from None
 
 
 def load_run(folder: str | Path, *, weights: Weights | None = None) -> Run:
@@ -128,24 +135,6 @@ def build_run_model(config: RunConfig, data: ImageData) -> Standardized:
     return _build_model(config, data.num_classes, data.image_shape)
 
 
-def write_data_facts(folder: Path, data: ImageData) -> None:
-    """Keep in `data.json` what the model and `--resume` need to know, and what was found."""
-    write_json(folder / DATA, _data_facts(data) | {"found": found_in(data).to_json()})
-
-
-def check_same_data(folder: Path, data: ImageData) -> None:
-    """Raise ValueError where a run began with other images than `data` has now."""
-    if not (folder / DATA).is_file():
-        return
-    saved, now = read_json(folder / DATA), _data_facts(data)
-    if changed := [name for name in now if saved.get(name) != now[name]]:
-        listed = "; ".join(f"{name} was {saved.get(name)}, is {now[name]}" for name in changed)
-        raise ValueError(
-            f"{folder}: the data have changed since the run began ({listed[:500]}): put them back, "
-            "or train into another --out"
-        )
-
-
 def versions() -> dict[str, str]:
     """Versions of what results depend on."""
     names = ("torch", "torchvision", "timm", "accelerate", "numpy")
@@ -212,21 +201,6 @@ def _build_model(
     if auxiliary := config.method.build().auxiliary:
         config.model.add_branches(model, auxiliary)
     return model
-
-
-def _data_facts(data: ImageData) -> dict[str, Any]:
-    labels = data.train.labels.to(torch.int64).numpy().tobytes()
-    return {
-        "name": data.name,
-        "class_names": list(data.class_names),
-        "image_shape": list(data.image_shape),
-        "interpolation": data.preprocessing.interpolation,
-        "crop_pct": data.preprocessing.crop_pct,
-        "num_train": len(data.train),
-        "num_validation": len(data.validation),
-        "num_test": None if data.test is None else len(data.test),
-        "train_labels_sha256": hashlib.sha256(labels).hexdigest(),
-    }
 
 
 def _read_data_facts(folder: Path) -> tuple[tuple[str, ...], Preprocessing]:

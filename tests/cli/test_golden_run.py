@@ -35,7 +35,7 @@ def test_a_run_from_training_to_prediction(cli: Cli, tmp_path: Path) -> None:
     assert evaluated.code == 0, evaluated.err
     found = json.loads((tmp_path / "found.json").read_text())
     assert set(found) == {
-        *("run", "branch", "weights", "versions", "suites", "checks", "red_flags")
+        *("run", "folder", "branch", "weights", "versions", "suites", "checks", "red_flags")
     }
     assert set(found["suites"]) == {"clean", "noise", "adversarial"}
     assert (found["branch"], found["weights"]) == ("clean", "last")

@@ -15,10 +15,17 @@ from advprop.data.reading import header_problem, read_image
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6  # PNG's colour types
 
 
-def png(rows: np.ndarray, colour_type: int, **extra: bytes) -> bytes:
-    """A PNG made by hand from rows of samples [H, W(, samples)], uint8 or uint16."""
+def packed(rows: np.ndarray, bits: int) -> np.ndarray:
+    """Rows of samples of so many bits, as bytes."""
+    each = rows[..., None] >> np.arange(bits - 1, -1, -1) & 1
+    return np.packbits(each.reshape(len(rows), -1).astype(np.uint8), axis=1)
+
+
+def png(rows: np.ndarray, colour_type: int, bits: int = 0, **extra: bytes) -> bytes:
+    """A PNG made by hand from rows of samples [H, W(, samples)], uint8, uint16 or of `bits`."""
     height, width = rows.shape[:2]
-    bits = 8 * rows.dtype.itemsize
+    rows = packed(rows, bits) if 0 < bits < 8 else rows
+    bits = bits or 8 * rows.dtype.itemsize
     header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
     lines = b"".join(b"\0" + row.astype(rows.dtype.newbyteorder(">")).tobytes() for row in rows)
     chunks = {"IHDR": header, **extra, "IDAT": zlib.compress(lines), "IEND": b""}
@@ -226,3 +233,50 @@ def test_header_problem_tells_good_from_bad(tmp_path):
     bad.write_bytes(b"\x89PN")
     assert header_problem(good) is None
     assert header_problem(bad) == f"{bad}: empty or not an image; repair or delete it"
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_transparent_grey_is_white_at_every_depth(tmp_path, bits, channels):
+    top = 2**bits - 1
+    rows = np.random.default_rng(0).integers(0, top + 1, (4, 8))
+    rows = rows.astype(np.uint16 if bits == 16 else np.uint8)
+    key = int(rows[1, 2])
+    content = png(rows, GREY, bits, tRNS=struct.pack(">H", key))
+    actual = read(tmp_path, content, channels=channels)
+    expected = np.where(rows == key, 255.0, rows / top * 255)
+    assert_close(actual if channels == 1 else actual[..., 0], expected)
+
+
+def test_one_transparent_colour_of_16_bits_is_white(tmp_path):
+    pixels = random_samples(5, 7, 3, top=65536)
+    key = struct.pack(">HHH", *pixels[2, 3].tolist())
+    expected = (pixels >> 8).astype(int)
+    expected[2, 3] = 255
+    assert_close(read(tmp_path, png(pixels, RGB, tRNS=key)), expected)
+
+
+def tiff(rows: np.ndarray, bits: int, photometric: int, compression: int = 1) -> bytes:
+    """A little-endian grey TIFF made by hand."""
+    data = packed(rows, 12).tobytes() if bits == 12 else rows.astype(f"<u{bits // 8}").tobytes()
+    data = zlib.compress(data) if compression == 8 else data
+    tags = {256: rows.shape[1], 257: len(rows), 258: bits, 259: compression, 262: photometric}
+    tags |= {273: 8 + 2 + 12 * 9 + 4, 277: 1, 278: len(rows), 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("compression", [1, 8], ids=["plain", "deflate"])
+@pytest.mark.parametrize("photometric", [0, 1], ids=["0 is white", "0 is black"])
+def test_tiffs_where_0_is_white_are_no_negatives(tmp_path, bits, compression, photometric):
+    rows = random_samples(6, 8, top=2**bits)
+    actual = read(tmp_path, tiff(rows, bits, photometric, compression), 1, "image.tif")
+    share = rows / (2**bits - 1)
+    assert_close(actual, 255 * (share if photometric else 1 - share))
+
+
+def test_tiffs_of_12_bits_are_as_bright_as_they_say(tmp_path):
+    rows = random_samples(6, 8, top=4096)
+    rows[0, :2] = 0, 4095
+    assert_close(read(tmp_path, tiff(rows, 12, 1), 1, "image.tif"), rows / 4095 * 255)

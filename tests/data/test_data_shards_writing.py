@@ -14,6 +14,7 @@ from advprop.data import shard_writing
 from advprop.data.shard_paths import UNFINISHED
 from advprop.data.shard_writing import Written, write_shards
 from advprop.data.shards import load_shards
+from advprop.files import held
 
 LAID_OUT = {"train/a": 13, "train/b": 10, "val/a": 3, "val/b": 2}
 
@@ -132,8 +133,28 @@ def test_shards_are_refused_until_all_have_their_names(write_images, tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         write_shards(write_images(LAID_OUT), tmp_path / "out", images_per_shard=5)
     assert (tmp_path / "out" / UNFINISHED).exists()
-    with pytest.raises(ValueError, match="not written to their end: delete the folder"):
+    with pytest.raises(ValueError, match="not written to their end: write them again"):
         load_shards(train=f"{tmp_path}/out/train-*.tar", image_size=8)
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    root = tmp_path / "images"
+    with pytest.raises(ValueError, match="out is not empty"):
+        write_shards(root, tmp_path / "out", images_per_shard=5)
+    assert contents(tmp_path / "out") == {"mine.txt": b"keep"}
+
+
+@pytest.mark.parametrize("moved", [0, 3], ids=["while writing", "while moving"])
+def test_a_killed_call_is_started_again_by_the_same(write_images, tmp_path, moved):
+    root, out = write_images(LAID_OUT), tmp_path / "out"
+    write_shards(root, tmp_path / "whole", images_per_shard=5)
+    write_shards(root, out, images_per_shard=5)
+    (out / UNFINISHED).mkdir()
+    for path in sorted(out.glob("*.*"))[moved:]:
+        if path.name != UNFINISHED:
+            path.rename(out / UNFINISHED / path.name)
+    with held(out / UNFINISHED), pytest.raises(ValueError, match="another process writes"):
+        write_shards(root, out, images_per_shard=5)
+    write_shards(root, out, images_per_shard=5)
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_the_command_says_what_it_wrote_and_what_comes_next(write_images, tmp_path):

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 
 import advprop.data.workers
-import advprop.runs
+import advprop.runs.training
 import advprop.training.checkpoint
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
@@ -119,7 +119,7 @@ def show_stages() -> None:
     shown(Trainer, "finish_epoch", "end of epoch")
     shown(advprop.training.checkpoint, "write_atomically", "checkpoint")
     shown(advprop.data.workers, "_started", "start of workers")
-    shown(advprop.runs, "_result", "end")
+    shown(advprop.runs.training, "_result", "end")
 
 
 def start(case: str, folder: Path, end: tuple[str, int] | None) -> int:
@@ -135,7 +135,7 @@ def start(case: str, folder: Path, end: tuple[str, int] | None) -> int:
     code = 1
     try:
         warnings.simplefilter("error", UserWarning)
-        advprop.runs.train(config_for(case), folder, resume=True, quiet=True)
+        advprop.runs.training.train(config_for(case), folder, resume=True, quiet=True)
         code = 0
     except BaseException:
         traceback.print_exc()

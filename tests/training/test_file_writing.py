@@ -6,9 +6,11 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from advprop.files import UNFINISHED, appearing_folder, sweep, write_atomically
 from advprop.training.files import write_json
 
 
@@ -45,3 +47,38 @@ def test_a_pipe_stays_and_is_written_into(tmp_path: Path) -> None:
 def test_a_files_mode_is_what_the_umask_leaves(tmp_path: Path) -> None:
     write_json(tmp_path / "value.json", {})
     assert (tmp_path / "value.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_a_kill_left_goes_with_the_next_write_of_the_same_name(tmp_path: Path) -> None:
+    for name in (".page.html.00ff00ff", ".other.00ff00ff"):
+        (tmp_path / f"{name}{UNFINISHED}").touch()
+    write_atomically(tmp_path / "page.html", lambda file: file.write(b"new"))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "page.html",
+        f".other.00ff00ff{UNFINISHED}",
+    }
+
+
+def test_what_another_is_still_writing_is_not_swept(tmp_path: Path) -> None:
+    def meanwhile(file: IO[bytes]) -> None:
+        sweep(tmp_path)
+        write_atomically(tmp_path / "page.html", lambda other: other.write(b"first"))
+        file.write(b"second")
+
+    write_atomically(tmp_path / "page.html", meanwhile)
+    assert (tmp_path / "page.html").read_bytes() == b"second"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_appears_whole_and_leaves_of_kills_go(tmp_path: Path) -> None:
+    left = tmp_path / f".export.00ff00ff{UNFINISHED}"
+    left.mkdir()
+    (left / "model.safetensors").touch()
+    with appearing_folder(tmp_path / "export") as folder:
+        (folder / "whole").touch()
+        sweep(tmp_path)
+        assert not (tmp_path / "export").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    with pytest.raises(RuntimeError), appearing_folder(tmp_path / "other"):
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -239,3 +240,28 @@ def test_a_narrow_terminal_shows_all_numbers_and_each_epoch(
     words = " ".join(text.split())
     assert "clean 2.500 25.0% adversarial 2.750 12.5% perturbation 2.00/255" in words
     assert "cost 262.5 passes (vanilla 87.5)" in words
+
+
+@pytest.mark.parametrize(
+    ("total", "expected"),
+    [
+        (1000, ["about 0:16:37 on this machine for the other 997 steps, without validation"]),
+        (50, []),  # the run is over before anybody has read it
+    ],
+    ids=["long", "short"],
+)
+def test_the_first_steps_tell_once_how_long_a_long_run_will_take(
+    monkeypatch: pytest.MonkeyPatch, total: int, expected: list[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("advprop.training.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    progress = TrainingProgress(
+        total_steps=total, num_epochs=4, done=0, batch_size=10, passes_per_image=7.0, quiet=False
+    )
+    output = io.StringIO()
+    progress.console = Console(file=output, force_terminal=False, width=200)
+    with progress:
+        for step, at in enumerate((30.0, 31.0, 32.0, 33.0, 34.0), start=1):  # the first is slow
+            now[0] = at
+            progress.step(step=step, epoch=0, totals=EpochTotals())
+    assert output.getvalue().splitlines() == expected

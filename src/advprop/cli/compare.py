@@ -11,6 +11,7 @@ import typer
 
 from advprop.cli.options import QuietOption, RecipeArgument, SetOption, comma_separated
 from advprop.cli.terminal import say
+from advprop.files import safe_name
 
 
 def main(
@@ -34,7 +35,7 @@ def main(
     from advprop.recipes.resolve import resolve_recipe
 
     config = resolve_recipe(recipe)
-    folder = out or Path("runs") / f"compare-{config.recipe}"
+    folder = out or Path("runs", safe_name("compare", config.recipe))
 
     try:
         results = compare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -36,4 +37,4 @@ def main(
             f"{folder / file}: same classes, logits differ by at most "
             f"{check['max_difference']:.2g} (allowed: {check['tolerance']:.2g})"
         )
-    say(f"next: advprop predict {folder} IMAGE")
+    say(f"next: {shlex.join(['advprop', 'predict', str(folder), 'IMAGE'])}")

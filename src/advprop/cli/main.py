@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import warnings
@@ -58,7 +59,7 @@ def run() -> None:
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
+        app(args=[_with_home(word) for word in sys.argv[1:]])
     except KeyboardInterrupt:
         _end("interrupted; what was finished is kept", 130)
     except (ValueError, OSError, ImportError) as error:
@@ -72,6 +73,11 @@ def run() -> None:
         if code is None:
             raise
         _end("; ".join([str(error), *getattr(error, "__notes__", [])]), code)
+
+
+def _with_home(word: str) -> str:
+    """`word` with the user's home for "~", also behind "=", where shells leave it."""
+    return re.sub(r"(?<![^=])~(?=/|$)", lambda _: os.path.expanduser("~"), word)
 
 
 def _terminate(signum: int, _frame: object) -> None:

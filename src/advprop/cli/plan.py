@@ -39,7 +39,7 @@ def main(
 ) -> None:
     """Tell what a run would cost, beside vanilla training: FLOPs, memory, hours."""
     from advprop.data.found import Found
-    from advprop.planning import plan
+    from advprop.planning import minutes_here, plan
     from advprop.recipes.resolve import resolve_run
     from advprop.training.files import write_json
 
@@ -54,6 +54,8 @@ def main(
         num_classes=classes,
     )
     found = result["data_found"]
+    if found and devices == 1:  # a cluster is planned elsewhere, as a rule
+        result["minutes_here"] = minutes_here(config, result)
     _print_plan(result, config.start_lines(found and Found(**found)))
     if json is not None:
         write_json(json, result)
@@ -65,7 +67,7 @@ def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
     from advprop.parsing import printable
 
     console = Console(highlight=False, markup=False, emoji=False)
-    console.print(printable("\n".join(start) + "\n"))
+    console.print(printable("\n".join([*start, *_minutes_here(plan)]) + "\n"))
     data, rates = plan["data"], plan["assumptions"]
     channels, height, width = data["image_shape"]
     console.print(
@@ -86,6 +88,16 @@ def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
         f"--utilisation). {A100_TFLOPS:g} is an A100's data sheet in bf16; {PUBLISHED}. "
         "Not counted: validation, reading images, waiting."
     )
+
+
+def _minutes_here(plan: dict[str, Any]) -> list[str]:
+    if not (minutes := plan.get("minutes_here")):
+        return []
+    listed = ", ".join(
+        f"{name} " + ("too long to try" if value is None else f"{_rounded(value)} minutes")
+        for name, value in minutes.items()
+    )
+    return [f"on this machine about: {listed} (steps alone; reading and validation come on top)"]
 
 
 def _table(plan: dict[str, Any]) -> Any:

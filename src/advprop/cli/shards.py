@@ -27,5 +27,5 @@ def main(
         for split, count in written.items()
     )
     say(f"{out} written, shards of each split: {listed}")
-    setting = shlex.quote(f"data.train={out}")
-    say(f"next: advprop train RECIPE --set data.kind=shards --set {setting}")
+    settings = ["--set", "data.kind=shards", "--set", f"data.train={out}"]
+    say(f"next: {shlex.join(['advprop', 'train', 'RECIPE', *settings])}")

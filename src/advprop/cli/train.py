@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from advprop.cli.options import QuietOption, RecipeArgument, SetOption, process_number
 from advprop.cli.terminal import say
+from advprop.files import safe_name
+
+if TYPE_CHECKING:
+    from advprop.config import RunConfig
 
 
 def main(
@@ -18,7 +23,11 @@ def main(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder; runs/RECIPE-METHOD-seedN by default.")
+        Path | None,
+        typer.Option(
+            help="The run's folder; runs/RECIPE-METHOD-seedN by default, with --resume that of a "
+            "saved config.json."
+        ),
     ] = None,
     settings: SetOption = None,
     resume: Annotated[
@@ -38,14 +47,14 @@ def main(
 ) -> None:
     """Train one model; under torchrun, on many devices."""
     from advprop.recipes.resolve import resolve_run
-    from advprop.run_folder import is_finished
+    from advprop.run_folder import RESULT
     from advprop.runs import train
     from advprop.training.stopping import InterruptedTraining
 
     overrides = [*(settings or []), *([f"seed={seed}"] if seed is not None else [])]
     config = resolve_run(recipe, method=method, overrides=overrides)
-    folder = out or Path("runs") / f"{config.recipe}-{config.method.kind}-seed{config.seed}"
-    was_finished = is_finished(folder)
+    folder = out or _folder(recipe, config, resume=resume)
+    before = _content(folder / RESULT)
     try:
         result = train(
             config, folder, resume=resume, quiet=quiet, tensorboard=tensorboard, wandb=wandb
@@ -54,8 +63,16 @@ def main(
         error.add_note(f"go on with the same command and --resume ({folder})")
         raise
     if process_number() == "0":  # of torchrun's processes the first speaks
-        ending = "finished already, nothing done" if was_finished else "finished"
-        _show(folder, ending, result)
+        nothing_done = before is not None and before == _content(folder / RESULT)
+        _show(folder, "finished already, nothing done" if nothing_done else "finished", result)
+
+
+def _folder(recipe: str, config: RunConfig, *, resume: bool) -> Path:
+    from advprop.recipes.resolve import own_folder
+
+    own = own_folder(recipe, config) if resume else None
+    named = safe_name(config.recipe, config.method.kind, f"seed{config.seed}")
+    return own or Path("runs") / named
 
 
 def _show(folder: Path, ending: str, result: dict[str, Any]) -> None:
@@ -64,4 +81,8 @@ def _show(folder: Path, ending: str, result: dict[str, Any]) -> None:
         f"{result['epochs']} epochs, {result['train_seconds']:.0f} s"
     )
     say("there: config.json, metrics.jsonl, result.json, checkpoints/ (the last and best)")
-    say(f"next: advprop evaluate {folder}")
+    say(f"next: {shlex.join(['advprop', 'evaluate', str(folder)])}")
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+import os
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from advprop.config.fields import Config, Fraction
+from advprop.config.fields import Config, Fraction, Place, PlacePattern
 from advprop.data.builtin import BuiltinName, load_builtin
 from advprop.data.folders import load_folder
 from advprop.data.mixing import Mixing
@@ -67,8 +67,9 @@ class BuiltinDataConfig(BatchesConfig):
 class FolderDataConfig(DecodedDataConfig):
     """A folder of images (`advprop.data.folders.load_folder` says how it may be laid out)."""
 
+    places: ClassVar = ("root",)
     kind: Literal["folder"] = "folder"
-    root: Path | None = None
+    root: Place | None = None
 
     def load(self, seed: int) -> ImageData:
         """List the files; raise ValueError where no folder was named."""
@@ -80,15 +81,23 @@ class FolderDataConfig(DecodedDataConfig):
 class TimmDataConfig(DecodedDataConfig):
     """A data set that timm opens by name (`advprop.data.timm_datasets.load_timm_dataset`)."""
 
+    places: ClassVar = ("root", "name")  # a name may be "hfds/" and a folder
     kind: Literal["timm"] = "timm"
     name: str | None = None
-    root: Path | None = None
+    root: Place | None = None
     train: str = "train"
     validation: str | None = None
     test: str | None = "test"
     input_key: str = "image"
     target_key: str = "label"
     download: bool = False
+
+    def absolute(self) -> Self:
+        """The same with absolute places; a name is one where it is that of a folder."""
+        kind, _, folder = (self.name or "").partition("/")
+        is_folder = kind == "hfds" and os.path.isdir(folder)
+        name = f"{kind}/{os.path.abspath(folder)}" if is_folder else self.name
+        return super().absolute().model_copy(update={"name": name})
 
     def load(self, seed: int) -> ImageData:
         """Open the splits; raise ValueError where no data set was named."""
@@ -110,11 +119,12 @@ class TimmDataConfig(DecodedDataConfig):
 class ShardsDataConfig(DecodedDataConfig):
     """Local WebDataset shards (`advprop.data.shards.load_shards` says how they are named)."""
 
+    places: ClassVar = ("train", "validation", "test", "classes")
     kind: Literal["shards"] = "shards"
-    train: str | None = None
-    validation: str | None = None
-    test: str | None = None
-    classes: Path | None = None
+    train: PlacePattern | None = None
+    validation: PlacePattern | None = None
+    test: PlacePattern | None = None
+    classes: Place | None = None
     shuffle_shards: int = Field(default=8, ge=1)
 
     def load(self, seed: int) -> ImageData:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 LARGEST = 10**9
 """No setting is larger, but for seeds."""
@@ -17,10 +19,13 @@ class Config(BaseModel):
 
     `removed` has the settings of earlier versions with the values at which they did nothing. Saved
     configurations still name them: at these values they are dropped, at others refused.
+
+    `places` names the fields that say where something lies. A place identifies nothing: what lies
+    there may be moved, and is compared instead.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+    places: ClassVar[tuple[str, ...]] = ()
     removed: ClassVar[Mapping[str, object]] = {}
 
     @model_validator(mode="before")
@@ -42,6 +47,24 @@ class Config(BaseModel):
             if settings.get(name, idle) != idle:
                 raise ValueError(removed_text(f"{name} {settings[name]!r}", repr(idle)))
         return {name: value for name, value in settings.items() if name not in cls.removed}
+
+    def absolute(self) -> Self:
+        """The same with absolute places."""
+        given = {name: getattr(self, name) for name in self.places}
+        found = {name: _absolute(place) for name, place in given.items() if place is not None}
+        return self.model_copy(update=found)
+
+
+def _absolute(place: Path | str) -> Path | str:
+    if isinstance(place, Path):
+        return place.absolute()
+    return place if "://" in place else os.path.abspath(place)
+
+
+Place = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A file or folder; "~" is the user's home."""
+PlacePattern = Annotated[str, AfterValidator(os.path.expanduser)]
+"""The same, where it may stand for several."""
 
 
 def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, int | float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from advprop.config.data import DATA_KINDS, settings_for_kind
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config
 from advprop.config.methods import METHODS
-from advprop.config.run import RunConfig
+from advprop.config.run import ModelConfig, RunConfig
 from advprop.parsing import parse_json
 from advprop.training.files import read_json
 
@@ -122,14 +123,41 @@ def read_config(path: Path) -> RunConfig:
         ) from None
 
 
-def differences(saved: RunConfig, wanted: RunConfig) -> list[str]:
-    """One line for each value in which two configurations differ and that weights depend on."""
-    old, new = (dict(_leaves(config.model_dump(mode="json"))) for config in (saved, wanted))
-    return [
-        f"{path}: saved {old.get(path, 'nothing')}, wanted {new.get(path, 'nothing')}"
-        for path in sorted({*old, *new} - _WITHOUT_EFFECT)
+def differences(saved: RunConfig, wanted: RunConfig) -> dict[str, str]:
+    """A line for each setting, by its path, that differs and that trained weights depend on."""
+    ignored = saved.place_paths | wanted.place_paths
+    old, new = settings_of_weights(saved), settings_of_weights(wanted)
+    return {
+        path: f"{path}: saved {old.get(path, 'nothing')}, wanted {new.get(path, 'nothing')}"
+        for path in sorted({*old, *new} - ignored)
         if old.get(path, ...) != new.get(path, ...)
-    ]
+    }
+
+
+def settings_of_weights(config: RunConfig) -> dict[str, Any]:
+    """The settings that trained weights depend on, by their paths."""
+    leaves = dict(_leaves(config.model_dump(mode="json")))
+    ignored = _WITHOUT_EFFECT | config.place_paths
+    return {path: value for path, value in leaves.items() if path not in ignored}
+
+
+def settings_of_length(config: RunConfig) -> list[str]:
+    """The settings by which a run changes in the course of its epochs, its learning rate apart."""
+    leaves = _leaves({"method": config.method.model_dump(mode="json")})
+    grown = [path for path, value in leaves if path.endswith(".first_steps") and value is not None]
+    phases = ["method.adversarial_share"] * (config.method.kind == "adversarial_then_clean")
+    return phases + grown
+
+
+def with_identities(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain settings of a run, places replaced by a digest of what lay there, as far as known."""
+    data, model = dict(settings.get("data") or {}), dict(settings.get("model") or {})
+    if facts.get("images") and str(data.get("kind")) in DATA_KINDS:
+        digest = hashlib.sha256(repr(facts["images"]).encode()).hexdigest()[:16]
+        data |= dict.fromkeys(DATA_KINDS[data["kind"]].places, f"images {digest}")
+    if facts.get("first_weights"):
+        model |= dict.fromkeys(ModelConfig.places, f"weights {facts['first_weights'][:16]}")
+    return {**settings, "data": data, "model": model}
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -14,13 +14,13 @@ from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.data import DataConfig, DecodedDataConfig
 from advprop.config.evaluation import EvaluationConfig
-from advprop.config.fields import Config, removed_text
+from advprop.config.fields import Config, Place, removed_text
 from advprop.config.methods import AnyMethodConfig, method_config
 from advprop.data.found import Found
 from advprop.methods.carrying import NO_MIXTURES
 from advprop.models.build import build_model, check_options
 from advprop.models.standardize import Standardized
-from advprop.models.weights import load_local_weights
+from advprop.models.weights import load_local_weights, weights_file
 from advprop.training.settings import TrainingSettings
 
 _GIVEN = frozenset(inspect.signature(build_model).parameters)
@@ -36,11 +36,12 @@ class ModelConfig(Config):
     (`advprop.add_auxiliary_tokens`); it means nothing to methods without branches.
     """
 
+    places: ClassVar = ("checkpoint",)
     removed: ClassVar[Mapping[str, object]] = {"adapter_rank": 4}
 
     name: str
     pretrained: bool = False
-    checkpoint: Path | None = None
+    checkpoint: Place | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
@@ -68,6 +69,13 @@ class ModelConfig(Config):
             add_auxiliary_tokens(model, auxiliary)
         else:
             add_auxiliary_norms(model, auxiliary, separate=self.separate)
+
+    def first_weights(self) -> str | None:
+        """A digest of the file that training begins with, None where there is none (any more)."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return None
+        with weights_file(self.checkpoint).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def without_weights(self) -> ModelConfig:
         """The same architecture from random weights, which others will replace."""
@@ -135,6 +143,17 @@ class RunConfig(Config):
                     '{"auto_augment": "rand-m9-mstd0.5"}\'; embedded data have no views'
                 )
         return self
+
+    @property
+    def place_paths(self) -> frozenset[str]:
+        """The settings that say where something lies, as paths."""
+        parts = {"data": self.data, "model": self.model}
+        return frozenset(f"{name}.{field}" for name, part in parts.items() for field in part.places)
+
+    def absolute(self) -> RunConfig:
+        """The same run, which other working directories understand too."""
+        parts = {"data": self.data, "model": self.model}
+        return self.model_copy(update={name: part.absolute() for name, part in parts.items()})
 
     def start_lines(self, found: Found | None) -> list[str]:
         """What `plan` and `train` say first: the data, the model, the method and its passes."""

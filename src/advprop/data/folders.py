@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -22,7 +23,7 @@ from advprop.data.listing import (
 from advprop.data.preprocessing import Augmentation, Interpolation, Preprocessing
 from advprop.data.reading import read_image
 from advprop.data.selection import first_stratified
-from advprop.data.sources import ImageData
+from advprop.data.sources import MAX_COMPARED_BYTES, ImageData
 from advprop.data.splitting import list_splits
 
 
@@ -35,6 +36,20 @@ class FileSplit(DecodedSplit):
     def read(self, index: int) -> Image.Image:
         """The image in file `index`; ValueError names a file that cannot be read."""
         return read_image(self.paths[index], channels=self.preprocessing.image_shape[0])
+
+    def names(self) -> list[str]:
+        """Paths below the folder that all of them have in common, that of the classes."""
+        common = os.path.commonpath([min(self.paths), max(self.paths)])
+        return [path[len(common) :].strip("/") for path in self.paths]
+
+    def stored(self, index: int) -> bytes:
+        """The file's first bytes."""
+        with open(self.paths[index], "rb") as file:
+            return file.read(MAX_COMPARED_BYTES)
+
+    def stored_size(self, index: int) -> int:
+        """The file's size."""
+        return os.stat(self.paths[index]).st_size
 
 
 def load_folder(

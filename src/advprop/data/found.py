@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from advprop.data.listing import shortened
-from advprop.data.sources import ImageData
+from advprop.data.sources import ImageData, ImageSplit
+from advprop.parsing import printable
 
 FEW_IMAGES = 10
 """Classes with fewer training images are named: hardly learnt, as a rule of thumb."""
 
 _SHOWN = 10
+_LOOKED_AT = 8
+_DARK = 0.26  # 14 bits in 16 reach a quarter of white, 12 a sixteenth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +61,7 @@ class Found:
         if self.passed_over:
             listed = [f"{count:,} {reason}" for reason, count in self.passed_over.items()]
             lines.append(f"passed over: {shortened(listed)}")
-        return [_printable(line) for line in [*lines, *self.notes]]
+        return [printable(line, lines=False) for line in [*lines, *self.notes]]
 
     def _few_lines(self) -> list[str]:
         lines = []
@@ -104,14 +108,25 @@ def found_in(data: ImageData) -> Found:
         few={name: count for count, name in few[:_SHOWN]},
         without={split: count for split, count in without.items() if count},
         passed_over=dict(data.origin.passed_over),
-        notes=data.origin.notes,
+        notes=(*data.origin.notes, *_nearly_black(data.train)),
     )
+
+
+def _nearly_black(split: ImageSplit) -> list[str]:
+    """A note where no pixel of a few images is bright; as a rule one image is read to tell."""
+    brightest: list[float] = []
+    for index in range(0, len(split), -(-len(split) // _LOOKED_AT)):
+        with suppress(OSError, ValueError):  # unreadable images are refused, or counted, elsewhere
+            brightest.append(float(split.image(index).max()))
+        if brightest and brightest[-1] > _DARK:
+            return []
+    if not brightest:
+        return []
+    return [
+        f"the brightest pixel of {len(brightest)} training images has {max(brightest):.1%} of "
+        "white: where their files hold fewer bits than they have room for (12 in 16), scale them up"
+    ]
 
 
 def _within(named: Mapping[str, str], splits: Iterable[str]) -> dict[str, str]:
     return {split: named[split] for split in splits if split in named}
-
-
-def _printable(text: str) -> str:
-    """`text` with control characters, and bytes that are no UTF-8, written as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

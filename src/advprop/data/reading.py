@@ -6,14 +6,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from advprop.data.image_folder import image_formats, special_kind
 
-_ORIENTATION = 0x112
+_ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 0x112, 258, 262
 # Pillow's exif_transpose encodes all other tags again, and refuses a photo for a mistyped one
 _TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,22 +49,41 @@ def open_image(source: str | Path | IO[bytes]) -> Image.Image:
 
 def upright(image: Image.Image, channels: int) -> Image.Image:
     """An image that Pillow has opened, as `read_image` gives it; the pixels are read now."""
+    clear = _transparent_value(image)
     image.load()  # tags may come after the pixels
     # Pillow has 16 bits of these formats in 32
     if image.mode == "I" and image.format not in ("PNG", "PPM"):
         raise ValueError("its pixels have 32 bits without a known range; save it with 8 or 16 bits")
     turn = _TURNS.get(_orientation(image))
+    if image.mode.startswith("I"):
+        image = _eight_bits(image, clear)
+    elif clear is not None:
+        image.info["transparency"] = clear
     if turn is not None:
         image = image.transpose(turn)
-    if image.mode.startswith("I"):
-        image = _eight_bits(image)
-    elif image.mode == "F":
+    if image.mode == "F":
         raise ValueError("its pixels are floats without a known range; save it with 8 or 16 bits")
-    elif image.has_transparency_data:
+    if image.has_transparency_data:
         opaque = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
         image = image.convert("RGB")
     return image.convert("RGB" if channels == 3 else "L")
+
+
+def _transparent_value(image: Image.Image) -> Any:
+    """The value or colour of a PNG that stands for nothing, in the units of Pillow's pixels.
+
+    Pillow scales pixels of 2, 4 and 3 x 16 bits to 8, and leaves this value as it is in the file.
+    None: there is none, or a palette's.
+    """
+    value = image.info.get("transparency")
+    tiles: Any = getattr(image, "tile", None)  # of files that are not loaded yet
+    packed = tiles[0][3] if tiles and image.format == "PNG" else None
+    if isinstance(value, tuple) and packed == "RGB;16B":
+        return tuple(number >> 8 for number in value)
+    if isinstance(value, int) and image.mode != "P":
+        return value * {"L;2": 85, "L;4": 17}.get(str(packed), 1)
+    return value if isinstance(value, tuple) else None
 
 
 def _orientation(image: Image.Image) -> object:
@@ -127,9 +146,20 @@ def _reason(error: Exception) -> str:
     return f"{str(error) or type(error).__name__}; repair or delete it"
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits, where Pillow's own conversion would cut it off at 255."""
+def _eight_bits(image: Image.Image, clear: int | None) -> Image.Image:
+    """16-bit grey scaled to 8 bits, where Pillow's own conversion would cut it off at 255.
+
+    Pixels of value `clear` become white. TIFF's tags tell whether only 12 bits are used, and
+    whether 0 is white; Pillow heeds neither at this depth.
+    """
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("its pixels exceed 16 bits; save it with 8 or 16 bits")
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_BITS_PER_SAMPLE) == (12,):
+        values = values * 65535 // 4095
+    if tags.get(_PHOTOMETRIC) == 0:
+        values = 65535 - values
+    if clear is not None:
+        values[np.asarray(image) == clear] = 65535
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))

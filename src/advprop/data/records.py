@@ -105,6 +105,10 @@ class RecordSplit(DecodedSplit):
         with named_errors(f"{self.records.name}[{position}]"):
             return self.records.image(position, self.preprocessing.image_shape[0])
 
+    def stored(self, index: int) -> bytes:
+        """The decoded pixels: not all sources tell the bytes that they are from."""
+        return self.read(index).tobytes()
+
 
 def open_records(
     name: str,

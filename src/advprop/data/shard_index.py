@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from advprop.data.listing import shortened
 from advprop.data.shard_scanning import Shard, scan_shard, stamp_of
+from advprop.files import write_atomically
 
 INDEX_NAME = ".advprop-shards.npz"
 """The file, in the shards' folder, that keeps what their headers say."""
@@ -79,16 +80,5 @@ def _save(path: Path, index: Mapping[str, Shard]) -> None:
     }
     for name in _COLUMNS:
         arrays[name] = np.concatenate([getattr(shard, name) for shard in shards])
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
-    except OSError:
-        return
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-        os.chmod(temporary, 0o644)  # mkstemp's files are the owner's alone
-        os.replace(temporary, path)
-    except OSError:  # a full disk
-        pass
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with suppress(OSError):  # a full disk, or a folder that cannot be written
+        write_atomically(path, lambda file: np.savez(file, **arrays))

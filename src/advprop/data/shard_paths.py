@@ -42,8 +42,8 @@ def find_shards(train: str, validation: str | None, test: str | None) -> dict[st
     for folder in sorted({path.parent for path in paths}):
         if (folder / UNFINISHED).exists():
             raise ValueError(
-                f"the shards in {folder} were not written to their end: delete the folder and "
-                "write them again"
+                f"the shards in {folder} were not written to their end: write them again, with "
+                "the same command"
             )
     return splits
 

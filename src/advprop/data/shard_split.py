@@ -19,6 +19,7 @@ from torch import Tensor
 from advprop.data.decoding import DecodedSplit
 from advprop.data.reading import named_errors, open_image, upright
 from advprop.data.shard_scanning import Stamp, stamp_of
+from advprop.data.sources import MAX_COMPARED_BYTES
 from advprop.randomness import generator_for
 
 _MAX_OPEN = 64  # files a process; systems allow 256 and more
@@ -89,6 +90,21 @@ class ShardSplit(DecodedSplit):
         """Image `index`; ValueError names one that cannot be read, OSError a shard."""
         with self._opened(index) as image:
             return upright(image, self.preprocessing.image_shape[0])
+
+    def names(self) -> list[str]:
+        """Keys, and the shard's number, by which an epoch's order goes."""
+        keys = (key.decode(errors="surrogateescape") for key in self.keys.tolist())
+        return [f"{shard}/{key}" for shard, key in zip(self.shard_of.tolist(), keys, strict=True)]
+
+    def stored(self, index: int) -> bytes:
+        """The member's first bytes."""
+        offset, size = self.extents[index].tolist()
+        handle = self.files.open(int(self.shard_of[index]))
+        return os.pread(handle, min(size, MAX_COMPARED_BYTES), offset)
+
+    def stored_size(self, index: int) -> int:
+        """The member's size."""
+        return int(self.extents[index, 1])
 
     def header_problem(self, index: int) -> str | None:
         """What is wrong with the first bytes of image `index`, which it names; None: nothing."""

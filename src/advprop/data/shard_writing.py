@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from advprop.data.listing import Classes, check_readable
 from advprop.data.shard_paths import CLASSES_NAME, UNFINISHED
-from advprop.data.splitting import list_splits
+from advprop.data.splitting import SHARES, list_splits
+from advprop.files import held
 from advprop.randomness import derive_seed
 from advprop.writing import writing
 
@@ -35,7 +37,7 @@ def write_shards(
     on, each split in shards of its own, and `classes.json` with the names of the classes. Images
     are byte for byte those of the files, in an order by a hash of their names, so that each shard
     has mixed classes; the same folder gives the same bytes. `out` must be empty or not there yet;
-    what an interrupted call leaves is no set of shards.
+    what an interrupted call leaves is no set of shards, and the next call's to delete.
 
     OSError: files that cannot be read or written. ValueError: `images_per_shard` below 1, `out` not
     empty, or as of `load_folder`.
@@ -47,26 +49,41 @@ def write_shards(
     paths = [path for classes in splits.values() for own in classes.values() for path in own]
     check_readable(paths)
     names = _member_names(root, paths)
+    unfinished = out / UNFINISHED
+    if unfinished.is_dir():
+        _clear(out)
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: name a new folder, or delete this one")
-    unfinished = out / UNFINISHED
     unfinished.mkdir(parents=True)
-    try:
-        with writing(out):
+    with held(unfinished), writing(out):
+        try:
             written = {
                 split: _write_split(unfinished / split, classes, names, images_per_shard)
                 for split, classes in splits.items()
             }
-            (unfinished / CLASSES_NAME).write_text(
-                json.dumps(list(splits["train"]), indent=2) + "\n"
-            )
-    except BaseException:  # Ctrl-C is no Exception
-        shutil.rmtree(unfinished)
-        raise
-    for path in sorted(unfinished.iterdir()):
-        path.rename(out / path.name)
-    unfinished.rmdir()
+            classes_text = json.dumps(list(splits["train"]), indent=2) + "\n"
+            (unfinished / CLASSES_NAME).write_text(classes_text)
+        except BaseException:  # Ctrl-C is no Exception
+            shutil.rmtree(unfinished)
+            raise
+        for path in sorted(unfinished.iterdir()):
+            path.rename(out / path.name)
+        unfinished.rmdir()
     return written
+
+
+_OURS = re.compile(rf"({'|'.join(SHARES)})-[0-9]{{6,}}\.tar|{re.escape(CLASSES_NAME)}")
+
+
+def _clear(out: Path) -> None:
+    """Delete what a killed call left in `out`. ValueError: another one is writing there."""
+    with held(out / UNFINISHED) as is_free:
+        if not is_free:
+            raise ValueError(f"{out}: another process writes shards there; wait, or name another")
+        for path in out.iterdir():
+            if _OURS.fullmatch(path.name):  # moved there already
+                path.unlink()
+        shutil.rmtree(out / UNFINISHED)
 
 
 def _write_split(

@@ -15,6 +15,9 @@ from advprop.data.preprocessing import Preprocessing
 from advprop.randomness import generator_for
 from advprop.shapes import Batch, Images
 
+MAX_COMPARED_BYTES = 2**20
+"""How much of an image `ImageSplit.stored` gives at most."""
+
 
 class Key(NamedTuple):
     """One use of an image: epoch None asks for the evaluation's view of it.
@@ -51,6 +54,18 @@ class ImageSplit(ABC):
     def epoch_order(self, seed: int, epoch: int) -> Int[Tensor, " num_images"]:
         """Every index once, int64, in an order that depends on (seed, epoch) alone."""
         return torch.randperm(len(self), generator=generator_for(seed, epoch, "order"))
+
+    def names(self) -> Sequence[str]:
+        """What each image is called in its data set, wherever that lies."""
+        return [str(index) for index in range(len(self))]
+
+    def stored(self, index: int) -> bytes:
+        """Image `index` as its source has it, of large files the beginning."""
+        return self.image(index).numpy().tobytes()
+
+    def stored_size(self, index: int) -> int:
+        """How many bytes image `index` has in its source; 0 where only reading it would tell."""
+        return 0
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -8,12 +8,14 @@ from typing import Any
 
 from pydantic import Field
 
+from advprop.config.overrides import with_identities
 from advprop.evaluation.rows import Results
 from advprop.gathering.found import FoundRun, Source
 from advprop.parsing import Part
 from advprop.recording import accuracies, complete_run, is_run, run_details
 from advprop.report.findings import Evaluation
 from advprop.run_folder import CONFIG, read_result
+from advprop.runs.facts import saved_facts
 from advprop.training.files import read_json
 
 RESULTS = "results.json"
@@ -24,6 +26,8 @@ class Settings(Part):
     """A run's configuration, as far as labels depend on it."""
 
     training: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, Any] = Field(default_factory=dict)
+    model: dict[str, Any] = Field(default_factory=dict)
 
 
 def read_source(path: Path) -> Source:
@@ -91,17 +95,32 @@ def _of_folder(folder: Path, row: dict[str, Any], source: Path, recipe: str) -> 
         source=source,
         recipe=recipe,
         identity=(folder.resolve(), branch, weights),
-        settings=read_json(folder / CONFIG, Settings) if is_run(folder) else None,
+        settings=_settings(folder),
         curve=details.curve,
         record=details.record,
         test=details.test,
     )
 
 
+def _settings(folder: Path) -> dict[str, Any] | None:
+    """A run's configuration, in which it counts what lies in a place, and not where that is."""
+    if not is_run(folder):
+        return None
+    return with_identities(read_json(folder / CONFIG, Settings), saved_facts(folder))
+
+
+def _subject(path: Path, test: dict[str, Any]) -> Path:
+    """The folder that an evaluation is of: where it was, or seen from the evaluation's file."""
+    given = Path(str(test["run"]))
+    beside = [path.parent / given, *([path.parent] if path.parent.name == given.name else [])]
+    found = (Path(str(test.get("folder", given))), given, *beside)
+    return next((folder for folder in found if is_run(folder)), given)
+
+
 def _evaluation(path: Path) -> Source:
     remedy = "not what advprop evaluate --json writes; evaluate again"
     test = read_json(path, Evaluation, remedy=remedy)
-    found, subject = accuracies(test["suites"]), Path(test["run"])
+    found, subject = accuracies(test["suites"]), _subject(path, test)
     images = sorted({suite["images"] for suite in test["suites"].values()})
     branch, weights = str(test.get("branch") or _CLEAN), test.get("weights")
     row: dict[str, Any] = {"method": subject.name or str(subject), "seed": 0}
@@ -110,7 +129,7 @@ def _evaluation(path: Path) -> Source:
     if is_run(subject) and (result := read_result(subject)):
         row, recipe = dict(result), str(result["recipe"])
         row.pop("versions")
-        settings, curve = read_json(subject / CONFIG, Settings), run_details(subject).curve
+        settings, curve = _settings(subject), run_details(subject).curve
     if branch != _CLEAN:
         row = {**row, "method": f"{row['method']}, branch {branch}"}
     row |= {**found, "tested_on": ", ".join(images), "folder": str(subject)}

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from advprop.config import RunConfig
-from advprop.config.overrides import apply_overrides, read_config
+from advprop.config.overrides import apply_overrides, differences, read_config
 from advprop.recipes import RECIPES
+from advprop.run_folder import CONFIG, DATA
 
 
 def resolve_recipe(recipe: str) -> RunConfig:
@@ -32,6 +33,15 @@ def resolve_recipe(recipe: str) -> RunConfig:
         f'recipe "{recipe}" unknown: {hint}there are {", ".join(RECIPES)}; '
         "a saved config.json or file.py:function will do too"
     )
+
+
+def own_folder(recipe: str, config: RunConfig) -> Path | None:
+    """The folder of a run whose `config.json` is `recipe`, if `config` goes on with that run."""
+    path = Path(recipe)
+    if path.name != CONFIG or not path.is_file() or not (path.parent / DATA).is_file():
+        return None
+    changed = differences(read_config(path), config).keys() - {"training.num_epochs"}
+    return None if changed else path.parent
 
 
 def resolve_run(

@@ -64,7 +64,9 @@ def evaluate(
         source_branch=source_branch,
         all_branches=all_branches,
     )
-    return evaluate_trial(trial, suites=suites, folders=folders)
+    result = evaluate_trial(trial, suites=suites, folders=folders)
+    place = Path(run_or_export)
+    return {**result, "folder": str(place.absolute())} if place.is_dir() else result
 
 
 def evaluate_trial(

@@ -43,8 +43,12 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         sweep(self.folder)
         _write(self.folder / f"step-{step:09d}.pt", state)
+        self.drop_old()
+
+    def drop_old(self) -> None:
+        """Delete all but the newest `keep`, and the best."""
         for old in self.by_step()[self.keep :]:
-            old.unlink()
+            old.unlink(missing_ok=True)
 
     def save_best(self, state: Mapping[str, Any]) -> None:
         """Write the best weights. Raises OSError."""

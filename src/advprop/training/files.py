@@ -1,60 +1,21 @@
-"""Writing files so that a kill at any moment leaves the old one or the new one, whole."""
+"""JSON files of a run, and the lock on its folder."""
 
 from __future__ import annotations
 
 import json
-import os
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from advprop.files import UNFINISHED as UNFINISHED
+from advprop.files import sweep as sweep
+from advprop.files import write_atomically as write_atomically
 from advprop.parsing import Part, parse_json, read_part
-from advprop.writing import REMEDY, writing
 
 
 class InUseError(ValueError):
     """Another process trains in the folder."""
-
-
-UNFINISHED = ".unfinished"
-"""How the names of files end that `write_atomically` is still filling."""
-
-
-def write_atomically(
-    path: Path, write: Callable[[IO[bytes]], object], *, remedy: str = REMEDY
-) -> None:
-    """Let `write` fill a file beside `path`, then put it in its place.
-
-    A symlink stays, and what it names is written; a device or a pipe is written straight into.
-    Raises WriteError where the folder cannot be written or the disk is full; `path` is as before.
-    """
-    with writing(path, remedy=remedy):
-        _write_atomically(path, write)
-
-
-def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            write(file)
-        return
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{UNFINISHED}")
-    try:
-        with temporary.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sweep(folder: Path) -> None:
-    """Delete what killed processes left unfinished in `folder`; for the one that holds it alone."""
-    for left in folder.glob(f".*{UNFINISHED}"):
-        left.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -180,18 +180,6 @@ def average_statistics(accelerator: Accelerator, model: nn.Module) -> None:
         buffer.copy_(part.view_as(buffer))
 
 
-def check_same_step(accelerator: Accelerator, step: int) -> None:
-    """Raise ValueError where processes would go on from different checkpoints."""
-    if accelerator.num_processes == 1:
-        return
-    steps = gather_object([step])
-    if len(set(steps)) > 1:
-        raise ValueError(
-            f"the processes would go on from different steps ({sorted(set(steps))}): all of them "
-            "must see the run's folder; put --out on a disk that all machines share"
-        )
-
-
 def is_lost_process(error: BaseException) -> bool:
     """Whether `error` says that another process is gone."""
     text = str(error)

@@ -18,6 +18,7 @@ from advprop.training.totals import EpochTotals
 
 _REFRESH_SECONDS = 0.5
 _LINE_SECONDS = 60.0
+_TIMED_SECONDS = 2.0
 
 
 class _Bar(Progress):
@@ -34,7 +35,8 @@ class _Bar(Progress):
 class TrainingProgress(AbstractContextManager["TrainingProgress"]):
     """Shows losses and accuracies of each kind of images, images a second, cost, and time left.
 
-    It prints a line an epoch; within epochs a terminal has a bar, other outputs a line a minute.
+    It prints a line an epoch, and early on how long all will take; within epochs a terminal has a
+    bar, other outputs a line a minute.
     `quiet` prints nothing. Cost is in passes over the images so far, of which vanilla training
     needs one an epoch.
     """
@@ -63,6 +65,8 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         )
         self._task = self._bar.add_task("train", total=total_steps, completed=done, epoch=0)
         self._first = done
+        self._timed: tuple[int, float] | None = None  # a step, and when it was done
+        self._told = False
         self._began = self._shown = time.monotonic()
 
     def __enter__(self) -> TrainingProgress:
@@ -82,6 +86,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         """Move the bar; the numbers are read now and then, since that waits for the device."""
         if self._shows_bar:
             self._bar.update(self._task, completed=step, epoch=epoch + 1)
+        self._tell_duration(step)
         since = time.monotonic() - self._shown
         if since <= (_REFRESH_SECONDS if self._shows_bar else _LINE_SECONDS):
             return
@@ -94,6 +99,22 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
             self._bar.numbers = numbers
         else:
             self._print(f"epoch {epoch + 1}  step {step} of {self._total}  {numbers}", step)
+
+    def _tell_duration(self, step: int) -> None:
+        """Say once how long the rest will take, by the steps after the first, which is slower."""
+        now = time.monotonic()
+        first, began = self._timed = self._timed or (step, now)
+        if self._told or step < first + 2 or now < began + _TIMED_SECONDS:
+            return
+        self._told = True
+        left = (now - began) / (step - first) * (self._total - step)
+        if left >= _LINE_SECONDS:
+            self.console.print(
+                f"about {timedelta(seconds=round(left))} on this machine for the other "
+                f"{self._total - step:,} steps, without validation",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
         """Print an epoch's line."""

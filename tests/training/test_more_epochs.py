@@ -1,0 +1,196 @@
+"""A run that is given more epochs: what happens to its learning rate, its results, its bits."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from advprop.config import RunConfig
+from advprop.config.overrides import apply_overrides
+from advprop.recipes.builtin import digits
+from advprop.run_folder import is_finished, load_run
+from advprop.runs import train
+from advprop.training.checkpoint import Checkpoints
+from advprop.training.trainer import Trainer
+
+STEPS = 3  # an epoch
+
+
+def quick(epochs: int, *settings: str, method: str = "vanilla") -> RunConfig:
+    base = ["data.num_train=60", "training.batch_size=20", "model.options.width=4"]
+    base += ["training.warmup_epochs=0", f"training.num_epochs={epochs}"]
+    return apply_overrides(digits().with_method(method), [*base, *settings])
+
+
+def rates(folder: Path) -> list[float]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["learning_rate"] for line in lines]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_run(folder, weights="last").model.state_dict()
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    whole_step = Trainer.train_step
+
+    def dying(self: Trainer, *arguments: object) -> object:
+        if self.position.step == steps:
+            raise MemoryError("killed")
+        return whole_step(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "train_step", dying)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        pytest.param(("training.schedule=constant",), id="constant"),
+        pytest.param(
+            ("training.schedule=staircase", "training.decay_epochs=1.5", "training.ema_decay=0.9"),
+            id="staircase",
+        ),
+        pytest.param(
+            ("training.schedule=milestones", "training.milestones=[1, 2, 3]"), id="milestones"
+        ),
+    ],
+)
+def test_schedules_without_an_end_give_the_bits_of_the_longer_run(
+    schedule: tuple[str, ...], tmp_path: Path
+) -> None:
+    train(quick(4, *schedule), tmp_path / "whole", quiet=True)
+    train(quick(2, *schedule), tmp_path / "run", quiet=True)
+    train(quick(4, *schedule), tmp_path / "run", resume=True, quiet=True)
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert rates(tmp_path / "run") == rates(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("cut", [None, 4], ids=["finished", "unfinished"])
+def test_cosine_goes_on_as_in_a_run_of_all_the_epochs(
+    cut: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: object
+) -> None:
+    assert isinstance(capfd, pytest.CaptureFixture)
+    run, peak = tmp_path / "run", 0.2
+    with monkeypatch.context() as patch:
+        if cut:
+            stop_after(patch, cut)
+            with pytest.raises(MemoryError):
+                train(quick(2), run, quiet=True)
+        else:
+            train(quick(2), run, quiet=True)
+    from_epoch = 1 if cut else 2
+    result = train(quick(4), run, resume=True)
+
+    def rate(step: int, epochs: int) -> float:
+        return peak / 2 * (1 + math.cos(math.pi * step / (epochs * STEPS)))
+
+    expected = [rate(STEPS * epoch - 1, 2 if epoch <= from_epoch else 4) for epoch in (1, 2, 3, 4)]
+    assert rates(run) == pytest.approx(expected)
+    before, start = rate(STEPS * from_epoch - 1, 2), rate(STEPS * from_epoch, 4)
+    told = f"goes from {before:.3g} to {start:.3g}, and is {expected[-1]:.3g} in the last step"
+    assert told in capfd.readouterr().err
+    (entry,) = result["history"]
+    assert told in entry["change"]
+    assert (entry["epoch"], entry["num_epochs"]) == (from_epoch, [2, 4])
+    assert entry["learning_rate"] == pytest.approx([before, start, expected[-1]])
+
+
+def test_results_of_before_are_kept_and_a_kill_changes_no_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("whole", "cut"):
+        train(quick(2), tmp_path / name, quiet=True)
+        (tmp_path / name / "test.json").write_text("{}")
+    before = (tmp_path / "cut" / "result.json").read_text()
+    train(quick(4), tmp_path / "whole", resume=True, quiet=True)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2 * STEPS + 1)
+        with pytest.raises(MemoryError):
+            train(quick(4), tmp_path / "cut", resume=True, quiet=True)
+    assert not is_finished(tmp_path / "cut")
+    assert not (tmp_path / "cut" / "test.json").exists()  # of other weights
+    result = train(quick(4), tmp_path / "cut", resume=True, quiet=True)
+    assert (tmp_path / "cut" / "result-2-epochs.json").read_text() == before
+    assert (tmp_path / "cut" / "test-2-epochs.json").exists()
+    assert (result["epochs"], len(result["history"])) == (4, 1)
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_fewer_epochs_and_other_settings_are_refused(tmp_path: Path) -> None:
+    run = tmp_path / "a run"
+    train(quick(2), run, quiet=True)
+    with pytest.raises(ValueError, match="more epochs, not fewer") as caught:
+        train(quick(1), run, resume=True, quiet=True)
+    assert f"advprop train '{run}/config.json' --resume" in str(caught.value)
+    with pytest.raises(ValueError, match=r"learning_rate: saved 0\.2, wanted 0\.1"):
+        train(quick(4, "training.learning_rate=0.1"), run, resume=True, quiet=True)
+    assert is_finished(run)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "reason"),
+    [
+        ("adversarial_then_clean", (), "adversarial_then_clean with method.adversarial_share"),
+        ("advprop", ("method.attack.first_steps=0",), "method.attack.first_steps"),
+        ("carried", (), "the perturbations that it carried were deleted"),
+    ],
+    ids=["phases", "growing", "carried"],
+)
+def test_methods_that_cannot_go_on_are_refused_by_name(
+    method: str, settings: tuple[str, ...], reason: str, tmp_path: Path
+) -> None:
+    train(quick(1, *settings, method=method), tmp_path, quiet=True)
+    with pytest.raises(ValueError, match=reason):
+        train(quick(2, *settings, method=method), tmp_path, resume=True, quiet=True)
+    assert is_finished(tmp_path)
+
+
+def test_an_unfinished_run_with_carried_perturbations_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, STEPS)
+        with pytest.raises(MemoryError):
+            train(quick(2, method="carried"), tmp_path, quiet=True)
+    assert train(quick(3, method="carried"), tmp_path, resume=True, quiet=True)["epochs"] == 3
+
+
+def test_settings_that_are_gone_or_damaged_are_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_step = Trainer.train_step
+
+    def damaging(self: Trainer, *arguments: object) -> object:
+        (tmp_path / "config.json").unlink(missing_ok=True)
+        (tmp_path / "data.json").write_text("{")
+        return whole_step(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", damaging)
+        train(quick(1), tmp_path, quiet=True)
+    assert load_run(tmp_path).config == quick(1)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "result.json").unlink()
+    with pytest.warns(UserWarning, match=r"config\.json is gone"):
+        train(quick(1), tmp_path, resume=True, quiet=True)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="delete it, and the same command goes on"):
+        train(quick(1), tmp_path, resume=True, quiet=True)
+
+
+def test_what_kills_leave_is_swept_by_the_next_owner(tmp_path: Path) -> None:
+    train(quick(3, "training.keep_checkpoints=3"), tmp_path, quiet=True)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "perturbations.bin").write_bytes(b"large")
+    for name in (".report.html.0a1b2c3d", ".test.json.0a1b2c3d", "checkpoints/.step-9.pt.0a1b2c3d"):
+        (tmp_path / f"{name}.unfinished").touch()
+    train(quick(3), tmp_path, resume=True, quiet=True)
+    assert len(Checkpoints(tmp_path / "checkpoints").by_step()) == 2
+    assert not (tmp_path / "kept").exists()
+    assert not list(tmp_path.rglob("*.unfinished"))
