@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from advprop.attacks.pyramid import PyramidPGD
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.methods import METHODS, method_config
+from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
 from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.base import Context, Method, TrainingFacts
@@ -51,7 +52,7 @@ class Case:
 
     `unused` has DistributedDataParallel look for unused parameters. `forwards` and `backwards` are
     the passes that train, None where the suite does not know them; `exchanges` tells that what a
-    process learns from depends on the others.
+    process learns from depends, or may depend, on the others.
     """
 
     method: Method
@@ -68,6 +69,7 @@ OWN: dict[str, Case] = {
         name: Case(method=method_config(name, ATTACK_CONFIG).build(), **ONE)
         for name in ("vanilla", "adversarial", "mixed", "advprop", "fine_grained", "carried")
     },
+    "adversarial_then_clean": Case(method=AdversarialThenClean(attack=ATTACK), **ONE),
     "advprop_lean": Case(method=AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.5)),
     "fast": Case(method=FAST, exchanges=True, **TWO),
     "pyramid": Case(method=Pyramid(attack=PYRAMID), **TWO),
@@ -75,7 +77,8 @@ OWN: dict[str, Case] = {
 }
 CASES: dict[str, Case] = {
     **{
-        name: OWN.get(name) or Case(method=method_config(name, ATTACK_CONFIG).build())
+        name: OWN.get(name)
+        or Case(method=method_config(name, ATTACK_CONFIG).build(), exchanges=True)
         for name in METHODS
     },
     "advprop joint": Case(method=AdvProp(attack=ATTACK, form="joint"), **ONE),

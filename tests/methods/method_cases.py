@@ -52,7 +52,8 @@ DECOUPLED = dataclasses.replace(CARRIED, pairing="decoupled", attacked_fraction=
 class Case:
     """A method, and what a suite has to know of it.
 
-    `draws` tells that its gradients depend on the generator. `weights` are those of the kinds' mean
+    `draws` tells whether its gradients depend on the generator (None: if it perturbs images).
+    `weights` are those of the kinds' mean
     losses, 1 where a kind is left out; `counts` how many of a batch of 8 images are of a kind, 8
     likewise. `averages` tells that `passes_per_image` is a mean over training, which is tried at
     `progress`. `largest` bounds a perturbation's mean size.
@@ -60,7 +61,7 @@ class Case:
 
     method: Method
     progress: float = 0.0
-    draws: bool = True
+    draws: bool | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     averages: bool = False

@@ -43,7 +43,7 @@ class Classification:
         self._goal: tuple[Labels, Literal[-1, 1]] | None = None
 
     def __call__(self, images: Images) -> Tensor:
-        """What the attack raises."""
+        """The loss on the goal's labels, negative if the attack is to lower it."""
         logits = self.logits_fn(images)
         if self._goal is None:
             self._goal = self.targets(self.labels, logits.detach(), self.generator)
@@ -100,7 +100,7 @@ def least_likely_class(
 
 
 def _true_classes(labels: Labels, logits: Logits) -> Tensor:
-    """A boolean for each image and class: does the label give it more than the least weight?"""
+    """Tells for each image and class whether the label gives it more than the least weight."""
     if logits.shape[1] < 2:
         raise ValueError(f"{logits.shape[1]} class: an attack towards a wrong one needs 2 or more")
     if labels.ndim == 1:

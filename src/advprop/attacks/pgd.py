@@ -116,7 +116,7 @@ class PGD(GradientAttack):
         return self._project(clean, point + self.step_size * direction)
 
     def start(self, clean: Images, generator: Randomness) -> Images:
-        """Where the attack on `clean` begins."""
+        """The images that the attack on `clean` begins at."""
         if self.random_start_probability == 0.0:
             return clean.clone()
         start = self.threat_model.random_start(clean, generator=generator)

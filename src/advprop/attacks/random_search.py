@@ -51,7 +51,7 @@ def random_search(
 
 
 def _squares(drawn: Tensor, height: int, width: int, share: float) -> tuple[Tensor, Tensor]:
-    """Where each image's square lies, [n, 1, H, W], and its signs, [n, C, 1, 1]."""
+    """The pixels of each image's square, [n, 1, H, W], and its signs, [n, C, 1, 1]."""
     side = max(1, round(share * min(height, width)))
     inside = []
     for size, unit in ((height, drawn[:, 0:1]), (width, drawn[:, 1:2])):

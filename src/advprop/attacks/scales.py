@@ -30,13 +30,13 @@ class Scale:
         return images.new_empty(*images.shape[:2], rows, columns, dtype=_wide(images))
 
     def spread(self, grid: Tensor, images: Tensor) -> Tensor:
-        """What a grid adds to `images`: each value, times `multiplier`, on its whole patch."""
+        """The pixels that a grid adds: each value, times `multiplier`, on its whole patch."""
         height, width = images.shape[2:]
         pixels = grid.repeat_interleave(self.size, 2).repeat_interleave(self.size, 3)
         return self.multiplier * pixels[..., :height, :width]
 
     def pool(self, gradient: Tensor) -> Tensor:
-        """From a gradient by pixels to that by patches but for `multiplier`: their sums."""
+        """Sums the pixel gradient over each patch; `multiplier` is not applied."""
         if self.size == 1:
             return gradient
         # sums would overflow in float16, and infinite values of both signs make a NaN of one

@@ -42,10 +42,10 @@ def use_branch(
 
 @contextmanager
 def no_branch(model: nn.Module) -> Iterator[None]:
-    """Layers with branches raise RuntimeError inside: what would run them has no branch to choose.
+    """Makes layers with branches raise RuntimeError inside.
 
-    For a backward pass over forwards through several branches, where activation checkpointing
-    would run layers again through a wrong one.
+    For a backward pass over forwards through several branches: activation checkpointing would run
+    layers again, and through a wrong branch.
     """
     route = _route(model)
     previous, route.active = route.active, ()
@@ -116,7 +116,7 @@ def _multiplication(factor: float) -> Callable[[Tensor], Tensor]:
 
 
 def check_names(auxiliary: Sequence[str]) -> tuple[str, ...]:
-    """The names of new branches; ValueError for those that cannot be."""
+    """The names of new branches; raises ValueError for unusable ones."""
     names = (auxiliary,) if isinstance(auxiliary, str) else tuple(auxiliary)
     if not names:
         raise ValueError('no auxiliary branch named: give at least one, as in ("adversarial",)')

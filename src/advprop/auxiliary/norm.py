@@ -100,7 +100,7 @@ class AuxiliaryNorm(Branched):
         return self
 
     def _borrowed(self) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
-        """Where copies hold the clean branch's tensors: two key prefixes, two tables of tensors."""
+        """Yields for each copy that borrows: two key prefixes, and two tables of tensors."""
         if self.separate == "both":
             return
         table = "_buffers" if self.separate == "affine" else "_parameters"

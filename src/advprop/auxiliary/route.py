@@ -35,13 +35,13 @@ class Route:
 
 
 class Branched(nn.Module):
-    """What stands in a model for one of its parts, with a module of its own for each branch."""
+    """Replaces a part of a model, and has a module of its own for each branch."""
 
     route: Route
     branches: nn.ModuleDict
 
     def equals_clean(self, branch: str) -> bool:
-        """Whether `branch` holds the very numbers of the clean one."""
+        """Tells whether `branch` has exactly the clean branch's numbers."""
         clean = self.branches[CLEAN].state_dict()
         own = self.branches[branch].state_dict()
         return all(torch.equal(tensor, clean[name]) for name, tensor in own.items())

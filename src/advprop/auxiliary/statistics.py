@@ -47,7 +47,7 @@ def branch_distances(model: nn.Module, branch: str) -> list[BranchDistance]:
 
 
 def equals_clean(model: nn.Module, branch: str) -> bool:
-    """Whether `branch` holds the very numbers of the clean one, wherever it has any."""
+    """Tells whether `branch` has exactly the clean branch's numbers in every layer."""
     layers = (layer for layer in model.modules() if isinstance(layer, Branched))
     return all(layer.equals_clean(branch) for layer in layers)
 

@@ -11,7 +11,7 @@ from advprop.auxiliary.branches import check_known, check_names, check_without_b
 from advprop.auxiliary.route import CLEAN, Branched, Route, check_branch_chosen
 
 _NAME = "cls_token"
-"""What timm's transformers call it; all of them only ever expand it over a batch."""
+"""The name in timm's transformers, which only ever expand it over a batch."""
 
 
 class AuxiliaryToken(Branched):

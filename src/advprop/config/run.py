@@ -64,7 +64,7 @@ class ModelConfig(Config):
         return model
 
     def add_branches(self, model: Standardized, auxiliary: Sequence[str]) -> None:
-        """Give a model that `build` made these branches. ValueError: it cannot have them."""
+        """Give these branches to a model from `build`; raises ValueError if it cannot have them."""
         if self.separate == "token":
             add_auxiliary_tokens(model, auxiliary)
         else:

@@ -11,7 +11,7 @@ from advprop.methods.base import (
     Attacking,
     Context,
     StepMetrics,
-    attacked,
+    adversarial_images,
     perturbation_size,
 )
 from advprop.methods.learning import learn
@@ -32,7 +32,7 @@ class Adversarial(Attacking):
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Attack, then learn from the result."""
-        images = attacked(self.attack, model, batch, context)
+        images = adversarial_images(self.attack, model, batch, context)
         kinds = {ADVERSARIAL: Batch(images=images, labels=batch.labels)}
         change = perturbation_size(batch.images, images)
         return learn(model, kinds, context, perturbation=change)

@@ -12,7 +12,7 @@ from advprop.methods.base import (
     Attacking,
     Context,
     StepMetrics,
-    attacked,
+    adversarial_images,
     perturbation_size,
     through,
 )
@@ -66,7 +66,7 @@ class AdvProp(SeveralKinds, Attacking):
         """Attack through the auxiliary branch, then learn through both."""
         form = self.form_for(model)
         with through(model, ADVERSARIAL):
-            images = attacked(self.attack, model, batch, context)
+            images = adversarial_images(self.attack, model, batch, context)
         return learn(
             model,
             {CLEAN: batch, ADVERSARIAL: Batch(images=images, labels=batch.labels)},

@@ -31,7 +31,7 @@ LossFn: TypeAlias = Callable[[Logits, Labels], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a step may know of the training around it.
+    """Facts about the training around a step.
 
     `progress` is the share of training done, 0 to 1, `epoch` the number of the epoch, from 0, where
     it is known; `loss_fn` averages over a batch; `backward` stands for `Tensor.backward` where
@@ -48,12 +48,12 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingFacts:
-    """What a method may know of a training before its first step.
+    """Facts about a training that a method is given before its first step.
 
     `image_shape` is (channels, height, width). `folder` is the method's own, for files that last as
-    long as the run's; None: there is none. Each of `num_processes`, on `num_machines`, prepares a
-    method of its own. `repeats` is how often an image comes in one batch; `mixes_images` tells that
-    images are mixtures of two (mixup, CutMix).
+    long as the run's, or None. Each of `num_processes`, on `num_machines`, prepares a method of its
+    own. `repeats` is how often an image comes in one batch; `mixes_images` tells that images are
+    mixtures of two (mixup, CutMix).
     """
 
     num_images: int
@@ -200,9 +200,9 @@ class Attacking(Method):
         return replace(self, attack=attack)
 
 
-def attacked(attack: Attack, model: nn.Module, batch: Batch, context: Context) -> Images:
+def adversarial_images(attack: Attack, model: nn.Module, batch: Batch, context: Context) -> Images:
     """The batch's adversarial images, made through whichever branch is active."""
-    module = attacked_module(model)
+    module = unwrapped(model)
     now = attack.at(context.progress) if isinstance(attack, Scheduled) else attack
     with attack_mode(module):
         return now(module, batch.images, batch.labels, generator=context.generator)
@@ -219,14 +219,14 @@ def perturbation_size(clean: Images, adversarial: Images) -> Tensor:
     return (adversarial.detach() - clean).abs().mean(dtype=torch.float32)
 
 
-def attacked_module(model: nn.Module) -> nn.Module:
-    """The module without DistributedDataParallel, whose hooks an attack must not fire."""
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside DistributedDataParallel, whose hooks an attack must not fire."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-def counting_nothing(model: nn.Module) -> AbstractContextManager[None]:
+def recomputing(model: nn.Module) -> AbstractContextManager[None]:
     """Freeze running statistics while checkpointing runs layers again; they had the batch once."""
-    return frozen_statistics(attacked_module(model))
+    return frozen_statistics(unwrapped(model))
 
 
 def through(
@@ -239,4 +239,4 @@ def through(
     """`use_branch(...)` if the method has branches (`separate`), else a no-op."""
     if not separate:
         return nullcontext()
-    return use_branch(attacked_module(model), branch, shares=shares)
+    return use_branch(unwrapped(model), branch, shares=shares)

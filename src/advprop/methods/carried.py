@@ -13,17 +13,17 @@ from torch import nn
 from advprop.attacks.pgd import check_images
 from advprop.auxiliary.branches import scaled_gradients
 from advprop.auxiliary.route import CLEAN
+from advprop.methods.attacked_fraction import check_branch_is_used, check_fraction, num_clean
 from advprop.methods.base import (
     ADVERSARIAL,
     Context,
     StepMetrics,
     TrainingFacts,
-    attacked_module,
     perturbation_size,
     through,
+    unwrapped,
 )
 from advprop.methods.carrying import Carrying, CarryingMethod
-from advprop.methods.decoupled import check_attacked, check_attacked_fraction, num_clean
 from advprop.methods.learning import SeveralKinds, learn
 from advprop.methods.perturbation_store import Precision, precision_for
 from advprop.methods.vanilla import Vanilla
@@ -59,7 +59,7 @@ class Carried(CarryingMethod, SeveralKinds):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_attacked_fraction(self.attacked_fraction)
+        check_fraction(self.attacked_fraction)
         for name, known in _CHOICES.items():
             if (value := getattr(self, name)) not in known:
                 listed = " or ".join(f'"{word}"' if word else "none" for word in known)
@@ -118,7 +118,7 @@ class Carried(CarryingMethod, SeveralKinds):
     def check_distributed(self) -> None:
         """Raises ValueError for a backward pass that no attacked image is in, or of one branch."""
         if self.pairing == "decoupled":
-            check_attacked(self.attacked_fraction, self.auxiliary)
+            check_branch_is_used(self.attacked_fraction, self.auxiliary)
         super().check_distributed()
 
     def carrying_for(self, facts: TrainingFacts) -> Carrying:
@@ -169,7 +169,7 @@ class Carried(CarryingMethod, SeveralKinds):
         if not self.auxiliary_branch:
             return nullcontext()
         factors = {branch: 1 / share for branch, share in shares.items()}
-        return scaled_gradients(attacked_module(model), factors)
+        return scaled_gradients(unwrapped(model), factors)
 
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {

@@ -136,7 +136,7 @@ class CarryingMethod(Method):
         return self.carrying_for(facts).store.num_bytes
 
     def carrying(self, batch: Batch) -> Carrying:
-        """What `prepare` made. ValueError: it has not been called."""
+        """The perturbations that `prepare` made; raises ValueError if it has not been called."""
         if not self.memory:
             raise ValueError(
                 f"{type(self).__name__} keeps a perturbation for each image, and must be told of "

@@ -14,15 +14,15 @@ from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD, check_images
 from advprop.auxiliary.branches import scaled_gradients
 from advprop.auxiliary.route import CLEAN
+from advprop.methods.attacked_fraction import check_branch_is_used, check_fraction, num_clean
 from advprop.methods.base import (
     ADVERSARIAL,
     Context,
     StepMetrics,
-    attacked_module,
     perturbation_size,
     through,
+    unwrapped,
 )
-from advprop.methods.decoupled import check_attacked, check_attacked_fraction, num_clean
 from advprop.methods.learning import SeveralKinds, learn, total_loss
 from advprop.methods.shuffling import shuffled
 from advprop.methods.vanilla import Vanilla
@@ -58,7 +58,7 @@ class Fast(SeveralKinds):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_attacked_fraction(self.attacked_fraction)
+        check_fraction(self.attacked_fraction)
         if not 0 <= self.beta < 1:
             raise ValueError(
                 f"beta {self.beta}: give one of at least 0 and below 1, since the attack's step "
@@ -94,7 +94,7 @@ class Fast(SeveralKinds):
 
     def check_distributed(self) -> None:
         """Raises ValueError for a backward pass that no attacked image is in, or of one branch."""
-        check_attacked(self.attacked_fraction, self.auxiliary)
+        check_branch_is_used(self.attacked_fraction, self.auxiliary)
         super().check_distributed()
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
@@ -112,7 +112,7 @@ class Fast(SeveralKinds):
             NOISE: (1 - self.beta) * shares[NOISE],
             ADVERSARIAL: self.beta * shares[ADVERSARIAL],
         }
-        with scaled_gradients(attacked_module(model), self._factors(shares)):
+        with scaled_gradients(unwrapped(model), self._factors(shares)):
             generator = of_part(context.generator, slice(first, None))
             noise, images = self._noise_pass(
                 model, source, replace(context, generator=generator), weight=weights[NOISE]
@@ -132,7 +132,7 @@ class Fast(SeveralKinds):
         )
 
     def _factors(self, shares: Mapping[str, float]) -> dict[str, float]:
-        """What brings the gradients of each branch's own parameters to the size of the others."""
+        """Factors that bring gradients of a branch's own parameters to the size of the others."""
         return {name: 1 / shares[name] for name in (CLEAN, ADVERSARIAL) if self.synchronise}
 
     def _noise_pass(

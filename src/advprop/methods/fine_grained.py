@@ -14,7 +14,7 @@ from advprop.methods.base import (
     Context,
     Method,
     StepMetrics,
-    attacked,
+    adversarial_images,
     perturbation_size,
     through,
 )
@@ -69,7 +69,7 @@ class FineGrained(SeveralKinds):
         kinds: dict[str, Images] = {CLEAN: batch.images}
         for branch, attack in self.attacks.items():
             with through(model, branch):
-                kinds[branch] = attacked(attack, model, batch, context)
+                kinds[branch] = adversarial_images(attack, model, batch, context)
         changes = [perturbation_size(batch.images, kinds[branch]) for branch in self.attacks]
         for branch in self.views:
             kinds[branch] = _view(batch, branch)

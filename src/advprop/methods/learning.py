@@ -17,9 +17,9 @@ from advprop.methods.base import (
     KindMetrics,
     Method,
     StepMetrics,
-    attacked_module,
     metrics_of,
     through,
+    unwrapped,
 )
 from advprop.randomness import mark_dropout
 from advprop.shapes import Batch
@@ -48,8 +48,8 @@ def learn(
     dropout and drop-path masks of the first one; torch's global streams then stand as after one
     pass. Images that require a gradient get it in `.grad`. `perturbation` is put into the metrics.
 
-    Raises RuntimeError where activation checkpointing would run layers with branches again in the
-    "summed" form, ValueError for matched masks under DataParallel.
+    Raises RuntimeError if activation checkpointing runs layers with branches again in the "summed"
+    form, ValueError for matched masks under DataParallel.
     """
     weights = dict.fromkeys(kinds, 1.0) if weights is None else weights
     torch.clear_autocast_cache()  # a method may have changed the weights since its last pass
@@ -80,12 +80,12 @@ class SeveralKinds(Method):
 
     @property
     def one_pass(self) -> bool:
-        """Whether one pass over all kinds of images is possible."""
+        """Tells whether one pass can run all kinds of images."""
         return True
 
     @property
     def prefers_one_pass(self) -> bool:
-        """Whether one pass costs no more memory: where no image comes twice in a batch."""
+        """Tells whether one pass costs no more memory, since no image comes twice in a batch."""
         return False
 
     def form_for(self, model: nn.Module, *, distributed: bool | None = None) -> Form:
@@ -108,7 +108,7 @@ class SeveralKinds(Method):
             return self.form
         if scattered:
             return "separate"
-        module = attacked_module(model)
+        module = unwrapped(model)
         joint = self.one_pass and (not self.auxiliary or splits_batches(module))
         if isinstance(model, DistributedDataParallel) if distributed is None else distributed:
             return "joint" if joint else "summed"
@@ -194,13 +194,13 @@ def _in_passes(
         del logits, loss  # and with them the graph, before the next one is made
     if losses:
         # layers that run again in this backward pass could not know whose turn it was
-        with no_branch(attacked_module(model)) if branches else nullcontext():
+        with no_branch(unwrapped(model)) if branches else nullcontext():
             context.backward(torch.stack(losses).sum())
     return found
 
 
 def _mark_masks(model: nn.Module, kinds: Mapping[str, Batch]) -> Callable[[], None]:
-    """A function that has the masks from here on drawn again."""
+    """A function that rewinds torch's streams to here, so that the same masks are drawn again."""
     if isinstance(model, nn.DataParallel):
         raise ValueError(
             "matched_masks under DataParallel, whose devices draw masks each for itself: use "

@@ -12,7 +12,7 @@ from advprop.methods.base import (
     Attacking,
     Context,
     StepMetrics,
-    attacked,
+    adversarial_images,
     perturbation_size,
 )
 from advprop.methods.learning import learn
@@ -34,7 +34,7 @@ class Mixed(Attacking):
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Attack, then learn from both kinds of images at once."""
-        images = attacked(self.attack, model, batch, context)
+        images = adversarial_images(self.attack, model, batch, context)
         kinds = {CLEAN: batch, ADVERSARIAL: Batch(images=images, labels=batch.labels)}
         change = perturbation_size(batch.images, images)
         return learn(model, kinds, context, form="joint", perturbation=change)

@@ -11,7 +11,7 @@ from advprop.methods.base import (
     Attacking,
     Context,
     StepMetrics,
-    attacked,
+    adversarial_images,
     through,
 )
 from advprop.methods.two_passes import TwoPasses
@@ -35,5 +35,5 @@ class Pyramid(TwoPasses, Attacking):
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Attack, then learn from both kinds of images."""
         with through(model, ADVERSARIAL, separate=self.auxiliary_branch):
-            images = attacked(self.attack, model, batch, context)
+            images = adversarial_images(self.attack, model, batch, context)
         return self.learn(model, batch, images, context)

@@ -11,7 +11,7 @@ from advprop.shapes import Batch
 
 
 def shuffled(batch: Batch, model: nn.Module, *, step: int) -> Batch:
-    """As many images with their labels, drawn from those of all processes.
+    """Exchange images, with their labels, between all processes; each gets as many as it gave.
 
     Who gets which is a permutation that all processes know from `step`; each sends every image
     once, whatever the number of processes. All must have equally many. Where `model` is not in
@@ -38,7 +38,7 @@ class _Exchange:
         self.received = owner[rank].bincount(minlength=size).tolist()
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        """What this process receives, laid out in memory as `tensor`."""
+        """The entries that this process receives, laid out in memory as `tensor`."""
         chosen = self.chosen.to(tensor.device, non_blocking=True)
         # collectives send memory as it lies
         sent = tensor[chosen].contiguous()

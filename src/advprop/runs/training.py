@@ -41,10 +41,10 @@ def train(
     """Train as `config` says, in the folder `out`, and return what `result.json` then holds.
 
     With `resume`, go on from the newest whole checkpoint in `out`, or start where there is none
-    yet; a finished run is left as it is, unless `config` has more epochs. `tensorboard` writes event files into `out`, `wandb` names
-    a project of Weights & Biases. Raises ValueError for a folder that holds a run (without
-    `resume`), another configuration or other data (with it), or that another process trains in;
-    NotFiniteError and InterruptedTraining (`advprop.training.stopping`) end a run early, saved.
+    yet; a finished run is left as it is, unless `config` has more epochs. `tensorboard` writes
+    event files into `out`, `wandb` names a project of Weights & Biases. Raises ValueError for a
+    folder that holds a run (without `resume`), another configuration or other data (with it), or
+    that another process trains in; NotFiniteError and InterruptedTraining end a run early, saved.
     Under `torchrun` every process calls this; the first one judges and writes the folder.
     """
     folder, accelerator = Path(out), build_accelerator(config.training)
@@ -59,7 +59,9 @@ def train(
         keep = config.training.keep_checkpoints
         changes = first(accelerator, lambda: claim(folder, facts, data, keep, held))
         each(accelerator, lambda: _go_on(trainer))
-        check_same(accelerator, {"the step to go on from": trainer.position.step}, remedy=_SAME_DISK)
+        check_same(
+            accelerator, {"the step to go on from": trainer.position.step}, remedy=_SAME_DISK
+        )
         if accelerator.is_main_process:
             if not quiet:
                 _say(config.start_lines(found_in(data)))

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advprop.methods.base import Context, Method, StepMetrics, counting_nothing
+from advprop.methods.base import Context, Method, StepMetrics, recomputing
 from advprop.randomness import ImageStreams, derive_seed, seed_dropout
 from advprop.shapes import Batch
 from advprop.training.engine import memory_format
@@ -69,7 +69,7 @@ class Learner:
     def _backward(self, loss: Tensor) -> None:
         count = self.settings.gradient_accumulation
         again = self.settings.activation_checkpointing
-        with counting_nothing(self.model) if again else nullcontext():
+        with recomputing(self.model) if again else nullcontext():
             self.accelerator.backward(loss if count == 1 else loss / count)
 
 
@@ -89,7 +89,7 @@ def _small_batches_explained(size: int) -> Iterator[None]:
 
 
 def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
-    """`count` equal consecutive parts of `batch`. ValueError where it cannot be divided."""
+    """`count` equal consecutive parts of `batch`; raises ValueError if it cannot be divided."""
     if count == 1:
         yield batch
         return

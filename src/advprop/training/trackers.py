@@ -111,7 +111,7 @@ def _wandb_errors() -> Iterator[None]:
         yield
     except _wandb().Error as error:
         raise ValueError(
-            f"--wandb: {str(error).strip()}: log in by `wandb login` or WANDB_API_KEY, set "
+            f"--wandb: {str(error).strip(' .')}: log in by `wandb login` or WANDB_API_KEY, set "
             "WANDB_MODE=offline to send it later, or leave --wandb out"
         ) from None
 

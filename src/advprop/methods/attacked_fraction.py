@@ -1,4 +1,4 @@
-"""Batches whose first images are clean only, and whose last are adversarial only."""
+"""Batches of which a fraction, the last images, is adversarial only, and the rest clean only."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _FEWEST = 2  # images of a kind; of a single one there are no batch statistics
 
 
 def num_clean(batch_size: int, attacked_fraction: float) -> int:
-    """How many images of a batch are clean, where `attacked_fraction` of it, rounded, is not.
+    """The number of clean images in a batch of which `attacked_fraction`, rounded, is attacked.
 
-    Raises ValueError where that leaves too few of either kind.
+    Raises ValueError if that leaves too few of either kind.
     """
     attacked = round(attacked_fraction * batch_size)
     clean = batch_size - attacked
@@ -24,14 +24,14 @@ def num_clean(batch_size: int, attacked_fraction: float) -> int:
     return clean
 
 
-def check_attacked_fraction(fraction: float) -> None:
-    """Raise ValueError for what is no share of a batch, or all of it."""
+def check_fraction(fraction: float) -> None:
+    """Raise ValueError for a fraction that is not at least 0 and below 1."""
     if not 0 <= fraction < 1:
         raise ValueError(f"attacked_fraction {fraction}: give one of at least 0 and below 1")
 
 
-def check_attacked(fraction: float, auxiliary: Sequence[str]) -> None:
-    """ValueError where no image goes through an auxiliary branch, on several processes."""
+def check_branch_is_used(fraction: float, auxiliary: Sequence[str]) -> None:
+    """Raise ValueError if no image goes through an auxiliary branch, on several processes."""
     if fraction == 0 and auxiliary:
         raise ValueError(
             "attacked_fraction 0 on several processes: the auxiliary branch gets no gradient, and "

@@ -1,0 +1,220 @@
+"""May a run begin or go on in a folder, with these settings and these data?"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from advprop.config.overrides import differences, read_config, settings_of_length
+from advprop.config.run import RunConfig
+from advprop.data.sources import ImageData
+from advprop.files import UNFINISHED, sweep
+from advprop.methods.carrying import CarryingMethod
+from advprop.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    DATA,
+    KEPT,
+    RESULT,
+    is_finished,
+    read_result,
+)
+from advprop.runs.facts import (
+    HISTORY,
+    check_same_data,
+    load_data,
+    read_history,
+    write_data_facts,
+)
+from advprop.training.checkpoint import Checkpoints
+from advprop.training.files import InUseError, in_use, write_json
+from advprop.training.optim import scheduled_rates
+from advprop.training.trainer import Trainer
+
+_EPOCHS = "training.num_epochs"
+_OF_FINISHED = ("record.json", "test.json", RESULT)  # the last tells that a run is finished
+
+
+def judge_folder(folder: Path, config: RunConfig, *, resume: bool) -> dict[str, Any] | None:
+    """Refuse a folder that the run may not use; the result of a run that is finished already."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: a file, not a folder; give another --out")
+    if not (folder / CONFIG).is_file():
+        _judge_without_config(folder, resume=resume)
+        return None
+    if not resume:
+        raise ValueError(f"{folder}: holds a run; --resume goes on with it, --out takes another")
+    try:
+        saved = read_config(folder / CONFIG)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}\ndelete it, and the same command goes on with its own settings"
+        ) from None
+    finished = is_finished(folder)
+    more_epochs = config.training.num_epochs > saved.training.num_epochs
+    if not finished or more_epochs:
+        # nothing was tested yet, or will be anew, and the new settings are what is recorded
+        saved = saved.model_copy(update={"evaluation": config.evaluation})
+    _check_same_run(folder, saved, config)
+    if more_epochs:
+        _check_more_epochs(folder, config, finished=finished)
+        return None
+    return _finished_result(folder, saved, config) if finished else None
+
+
+def _judge_without_config(folder: Path, *, resume: bool) -> None:
+    found = [path.name for path in folder.iterdir()] if folder.exists() else []
+    if not any(name != ".lock" and not name.endswith(UNFINISHED) for name in found):
+        return
+    if not (resume and DATA in found and Checkpoints(folder / CHECKPOINTS).by_step()):
+        raise ValueError(f"{folder}: not empty, and not a run; give another --out")
+    warnings.warn(
+        f"{folder / CONFIG} is gone: the run goes on with the settings of this command",
+        stacklevel=2,
+    )
+
+
+def _check_same_run(folder: Path, saved: RunConfig, config: RunConfig) -> None:
+    changed = differences(saved, config)
+    if list(changed) == [_EPOCHS] and config.training.num_epochs > saved.training.num_epochs:
+        return
+    if changed:
+        listed = "\n  ".join(changed.values())
+        shorter = "; a run may be given more epochs, not fewer" * (_EPOCHS in changed)
+        as_saved = shlex.join(["advprop", "train", str(folder / CONFIG), "--resume"])
+        raise ValueError(
+            f"{folder}: holds another run, not to be resumed as this one{shorter}:\n  {listed}\n"
+            f"give another --out, or go on with the settings there: {as_saved}"
+        )
+
+
+def _check_more_epochs(folder: Path, config: RunConfig, *, finished: bool) -> None:
+    if bound := settings_of_length(config):
+        raise ValueError(
+            f"{folder}: no more epochs for method {config.method.kind} with {', '.join(bound)}: it "
+            "changes in the course of its epochs, so a longer run differs from the first epoch "
+            "on; train into another --out"
+        )
+    if finished and isinstance(config.method.build(), CarryingMethod):
+        raise ValueError(
+            f"{folder}: no more epochs for a finished run of method {config.method.kind}: the "
+            "perturbations that it carried were deleted at its end; train into another --out"
+        )
+
+
+def _finished_result(folder: Path, saved: RunConfig, config: RunConfig) -> dict[str, Any]:
+    """The result of a finished run; what is told of places is put down, if the data are there."""
+    result = read_result(folder)
+    was, now = saved.absolute(), config.absolute()
+    if (was.data, was.model) != (now.data, now.model):
+        data, facts = load_data(config)
+        _warn(folder, check_same_data(folder, facts, data))
+        places = {"data": now.data, "model": now.model}
+        write_json(folder / CONFIG, saved.model_copy(update=places).model_dump(mode="json"))
+    with suppress(InUseError, OSError), in_use(folder):  # a folder may be read only
+        tidy(folder, keep=config.training.keep_checkpoints)
+    return result
+
+
+def claim(
+    folder: Path, facts: Mapping[str, Any], data: ImageData, keep: int, held: ExitStack
+) -> list[str]:
+    """Lock the folder for as long as `held` lasts, sweep it, and tell what has changed in the data.
+
+    Raises ValueError where another process has it, or the run cannot go on with these data.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    held.enter_context(in_use(folder))
+    tidy(folder, keep=keep)
+    if not Checkpoints(folder / CHECKPOINTS).by_step():
+        # of steps that no checkpoint knows of
+        shutil.rmtree(folder / KEPT, ignore_errors=True)
+    return check_same_data(folder, facts, data)
+
+
+def tidy(folder: Path, *, keep: int) -> None:
+    """Delete what killed processes left; for the process that holds the folder's lock alone."""
+    for place in (folder, folder / CHECKPOINTS):
+        sweep(place)
+    Checkpoints(folder / CHECKPOINTS, keep=keep).drop_old()
+    if is_finished(folder):  # nothing goes on from it with what a method kept
+        shutil.rmtree(folder / KEPT, ignore_errors=True)
+
+
+def begin(
+    folder: Path,
+    config: RunConfig,
+    facts: Mapping[str, Any],
+    trainer: Trainer,
+    *,
+    changes: list[str],
+    quiet: bool,
+) -> None:
+    """Write down what the run is from here on, and what is new about it."""
+    _warn(folder, changes)
+    entries: list[dict[str, Any]] = [{"change": change} for change in changes]
+    if (folder / CONFIG).is_file():
+        before = read_config(folder / CONFIG).training.num_epochs
+        if before < config.training.num_epochs:
+            entry = _more_epochs(trainer, before)
+            entries.append(entry)
+            _set_aside(folder, before)
+            if not quiet:
+                print(entry["change"], file=sys.stderr, flush=True)
+    if entries:
+        position = {"epoch": trainer.position.epoch, "step": trainer.position.step}
+        history = [*read_history(folder), *({**position, **entry} for entry in entries)]
+        write_json(folder / HISTORY, {"history": history})
+    write_settings(folder, config, facts)
+
+
+def write_settings(folder: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
+    """Write `config.json` and `data.json`, which make the folder a run."""
+    # the configuration first: a folder without is taken for somebody else's
+    write_json(folder / CONFIG, config.absolute().model_dump(mode="json"))
+    write_data_facts(folder, facts)
+
+
+def _more_epochs(trainer: Trainer, before: int) -> dict[str, Any]:
+    """What becomes of the learning rate of a run of `before` epochs that is given more."""
+    settings, position = trainer.settings, trainer.position
+    per_epoch, after = trainer.steps_per_epoch, settings.num_epochs
+    steps = [max(0, position.step - 1)], [position.step, trainer.total_steps - 1]
+    old = scheduled_rates(settings, before, per_epoch, steps[0])
+    new = scheduled_rates(settings, after, per_epoch, steps[1])
+    rates = [rate * 0.5**position.rollbacks for rate in (*old, *new)]
+    told = [f"{rate:.3g}" for rate in rates]
+    course = f"goes from {told[0]} to {told[1]}, and is {told[2]} in the last step"
+    if len(set(told)) == 1:
+        course = f"stays at {told[0]}"
+    return {
+        "change": f"{after} epochs instead of {before}, from epoch {position.epoch + 1} on: the "
+        f"learning rate follows the schedule of a run of {after} epochs; it {course}",
+        "num_epochs": [before, after],
+        "learning_rate": rates,
+    }
+
+
+def _set_aside(folder: Path, epochs: int) -> None:
+    """Keep what a finished run of so many epochs found, under other names."""
+    if not (folder / RESULT).is_file():
+        return
+    for name in _OF_FINISHED:
+        path = folder / name
+        if path.is_file():
+            path.replace(path.with_name(f"{path.stem}-{epochs}-epochs{path.suffix}"))
+
+
+def _warn(folder: Path, changes: list[str]) -> None:
+    if changes:
+        warnings.warn(
+            f"{folder}: the data have changed since the run began: {'; '.join(changes)}; it goes "
+            f"on with them as they are now, and {HISTORY} says so",
+            stacklevel=2,
+        )
