@@ -171,7 +171,7 @@ class Method(ABC):
         ValueError for a model in eval mode, TypeError for one that does not return logits; warns
         of branches that the optimiser does not know of.
         """
-        module = attacked_module(model)
+        module = unwrapped(model)
         check_training(module)
         if isinstance(images, Batch):
             if isinstance(labels, Tensor):
