@@ -12,7 +12,7 @@ NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 PROGRAM = """
 import os, sys
 from advprop.cli import main
-main.app = lambda: print("torch" in sys.modules, os.environ.get("OMP_WAIT_POLICY"))
+main.app = lambda *_, **__: print("torch" in sys.modules, os.environ.get("OMP_WAIT_POLICY"))
 main.run()
 """
 
