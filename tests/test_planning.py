@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -219,14 +220,17 @@ def test_large_models_are_built_without_memory(name: str, parameters: int) -> No
 @pytest.mark.parametrize("kind", ["advprop_lean", "advprop"])
 def test_the_command_tells_of_the_disk_where_it_is_needed(kind: str) -> None:
     small = [f"--set={setting}" for setting in NET]
-    done = run_plan("from_scratch", *small, "--method", kind, "--images=1000", "--classes=10")
+    done = run_plan(
+        "from_scratch", *small, "--method", kind, "--images=1000", "--classes=10", "--devices=1"
+    )
     assert done.exit_code == 0
     kept = [line for line in done.output.splitlines() if line.startswith("kept on disk")]
     assert [line.split()[-2:] for line in kept] == ([["6.16", "MB"]] if kind != "advprop" else [])
 
 
 def test_the_command_prints_80_columns_and_writes_json(tmp_path: Path) -> None:
-    arguments = ("--images", 1000, "--classes", 10, "--json", tmp_path / "plan.json")
+    arguments = ("--images", 1000, "--classes", 10, "--devices", 1)
+    arguments += ("--json", tmp_path / "plan.json")
     small = [word for override in NET for word in ("--set", override)]
     done = run_plan("from_scratch", *small, "--method", "adversarial_then_clean", *arguments)
     assert done.exit_code == 0, done.output
@@ -237,3 +241,29 @@ def test_the_command_prints_80_columns_and_writes_json(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "plan.json").read_text())
     config = apply_overrides(from_scratch(), NET).with_method("adversarial_then_clean")
     assert written == json.loads(json.dumps(plan(config, **SMALL)))
+
+
+def test_without_devices_every_method_is_planned_on_this_machine() -> None:
+    before = torch.random.get_rng_state()
+    small = [f"--set={setting}" for setting in (*NET, "training.num_epochs=4")]
+    done = run_plan("from_scratch", *small, "--images=1000", "--classes=10")
+    assert done.exit_code == 0, done.output
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert max(map(len, done.output.splitlines())) <= 80
+    rows = {line.split()[0]: line.split() for line in done.output.splitlines() if line.strip()}
+    assert {"vanilla", "adversarial", "mixed", "advprop", "fast", "advprop_lean"} <= set(rows)
+    assert rows["advprop"][1] == "3"
+    measured = " ".join(done.output.split()).partition("Measured now: ")[2]
+    assert re.match(r"\d+ vanilla steps of \d+ images on this ", measured)
+
+
+def test_minutes_follow_from_the_steps_that_were_timed() -> None:
+    found = plan(small_images(), **SMALL, methods=("fast",), here=True)
+    timed, methods = found["timed_here"], found["methods"]
+    assert list(methods) == ["vanilla", "fast"]
+    images = found["steps"] * found["batch_size"]
+    assert methods["vanilla"]["minutes_here"] == images * timed["seconds_per_image"] / 60
+    assert methods["fast"]["minutes_here"] == pytest.approx(
+        methods["vanilla"]["minutes_here"] * methods["fast"]["times_vanilla"]
+    )
+    assert plan(small_images(), **SMALL)["timed_here"] is None

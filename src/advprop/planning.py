@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,18 @@ import torch
 from torch import nn
 
 from advprop.config.run import RunConfig
-from advprop.cost.assumptions import A100_TFLOPS, DEPTHWISE_UTILISATION, UTILISATION
-from advprop.cost.devices import Exchange, exchange, hours, images_per_device
+from advprop.cost.assumptions import A100_TFLOPS
+from advprop.cost.devices import (
+    Exchange,
+    check_rates,
+    exchange,
+    hours,
+    images_per_device,
+    typical_utilisation,
+)
 from advprop.cost.memory import memory_cost
-from advprop.cost.step import StepCost, empty_batch, step_cost
+from advprop.cost.step import empty_batch, step_cost
+from advprop.cost.timing import Timed, time_training
 from advprop.data.found import found_in
 from advprop.data.loaders import num_train_batches
 from advprop.data.sources import ImageData
@@ -27,6 +35,7 @@ CLUSTERS = (1, 8, 64, 1024)
 VANILLA = "vanilla"
 
 _IMAGENET = (1_281_167, 1000)
+_MOST_FLOPS = 5e10  # of a training pass of one image that is timed here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +55,8 @@ def plan(
     utilisation: float | None = None,
     num_images: int | None = None,
     num_classes: int | None = None,
+    methods: Sequence[str] = (),
+    here: bool = False,
 ) -> dict[str, Any]:
     """What a run would cost beside vanilla training with the same settings, as plain data.
 
@@ -53,7 +64,9 @@ def plan(
     `device_tflops` (10^12 FLOPs a second) and `utilisation` (a share of them) are assumptions, on
     which hours depend and nothing else does; by default what published runs of similar nets reach.
     Nothing is trained or downloaded, and no image is
-    read; `num_images` and `num_classes` stand in for data that are not here.
+    read; `num_images` and `num_classes` stand in for data that are not here. `methods` are planned
+    in place of the run's own, those that cannot do with its settings left out; `here` times a few
+    training passes on this machine, on which `minutes_here` of each method rest.
 
     Raises ValueError for an assumption out of bounds, unknown sizes, a batch that cannot be shared
     by `devices`, or a model that cannot be built or run.
@@ -61,15 +74,16 @@ def plan(
     share = images_per_device(config.training, devices)
     sizes, data = _sizes_and_data(config, num_images=num_images, num_classes=num_classes)
     if utilisation is None:
-        utilisation = _typical_utilisation(_empty_model(config, sizes))
-    _check_rates(device_tflops, utilisation)
+        utilisation = typical_utilisation(_empty_model(config, sizes))
+    check_rates(device_tflops, utilisation)
     settings = config.training
     steps_per_epoch = num_train_batches(sizes.num_images, batch_size=settings.batch_size)
     images_per_step = min(settings.batch_size, sizes.num_images)
     rates = {"device_tflops": device_tflops, "utilisation": utilisation}
-    configs = {name: config.with_method(name) for name in (VANILLA, config.method.kind)}
-    methods = {name: _method_cost(c, sizes, share, devices) for name, c in configs.items()}
-    _add_totals(methods, steps_per_epoch * images_per_step, settings.num_epochs, rates)
+    found = _method_costs(config, methods, sizes, share, devices)
+    images = steps_per_epoch * images_per_step
+    _add_totals(found, images, settings.num_epochs, rates)
+    timed = _time_here(config, sizes, found, images * settings.num_epochs) if here else None
     return {
         "recipe": config.recipe,
         "model": config.model.name,
@@ -84,9 +98,40 @@ def plan(
         "precision": settings.mixed_precision,
         "optimizer": settings.optimizer,
         "assumptions": {"devices": devices, **rates},
-        "methods": methods,
-        "clusters": [_cluster(config, methods, count) for count in sorted({*CLUSTERS, devices})],
+        "methods": found,
+        "timed_here": None if timed is None else asdict(timed),
+        "clusters": [_cluster(config, found, count) for count in sorted({*CLUSTERS, devices})],
     }
+
+
+def _method_costs(
+    config: RunConfig, methods: Sequence[str], sizes: DataSizes, share: int, devices: int
+) -> dict[str, Any]:
+    own = (VANILLA, config.method.kind)
+    found = {}
+    for name in dict.fromkeys((*own[: 1 if methods else 2], *methods)):
+        try:
+            found[name] = _method_cost(config.with_method(name), sizes, share, devices)
+        except ValueError:
+            if name in own:
+                raise
+    return found
+
+
+def _time_here(
+    config: RunConfig, sizes: DataSizes, methods: dict[str, Any], images: int
+) -> Timed | None:
+    """Add `minutes_here` to each method; None for a model of which two images take too long."""
+    vanilla = methods[VANILLA]
+    if vanilla["flops"]["training_pass"] > _MOST_FLOPS:
+        return None
+    sizes_of = {"num_classes": sizes.num_classes, "image_shape": sizes.image_shape}
+    with torch.random.fork_rng(devices=[]):
+        model = config.model.without_weights().build(**sizes_of)
+        timed = time_training(model, batch_size=config.training.batch_size, **sizes_of)
+    for cost in methods.values():
+        cost["minutes_here"] = images * timed.seconds_per_image * cost["times_vanilla"] / 60
+    return timed
 
 
 def _add_totals(
@@ -143,13 +188,6 @@ def _check_given(num_images: int | None, num_classes: int | None) -> None:
             raise ValueError(f"{name} {value}: give a number of at least 1")
 
 
-def _check_rates(device_tflops: float, utilisation: float) -> None:
-    if not 0 < device_tflops < float("inf"):
-        raise ValueError(f"device_tflops {device_tflops}: give a number above 0")
-    if not 0 < utilisation <= 1:
-        raise ValueError(f"utilisation {utilisation}: give a share above 0, at most 1")
-
-
 def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int) -> dict[str, Any]:
     """Everything about one method that does not depend on how fast devices are."""
     settings, method = config.training, config.method.build()
@@ -173,7 +211,7 @@ def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int)
         "passes_per_image": method.passes_per_image,
         "training_passes": step.training_passes,
         "attack_passes": step.attack_passes,
-        "flops": _flops(step),
+        "flops": step.flops,
         "parameters": {"plain": plain, "with_branches": _num_parameters(model)},
         "memory": {**asdict(memory), "total": memory.total},
         "bytes_on_disk": method.bytes_on_disk(
@@ -191,22 +229,8 @@ def _empty_model(config: RunConfig, sizes: DataSizes) -> Standardized:
         )
 
 
-def _typical_utilisation(model: nn.Module) -> float:
-    grouped = any(getattr(module, "groups", 1) > 1 for module in model.modules())
-    return DEPTHWISE_UTILISATION if grouped else UTILISATION
-
-
 def _num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _flops(step: StepCost) -> dict[str, float]:
-    return {
-        "forward": step.forward_flops,
-        "training_pass": step.training_flops,
-        "attack_step": step.attack_flops,
-        "per_image": step.flops_per_image,
-    }
 
 
 def _cluster(config: RunConfig, methods: dict[str, Any], devices: int) -> dict[str, Any]:

@@ -12,6 +12,12 @@ from advprop.cli.json_target import check_json_target
 from advprop.cli.options import RecipeArgument, SetOption
 from advprop.cost.assumptions import A100_TFLOPS, PUBLISHED
 
+ImagesOption = Annotated[
+    int | None, typer.Option(help="Training images, where the data are not here.", min=1)
+]
+ClassesOption = Annotated[
+    int | None, typer.Option(help="Classes, where the data are not here.", min=1)
+]
 Row = tuple[str, Callable[[dict[str, Any]], str]]
 
 
@@ -20,24 +26,27 @@ def main(
     method: Annotated[
         str | None, typer.Option(help="Another method than the recipe's.", show_default=False)
     ] = None,
-    devices: Annotated[int, typer.Option(help="So many devices share each batch.")] = 1,
+    devices: Annotated[
+        int | None,
+        typer.Option(help="Plan for so many other devices, which share each batch, in hours."),
+    ] = None,
     device_tflops: Annotated[
-        float, typer.Option(help="Assumed rate of a device, 10^12 FLOPs a second.")
-    ] = A100_TFLOPS,
+        float | None,
+        typer.Option(
+            help=f"Assumed rate of one, 10^12 FLOPs a second (by default {A100_TFLOPS:g})."
+        ),
+    ] = None,
     utilisation: Annotated[
         float | None,
         typer.Option(help="Assumed share of that rate; by default that of similar nets."),
     ] = None,
-    images: Annotated[
-        int | None, typer.Option(help="Training images, where the data are not here.", min=1)
-    ] = None,
-    classes: Annotated[
-        int | None, typer.Option(help="Classes, where the data are not here.", min=1)
-    ] = None,
+    images: ImagesOption = None,
+    classes: ClassesOption = None,
     settings: SetOption = None,
     json: Annotated[Path | None, typer.Option(help="Write the plan to this file.")] = None,
 ) -> None:
-    """Tell what a run would cost, beside vanilla training: FLOPs, memory, hours."""
+    """Tell what each method would cost on this machine, or one beside vanilla on other devices."""
+    from advprop.config.methods import METHODS
     from advprop.data.found import Found
     from advprop.planning import plan
     from advprop.recipes.resolve import resolve_run
@@ -45,21 +54,24 @@ def main(
 
     check_json_target(json, "assumptions", "clusters")
     config = resolve_run(recipe, method=method, overrides=settings or [])
+    here = devices is None and device_tflops is None and utilisation is None
     result = plan(
         config,
-        devices=devices,
-        device_tflops=device_tflops,
+        devices=1 if devices is None else devices,
+        device_tflops=A100_TFLOPS if device_tflops is None else device_tflops,
         utilisation=utilisation,
         num_images=images,
         num_classes=classes,
+        methods=tuple(METHODS) if here and method is None else (),
+        here=here,
     )
     found = result["data_found"]
-    _print_plan(result, config.start_lines(found and Found(**found)))
+    _print_plan(result, config.start_lines(found and Found(**found)), here=here)
     if json is not None:
         write_json(json, result)
 
 
-def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
+def _print_plan(plan: dict[str, Any], start: list[str], *, here: bool) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
@@ -72,6 +84,10 @@ def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
         f"{plan['epochs']:,} epochs of {plan['steps_per_epoch']:,} steps, {plan['steps']:,} in "
         f"all; {plan['batch_size']:,} of {data['num_images']:,} images a step\n"
     )
+    if here:
+        console.print(_here_table(plan))
+        console.print(_here_note(plan["timed_here"]))
+        return
     console.print(_table(plan))
     console.print()
     console.print(_clusters(plan))
@@ -83,6 +99,42 @@ def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
         f"--utilisation). {A100_TFLOPS:g} is an A100's data sheet in bf16; {PUBLISHED}. "
         "Not counted: validation, reading images, waiting."
     )
+
+
+def _here_table(plan: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for heading in ("method", "passes an image", "times vanilla", "time here", "memory"):
+        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
+    for name, cost in plan["methods"].items():
+        table.add_row(
+            name,
+            f"{cost['passes_per_image']:g}",
+            f"{cost['times_vanilla']:.2f}",
+            _duration(cost.get("minutes_here")),
+            _scaled(cost["memory"]["total"], "B"),
+        )
+    return table
+
+
+def _here_note(timed: dict[str, Any] | None) -> str:
+    if timed is None:
+        return "\nNot timed here: the model is too large for that; --devices N plans for others."
+    threads = f", threads: {timed['threads']}" if timed["device"] == "CPU" else ""
+    return (
+        f"\nMeasured now: {timed['steps']} vanilla steps of {timed['images']} images on this "
+        f"{timed['device']}{threads}; other methods by their FLOPs. Not counted: reading images, "
+        "validation, the optimiser, and what else the machine does. --devices N plans for others."
+    )
+
+
+def _duration(minutes: float | None) -> str:
+    if minutes is None:
+        return "-"
+    if minutes < 1:
+        return f"{60 * minutes:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.1f} h"
 
 
 def _table(plan: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from advprop.cost.assumptions import DEPTHWISE_UTILISATION, UTILISATION
 from advprop.cost.memory import num_bytes
 from advprop.training.settings import TrainingSettings
 
@@ -85,3 +86,17 @@ def exchange(
 def hours(flops: float, *, devices: int, device_tflops: float, utilisation: float) -> float:
     """Hours for `flops` on `devices` that each reach `utilisation` of `device_tflops`."""
     return flops / (devices * device_tflops * 1e12 * utilisation) / 3600
+
+
+def check_rates(device_tflops: float, utilisation: float) -> None:
+    """Raise ValueError for an assumption that is out of bounds."""
+    if not 0 < device_tflops < float("inf"):
+        raise ValueError(f"device_tflops {device_tflops}: give a number above 0")
+    if not 0 < utilisation <= 1:
+        raise ValueError(f"utilisation {utilisation}: give a share above 0, at most 1")
+
+
+def typical_utilisation(model: nn.Module) -> float:
+    """The share of their rate that devices reach with such a model."""
+    grouped = any(getattr(module, "groups", 1) > 1 for module in model.modules())
+    return DEPTHWISE_UTILISATION if grouped else UTILISATION
