@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import math
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from advprop.data.preprocessing import Preprocessing
+from advprop.parsing import printable
 
 CARD = "README.md"
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -82,15 +82,9 @@ def model_card(
 def as_text(value: Any) -> str:
     """`value` so that Markdown shows it as it is, on one line and within a cell of a table."""
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    text = html.escape(_printable(text), quote=False)
+    text = html.escape(printable(text, lines=False), quote=False)
     # an underscore within a word means nothing
     return re.sub(r"([\\`*\[\]|~$])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
-
-
-def _printable(text: str) -> str:
-    """Without line breaks, and without what no file in UTF-8 can hold."""
-    kinds = {"Cc": " ", "Zl": " ", "Zp": " ", "Cs": "\N{REPLACEMENT CHARACTER}"}
-    return "".join(kinds.get(unicodedata.category(character), character) for character in text)
 
 
 def _resizing(preprocessing: Preprocessing) -> tuple[str, str]:
@@ -117,7 +111,7 @@ def _head(name: str, data: str, results: list[EvalResult], *, timm_loads: bool) 
         tags=[_TASK, *(["timm"] if timm_loads else []), "pytorch", "advprop"],
         datasets=[data] if _HUB_NAME.fullmatch(data) else None,
         metrics=["accuracy"] if results else None,
-        model_name=_printable(name),
+        model_name=printable(name, lines=False),
         eval_results=results or None,
     )
 
@@ -181,8 +175,8 @@ def _result(measure: str, accuracy: float, images: str, settings: Mapping[str, A
     known = {key: settings[key] for key in _SUITE_SETTINGS if settings.get(key) is not None}
     return EvalResult(
         task_type=_TASK,
-        dataset_name=_printable(images),
-        dataset_type=_printable(images),
+        dataset_name=printable(images, lines=False),
+        dataset_type=printable(images, lines=False),
         dataset_split=None if split is None else split[1],
         metric_type="accuracy",
         metric_name=f"{measure} accuracy",

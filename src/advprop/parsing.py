@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -15,6 +16,10 @@ Share = Annotated[StrictInt | StrictFloat, Field(ge=0, le=1)]
 Count = Annotated[StrictInt, Field(ge=0, le=10**15)]
 PathText = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
 
+# what moves a terminal's cursor, changes its colours, or turns the direction of reading
+_UNPRINTABLE = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
 _DEEPEST = 100
 _Part = TypeVar("_Part", bound="Part")
 
@@ -44,6 +49,15 @@ def read_part(form: type[_Part], value: Mapping[str, Any]) -> _Part:
         place = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         raise ValueError(f"{place or 'the whole'}: {message}") from None
+
+
+def printable(text: str, *, lines: bool = True) -> str:
+    """`text` with what a terminal would obey, or cannot show, as escapes; without `lines` on one.
+
+    For names of files, classes and the like, which anybody may have chosen.
+    """
+    text = _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return text if lines else text.replace("\n", "\\n").replace("\t", "\\t")
 
 
 def decoded(content: bytes) -> str:

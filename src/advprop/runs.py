@@ -19,6 +19,7 @@ from advprop.config.run import RunConfig
 from advprop.data.found import found_in
 from advprop.data.sources import ImageData
 from advprop.data.workers import worker_deaths_explained
+from advprop.parsing import printable
 from advprop.run_folder import (
     CHECKPOINTS,
     CONFIG,
@@ -76,7 +77,7 @@ def train(
             write_json(folder / CONFIG, config.model_dump(mode="json"))
             write_data_facts(folder, data)
             if not quiet:
-                print(*config.start_lines(found_in(data)), sep="\n", file=sys.stderr, flush=True)
+                _say(config.start_lines(found_in(data)))
             # a kill may have come between an epoch's entry and its checkpoint
             trainer.log.rewind(trainer.position.step)
             trainer.trackers = _trackers(config, folder, trainer.position.step, tensorboard, wandb)
@@ -90,6 +91,10 @@ def train(
             # nothing goes on from a finished run
             shutil.rmtree(folder / KEPT, ignore_errors=True)
     return result
+
+
+def _say(lines: list[str]) -> None:
+    print(printable("\n".join(lines)), file=sys.stderr, flush=True)
 
 
 @contextmanager

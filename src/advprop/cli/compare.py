@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from advprop.cli.options import QuietOption, RecipeArgument, SetOption, comma_separated
+from advprop.cli.terminal import say
 
 
 def main(
@@ -50,19 +51,19 @@ def main(
         if (folder / RESULTS).is_file():
             found = read_results(folder)
             print_results({**found, "summary": summarise(found["runs"])})
-        typer.echo(f"{folder}: the same command goes on", err=True)
+        say(f"{folder}: the same command goes on", err=True)
         raise
     print_results(results)
-    typer.echo(f"{folder}/results.json and {folder}/report.html written")
+    say(f"{folder}/results.json and {folder}/report.html written")
     for failed in results["failed"]:
         line = f"{failed['method']} seed {failed['seed']}: {failed['error']}"
-        typer.echo(f"advprop: warning: {line}", err=True)
+        say(f"advprop: warning: {line}", err=True)
     if results["failed"]:
         raise typer.Exit(3)
 
 
 def _show(row: dict[str, Any]) -> None:
-    typer.echo(
+    say(
         f"{row['method']} seed {row['seed']}: clean {row['clean_accuracy']:.1%}, "
         f"noise {row['noise_accuracy']:.1%}, adversarial "
         f"{row['adversarial_accuracy']:.1%} ({row['train_seconds']:.0f} s)",

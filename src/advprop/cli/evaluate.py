@@ -10,6 +10,7 @@ import typer
 from advprop.cli.evaluate_text import flag_lines, result_lines
 from advprop.cli.json_target import check_json_target
 from advprop.cli.options import EvaluationSetOption, TestedArgument, WeightsOption, comma_separated
+from advprop.cli.terminal import say
 
 SuiteOption = Annotated[
     str | None,
@@ -93,7 +94,7 @@ def main(
     other = [f"--{name}" for name, value in asked.items() if value not in (None, [], "clean")]
     lines = list(result_lines(result))
     lines += [_record(Path(run_or_export), result, other)] if kept else []
-    typer.echo("\n".join([*lines, *flag_lines(result)]))
+    say("\n".join([*lines, *flag_lines(result)]))
 
 
 def _record(run: Path, result: dict[str, Any], other: list[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from advprop.cli.options import WeightsOption, comma_separated
+from advprop.cli.terminal import say
 
 
 def main(
@@ -29,10 +30,10 @@ def main(
     folder = export(
         run, out, weights=check_weights(weights), formats=comma_separated(format) or ["hub"]
     )
-    typer.echo(f"{folder} written; outputs equal the run's clean branch, bit for bit")
+    say(f"{folder} written; outputs equal the run's clean branch, bit for bit")
     for file, check in read_checks(folder).items():
-        typer.echo(
+        say(
             f"{folder / file}: same classes, logits differ by at most "
             f"{check['max_difference']:.2g} (allowed: {check['tolerance']:.2g})"
         )
-    typer.echo(f"next: advprop predict {folder} IMAGE")
+    say(f"next: advprop predict {folder} IMAGE")

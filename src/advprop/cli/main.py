@@ -23,6 +23,7 @@ from advprop.cli import (
     train,
 )
 from advprop.cli.options import process_number
+from advprop.cli.terminal import say
 
 app = typer.Typer(
     name="advprop",
@@ -38,7 +39,7 @@ for command in (recipes, plan, train, evaluate, compare, report, export, predict
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"advprop {__version__}")
+        say(f"advprop {__version__}")
         raise typer.Exit
 
 
@@ -80,11 +81,11 @@ def _terminate(signum: int, _frame: object) -> None:
 def _end(message: str, code: int) -> None:
     rank = process_number()
     process = "" if rank == "0" else f" (process {rank})"
-    typer.echo(f"advprop{process}: {message}", err=True)
+    say(f"advprop{process}: {message}", err=True)
     sys.stdout.flush()
     # loader workers and pools of an interrupted run must not keep the process
     os._exit(code) if code == 130 else sys.exit(code)
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    typer.echo(f"advprop: warning: {message}", err=True)
+    say(f"advprop: warning: {message}", err=True)

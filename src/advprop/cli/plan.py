@@ -74,12 +74,15 @@ def main(
 def _print_plan(plan: dict[str, Any], start: list[str], *, here: bool) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False)
-    console.print("\n".join(start) + "\n")
+    from advprop.parsing import printable
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(printable("\n".join(start) + "\n"))
     data, rates = plan["data"], plan["assumptions"]
     channels, height, width = data["image_shape"]
     console.print(
-        f"{plan['recipe']}: {plan['model']}, {channels} x {height} x {width}, "
+        f"{printable(plan['recipe'])}: {printable(plan['model'])}, "
+        f"{channels} x {height} x {width}, "
         f"{data['num_classes']:,} classes\n"
         f"{plan['epochs']:,} epochs of {plan['steps_per_epoch']:,} steps, {plan['steps']:,} in "
         f"all; {plan['batch_size']:,} of {data['num_images']:,} images a step\n"

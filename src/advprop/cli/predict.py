@@ -9,6 +9,7 @@ import typer
 
 from advprop.cli.json_target import check_json_target
 from advprop.cli.options import RunArgument
+from advprop.cli.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,9 +78,9 @@ def _report(
     for total, prediction in enumerate(found, start=1):
         if prediction.error is not None:
             failed += 1
-            typer.echo(f"advprop: warning: {prediction.error}", err=True)
+            say(f"advprop: warning: {prediction.error}", err=True)
         elif not quiet:
-            typer.echo(_line(prediction))
+            say(_line(prediction))
         if file is not None:
             file.write(("[\n" if total == 1 else ",\n").encode() + _entry(prediction))
     if file is not None:
@@ -88,9 +89,10 @@ def _report(
 
 
 def _line(prediction: Prediction) -> str:
+    from advprop.parsing import printable
+
     listed = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.classes)
-    # a name that is no UTF-8 cannot be printed as it is
-    return f"{prediction.path}: {listed}".encode(errors="backslashreplace").decode()
+    return printable(f"{prediction.path}: {listed}", lines=False)
 
 
 def _entry(prediction: Prediction) -> bytes:

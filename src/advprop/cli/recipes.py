@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from advprop.cli.terminal import say
+
 if TYPE_CHECKING:
     from advprop.recipes import Recipe
 
@@ -23,10 +25,10 @@ def main(
     from advprop.recipes.resolve import resolve_recipe
 
     if name is not None:
-        typer.echo(resolve_recipe(name).model_dump_json(indent=2))
+        say(resolve_recipe(name).model_dump_json(indent=2))
         return
     for key, recipe in RECIPES.items():
-        typer.echo("\n".join([key, *_command(recipe.command), *_facts(recipe)]))
+        say("\n".join([key, *_command(recipe.command), *_facts(recipe)]))
 
 
 def _command(command: str) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from advprop.cli.terminal import say
+
 
 def main(
     places: Annotated[
@@ -26,4 +28,4 @@ def main(
     """Write one page that compares any runs; a run that was not tested is tested first."""
     from advprop.gathering import report
 
-    typer.echo(f"{report(places, out)} written")
+    say(f"{report(places, out)} written")

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from advprop.cli.terminal import say
+
 
 def main(
     folder: Annotated[
@@ -24,6 +26,6 @@ def main(
         f"{split} {count.num_images} images in {count.num_shards}"
         for split, count in written.items()
     )
-    typer.echo(f"{out} written, shards of each split: {listed}")
+    say(f"{out} written, shards of each split: {listed}")
     setting = shlex.quote(f"data.train={out}")
-    typer.echo(f"next: advprop train RECIPE --set data.kind=shards --set {setting}")
+    say(f"next: advprop train RECIPE --set data.kind=shards --set {setting}")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from advprop.evaluation.cells import difference_cell
 from advprop.evaluation.results import ACCURACIES, EQUAL_COST, difference_of
+from advprop.parsing import printable
 from advprop.report.overview import overview
 from advprop.report.styles import titled
 
@@ -23,7 +24,7 @@ def print_results(results: Mapping[str, Any]) -> None:
     runs, summary = titled(results["runs"], results["summary"])
     answer = overview(summary, runs)
     table = Table(
-        title=f"{results['recipe']}: test accuracy in %, 95 % intervals, p by Holm",
+        title=f"{printable(str(results['recipe']))}: test accuracy in %, 95 % intervals, p by Holm",
         box=None,
         padding=(0, 1, 0, 0),
         pad_edge=False,
@@ -34,14 +35,14 @@ def print_results(results: Mapping[str, Any]) -> None:
     for entry in results["summary"]:
         difference = difference_cell(difference_of(entry, EQUAL_COST, ACCURACIES[0]))
         table.add_row(
-            entry["method"],
+            printable(entry["method"], lines=False),
             *(_accuracy(entry.get(accuracy)) for accuracy in ACCURACIES),
             *(_cost(entry.get(key), form) for key, form in _COSTS.items()),
             "\n".join(part for part in (difference.value, difference.p_value) if part),
         )
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     console.print(table)
-    console.print(f"\n{answer.headline}\n{answer.cost}\n")
+    console.print(printable(f"\n{answer.headline}\n{answer.cost}\n"))
 
 
 def _cost(value: float | None, form: str) -> str:

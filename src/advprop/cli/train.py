@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from advprop.cli.options import QuietOption, RecipeArgument, SetOption, process_number
+from advprop.cli.terminal import say
 
 
 def main(
@@ -58,9 +59,9 @@ def main(
 
 
 def _show(folder: Path, ending: str, result: dict[str, Any]) -> None:
-    typer.echo(
+    say(
         f"{folder}: {ending}; validation accuracy {result['validation_accuracy']:.1%} after "
         f"{result['epochs']} epochs, {result['train_seconds']:.0f} s"
     )
-    typer.echo("there: config.json, metrics.jsonl, result.json, checkpoints/ (the last and best)")
-    typer.echo(f"next: advprop evaluate {folder}")
+    say("there: config.json, metrics.jsonl, result.json, checkpoints/ (the last and best)")
+    say(f"next: advprop evaluate {folder}")

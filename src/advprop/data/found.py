@@ -10,6 +10,7 @@ import torch
 
 from advprop.data.listing import shortened
 from advprop.data.sources import ImageData
+from advprop.parsing import printable
 
 FEW_IMAGES = 10
 """Classes with fewer training images are named: hardly learnt, as a rule of thumb."""
@@ -57,7 +58,7 @@ class Found:
         if self.passed_over:
             listed = [f"{count:,} {reason}" for reason, count in self.passed_over.items()]
             lines.append(f"passed over: {shortened(listed)}")
-        return [_printable(line) for line in [*lines, *self.notes]]
+        return [printable(line, lines=False) for line in [*lines, *self.notes]]
 
     def _few_lines(self) -> list[str]:
         lines = []
@@ -110,8 +111,3 @@ def found_in(data: ImageData) -> Found:
 
 def _within(named: Mapping[str, str], splits: Iterable[str]) -> dict[str, str]:
     return {split: named[split] for split in splits if split in named}
-
-
-def _printable(text: str) -> str:
-    """`text` with control characters, and bytes that are no UTF-8, written as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -13,6 +13,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from advprop.parsing import printable
 from advprop.training.totals import EpochTotals
 
 _REFRESH_SECONDS = 0.5
@@ -27,7 +28,7 @@ class _Bar(Progress):
     def get_renderables(self) -> Iterator[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         if self.numbers:
-            yield Text(self.numbers)
+            yield Text(printable(self.numbers))
 
 
 class TrainingProgress(AbstractContextManager["TrainingProgress"]):
@@ -48,7 +49,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         passes_per_image: float,
         quiet: bool,
     ) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
+        self.console = Console(stderr=True, quiet=quiet, markup=False, emoji=False)
         self._total, self._epochs = total_steps, num_epochs
         self._batch_size, self._passes = batch_size, passes_per_image
         self._shows_bar = self.console.is_terminal and not quiet
@@ -113,7 +114,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
     def _print(self, text: str, step: int) -> None:
         left = self._seconds_left(step)
         ending = f"  left {timedelta(seconds=round(left))}" if left >= 1 else ""
-        self.console.print(text + ending, highlight=False, soft_wrap=True)
+        self.console.print(printable(text) + ending, highlight=False, soft_wrap=True)
 
     def _images_per_second(self, step: int) -> float:
         elapsed = max(time.monotonic() - self._began, 1e-9)
