@@ -61,12 +61,10 @@ def plan(
     """What a run would cost beside vanilla training with the same settings, as plain data.
 
     FLOPs count a multiplication and an addition as two; sizes are in bytes, on one of `devices`.
-    `device_tflops` (10^12 FLOPs a second) and `utilisation` (a share of them) are assumptions, on
-    which hours depend and nothing else does; by default what published runs of similar nets reach.
-    Nothing is trained or downloaded, and no image is
-    read; `num_images` and `num_classes` stand in for data that are not here. `methods` are planned
-    in place of the run's own, those that cannot do with its settings left out; `here` times a few
-    training passes on this machine, on which `minutes_here` of each method rest.
+    Hours rest on `device_tflops` (10^12 FLOPs a second) and `utilisation` (a share of them).
+    `num_images` and `num_classes` stand in for data that are not here. `methods` are
+    planned in place of the run's own, those that cannot do with its settings left out; with `here`
+    a few training passes are timed on this machine, which give each method's `minutes_here`.
 
     Raises ValueError for an assumption out of bounds, unknown sizes, a batch that cannot be shared
     by `devices`, or a model that cannot be built or run.
@@ -78,10 +76,9 @@ def plan(
     check_rates(device_tflops, utilisation)
     settings = config.training
     steps_per_epoch = num_train_batches(sizes.num_images, batch_size=settings.batch_size)
-    images_per_step = min(settings.batch_size, sizes.num_images)
     rates = {"device_tflops": device_tflops, "utilisation": utilisation}
     found = _method_costs(config, methods, sizes, share, devices)
-    images = steps_per_epoch * images_per_step
+    images = steps_per_epoch * min(settings.batch_size, sizes.num_images)
     _add_totals(found, images, settings.num_epochs, rates)
     timed = _time_here(config, sizes, found, images * settings.num_epochs) if here else None
     return {
@@ -125,7 +122,7 @@ def _time_here(
     vanilla = methods[VANILLA]
     if vanilla["flops"]["training_pass"] > _MOST_FLOPS:
         return None
-    sizes_of = {"num_classes": sizes.num_classes, "image_shape": sizes.image_shape}
+    sizes_of: Any = {"num_classes": sizes.num_classes, "image_shape": sizes.image_shape}
     with torch.random.fork_rng(devices=[]):
         model = config.model.without_weights().build(**sizes_of)
         timed = time_training(model, batch_size=config.training.batch_size, **sizes_of)
