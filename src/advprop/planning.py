@@ -60,11 +60,9 @@ def plan(
 ) -> dict[str, Any]:
     """What a run would cost beside vanilla training with the same settings, as plain data.
 
-    FLOPs count a multiplication and an addition as two; sizes are in bytes, on one of `devices`.
     Hours rest on `device_tflops` (10^12 FLOPs a second) and `utilisation` (a share of them).
-    `num_images` and `num_classes` stand in for data that are not here. `methods` are
-    planned in place of the run's own, those that cannot do with its settings left out; with `here`
-    a few training passes are timed on this machine, which give each method's `minutes_here`.
+    `methods` are planned in place of the run's own, where its settings suit them; with `here`
+    training passes are timed on this machine, which give each method's `minutes_here`.
 
     Raises ValueError for an assumption out of bounds, unknown sizes, a batch that cannot be shared
     by `devices`, or a model that cannot be built or run.
