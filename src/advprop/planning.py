@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from advprop.config.run import RunConfig
 from advprop.cost.assumptions import A100_TFLOPS, typical_utilisation
 from advprop.cost.devices import Exchange, exchange, hours, images_per_device
 from advprop.cost.memory import memory_cost
-from advprop.cost.step import StepCost, empty_batch, step_cost
-from advprop.cost.timing import images_to_try, seconds_per_image, this_device
+from advprop.cost.step import empty_batch, step_cost
+from advprop.cost.timing import images_to_try, this_device, time_training
 from advprop.data.found import found_in
 from advprop.data.loaders import num_train_batches
 from advprop.data.sources import ImageData
@@ -48,14 +47,16 @@ def plan(
     utilisation: float | None = None,
     num_images: int | None = None,
     num_classes: int | None = None,
+    methods: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a run would cost beside vanilla training with the same settings, as plain data.
 
     FLOPs count a multiplication and an addition as two; sizes are in bytes, on one of `devices`.
     `device_tflops` (10^12 FLOPs a second) and `utilisation` (a share of them) are assumptions, on
     which hours depend and nothing else does; by default what published runs of similar nets reach.
-    Nothing is trained or downloaded, and no image is
-    read; `num_images` and `num_classes` stand in for data that are not here.
+    Nothing is trained or downloaded, and no image is read; `num_images` and `num_classes` stand in
+    for data that are not here. Of further `methods`, those that cannot train this model stand under
+    `unsuitable`, with the reason.
 
     Raises ValueError for an assumption out of bounds, unknown sizes, a batch that cannot be shared
     by `devices`, or a model that cannot be built or run.
@@ -69,9 +70,8 @@ def plan(
     steps_per_epoch = num_train_batches(sizes.num_images, batch_size=settings.batch_size)
     images_per_step = min(settings.batch_size, sizes.num_images)
     rates = {"device_tflops": device_tflops, "utilisation": utilisation}
-    configs = {name: config.with_method(name) for name in (VANILLA, config.method.kind)}
-    methods = {name: _method_cost(c, sizes, share, devices) for name, c in configs.items()}
-    _add_totals(methods, steps_per_epoch * images_per_step, settings.num_epochs, rates)
+    costs, unsuitable = _method_costs(config, methods, sizes, share, devices)
+    _add_totals(costs, steps_per_epoch * images_per_step, settings.num_epochs, rates)
     return {
         "recipe": config.recipe,
         "model": config.model.name,
@@ -86,35 +86,36 @@ def plan(
         "precision": settings.mixed_precision,
         "optimizer": settings.optimizer,
         "assumptions": {"devices": devices, **rates},
-        "methods": methods,
-        "clusters": [_cluster(config, methods, count) for count in sorted({*CLUSTERS, devices})],
+        "methods": costs,
+        "unsuitable": unsuitable,
+        "clusters": [_cluster(config, costs, count) for count in sorted({*CLUSTERS, devices})],
     }
 
 
-def minutes_here(config: RunConfig, plan: Mapping[str, Any]) -> dict[str, float | None]:
-    """Minutes that the steps of a `plan` take on this machine, by method; each is tried briefly.
+def minutes_here(config: RunConfig, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `plan` says of this machine: the vanilla steps `timed_here`, and `minutes_here`.
 
-    None: a step would take too long to try, or cannot be run. Reading images is not counted.
+    The minutes are those of each method's steps, by its FLOPs beside vanilla's; reading images and
+    validation come on top. Both are None where a step would take too long to try, or cannot be run.
     """
-    sizes, found = DataSizes(**plan["data"]), dict[str, float | None]()
-    for name, cost in plan["methods"].items():
-        own, method = config.with_method(name), config.with_method(name).method.build()
-        num_images = images_to_try(cost["flops"]["per_image"], plan["images_per_device"])
-        found[name] = None
-        if not num_images:
-            continue
-        shape, classes = sizes.image_shape, sizes.num_classes
-        model = own.model.without_weights().build(num_classes=classes, image_shape=shape)
-        if method.auxiliary:
-            own.model.add_branches(model, method.auxiliary)
-        placed = prepare_model(model, own.training, this_device())
-        with suppress(*RUN_ERRORS):
-            seconds = seconds_per_image(
-                placed, method, num_images=num_images, image_shape=shape, num_classes=classes
-            )
-            images = plan["steps"] * min(plan["batch_size"], sizes.num_images)
-            found[name] = seconds * images / 60
-    return found
+    sizes, batch = DataSizes(**plan["data"]), plan["images_per_device"]
+    count = images_to_try(plan["methods"][VANILLA]["flops"]["per_image"], batch)
+    if not count:
+        return {"timed_here": None, "minutes_here": None}
+    shape, classes = sizes.image_shape, sizes.num_classes
+    with torch.random.fork_rng(devices=[]):
+        model = config.model.without_weights().build(num_classes=classes, image_shape=shape)
+    placed = prepare_model(model, config.training, this_device())
+    try:
+        timed = time_training(placed, num_images=count, image_shape=shape, num_classes=classes)
+    except RUN_ERRORS:
+        return {"timed_here": None, "minutes_here": None}
+    images = plan["steps"] * min(plan["batch_size"], sizes.num_images)
+    minutes = {
+        name: timed.seconds_per_image * images * cost["times_vanilla"] / 60
+        for name, cost in plan["methods"].items()
+    }
+    return {"timed_here": asdict(timed), "minutes_here": minutes}
 
 
 def _add_totals(
@@ -178,6 +179,22 @@ def _check_rates(device_tflops: float, utilisation: float) -> None:
         raise ValueError(f"utilisation {utilisation}: give a share above 0, at most 1")
 
 
+def _method_costs(
+    config: RunConfig, methods: Sequence[str], sizes: DataSizes, share: int, devices: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Costs of vanilla, the run's method and `methods`, and why some of the latter have none."""
+    own = {VANILLA, config.method.kind}
+    costs, unsuitable = dict[str, Any](), dict[str, str]()
+    for name in dict.fromkeys((VANILLA, *methods, config.method.kind)):
+        try:
+            costs[name] = _method_cost(config.with_method(name), sizes, share, devices)
+        except ValueError as error:
+            if name in own:
+                raise
+            unsuitable[name] = str(error)
+    return costs, unsuitable
+
+
 def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int) -> dict[str, Any]:
     """Everything about one method that does not depend on how fast devices are."""
     settings, method = config.training, config.method.build()
@@ -201,7 +218,7 @@ def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int)
         "passes_per_image": method.passes_per_image,
         "training_passes": step.training_passes,
         "attack_passes": step.attack_passes,
-        "flops": _flops(step),
+        "flops": step.flops,
         "parameters": {"plain": plain, "with_branches": _num_parameters(model)},
         "memory": {**asdict(memory), "total": memory.total},
         "bytes_on_disk": method.bytes_on_disk(
@@ -221,15 +238,6 @@ def _empty_model(config: RunConfig, sizes: DataSizes) -> Standardized:
 
 def _num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _flops(step: StepCost) -> dict[str, float]:
-    return {
-        "forward": step.forward_flops,
-        "training_pass": step.training_flops,
-        "attack_step": step.attack_flops,
-        "per_image": step.flops_per_image,
-    }
 
 
 def _cluster(config: RunConfig, methods: dict[str, Any], devices: int) -> dict[str, Any]:
