@@ -116,12 +116,14 @@ def test_frames_are_as_exact_under_autocast() -> None:
 
 
 def linear_model(direction: Tensor) -> nn.Module:
-    """Two classes, their logits a product with `direction` and its negative; in eval mode."""
+    """Two classes, logits a product with `direction` and its negative; layers in eval mode."""
     side = direction.shape[-1]
     net = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(side**2, 2, bias=False))
     with torch.no_grad():
         net[2].weight.copy_(torch.stack([-direction.flatten(), direction.flatten()]))
-    return add_auxiliary_norms(net).eval()
+    model = add_auxiliary_norms(net).eval()
+    model.training = True
+    return model
 
 
 @pytest.mark.parametrize("form", ["separate", "joint"])

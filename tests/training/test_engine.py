@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from tiny import same_tensors
+from timm.optim import list_optimizers
+from tiny import same_tensors, tiny_images, tiny_net
 from torch import nn
 
 from advprop.config import RunConfig
@@ -18,6 +19,7 @@ from advprop.recipes.builtin import digits
 from advprop.run_folder import load_run
 from advprop.runs import train
 from advprop.training.engine import compile_model, prepare_model
+from advprop.training.learner import _small_batches_explained
 from advprop.training.optim import build_optimizer, build_schedule, freeze_layers
 from advprop.training.settings import TrainingSettings
 
@@ -237,3 +239,43 @@ def test_a_run_in_bfloat16_attacks_as_far_as_one_in_float32(tmp_path: Path) -> N
         entry = json.loads((tmp_path / precision / "metrics.jsonl").read_text())
         perturbations[precision] = entry["perturbation"]
     assert perturbations["bf16"] == pytest.approx(perturbations["no"], rel=0.1)
+
+
+def test_an_optimiser_that_needs_more_than_gradients_is_refused():
+    with pytest.raises(ValueError, match=r'"adahessian" .*create_graph.*take another, such as sgd'):
+        build_optimizer(tiny_net(), settings(optimizer="adahessian"))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", [*list_optimizers(), "lookahead_adamw"])
+@pytest.mark.filterwarnings("ignore")
+def test_every_optimiser_of_timm_trains_or_is_refused_in_words(name):
+    model, state = tiny_net(), torch.get_rng_state()
+    if name == "adahessian" or name.startswith(("bnb", "fused")):  # the others need CUDA
+        with pytest.raises(ValueError, match=r"take another|cannot be built"):
+            build_optimizer(model, settings(optimizer=name))
+        return
+    optimizer = build_optimizer(model, settings(optimizer=name))
+    assert torch.equal(torch.get_rng_state(), state)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(tiny_images()).square().sum().backward()
+        optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+def test_a_run_of_one_step_has_no_warning_and_the_whole_rate(caplog):
+    model = tiny_net()
+    optimizer = build_optimizer(model, settings())
+    schedule = build_schedule(optimizer, settings(num_epochs=1), 1)
+    schedule.step_update(0)
+    assert optimizer.param_groups[0]["lr"] == 1.0
+    assert caplog.records == []
+
+
+def test_a_batch_too_small_for_its_statistics_names_the_settings():
+    settings_named = r"in 1 images a pass .*raise training.batch_size, or lower.*accumulation"
+    with pytest.raises(ValueError, match=settings_named), _small_batches_explained(1):
+        nn.BatchNorm2d(3)(torch.rand(1, 3, 1, 1))
+    with pytest.raises(ValueError, match=r"^mine$"), _small_batches_explained(1):
+        raise ValueError("mine")

@@ -70,6 +70,10 @@ class AttackConfig(Config):
             targets=TARGET_RULES[self.targets],
         )
 
+    def as_pgd(self) -> AttackConfig:
+        """The same attack for other methods."""
+        return self
+
 
 class TrainingAttackConfig(AttackConfig):
     """`PGD` to train with.

@@ -66,7 +66,7 @@ class AttackingConfig(MethodConfig):
     @classmethod
     def with_attack(cls, attack: AnyAttackConfig | None) -> Self:
         """The defaults with this attack, or the paper's."""
-        whole = attack.as_pgd() if isinstance(attack, OneStepConfig) else attack or PAPER_ATTACK
+        whole = (attack or PAPER_ATTACK).as_pgd()
         return cls.model_validate({"attack": whole.model_dump()})
 
     @property

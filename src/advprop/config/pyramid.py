@@ -10,7 +10,6 @@ from advprop.attacks.pyramid import PyramidPGD
 from advprop.config.attacks import (
     TARGET_RULES,
     AnyAttackConfig,
-    OneStepConfig,
     TargetName,
 )
 from advprop.config.fields import Config, Fraction, Fractions, parse_list
@@ -55,7 +54,7 @@ def pyramid_like(attack: AnyAttackConfig | None) -> PyramidAttackConfig:
     """
     if attack is None:
         return PyramidAttackConfig()
-    attack = attack.as_pgd() if isinstance(attack, OneStepConfig) else attack
+    attack = attack.as_pgd()
     alike = PyramidAttackConfig(num_steps=attack.num_steps, targets=attack.targets)
     if attack.threat_model.kind == "l2":
         return alike

@@ -19,6 +19,7 @@ from advprop.attacks.schedule import Scheduled
 from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.modes import attack_mode
 from advprop.auxiliary.running import frozen_statistics
+from advprop.methods.loop_checks import check_logits, check_training, warn_of_unknown_branches
 from advprop.randomness import Randomness
 from advprop.shapes import Batch, Images, Labels, Logits, correct_predictions
 
@@ -166,15 +167,26 @@ class Method(ABC):
         """Add one batch's gradients to the `.grad` of the parameters, and return metrics.
 
         Call it as `(model, images, labels)` in a loop of one's own, images in [0, 1], or as
-        `(model, batch, context)`. The caller zeroes gradients before and steps after.
+        `(model, batch, context)`. The caller zeroes gradients before and steps after. Raises
+        ValueError for a model in eval mode, TypeError for one that does not return logits; warns
+        of branches that the optimiser does not know of.
         """
+        module = unwrapped(model)
+        check_training(module)
         if isinstance(images, Batch):
             if isinstance(labels, Tensor):
                 raise TypeError("a Batch holds its labels: call (model, batch, context)")
-            return self.step(model, images, labels or context or Context())
-        if not isinstance(labels, Tensor):
+            batch, context = images, labels or context
+        elif isinstance(labels, Tensor):
+            batch = Batch(images=images, labels=labels)
+            warn_of_unknown_branches(module)
+        else:
             raise TypeError("labels are missing: call (model, images, labels)")
-        return self.step(model, Batch(images=images, labels=labels), context or Context())
+        try:
+            return self.step(model, batch, context or Context())
+        except (TypeError, AttributeError) as error:
+            check_logits(module, batch.images, error)
+            raise
 
 
 @dataclass(frozen=True, kw_only=True)

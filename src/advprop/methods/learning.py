@@ -52,6 +52,7 @@ def learn(
     form, ValueError for matched masks under DataParallel.
     """
     weights = dict.fromkeys(kinds, 1.0) if weights is None else weights
+    torch.clear_autocast_cache()  # a method may have changed the weights since its last pass
     if form == "joint":
         found = _in_one_pass(model, kinds, context, weights, branches)
     else:

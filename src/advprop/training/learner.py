@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import Any
@@ -41,7 +41,7 @@ class Learner:
             # gradients travel between processes with the last part only
             waits = self.accelerator.no_sync(self.model) if number < count else nullcontext()
             moved = part.to(self.accelerator.device, memory_format=self._layout)
-            with waits:
+            with waits, _small_batches_explained(len(part)):
                 metrics.append(
                     self.method.forward_backward(
                         self.model, moved, self._context(part, position, progress)
@@ -71,6 +71,21 @@ class Learner:
         again = self.settings.activation_checkpointing
         with recomputing(self.model) if again else nullcontext():
             self.accelerator.backward(loss if count == 1 else loss / count)
+
+
+@contextmanager
+def _small_batches_explained(size: int) -> Iterator[None]:
+    """The refusal of torch to normalise by a batch of one value becomes one with a remedy."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            f"batch normalisation needs more than one value a channel to train, and meets one in "
+            f"{size} images a pass ({error}): raise training.batch_size, or lower "
+            "training.gradient_accumulation or the number of processes, which divide it"
+        ) from error
 
 
 def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,27 +23,39 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
     """The optimiser over all parameters that train, those of every branch among them.
 
     Biases and the parameters of normalisation layers are not decayed. Raises ValueError for a
-    name or an option that timm does not know, and for layer decay where the model names no layers.
+    name or an option that timm does not know, for an optimiser that cannot step with gradients
+    alone, and for layer decay where the model names no layers.
     """
     # timm finds a model's groups of layers by its own parameter names
     plain = model.model if isinstance(model, Standardized) else model
     if settings.layer_decay is not None:
         _check_layers(plain, "layer_decay")
-    known = {"momentum": settings.momentum, **settings.optimizer_options}
+    create: Any = partial(
+        create_optimizer_v2,
+        opt=settings.optimizer,
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        **{"momentum": settings.momentum, **settings.optimizer_options},
+    )
+    named = f'optimizer "{settings.optimizer}" with {settings.optimizer_options}'
     try:
-        optimizer: Optimizer = create_optimizer_v2(
-            plain,
-            opt=settings.optimizer,
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            layer_decay=settings.layer_decay,
-            filter_bias_and_bn=True,
-            **known,
+        optimizer: Optimizer = create(
+            plain, layer_decay=settings.layer_decay, filter_bias_and_bn=True
         )
     except (AssertionError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f'optimizer "{settings.optimizer}" with {settings.optimizer_options} cannot be built '
-            f"({error}): timm.optim.list_optimizers() has the names, such as sgd, adamw, rmsproptf"
+            f"{named} cannot be built ({error}): timm.optim.list_optimizers() has the names, such "
+            "as sgd, adamw, rmsproptf"
+        ) from None
+    device = next(model.parameters()).device
+    weight = nn.Parameter(torch.ones(2, 2, device="cpu" if device.type == "meta" else device))
+    try:
+        weight.grad = torch.ones_like(weight)
+        create([weight]).step()
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{named} needs more to step than gradients, such as their graph (create_graph) or a "
+            f"closure ({str(error)[:200]}): take another, such as sgd, adamw, rmsproptf"
         ) from None
     return optimizer
 
@@ -80,7 +93,7 @@ def build_schedule(
         "warmup_t": warmup,
         "warmup_lr_init": settings.learning_rate / max(1, warmup),
     }
-    if settings.schedule == "cosine":
+    if settings.schedule == "cosine" and total > 1:  # of one step timm warns
         return CosineLRScheduler(optimizer, t_initial=total, **common)
     # decay is counted from the first step, not from the end of the warm-up
     common["warmup_prefix"] = False
