@@ -111,10 +111,20 @@ class TimmDataConfig(DecodedDataConfig):
 
     def absolute(self) -> Self:
         """The same with absolute places; a name is one where it is that of a folder."""
-        kind, _, folder = (self.name or "").partition("/")
-        is_folder = kind == "hfds" and os.path.isdir(folder)
-        name = f"{kind}/{os.path.abspath(folder)}" if is_folder else self.name
+        name = f"hfds/{os.path.abspath(self._folder)}" if self._folder else self.name
         return super().absolute().model_copy(update={"name": name})
+
+    def without_places(self) -> Self:
+        """The same for other people; a name that is no folder's stays."""
+        name = None if self._folder else self.name
+        return super().without_places().model_copy(update={"name": name})
+
+    @property
+    def _folder(self) -> str | None:
+        """The folder that the name is of, None for the name of a data set."""
+        kind, _, folder = (self.name or "").partition("/")
+        is_folder = os.path.isabs(folder) or os.path.isdir(folder)
+        return folder if kind == "hfds" and is_folder else None
 
 
 class ShardsDataConfig(DecodedDataConfig):

@@ -54,6 +54,10 @@ class Config(BaseModel):
         found = {name: _absolute(place) for name, place in given.items() if place is not None}
         return self.model_copy(update=found)
 
+    def without_places(self) -> Self:
+        """The same for other people, who are not told where anything lies."""
+        return self.model_copy(update=dict.fromkeys(self.places))
+
 
 def _absolute(place: Path | str) -> Path | str:
     if isinstance(place, Path):
