@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
@@ -20,6 +21,7 @@ PathText = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
 _UNPRINTABLE = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
 )
+_PATH = re.compile(r"(?<![\w.~:/-])(?:/[^/\s:;,()'\"]+){2,}")
 _DEEPEST = 100
 _Part = TypeVar("_Part", bound="Part")
 
@@ -58,6 +60,18 @@ def printable(text: str, *, lines: bool = True) -> str:
     """
     text = _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return text if lines else text.replace("\n", "\\n").replace("\t", "\\t")
+
+
+def without_paths(tree: Any) -> Any:
+    """Plain data with the last name alone of each absolute path in them, for other people."""
+    if isinstance(tree, Mapping):
+        return {key: without_paths(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [without_paths(value) for value in tree]
+    if isinstance(tree, str):
+        name = os.path.basename(tree.rstrip("/")) if os.path.isabs(tree) else ""
+        return name or _PATH.sub(lambda path: os.path.basename(path[0]), tree)
+    return tree
 
 
 def decoded(content: bytes) -> str:

@@ -20,7 +20,7 @@ from advprop.data.sources import ImageData
 from advprop.evaluation.rows import Result
 from advprop.exporting import write_export
 from advprop.models.standardize import Standardized
-from advprop.parsing import Count, Number, Part
+from advprop.parsing import Count, Number, Part, without_paths
 from advprop.randomness import kept_streams
 from advprop.training.checkpoint import Checkpoints, load_weights, read_checkpoint
 from advprop.training.files import read_json
@@ -97,7 +97,10 @@ def export(
     weights: Weights | None = None,
     formats: Sequence[str] = ("hub",),
 ) -> Path:
-    """Write the run's plain model (`advprop.exporting.write_export`) into the folder `out`."""
+    """Write the run's plain model (`advprop.exporting.write_export`) into the folder `out`.
+
+    What it tells of the run names no folder of this machine.
+    """
     loaded = load_run(run, weights=weights)
     data, test = read_json(loaded.folder / DATA), loaded.folder / "test.json"
     told = ("name", "num_train", "num_validation", "num_test")
@@ -106,14 +109,16 @@ def export(
         out,
         class_names=loaded.class_names,
         preprocessing=loaded.preprocessing,
-        provenance={
-            "config": loaded.config.model_dump(mode="json"),
-            "weights": loaded.weights,
-            "result": loaded.result,
-            "data": {key: data[key] for key in told if key in data},
-            "test": read_json(test) if test.is_file() else None,
-            "versions": versions(),
-        },
+        provenance=without_paths(
+            {
+                "config": loaded.config.without_places().model_dump(mode="json"),
+                "weights": loaded.weights,
+                "result": loaded.result,
+                "data": {key: data[key] for key in told if key in data},
+                "test": read_json(test) if test.is_file() else None,
+                "versions": versions(),
+            }
+        ),
         formats=formats,
     )
 

@@ -11,6 +11,7 @@ from advprop.data.mixing import Mixing
 from advprop.data.preprocessing import Augmentation
 from advprop.data.sampling import Sampling
 from advprop.data.sources import Key
+from advprop.data.view import View
 from advprop.randomness import ImageStreams, derive_seed, uniform
 from advprop.shapes import Batch
 
@@ -42,7 +43,7 @@ def split_with(write_images):
     def load(policy, **settings):
         root = write_images({"train/a": 6, "train/b": 6, "val/a": 1, "val/b": 1}, size=(24, 24))
         augmentation = Augmentation(auto_augment=policy, **settings)
-        return load_folder(root, image_size=16, augmentation=augmentation, seed=5).train
+        return load_folder(root, View(image_size=16, augmentation=augmentation, seed=5)).train
 
     return load
 

@@ -7,6 +7,7 @@ import pytest
 from advprop.data import listing
 from advprop.data.folders import load_folder
 from advprop.data.preprocessing import Augmentation
+from advprop.data.view import View
 
 LAID_OUT = {
     "train/cat": 4, "train/dog": 3, "val/cat": 2, "val/dog": 1, "test/cat": 1, "test/dog": 2,
@@ -16,7 +17,8 @@ LAID_OUT = {
 def test_a_wrong_policy_shows_before_training(write_images):
     with pytest.raises(ValueError, match="timm knows no such policy"):
         load_folder(
-            write_images(LAID_OUT), image_size=8, augmentation=Augmentation(auto_augment="nonsense")
+            write_images(LAID_OUT),
+            View(image_size=8, augmentation=Augmentation(auto_augment="nonsense")),
         )
 
 
@@ -25,7 +27,7 @@ def test_all_unreadable_files_are_named_at_once(write_images):
     (root / "train" / "cat" / "001.png").write_bytes(b"")
     (root / "val" / "dog" / "000.png").write_bytes(b"text")
     with pytest.raises(ValueError, match="2 of 13 images cannot be read") as error:
-        load_folder(root, image_size=8)
+        load_folder(root, View(image_size=8))
     for name in ("train/cat/001.png", "val/dog/000.png"):
         assert name in str(error.value)
     assert "train/cat/000.png" not in str(error.value)
@@ -37,7 +39,7 @@ def test_large_sets_are_not_opened_at_start_but_name_the_file_when_it_comes(
     monkeypatch.setattr(listing, "MAX_CHECKED_FILES", 12)
     root = write_images(LAID_OUT)
     (root / "train" / "cat" / "001.png").write_bytes(b"")
-    data = load_folder(root, image_size=8)
+    data = load_folder(root, View(image_size=8))
     with pytest.raises(ValueError, match=r"cannot read the image .*train/cat/001\.png"):
         data.train.image(1, epoch=0)
 
@@ -66,15 +68,15 @@ def test_large_sets_are_not_opened_at_start_but_name_the_file_when_it_comes(
 )
 def test_folders_that_make_no_data_set_are_refused(write_images, counts, message):
     with pytest.raises(ValueError, match=message):
-        load_folder(write_images(counts), image_size=8)
+        load_folder(write_images(counts), View(image_size=8))
 
 
 def test_missing_folders_and_files_in_their_place_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
-        load_folder(tmp_path / "nowhere", image_size=8)
+        load_folder(tmp_path / "nowhere", View(image_size=8))
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="file is not a folder"):
-        load_folder(tmp_path / "file", image_size=8)
+        load_folder(tmp_path / "file", View(image_size=8))
 
 
 def test_folders_that_may_not_be_read_are_not_passed_over(write_images, monkeypatch):
@@ -88,10 +90,10 @@ def test_folders_that_may_not_be_read_are_not_passed_over(write_images, monkeypa
 
     monkeypatch.setattr(os, "scandir", guarded)
     with pytest.raises(PermissionError, match="locked"):
-        load_folder(root, image_size=8)
+        load_folder(root, View(image_size=8))
 
 
 def test_long_lists_are_shortened(write_images):
     root = write_images({f"class{number:02d}": 0 for number in range(30)})
     with pytest.raises(ValueError, match=r"class00, .*class09, and 20 more"):
-        load_folder(root, image_size=8)
+        load_folder(root, View(image_size=8))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from advprop.data.folders import load_folder, load_test_folder
 from advprop.data.preprocessing import Augmentation, Preprocessing
+from advprop.data.view import View
 
 LAID_OUT = {
     "train/cat": 4, "train/dog": 3, "val/cat": 2, "val/dog": 1, "test/cat": 1, "test/dog": 2,
@@ -27,7 +28,7 @@ def class_of(path: str) -> str:
 
 def test_splits_as_laid_out(write_images):
     root = write_images(LAID_OUT)
-    data = load_folder(root, image_size=8)
+    data = load_folder(root, View(image_size=8))
     assert data.name == "images"
     assert data.class_names == ("cat", "dog")
     assert data.image_shape == (3, 8, 8)
@@ -43,14 +44,14 @@ def test_splits_as_laid_out(write_images):
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
 def test_validation_under_its_usual_names_and_without_a_test(write_images, name):
     root = write_images({"train/a": 2, "train/b": 2, f"{name}/a": 1, f"{name}/b": 1})
-    data = load_folder(root, image_size=8)
+    data = load_folder(root, View(image_size=8))
     assert data.test is None
     assert (len(data.train), len(data.validation)) == (4, 2)
 
 
 def test_a_folder_a_class_is_shared_out_without_leaks(write_images):
     root = write_images({"bird": 40, "cat": 40, "dog": 3})
-    data = load_folder(root, image_size=8)
+    data = load_folder(root, View(image_size=8))
     splits = [set(relative(s, root)) for s in (data.train, data.validation, data.test)]
     assert sum(map(len, splits)) == len(set.union(*splits)) == 83
     for split in splits:
@@ -63,19 +64,19 @@ def test_a_folder_a_class_is_shared_out_without_leaks(write_images):
 
 def test_sharing_out_knows_no_place_and_moves_no_file_when_others_come(write_images, tmp_path):
     root = write_images({"cat": 30, "dog": 30})
-    before = load_folder(root, image_size=8)
+    before = load_folder(root, View(image_size=8))
     names = [relative(split, root) for split in (before.train, before.validation, before.test)]
     root.rename(tmp_path / "moved")
     for number in range(100, 120):
         Image.new("RGB", (8, 8)).save(tmp_path / "moved" / "cat" / f"{number}.png")
-    after = load_folder(tmp_path / "moved", image_size=8)
+    after = load_folder(tmp_path / "moved", View(image_size=8))
     for old, split in zip(names, (after.train, after.validation, after.test), strict=True):
         assert set(old) <= set(relative(split, tmp_path / "moved"))
 
 
 def test_validation_is_shared_off_train_where_there_is_only_a_test(write_images):
     root = write_images({"train/a": 20, "train/b": 20, "test/a": 2, "test/b": 2})
-    data = load_folder(root, image_size=8)
+    data = load_folder(root, View(image_size=8))
     assert len(data.test) == 4
     assert len(data.train) + len(data.validation) == 40
     assert not set(data.train.paths) & set(data.validation.paths)
@@ -83,13 +84,13 @@ def test_validation_is_shared_off_train_where_there_is_only_a_test(write_images)
 
 
 def test_a_lone_train_folder_is_shared_out_to_all_three(write_images):
-    data = load_folder(write_images({"train/a": 20, "train/b": 20}), image_size=8)
+    data = load_folder(write_images({"train/a": 20, "train/b": 20}), View(image_size=8))
     assert len(data.train) + len(data.validation) + len(data.test) == 40
     assert data.class_names == ("a", "b")
 
 
 def test_a_class_may_be_called_train(write_images):
-    data = load_folder(write_images({"train": 9, "bus": 9}), image_size=8)
+    data = load_folder(write_images({"train": 9, "bus": 9}), View(image_size=8))
     assert data.class_names == ("bus", "train")
 
 
@@ -102,7 +103,7 @@ def test_deeper_folders_links_and_odd_files(write_images, tmp_path):
     (root / "a" / "loop").symlink_to(root / "a", target_is_directory=True)
     outside = write_images({"../elsewhere": 2}).parent / "elsewhere"
     (root / "b" / "linked").symlink_to(outside, target_is_directory=True)
-    data = load_folder(root, image_size=8)
+    data = load_folder(root, View(image_size=8))
     paths = [p for s in (data.train, data.validation, data.test) for p in relative(s, root)]
     assert sorted(paths) == [
         "a/000.png", *(f"a/deep/er/00{number}.png" for number in range(4)),
@@ -112,19 +113,19 @@ def test_deeper_folders_links_and_odd_files(write_images, tmp_path):
 
 def test_fewer_training_images_are_stratified_and_nested(write_images):
     root = write_images({"train/a": 20, "train/b": 10, "val/a": 1, "val/b": 1})
-    chosen = [load_folder(root, image_size=8, num_train=count).train for count in (6, 15, 30)]
+    chosen = [load_folder(root, View(image_size=8, num_train=count)).train for count in (6, 15, 30)]
     for smaller, larger in pairwise(chosen):
         assert set(smaller.paths) < set(larger.paths)
     assert torch.bincount(chosen[1].labels).tolist() == [10, 5]
     assert [class_of(path) for path in chosen[0].paths] == ["a"] * 4 + ["b"] * 2
     assert chosen[0].labels.tolist() == [0] * 4 + [1] * 2
     with pytest.raises(ValueError, match="num_train=1: must be between 2"):
-        load_folder(root, image_size=8, num_train=1)
+        load_folder(root, View(image_size=8, num_train=1))
 
 
 def test_images_are_those_of_their_files(write_images):
     root = write_images(LAID_OUT, size=(8, 8))
-    data = load_folder(root, image_size=8, crop_pct=1.0)
+    data = load_folder(root, View(image_size=8, crop_pct=1.0))
     batch = data.validation.__getitems__([(None, 2), (None, 0)])
     expected = [np.asarray(Image.open(data.validation.paths[index])) / 255 for index in (2, 0)]
     torch.testing.assert_close(
@@ -135,7 +136,7 @@ def test_images_are_those_of_their_files(write_images):
     )
     assert batch.labels.tolist() == [1, 0]
     assert batch.indices.tolist() == [2, 0]
-    grey = load_folder(root, image_size=8, channels=1).validation.image(0)
+    grey = load_folder(root, View(image_size=8, channels=1)).validation.image(0)
     assert grey.shape == (1, 8, 8)
 
 
@@ -143,7 +144,7 @@ def test_augmented_images_depend_on_seed_epoch_and_index_alone(write_images):
     root = write_images(LAID_OUT, size=(30, 30))
 
     def train(seed):
-        return load_folder(root, image_size=8, augmentation=Augmentation(), seed=seed).train
+        return load_folder(root, View(image_size=8, augmentation=Augmentation(), seed=seed)).train
 
     split = train(0)
     first = split.image(3, epoch=5)
@@ -158,15 +159,15 @@ def test_augmented_images_depend_on_seed_epoch_and_index_alone(write_images):
 def test_equal_files_are_augmented_differently(write_images):
     root = write_images({"train/a": 1, "train/b": 1, "val/a": 1, "val/b": 1}, size=(30, 30))
     (root / "train/b/000.png").write_bytes((root / "train/a/000.png").read_bytes())
-    split = load_folder(root, image_size=8, augmentation=Augmentation()).train
+    split = load_folder(root, View(image_size=8, augmentation=Augmentation())).train
     assert torch.equal(split.image(0), split.image(1))
     assert not torch.equal(split.image(0, epoch=0), split.image(1, epoch=0))
 
 
 def test_evaluation_sees_no_augmentation(write_images):
     root = write_images(LAID_OUT, size=(30, 30))
-    plain = load_folder(root, image_size=8)
-    augmented = load_folder(root, image_size=8, augmentation=Augmentation())
+    plain = load_folder(root, View(image_size=8))
+    augmented = load_folder(root, View(image_size=8, augmentation=Augmentation()))
     assert torch.equal(augmented.train.image(1), plain.train.image(1, epoch=4))
     assert torch.equal(augmented.validation.image(1, epoch=0), plain.validation.image(1))
     assert torch.equal(augmented.test.image(1, epoch=0), plain.test.image(1))

@@ -13,6 +13,7 @@ from advprop.data.folders import load_folder
 from advprop.data.found import Found, found_in
 from advprop.data.shard_writing import write_shards
 from advprop.data.shards import load_shards
+from advprop.data.view import View
 from advprop.recipes.builtin import digits
 
 LAID_OUT = {
@@ -21,7 +22,7 @@ LAID_OUT = {
 
 
 def test_counts_classes_and_small_classes(write_images):
-    found = found_in(load_folder(write_images(LAID_OUT), image_size=8))
+    found = found_in(load_folder(write_images(LAID_OUT), View(image_size=8)))
     assert found.images == {"train": 16, "validation": 4}
     assert (found.num_classes, found.first_classes) == (3, ("cat", "dog", "emu"))
     assert (found.fewest_images, found.most_images, found.num_few) == (1, 12, 2)
@@ -33,20 +34,20 @@ def test_counts_classes_and_small_classes(write_images):
 
 
 def test_classes_without_an_image_in_a_split_are_counted(write_images):
-    data = load_folder(write_images({"a": 30, "b": 2, "c": 1}), image_size=8)
+    data = load_folder(write_images({"a": 30, "b": 2, "c": 1}), View(image_size=8))
     found = found_in(data)
     assert found.without == {"validation": 1, "test": 2}
     assert "2 of 3 classes have no test images: nothing will be said about them" in found.lines()
 
 
 def test_it_is_plain_data_and_back(write_images):
-    found = found_in(load_folder(write_images(LAID_OUT), image_size=8))
+    found = found_in(load_folder(write_images(LAID_OUT), View(image_size=8)))
     assert Found(**json.loads(json.dumps(found.to_json()))).lines() == found.lines()
 
 
 def test_names_from_a_disk_cannot_move_a_terminals_cursor(write_images):
     root = write_images({"red\x1b[31m": 9, "bad\udcff": 9, "\u00e9t\u00e9": 9})
-    first = found_in(load_folder(root, image_size=8)).lines()[0]
+    first = found_in(load_folder(root, View(image_size=8))).lines()[0]
     assert "red\\x1b[31m" in first
     assert "bad\\udcff" in first
     assert "\u00e9t\u00e9" in first
@@ -63,12 +64,14 @@ def test_shards_and_embedded_images_say_where_their_splits_come_from(write_image
     write_shards(
         write_images({"train/a": 30, "train/b": 30, "val/a": 1, "val/b": 1}), tmp_path / "s"
     )
-    shards = load_shards(train=str(tmp_path / "s"), image_size=8)
+    shards = load_shards(View(image_size=8), train=str(tmp_path / "s"))
     assert found_in(shards).sources == {
         "train": "1 shards, train-000000.tar ...",
         "validation": "1 shards, validation-000000.tar ...",
     }
-    alone = load_shards(train=str(tmp_path / "s" / "train-{000000..000000}.tar"), image_size=8)
+    alone = load_shards(
+        View(image_size=8), train=str(tmp_path / "s" / "train-{000000..000000}.tar")
+    )
     assert found_in(alone).sources["train"] == "the rest of 1 shards, train-000000.tar ..."
     assert "by a hash of the keys" in found_in(alone).sources["test"]
     assert set(found_in(load_builtin("digits")).sources) == {"train", "validation", "test"}
@@ -81,18 +84,18 @@ def test_few_bits_in_16_are_noted(write_images, top, noted):
         for number in range(6):
             pixels = np.random.default_rng(number).integers(0, top + 1, (20, 20), dtype=np.uint16)
             Image.fromarray(pixels).save(root / name / f"{number}.png")
-    notes = found_in(load_folder(root, image_size=8)).notes
+    notes = found_in(load_folder(root, View(image_size=8))).notes
     assert [("of white" in note) for note in notes] == [True] * noted
 
 
 def test_one_dark_picture_among_others_is_no_reason_for_a_note(write_images):
     root = write_images({"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
     Image.new("RGB", (12, 10)).save(root / "train/a/000.png")
-    assert not found_in(load_folder(root, image_size=8)).notes
+    assert not found_in(load_folder(root, View(image_size=8))).notes
 
 
 def test_unreadable_images_are_not_called_dark(write_images):
     root = write_images({"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
     for path in (root / "train").glob("*/*"):
         path.write_bytes(b"")
-    assert not found_in(load_folder(root, image_size=8, max_unreadable=0.9)).notes
+    assert not found_in(load_folder(root, View(image_size=8, max_unreadable=0.9))).notes

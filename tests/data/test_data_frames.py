@@ -20,6 +20,7 @@ from advprop.data.mixing import Mixing
 from advprop.data.preprocessing import Augmentation, Preprocessing, unit_range
 from advprop.data.reading import read_image
 from advprop.data.sources import Key
+from advprop.data.view import View
 from advprop.randomness import random_streams
 from advprop.shapes import Batch
 from advprop.training.learner import micro_batches
@@ -140,7 +141,7 @@ def test_policies_and_erasing_leave_the_frame_that_of_crop_and_flip(tmp_path: Pa
 def test_recording_changes_no_pixel(settings: Augmentation, write_images) -> None:
     """The transform as timm gives it, nothing listening, on the same random numbers."""
     root = write_images(COUNTS, size=(50, 40))
-    split = load_folder(root, image_size=SIZE, augmentation=settings).train
+    split = load_folder(root, View(image_size=SIZE, augmentation=settings)).train
     transform = settings.transform(split.preprocessing)
     for key in (Key(0, 3), Key(0, 3, 1), Key(2, 3), Key(1, 11)):
         picture = read_image(split.paths[key.index], channels=3)
@@ -151,7 +152,7 @@ def test_recording_changes_no_pixel(settings: Augmentation, write_images) -> Non
 
 
 def loaded(root: Path, **options) -> list[Batch]:
-    split = load_folder(root, image_size=SIZE, augmentation=Augmentation()).train
+    split = load_folder(root, View(image_size=SIZE, augmentation=Augmentation())).train
     return list(train_batches(split, batch_size=8, seed=0, epoch=1, **options))
 
 
@@ -172,7 +173,7 @@ def test_frames_are_those_of_the_images_that_stand_in_for_others(write_images) -
     root = write_images(COUNTS, size=(50, 40))
     (root / "train/a/003.png").write_bytes(b"no image")
     split = load_folder(
-        root, image_size=SIZE, augmentation=Augmentation(), max_unreadable=0.5
+        root, View(image_size=SIZE, augmentation=Augmentation(), max_unreadable=0.5)
     ).train
     assert isinstance(split, DecodedSplit)
     batch = split.__getitems__([Key(0, 3)])
@@ -189,7 +190,9 @@ def test_whole_views_have_no_frames(write_images) -> None:
     root = write_images(COUNTS, size=(SIZE, SIZE))
     settings = Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
     for augmentation in (settings, None):
-        split = load_folder(root, image_size=SIZE, crop_pct=1.0, augmentation=augmentation).train
+        split = load_folder(
+            root, View(image_size=SIZE, crop_pct=1.0, augmentation=augmentation)
+        ).train
         assert split.__getitems__([Key(0, 0), Key(0, 1)]).frames is None
     flipped = (-1.0, *WHOLE[1:])
     assert frames_of([WHOLE, flipped]).tolist()[1] == [[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]

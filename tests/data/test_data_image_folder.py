@@ -17,6 +17,7 @@ from advprop.data.preprocessing import Preprocessing
 from advprop.data.reading import header_problem, read_image
 from advprop.data.shard_paths import find_shards
 from advprop.data.shard_writing import write_shards
+from advprop.data.view import View
 from advprop.prediction import find_images
 
 SYSTEM_FOLDERS = [
@@ -34,7 +35,7 @@ def test_system_folders_hold_no_images_at_any_depth(write_images, name):
     names = [os.path.relpath(path, root) for path in images_below(root)]
     assert len(names) == 11
     assert not [path for path in names if name in path]
-    data = load_folder(root, image_size=8)
+    data = load_folder(root, View(image_size=8))
     assert data.class_names == ("a", "b")
     assert len(data.train) + len(data.validation) + len(data.test) == 11
     seen = f"folders {name}" in data.origin.passed_over
@@ -45,7 +46,7 @@ def test_system_folders_hold_no_images_at_any_depth(write_images, name):
     "name", ["eaDir", "recycle", "thumb", "thumbs_up", "#winter", "@home", "$100", "snapshot"]
 )
 def test_folders_that_only_look_like_a_systems_are_classes(write_images, name):
-    assert name in load_folder(write_images({name: 4, "b": 4}), image_size=8).class_names
+    assert name in load_folder(write_images({name: 4, "b": 4}), View(image_size=8)).class_names
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_what_was_passed_over_is_counted_and_pictures_pillow_cannot_read_are_nam
     (root / "train" / "a" / ".DS_Store").write_bytes(b"")
     (root / "val" / "a" / "@eaDir").mkdir()
     (root / "loose.png").write_bytes(b"")
-    found = found_in(load_folder(root, image_size=8))
+    found = found_in(load_folder(root, View(image_size=8)))
     assert found.passed_over == {
         ".heic files": 3, ".nef files": 1, ".txt files": 1, "files without an ending": 1,
         "hidden files": 1, "folders @eaDir": 1, "folder extra/ beside train/": 1,
@@ -96,7 +97,7 @@ def test_an_empty_class_says_what_is_there_instead(write_images):
     root = write_images({"a": 3, "b": 0})
     (root / "b" / "1.heic").write_bytes(b"")
     with pytest.raises(ValueError, match=r"no images for the class b .*there are 1 \.heic files"):
-        load_folder(root, image_size=8)
+        load_folder(root, View(image_size=8))
 
 
 def test_so_many_reasons_stay_few():
@@ -119,7 +120,7 @@ def special(write_images) -> Path:
 
 
 def test_pipes_sockets_and_devices_are_named_and_never_opened(special):
-    data = load_folder(special, image_size=8)
+    data = load_folder(special, View(image_size=8))
     assert len(data.train) + len(data.validation) + len(data.test) == 8
     assert set(data.origin.passed_over) == {
         f"named pipe {special}/a/pipe.jpg",
@@ -147,7 +148,7 @@ def test_links_to_nothing_and_to_themselves_are_unreadable_images(write_images):
     (root / "a" / "gone.png").symlink_to(root / "nowhere.png")
     (root / "a" / "self.png").symlink_to(root / "a" / "self.png")
     with pytest.raises(ValueError, match="2 of 10 images cannot be read") as error:
-        load_folder(root, image_size=8)
+        load_folder(root, View(image_size=8))
     assert "gone.png: there is no such file" in str(error.value)
 
 

@@ -11,6 +11,7 @@ from advprop.data.folders import load_folder
 from advprop.data.loaders import num_train_batches, test_batches, train_batches
 from advprop.data.preprocessing import Augmentation
 from advprop.data.sources import ArraySplit, ImageSplit, Key
+from advprop.data.view import View
 
 # forking while torch's threads run is torch's own choice, newer Pythons warn of it
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -164,7 +165,7 @@ def test_a_limit_below_the_number_of_classes_is_spread_over_them():
 def test_workers_change_nothing(write_images, workers):
     root = write_images({"train/a": 6, "train/b": 6, "val/a": 2, "val/b": 3}, size=(20, 20))
     settings = Augmentation(auto_augment="rand-m9-mstd0.5")
-    data = load_folder(root, image_size=8, augmentation=settings)
+    data = load_folder(root, View(image_size=8, augmentation=settings))
     for make in (
         lambda n: train_batches(data.train, batch_size=4, seed=0, epoch=1, num_workers=n),
         lambda n: train_batches(
@@ -178,7 +179,9 @@ def test_workers_change_nothing(write_images, workers):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_global_random_streams_are_left_alone(write_images, workers):
     root = write_images({"train/a": 3, "train/b": 3, "val/a": 1, "val/b": 1}, size=(20, 20))
-    train = load_folder(root, image_size=8, augmentation=Augmentation(auto_augment="v0")).train
+    train = load_folder(
+        root, View(image_size=8, augmentation=Augmentation(auto_augment="v0"))
+    ).train
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     list(train_batches(train, batch_size=2, seed=0, epoch=0, num_workers=workers))
     list(test_batches(train, batch_size=2, num_workers=workers))
@@ -190,7 +193,7 @@ def test_the_global_random_streams_are_left_alone(write_images, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_unreadable_file_ends_in_one_line_that_names_it(write_images, workers):
     root = write_images({"train/a": 4, "train/b": 4, "val/a": 1, "val/b": 1})
-    data = load_folder(root, image_size=8)
+    data = load_folder(root, View(image_size=8))
     (root / "train" / "b" / "002.png").write_bytes(b"damaged since the start")
     with pytest.raises(ValueError, match=r"^cannot read the image .*train/b/002\.png: ") as error:
         list(train_batches(data.train, batch_size=2, seed=0, epoch=0, num_workers=workers))

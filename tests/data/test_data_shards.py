@@ -17,6 +17,7 @@ from advprop.data.preprocessing import Augmentation
 from advprop.data.shard_split import ShardFiles, ShardSplit
 from advprop.data.shard_writing import write_shards
 from advprop.data.shards import load_shards
+from advprop.data.view import View
 
 # forking while torch's threads run is torch's own choice, newer Pythons warn of it
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -54,8 +55,8 @@ def test_images_and_labels_are_those_of_the_folder(write_images, tmp_path):
     write_shards(root, tmp_path / "out", images_per_shard=4)
     (root / "train" / "a" / "000.png").touch()
     data, folder = (
-        load_shards(train=str(tmp_path / "out"), image_size=8),
-        load_folder(root, image_size=8),
+        load_shards(View(image_size=8), train=str(tmp_path / "out")),
+        load_folder(root, View(image_size=8)),
     )
     assert data.class_names == folder.class_names == ("a", "b")
     assert data.name == "out"
@@ -72,7 +73,7 @@ def test_images_and_labels_are_those_of_the_folder(write_images, tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_two_ranks_see_every_image_once_an_epoch(shards, workers):
     augmentation = Augmentation(color_jitter=0.4)
-    split = load_shards(train=str(shards), image_size=8, augmentation=augmentation).train
+    split = load_shards(View(image_size=8, augmentation=augmentation), train=str(shards)).train
     alone = list(train_batches(split, batch_size=6, seed=3, epoch=1))
     shares = [
         list(
@@ -93,7 +94,7 @@ def test_two_ranks_see_every_image_once_an_epoch(shards, workers):
 
 
 def test_going_on_with_another_number_of_ranks_and_workers_changes_nothing(shards):
-    split = load_shards(train=str(shards), image_size=8, augmentation=Augmentation()).train
+    split = load_shards(View(image_size=8, augmentation=Augmentation()), train=str(shards)).train
     whole = list(train_batches(split, batch_size=4, seed=0, epoch=2))
     rest = [
         list(
@@ -146,7 +147,7 @@ def test_the_order_stays_within_the_window_and_mixes_it(counts, window, runs):
 
 
 def test_the_split_survives_a_pickle(shards):
-    split = load_shards(train=str(shards), image_size=8, augmentation=Augmentation()).train
+    split = load_shards(View(image_size=8, augmentation=Augmentation()), train=str(shards)).train
     expected = split.image(5, epoch=1)
     copy = pickle.loads(pickle.dumps(split))
     assert split.files._handles
@@ -156,7 +157,7 @@ def test_the_split_survives_a_pickle(shards):
 
 @pytest.mark.full
 def test_the_split_survives_a_spawned_process(shards, tmp_path):
-    split = load_shards(train=str(shards), image_size=8, augmentation=Augmentation()).train
+    split = load_shards(View(image_size=8, augmentation=Augmentation()), train=str(shards)).train
     expected = split.image(5, epoch=1)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         assert torch.equal(torch.from_numpy(pool.submit(_pixels, split).result()), expected)
@@ -167,7 +168,7 @@ def _pixels(split: ShardSplit) -> np.ndarray:
 
 
 def test_a_forked_worker_opens_files_of_its_own(shards):
-    split = load_shards(train=str(shards), image_size=8).train
+    split = load_shards(View(image_size=8), train=str(shards)).train
     expected = split.image(0)
     inherited = list(split.files._handles.values())
     assert inherited
@@ -188,7 +189,7 @@ def test_a_forked_worker_opens_files_of_its_own(shards):
 
 def test_no_more_files_are_open_than_allowed(shards, monkeypatch):
     monkeypatch.setattr(shard_split, "_MAX_OPEN", 2)
-    split = load_shards(train=str(shards), image_size=8).train
+    split = load_shards(View(image_size=8), train=str(shards)).train
     for index in range(len(split)):
         split.read(index)
         assert len(split.files._handles) <= 2
@@ -201,7 +202,7 @@ def test_no_more_files_are_open_than_allowed(shards, monkeypatch):
 
 
 def test_a_shard_that_changes_while_training_is_named(shards):
-    split = load_shards(train=str(shards), image_size=8).train
+    split = load_shards(View(image_size=8), train=str(shards)).train
     split.image(0)  # the file is open
     with (shards / "train-000000.tar").open("ab") as file:
         file.write(bytes(512))
@@ -221,7 +222,7 @@ def test_a_shard_that_changes_while_training_is_named(shards):
 )
 def test_shards_by_braces_globs_and_folders(shards, patterns, sizes):
     patterns = {split: f"{shards}{pattern}" for split, pattern in patterns.items()}
-    data = load_shards(**patterns, image_size=8)
+    data = load_shards(View(image_size=8), **patterns)
     found = [
         0 if split is None else len(split) for split in (data.train, data.validation, data.test)
     ]
@@ -239,7 +240,7 @@ def test_what_is_shared_off_depends_on_the_keys_alone(write_images, tmp_path):
     keys = []
     for count in (7, 60):
         write_shards(root, tmp_path / str(count), images_per_shard=count)
-        data = load_shards(train=f"{tmp_path}/{count}/train-*.tar", image_size=8)
+        data = load_shards(View(image_size=8), train=f"{tmp_path}/{count}/train-*.tar")
         keys.append([set(s.keys.tolist()) for s in (data.train, data.validation, data.test)])
         assert all(set(s.labels.tolist()) == {0, 1} for s in (data.validation, data.test))
     assert keys[0] == keys[1]
@@ -249,23 +250,24 @@ def test_what_is_shared_off_depends_on_the_keys_alone(write_images, tmp_path):
 
 def test_fewer_training_images_are_stratified_and_nested(shards):
     chosen = [
-        load_shards(train=str(shards), image_size=8, num_train=count).train for count in (4, 10, 23)
+        load_shards(View(image_size=8, num_train=count), train=str(shards)).train
+        for count in (4, 10, 23)
     ]
     for smaller, larger in pairwise(chosen):
         assert set(smaller.keys) < set(larger.keys)
     assert chosen[0].labels.bincount().tolist() == [2, 2]
     assert sorted(chosen[0].epoch_order(0, 0).tolist()) == [0, 1, 2, 3]
-    whole = load_shards(train=str(shards), image_size=8).train
+    whole = load_shards(View(image_size=8), train=str(shards)).train
     for split in chosen[:2]:
         index = whole.keys.tolist().index(split.keys[2])
         assert torch.equal(split.image(2), whole.image(index))
     with pytest.raises(ValueError, match="num_train=1: must be between 2"):
-        load_shards(train=str(shards), image_size=8, num_train=1)
+        load_shards(View(image_size=8, num_train=1), train=str(shards))
 
 
 def test_evaluation_sees_no_augmentation(shards):
-    plain = load_shards(train=str(shards), image_size=8)
-    data = load_shards(train=str(shards), image_size=8, augmentation=Augmentation(), seed=1)
+    plain = load_shards(View(image_size=8), train=str(shards))
+    data = load_shards(View(image_size=8, augmentation=Augmentation(), seed=1), train=str(shards))
     assert torch.equal(data.validation.image(1, epoch=0), plain.validation.image(1))
     assert torch.equal(data.train.image(1), plain.train.image(1, epoch=4))
     assert not torch.equal(data.train.image(1, epoch=0), plain.train.image(1))

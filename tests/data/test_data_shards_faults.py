@@ -12,13 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from advprop.data import shard_index, shards
+from advprop.data import listing, shard_index
 from advprop.data.loaders import train_batches
 from advprop.data.preprocessing import Augmentation
 from advprop.data.shard_index import INDEX_NAME, index_shards
 from advprop.data.shard_paths import expand_braces
 from advprop.data.shard_scanning import scan_shard
 from advprop.data.shards import load_shards
+from advprop.data.view import View
 
 
 def png(number: int) -> bytes:
@@ -47,7 +48,10 @@ def samples(count: int, first: int = 0) -> list[tuple[str, bytes]]:
 
 def load(folder, **settings):
     names = {split: f"{folder}/{split}.tar" for split in ("train", "validation")}
-    return load_shards(**{**names, "image_size": 6, **settings})
+    view = {
+        name: settings.pop(name) for name in list(settings) if hasattr(View(image_size=6), name)
+    }
+    return load_shards(View(**{"image_size": 6, **view}), **{**names, **settings})
 
 
 @pytest.fixture
@@ -190,7 +194,7 @@ def test_a_cut_shard_needs_leave_and_warns(folder):
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_an_unreadable_image_is_named_or_replaced(folder, workers, monkeypatch):
-    monkeypatch.setattr(shards, "MAX_CHECKED_FILES", 7)
+    monkeypatch.setattr(listing, "MAX_CHECKED_FILES", 7)
     files = samples(6)
     files[4] = ("002.png", b"no image")
     write_tar(folder / "train.tar", files)
@@ -268,10 +272,10 @@ def test_an_index_of_another_format_is_written_anew(folder, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written_is_read_all_the_same(folder, monkeypatch):
-    def refused(**_):
+    def refused(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(shard_index.tempfile, "mkstemp", refused)
+    monkeypatch.setattr(shard_index, "write_atomically", refused)
     assert len(load(folder).train) == 6
     assert not (folder / INDEX_NAME).exists()
 
@@ -370,7 +374,7 @@ def test_patterns_that_name_no_shards_are_refused(folder, patterns, message):
 def test_a_folder_with_shards_of_unclear_splits_is_refused(folder):
     write_tar(folder / "more.tar", samples(1, 9))
     with pytest.raises(ValueError, match=r"named after a split and others \(more\.tar\)"):
-        load_shards(train=str(folder), image_size=6)
+        load_shards(View(image_size=6), train=str(folder))
 
 
 def test_a_folder_without_splits_in_its_names_is_all_for_one(tmp_path):

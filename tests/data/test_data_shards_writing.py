@@ -14,6 +14,7 @@ from advprop.data import shard_writing
 from advprop.data.shard_paths import UNFINISHED
 from advprop.data.shard_writing import Written, write_shards
 from advprop.data.shards import load_shards
+from advprop.data.view import View
 from advprop.files import held
 
 LAID_OUT = {"train/a": 13, "train/b": 10, "val/a": 3, "val/b": 2}
@@ -58,7 +59,7 @@ def test_the_same_folder_gives_the_same_bytes_wherever_it_is(write_images, tmp_p
 
 def test_shards_hold_mixed_classes(write_images, tmp_path):
     write_shards(write_images({"a": 60, "b": 60}), tmp_path / "out", images_per_shard=20)
-    split = load_shards(train=str(tmp_path / "out"), image_size=8).train
+    split = load_shards(View(image_size=8), train=str(tmp_path / "out")).train
     for shard in range(4):
         assert min(split.labels[split.shard_of == shard].bincount(minlength=2)) >= 3
 
@@ -68,7 +69,7 @@ def test_odd_names_get_keys_of_their_own(write_images, tmp_path):
     for number, name in enumerate(("x.y.png", "x_y.png", "x.JPG", "x.png", "x.jpg", "__x__.png")):
         (root / "a" / f"00{number}.png").rename(root / "a" / name)
     write_shards(root, tmp_path / "out")
-    data = load_shards(train=str(tmp_path / "out"), image_size=8)
+    data = load_shards(View(image_size=8), train=str(tmp_path / "out"))
     keys = [*data.train.keys, *data.validation.keys, *data.test.keys]
     assert len(set(keys)) == 27
     assert {b"a/x", b"a/x_", b"a/x__", b"a/x_y", b"a/x_y_", b"b.c/000"} <= set(keys)
@@ -83,7 +84,7 @@ def test_webdataset_reads_the_shards(write_images, tmp_path):
     urls = str(tmp_path / "out" / "train-{000000..000004}.tar")
     read = list(webdataset.WebDataset(urls, shardshuffle=False).decode())
     assert len({sample["__key__"] for sample in read}) == len(read) == 23
-    ours = load_shards(train=urls, validation=str(tmp_path / "out"), image_size=8).train
+    ours = load_shards(View(image_size=8), train=urls, validation=str(tmp_path / "out")).train
     assert [key.decode() for key in ours.keys] == [sample["__key__"] for sample in read]
     assert ours.labels.tolist() == [sample["cls"] for sample in read]
     for sample in webdataset.WebDataset(urls, shardshuffle=False):
@@ -134,7 +135,7 @@ def test_shards_are_refused_until_all_have_their_names(write_images, tmp_path, m
         write_shards(write_images(LAID_OUT), tmp_path / "out", images_per_shard=5)
     assert (tmp_path / "out" / UNFINISHED).exists()
     with pytest.raises(ValueError, match="not written to their end: write them again"):
-        load_shards(train=f"{tmp_path}/out/train-*.tar", image_size=8)
+        load_shards(View(image_size=8), train=f"{tmp_path}/out/train-*.tar")
     (tmp_path / "out" / "mine.txt").write_text("keep")
     root = tmp_path / "images"
     with pytest.raises(ValueError, match="out is not empty"):
@@ -167,4 +168,4 @@ def test_the_command_says_what_it_wrote_and_what_comes_next(write_images, tmp_pa
     assert "train 23 images in 5; validation 5 images in 1" in ended.stdout
     setting = re.search(r"--set data\.kind=shards --set 'data\.train=(.*)'$", ended.stdout.strip())
     assert setting[1] == str(out)
-    assert len(load_shards(train=setting[1], image_size=8).validation) == 5
+    assert len(load_shards(View(image_size=8), train=setting[1]).validation) == 5

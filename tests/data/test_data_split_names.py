@@ -13,6 +13,7 @@ from advprop.data.preprocessing import Preprocessing
 from advprop.data.shard_paths import find_shards
 from advprop.data.shard_writing import write_shards
 from advprop.data.shards import load_shards
+from advprop.data.view import View
 
 
 def laid_out(*splits: str) -> dict[str, int]:
@@ -38,7 +39,7 @@ def laid_out(*splits: str) -> dict[str, int]:
 def test_usual_names_are_splits(write_images, train, validation, test):
     given = {"train": train, "validation": validation, "test": test}
     root = write_images(laid_out(*filter(None, given.values())))
-    data = load_folder(root, image_size=8)
+    data = load_folder(root, View(image_size=8))
     assert data.class_names == ("a", "b")
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     for split, folder in given.items():
@@ -73,20 +74,20 @@ def test_usual_names_are_splits(write_images, train, validation, test):
 )
 def test_folders_that_look_like_splits_are_no_classes(write_images, splits, message):
     with pytest.raises(ValueError, match=message):
-        load_folder(write_images(laid_out(*splits)), image_size=8)
+        load_folder(write_images(laid_out(*splits)), View(image_size=8))
 
 
 def test_splits_inside_of_classes_and_masks_beside_images_are_refused(write_images):
     inner = {f"{name}/{split}": 3 for name in ("cat", "dog") for split in ("train", "test")}
     with pytest.raises(ValueError, match=r"cat, dog, which hold no images .*\(test, train\)"):
-        load_folder(write_images(inner), image_size=8)
+        load_folder(write_images(inner), View(image_size=8))
 
 
 def test_images_directly_in_splits_are_refused(write_images):
     with pytest.raises(
         ValueError, match="test, train, which look like splits: each needs a folder"
     ):
-        load_folder(write_images({"train": 5, "test": 5}), image_size=8)
+        load_folder(write_images({"train": 5, "test": 5}), View(image_size=8))
 
 
 @pytest.mark.parametrize(
@@ -103,13 +104,13 @@ def test_images_directly_in_splits_are_refused(write_images):
     ids=lambda counts: "-".join(counts),
 )
 def test_classes_that_only_sound_or_lie_like_splits_stay_classes(write_images, counts):
-    data = load_folder(write_images(counts), image_size=8)
+    data = load_folder(write_images(counts), View(image_size=8))
     assert set(data.class_names) == {name.split("/")[0] for name in counts}
 
 
 def test_what_lies_beside_the_splits_is_named(write_images):
     root = write_images(laid_out("train", "val", "unlabelled", "test_old"))
-    lines = found_in(load_folder(root, image_size=8)).lines()
+    lines = found_in(load_folder(root, View(image_size=8))).lines()
     assert (
         "passed over: 1 folder test_old/ beside train/, 1 folder unlabelled/ beside train/" in lines
     )
@@ -137,7 +138,7 @@ def test_names_with_accents_are_the_same_in_both_spellings(write_images, tmp_pat
     own, theirs = spelt(train, *NAMES), spelt(other, *NAMES)
     counts = {f"train/{name}": 5 for name in own} | {f"val/{name}": 1 for name in theirs}
     root = write_images(counts)
-    data = load_folder(root, image_size=8)
+    data = load_folder(root, View(image_size=8))
     assert data.class_names == tuple(sorted(own))
     for path, label in zip(data.validation.paths, data.validation.labels, strict=True):
         (name,) = spelt(train, path.split("/")[-2])
@@ -150,7 +151,7 @@ def test_names_with_accents_are_the_same_in_both_spellings(write_images, tmp_pat
         own[label] for label in split.labels
     ]
     write_shards(root, tmp_path / "shards")
-    shards = load_shards(train=str(tmp_path / "shards"), image_size=8)
+    shards = load_shards(View(image_size=8), train=str(tmp_path / "shards"))
     for index, label in enumerate(shards.validation.labels):
         name = shards.validation.keys[index].decode().split("/")[-2]
         assert spelt(train, name)[0] == shards.class_names[label]
@@ -171,4 +172,4 @@ def test_published_corruptions_are_matched_in_both_spellings(write_images):
 def test_two_spellings_in_one_folder_are_refused(write_images):
     both = [*spelt("NFC", "caf\u00e9"), *spelt("NFD", "caf\u00e9")]
     with pytest.raises(ValueError, match=r"differ only in how Unicode writes .*cafe\\u0301"):
-        load_folder(write_images(dict.fromkeys([*both, "tea"], 3)), image_size=8)
+        load_folder(write_images(dict.fromkeys([*both, "tea"], 3)), View(image_size=8))

@@ -14,6 +14,7 @@ from advprop.data.folders import load_folder
 from advprop.data.loaders import train_batches
 from advprop.data.preprocessing import Augmentation
 from advprop.data.timm_datasets import load_timm_dataset
+from advprop.data.view import View
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -60,13 +61,14 @@ def hub(tmp_path, monkeypatch):
 
 
 def load(name, tmp_path, **settings):
-    return load_timm_dataset(
-        name, **{"root": tmp_path / "cache", "image_size": 8, "crop_pct": 1.0, **settings}
-    )
+    view = View(image_size=8, crop_pct=1.0, augmentation=settings.pop("augmentation", None))
+    return load_timm_dataset(name, view, **{"root": tmp_path / "cache", **settings})
 
 
 def test_torchvisions_files_are_read_as_they_are(mnist):
-    data = load_timm_dataset("torch/mnist", root=mnist, image_size=28, channels=1, crop_pct=1.0)
+    data = load_timm_dataset(
+        "torch/mnist", View(image_size=28, channels=1, crop_pct=1.0), root=mnist
+    )
     assert data.name == "mnist"
     assert data.class_names[:2] == ("0 - zero", "1 - one")
     assert len(data.train) + len(data.validation) == 60
@@ -82,10 +84,10 @@ def test_torchvisions_files_are_read_as_they_are(mnist):
 
 
 def test_one_split_alone_is_shared_out_to_all_three(mnist):
-    data = load_timm_dataset("torch/mnist", root=mnist, image_size=28, channels=1, test=None)
+    data = load_timm_dataset("torch/mnist", View(image_size=28, channels=1), root=mnist, test=None)
     parts = [split.positions.tolist() for split in (data.train, data.validation, data.test)]
     assert sorted(chain.from_iterable(parts)) == list(range(60))
-    again = load_timm_dataset("torch/mnist", root=mnist, image_size=28, channels=1, test=None)
+    again = load_timm_dataset("torch/mnist", View(image_size=28, channels=1), root=mnist, test=None)
     assert again.test.positions.tolist() == parts[2]
 
 
@@ -93,15 +95,18 @@ def test_a_split_that_stands_for_two_is_refused(mnist):
     # torchvision's MNIST takes every name but "train" for the test split
     with pytest.raises(ValueError, match="validation and test hold the same images"):
         load_timm_dataset(
-            "torch/mnist", root=mnist, image_size=28, channels=1, validation="validation"
+            "torch/mnist", View(image_size=28, channels=1), root=mnist, validation="validation"
         )
 
 
 def test_fewer_training_images_are_stratified(mnist):
     data = load_timm_dataset(
-        "torch/mnist", root=mnist, image_size=28, channels=1, validation="test", test=None,
-        num_train=20,
-    )  # fmt: skip
+        "torch/mnist",
+        View(image_size=28, channels=1, num_train=20),
+        root=mnist,
+        validation="test",
+        test=None,
+    )
     assert torch.bincount(data.train.labels).tolist() == [2] * 10
     assert data.test is None
 
@@ -109,9 +114,9 @@ def test_fewer_training_images_are_stratified(mnist):
 def test_torchvisions_folders_give_the_images_of_ours(write_images):
     root = write_images({"train/a": 8, "train/b": 8, "val/a": 2, "val/b": 2}, size=(20, 20))
     settings = {"image_size": 8, "augmentation": Augmentation(), "seed": 3}
-    ours = load_folder(root, **settings)
+    ours = load_folder(root, View(**settings))
     theirs = load_timm_dataset(
-        "torch/image_folder", root=root, validation="val", test=None, **settings
+        "torch/image_folder", View(**settings), root=root, validation="val", test=None
     )
     assert theirs.class_names == ours.class_names
     for split in ("train", "validation"):
@@ -125,9 +130,9 @@ def test_a_missing_folder_of_a_split_is_noticed(write_images):
     # timm falls back to the whole folder there
     root = write_images({"train/a": 3, "train/b": 3})
     with pytest.raises(ValueError, match="test has other classes than"):
-        load_timm_dataset("torch/image_folder", root=root, image_size=8)
+        load_timm_dataset("torch/image_folder", View(image_size=8), root=root)
     with pytest.raises(ValueError, match="train and test hold the same images"):
-        load_timm_dataset("torch/image_folder", root=root / "train", image_size=8)
+        load_timm_dataset("torch/image_folder", View(image_size=8), root=root / "train")
 
 
 def test_hugging_face_tables_are_read_as_they_are(hub, tmp_path):
@@ -200,17 +205,17 @@ def test_a_damaged_record_is_named(hub, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["cifar10", "tfds/mnist", "hfids/mnist", "torch/", "wds/x"])
 def test_other_kinds_of_names_are_refused(name):
     with pytest.raises(ValueError, match=r"write hfds/NAME .* or torch/NAME"):
-        load_timm_dataset(name, image_size=8)
+        load_timm_dataset(name, View(image_size=8))
 
 
 def test_what_is_not_there_is_told_with_the_librarys_reason(tmp_path):
     with pytest.raises(ValueError, match=r"'train' split of torch/cifar10 .*download=True"):
-        load_timm_dataset("torch/cifar10", root=tmp_path, image_size=8)
+        load_timm_dataset("torch/cifar10", View(image_size=8), root=tmp_path)
     with pytest.raises(ValueError, match="Unknown torchvision dataset nonsense"):
-        load_timm_dataset("torch/nonsense", root=tmp_path, image_size=8)
+        load_timm_dataset("torch/nonsense", View(image_size=8), root=tmp_path)
 
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"package datasets: pip install .advprop\[data\]"):
-        load_timm_dataset("hfds/mnist", image_size=8)
+        load_timm_dataset("hfds/mnist", View(image_size=8))

@@ -11,6 +11,7 @@ from advprop.data.loaders import test_batches, train_batches
 from advprop.data.preprocessing import Augmentation
 from advprop.data.sources import Key
 from advprop.data.unreadable import UnreadableTally
+from advprop.data.view import View
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -23,7 +24,9 @@ def damaged(write_images):
 
     def load(max_unreadable=0.2, **settings):
         root = write_images(LAID_OUT, size=(20, 20))
-        train = load_folder(root, image_size=8, max_unreadable=max_unreadable, **settings).train
+        train = load_folder(
+            root, View(image_size=8, max_unreadable=max_unreadable, **settings)
+        ).train
         (root / "train/a/002.png").write_bytes(b"")
         (root / "train/b/004.png").write_bytes((root / "train/b/004.png").read_bytes()[:150])
         return train
@@ -118,7 +121,7 @@ def test_evaluation_images_are_never_replaced(damaged):
 
 def test_a_set_that_is_gone_ends_in_a_message(write_images):
     root = write_images(LAID_OUT)
-    split = load_folder(root, image_size=8, max_unreadable=0.9).train
+    split = load_folder(root, View(image_size=8, max_unreadable=0.9)).train
     for path in split.paths:
         (root / path).unlink()
     with pytest.raises(ValueError, match="no such file; nor can 10 other images"):
@@ -128,16 +131,16 @@ def test_a_set_that_is_gone_ends_in_a_message(write_images):
 def test_known_damage_stops_no_start_where_it_is_allowed(write_images):
     root = write_images(LAID_OUT)
     (root / "train/a/002.png").write_bytes(b"")
-    assert len(load_folder(root, image_size=8, max_unreadable=0.1).train) == 18
+    assert len(load_folder(root, View(image_size=8, max_unreadable=0.1)).train) == 18
     (root / "val/a/001.png").write_bytes(b"")
     with pytest.raises(ValueError, match="1 of 4 images cannot be read"):
-        load_folder(root, image_size=8, max_unreadable=0.1)
+        load_folder(root, View(image_size=8, max_unreadable=0.1))
 
 
 def test_the_only_image_of_its_class_has_one_of_another_stand_in(write_images):
     root = write_images({"train/a": 1, "train/b": 5, "val/a": 1, "val/b": 1})
     (root / "train/a/000.png").write_bytes(b"")
-    split = load_folder(root, image_size=8, max_unreadable=0.5).train
+    split = load_folder(root, View(image_size=8, max_unreadable=0.5)).train
     batch = split.__getitems__([Key(0, 0)])
     assert batch.labels.tolist() == [1]
     assert batch.indices[0] > 0
@@ -146,7 +149,7 @@ def test_the_only_image_of_its_class_has_one_of_another_stand_in(write_images):
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
 def test_shares_out_of_bounds_are_refused(write_images, share):
     with pytest.raises(ValueError, match=r"max_unreadable=.* at least 0"):
-        load_folder(write_images(LAID_OUT), image_size=8, max_unreadable=share)
+        load_folder(write_images(LAID_OUT), View(image_size=8, max_unreadable=share))
 
 
 @pytest.mark.filterwarnings("ignore:photo")

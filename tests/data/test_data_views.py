@@ -9,6 +9,7 @@ from advprop.data.folders import load_folder
 from advprop.data.loaders import test_batches, train_batches
 from advprop.data.mixing import Mixing
 from advprop.data.preprocessing import Augmentation
+from advprop.data.view import View
 from advprop.recipes import RECIPES
 
 COUNTS = {"train/cat": 6, "train/dog": 6, "val/cat": 2, "val/dog": 2}
@@ -17,7 +18,7 @@ STRONG = Augmentation(scale=(0.2, 1.0), auto_augment="rand-m9-mstd0.5")
 
 
 def load(root, **settings):
-    return load_folder(root, image_size=12, augmentation=WEAK, **settings)
+    return load_folder(root, View(image_size=12, augmentation=WEAK, **settings))
 
 
 def batches(data, *, epoch=0, workers=0, **settings):

@@ -20,6 +20,7 @@ from advprop.data.loaders import train_batches
 from advprop.data.mixing import Mixing
 from advprop.data.preprocessing import Augmentation
 from advprop.data.sources import ImageSplit
+from advprop.data.view import View
 from advprop.data.workers import Assembly, worker_deaths_explained
 from advprop.shapes import Batch
 
@@ -167,7 +168,7 @@ def test_what_no_process_can_be_handed_is_refused(monkeypatch):
 def test_a_used_assembly_can_be_handed_to_a_new_interpreter(write_images):
     root = write_images({"train/a": 3, "train/b": 3, "val/a": 1, "val/b": 1}, size=(20, 20))
     augmentation = Augmentation(auto_augment="rand-m9-mstd0.5-inc1", random_erasing=0.5)
-    split = load_folder(root, image_size=8, augmentation=augmentation).train
+    split = load_folder(root, View(image_size=8, augmentation=augmentation)).train
     mix = partial(Mixing(mixup=1.0), seed=0, epoch=0, num_classes=2)
     assembly, keys = Assembly(split=split, mix=mix), [(0, 1), (0, 4)]
     batch = assembly.__getitems__(keys)

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from advprop.data.folders import load_folder, load_test_folder
+from advprop.data.view import View
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SUBCATEGORIES = ("face-smiling", "animal-bird", "plant-flower")
@@ -103,7 +104,7 @@ def test_every_emoji_is_in_one_split_and_unseen_artists_in_shift(
 
 def test_the_set_loads_and_about_counts_it(emoji: ModuleType, tmp_path: Path) -> None:
     told = write(emoji, tmp_path / "set")
-    data = load_folder(tmp_path / "set", image_size=16)
+    data = load_folder(tmp_path / "set", View(image_size=16))
     assert set(data.class_names) == LABELS
     shift = load_test_folder(
         tmp_path / "set/shift", class_names=data.class_names, preprocessing=data.preprocessing

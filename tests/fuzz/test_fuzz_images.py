@@ -20,6 +20,7 @@ from advprop.data.folders import load_folder
 from advprop.data.loaders import test_batches as batches_of
 from advprop.data.shards import load_shards
 from advprop.data.sources import ImageData
+from advprop.data.view import View
 
 BYTES = changes(cuts=12, flips=24, replacements=12)
 FORMATS = ("png", "jpeg", "gif", "bmp", "tiff", "webp")
@@ -79,7 +80,7 @@ def test_a_folder_with_a_damaged_image(change: str, photos: Path) -> None:
     path = photos / "red" / "3.png"
     path.write_bytes(IMAGES[change](path.read_bytes()))
     before = contents(photos)
-    outcome = attempt(lambda: read_all(load_folder(photos, image_size=8)))
+    outcome = attempt(lambda: read_all(load_folder(photos, View(image_size=8))))
     assert contents(photos) == before
     if outcome.message is None:
         assert sum(len(images) for images in outcome.result) == 12
@@ -170,7 +171,7 @@ PLACES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("change", PLACES)
 def test_strange_folders_are_read_or_refused(change: str, photos: Path) -> None:
     PLACES[change](photos)
-    outcome = attempt(lambda: read_all(load_folder(photos, image_size=8)))
+    outcome = attempt(lambda: read_all(load_folder(photos, View(image_size=8))))
     if outcome.message is None:
         assert sum(len(images) for images in outcome.result) >= 12
     else:
@@ -204,7 +205,9 @@ def test_a_damaged_shard_is_named_or_its_whole_samples_are_used(
     path.write_bytes(SHARD_BYTES[change](whole.replace(b"000.", b"900.")))
     before = contents(folder)
     outcome = attempt(
-        lambda: read_all(load_shards(train=str(folder), image_size=8, max_unreadable=tolerance))
+        lambda: read_all(
+            load_shards(View(image_size=8, max_unreadable=tolerance), train=str(folder))
+        )
     )
     after = contents(folder)
     after.pop(str(folder / ".advprop-shards.npz"), None)  # a copy of the headers

@@ -162,10 +162,11 @@ _STREAM = """
 import json, os
 from advprop.data.loaders import train_batches
 from advprop.data.shards import load_shards
+from advprop.data.view import View
 
 if __name__ == "__main__":
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    split = load_shards(train="{shards}", image_size=12).train
+    split = load_shards(View(image_size=12), train="{shards}").train
     # a batch size that divides the images, so that an epoch has no remainder
     size = max(n for n in range(2, len(split) + 1, 2) if len(split) % n == 0 and n < len(split)) \\
         if len(split) % 2 == 0 else len(split) - 1

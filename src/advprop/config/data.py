@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
@@ -11,12 +13,12 @@ from advprop.config.fields import Config, Fraction, Place, PlacePattern
 from advprop.data.builtin import BuiltinName, load_builtin
 from advprop.data.folders import load_folder
 from advprop.data.mixing import Mixing
-from advprop.data.preprocessing import Augmentation, Interpolation, Preprocessing
+from advprop.data.preprocessing import Augmentation, Interpolation
 from advprop.data.sampling import Sampling
 from advprop.data.shards import load_shards
 from advprop.data.sources import ImageData
 from advprop.data.timm_datasets import load_timm_dataset
-from advprop.data.unreadable import check_max_unreadable
+from advprop.data.view import View
 
 
 class BatchesConfig(Config):
@@ -27,7 +29,14 @@ class BatchesConfig(Config):
 
 
 class DecodedDataConfig(BatchesConfig):
-    """What all sources of compressed images have in common: how they are looked at."""
+    """The base of all sources of compressed images: how they are looked at (`View`).
+
+    Further fields of a subclass are arguments of its `loader`; `needed` is the one that says where
+    the images are, and the message where it is None.
+    """
+
+    loader: ClassVar[Callable[..., ImageData]]
+    needed: ClassVar[tuple[str, str]]
 
     image_size: int = 128
     channels: Literal[1, 3] = 3
@@ -39,17 +48,22 @@ class DecodedDataConfig(BatchesConfig):
     max_unreadable: Fraction = 0.0
 
     @model_validator(mode="after")
-    def _valid(self) -> DecodedDataConfig:
-        Preprocessing.square(self.image_size, self.channels, self.interpolation, self.crop_pct)
-        check_max_unreadable(self.max_unreadable)
+    def _valid(self) -> Self:
+        self.view(0)
         return self
 
-    def arguments(self, seed: int) -> dict[str, Any]:
-        """The settings above and `seed`, as arguments of the functions that load data sets."""
-        return {name: getattr(self, name) for name in _ARGUMENTS} | {"seed": seed}
+    def view(self, seed: int) -> View:
+        """The settings above, by the names of its own, and `seed`."""
+        names = {field.name for field in fields(View)} - {"seed"}
+        return View(**{name: getattr(self, name) for name in names}, seed=seed)
 
-
-_ARGUMENTS = tuple(set(DecodedDataConfig.model_fields) - set(BatchesConfig.model_fields))
+    def load(self, seed: int) -> ImageData:
+        """List the images and finish the set; raises ValueError if none was named."""
+        name, remedy = self.needed
+        if getattr(self, name) is None:
+            raise ValueError(remedy)
+        own = type(self).model_fields.keys() - DecodedDataConfig.model_fields.keys() - {"kind"}
+        return self.loader(view=self.view(seed), **{name: getattr(self, name) for name in own})
 
 
 class BuiltinDataConfig(BatchesConfig):
@@ -68,20 +82,23 @@ class FolderDataConfig(DecodedDataConfig):
     """A folder of images (`advprop.data.folders.load_folder` says how it may be laid out)."""
 
     places: ClassVar = ("root",)
+    loader = staticmethod(load_folder)
+    needed: ClassVar = ("root", "no folder of images named: --set data.root=DIR")
+
     kind: Literal["folder"] = "folder"
     root: Place | None = None
-
-    def load(self, seed: int) -> ImageData:
-        """List the files; raise ValueError where no folder was named."""
-        if self.root is None:
-            raise ValueError("no folder of images named: --set data.root=DIR")
-        return load_folder(self.root, **self.arguments(seed))
 
 
 class TimmDataConfig(DecodedDataConfig):
     """A data set that timm opens by name (`advprop.data.timm_datasets.load_timm_dataset`)."""
 
     places: ClassVar = ("root", "name")  # a name may be "hfds/" and a folder
+    loader = staticmethod(load_timm_dataset)
+    needed: ClassVar = (
+        "name",
+        "no data set named: --set data.name=torch/cifar10 or hfds/NAME",
+    )
+
     kind: Literal["timm"] = "timm"
     name: str | None = None
     root: Place | None = None
@@ -94,51 +111,38 @@ class TimmDataConfig(DecodedDataConfig):
 
     def absolute(self) -> Self:
         """The same with absolute places; a name is one where it is that of a folder."""
-        kind, _, folder = (self.name or "").partition("/")
-        is_folder = kind == "hfds" and os.path.isdir(folder)
-        name = f"{kind}/{os.path.abspath(folder)}" if is_folder else self.name
+        name = f"hfds/{os.path.abspath(self._folder)}" if self._folder else self.name
         return super().absolute().model_copy(update={"name": name})
 
-    def load(self, seed: int) -> ImageData:
-        """Open the splits; raise ValueError where no data set was named."""
-        if self.name is None:
-            raise ValueError("no data set named: --set data.name=torch/cifar10 or hfds/NAME")
-        return load_timm_dataset(
-            self.name,
-            root=self.root,
-            train=self.train,
-            validation=self.validation,
-            test=self.test,
-            input_key=self.input_key,
-            target_key=self.target_key,
-            download=self.download,
-            **self.arguments(seed),
-        )
+    def without_places(self) -> Self:
+        """The same for other people; a name that is no folder's stays."""
+        name = None if self._folder else self.name
+        return super().without_places().model_copy(update={"name": name})
+
+    @property
+    def _folder(self) -> str | None:
+        """The folder that the name is of, None for the name of a data set."""
+        kind, _, folder = (self.name or "").partition("/")
+        is_folder = os.path.isabs(folder) or os.path.isdir(folder)
+        return folder if kind == "hfds" and is_folder else None
 
 
 class ShardsDataConfig(DecodedDataConfig):
     """Local WebDataset shards (`advprop.data.shards.load_shards` says how they are named)."""
 
     places: ClassVar = ("train", "validation", "test", "classes")
+    loader = staticmethod(load_shards)
+    needed: ClassVar = (
+        "train",
+        "no shards named: --set data.train=DIR or DIR/train-{0000..0099}.tar",
+    )
+
     kind: Literal["shards"] = "shards"
     train: PlacePattern | None = None
     validation: PlacePattern | None = None
     test: PlacePattern | None = None
     classes: Place | None = None
     shuffle_shards: int = Field(default=8, ge=1)
-
-    def load(self, seed: int) -> ImageData:
-        """Index the shards; raise ValueError where none were named."""
-        if self.train is None:
-            raise ValueError("no shards named: --set data.train=DIR or DIR/train-{0000..0099}.tar")
-        return load_shards(
-            train=self.train,
-            validation=self.validation,
-            test=self.test,
-            classes=self.classes,
-            shuffle_shards=self.shuffle_shards,
-            **self.arguments(seed),
-        )
 
 
 DataConfig = Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -76,6 +77,11 @@ class ModelConfig(Config):
             return None
         with weights_file(self.checkpoint).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def without_places(self) -> ModelConfig:
+        """The same for other people; a file of weights keeps its name."""
+        file = None if self.checkpoint is None else Path(self.checkpoint.name)
+        return self.model_copy(update={"checkpoint": file})
 
     def without_weights(self) -> ModelConfig:
         """The same architecture from random weights, which others will replace."""
@@ -154,6 +160,11 @@ class RunConfig(Config):
         """The same run, which other working directories understand too."""
         parts = {"data": self.data, "model": self.model}
         return self.model_copy(update={name: part.absolute() for name, part in parts.items()})
+
+    def without_places(self) -> RunConfig:
+        """The same run as other people may be told of it."""
+        parts = {"data": self.data, "model": self.model}
+        return self.model_copy(update={name: part.without_places() for name, part in parts.items()})
 
     def start_lines(self, found: Found | None) -> list[str]:
         """What `plan` and `train` say first: the data, the model, the method and its passes."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
+from typing import Self
 
 import torch
 from jaxtyping import Int
@@ -52,6 +53,18 @@ class DecodedSplit(ImageSplit):
 
         ValueError: it cannot be read; the message names it.
         """
+
+    @abstractmethod
+    def taken(self, positions: Sequence[int]) -> Self:
+        """The images at `positions` alone."""
+
+    def hashed_names(self) -> list[str]:
+        """What an image is known by where a hash decides: shared-off parts, smaller choices."""
+        return list(self.names())
+
+    def header_problem(self, index: int) -> str | None:
+        """The name of image `index` and what is wrong with its first bytes; None: nothing known."""
+        return None
 
     def images(self, keys: Sequence[Key]) -> Images:
         """The images of `keys`; ValueError names one that cannot be read."""

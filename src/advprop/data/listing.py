@@ -16,7 +16,6 @@ from advprop.data.image_folder import (
     images_below,
     listed,
 )
-from advprop.data.reading import header_problem
 from advprop.data.split_names import SPLIT_NAMES, split_name
 
 Classes: TypeAlias = dict[str, list[str]]
@@ -151,18 +150,15 @@ def with_folder(folder: Path, classes: Classes) -> Classes:
     return {name: [f"{folder}/{path}" for path in paths] for name, paths in classes.items()}
 
 
-def check_readable(paths: Iterable[str]) -> None:
-    """One ValueError that lists all files whose header cannot be read.
+def check_readable(count: int, problems: Iterable[str | None]) -> None:
+    """Raise one ValueError that lists all `problems` of the headers of `count` images.
 
     Of more than `MAX_CHECKED_FILES` none is opened; they are named when training meets them.
     """
-    paths = list(paths)
-    if len(paths) > MAX_CHECKED_FILES:
-        return
-    if problems := [problem for path in paths if (problem := header_problem(path))]:
+    if count <= MAX_CHECKED_FILES and (found := [problem for problem in problems if problem]):
         raise ValueError(
-            f"{len(problems)} of {len(paths)} images cannot be read:\n  "
-            + shortened(problems, separator="\n  ")
+            f"{len(found)} of {count} images cannot be read:\n  "
+            + shortened(found, separator="\n  ")
         )
 
 

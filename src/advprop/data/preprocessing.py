@@ -61,14 +61,6 @@ class Preprocessing:
         if self.crop_mode not in (modes := get_args(CropMode)):
             raise ValueError(f"crop_mode={self.crop_mode!r}: must be one of {modes}")
 
-    @classmethod
-    def square(
-        cls, image_size: int, channels: int, interpolation: Interpolation, crop_pct: float
-    ) -> Preprocessing:
-        """For images of `image_size` pixels in height and width."""
-        shape = (channels, image_size, image_size)
-        return cls(image_shape=shape, interpolation=interpolation, crop_pct=crop_pct)
-
     def __call__(self, path: str | Path) -> Float[Tensor, "C H W"]:
         """The image in `path`, float32 in [0, 1]; ValueError names a file that cannot be read."""
         return self.apply(read_image(path, channels=self.image_shape[0]))

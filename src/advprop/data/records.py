@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,14 @@ class RecordSplit(DecodedSplit):
         position = int(self.positions[index])
         with named_errors(f"{self.records.name}[{position}]"):
             return self.records.image(position, self.preprocessing.image_shape[0])
+
+    def taken(self, positions: Sequence[int]) -> RecordSplit:
+        """The records at `positions` of these alone."""
+        return replace(self, positions=self.positions[positions], labels=self.labels[positions])
+
+    def hashed_names(self) -> list[str]:
+        """Positions in the source."""
+        return [str(position) for position in self.positions.tolist()]
 
     def stored(self, index: int) -> bytes:
         """The decoded pixels: not all sources tell the bytes that they are from."""

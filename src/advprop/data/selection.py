@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from advprop.randomness import derive_seed
 
@@ -72,14 +72,15 @@ def shared_out(names: Sequence[str], shares: Mapping[str, float]) -> dict[str, l
 
 
 def shared_positions(
-    labels: Sequence[int], names: Sequence[str], shares: Mapping[str, float]
+    labels: Sequence[Hashable], names: Sequence[str], shares: Mapping[str, float], where: str = ""
 ) -> dict[str, list[int]]:
     """Part to the positions of its images, sorted; each class is shared out by `shared_out`.
 
-    The `names` of images differ. ValueError: too few images, so that a part has none.
+    The `names` of images differ. ValueError: too few images (`where` says in which folder), so that
+    a part has none.
     """
     position_of = {name: position for position, name in enumerate(names)}
-    members: dict[int, list[str]] = {}
+    members: dict[Hashable, list[str]] = {}
     for label, name in zip(labels, names, strict=True):
         members.setdefault(label, []).append(name)
     parts: dict[str, list[int]] = {part: [] for part in shares}
@@ -88,8 +89,8 @@ def shared_positions(
             parts[part] += [position_of[name] for name in chosen]
     if empty := [part for part, positions in parts.items() if not positions]:
         raise ValueError(
-            f"too few images to split: none is left for {' and '.join(empty)}; a class with at "
-            f"least {len(shares)} images is needed, the largest has "
+            f"too few images{where} to split: none is left for {' and '.join(empty)}; a class with "
+            f"at least {len(shares)} images is needed, the largest has "
             f"{max(map(len, members.values()), default=0)}"
         )
     return {part: sorted(positions) for part, positions in parts.items()}

@@ -7,7 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,8 +93,23 @@ class ShardSplit(DecodedSplit):
 
     def names(self) -> list[str]:
         """Keys, and the shard's number, by which an epoch's order goes."""
-        keys = (key.decode(errors="surrogateescape") for key in self.keys.tolist())
-        return [f"{shard}/{key}" for shard, key in zip(self.shard_of.tolist(), keys, strict=True)]
+        shards, keys = self.shard_of.tolist(), self.hashed_names()
+        return [f"{shard}/{key}" for shard, key in zip(shards, keys, strict=True)]
+
+    def taken(self, positions: Sequence[int]) -> ShardSplit:
+        """The images at `positions` alone."""
+        rows = torch.tensor(positions)
+        return replace(
+            self,
+            labels=self.labels[rows],
+            shard_of=self.shard_of[rows],
+            extents=self.extents[rows],
+            keys=self.keys[positions],
+        )
+
+    def hashed_names(self) -> list[str]:
+        """Keys, however they are spread over shards."""
+        return [key.decode(errors="surrogateescape") for key in self.keys.tolist()]
 
     def stored(self, index: int) -> bytes:
         """The member's first bytes."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advprop.data.listing import Classes, check_readable
+from advprop.data.reading import header_problem
 from advprop.data.shard_paths import CLASSES_NAME, UNFINISHED
 from advprop.data.splitting import SHARES, list_splits
 from advprop.files import held
@@ -47,7 +48,7 @@ def write_shards(
     root, out = Path(root), Path(out)
     splits, _ = list_splits(root)
     paths = [path for classes in splits.values() for own in classes.values() for path in own]
-    check_readable(paths)
+    check_readable(len(paths), map(header_problem, paths))
     names = _member_names(root, paths)
     unfinished = out / UNFINISHED
     if unfinished.is_dir():

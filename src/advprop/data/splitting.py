@@ -16,7 +16,7 @@ from advprop.data.listing import (
     shortened,
     with_folder,
 )
-from advprop.data.selection import shared_out
+from advprop.data.selection import shared_positions
 from advprop.data.sources import Origin
 
 SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
@@ -91,15 +91,14 @@ def _unread_pictures(passed_over: Counter[str]) -> tuple[str, ...]:
 
 
 def _shared_out(folder: Path, classes: Classes, shares: Mapping[str, float]) -> dict[str, Classes]:
-    parts = {name: shared_out(paths, shares) for name, paths in classes.items()}
-    splits = {part: {name: parts[name][part] for name in classes} for part in shares}
-    if empty := [part for part, members in splits.items() if not any(members.values())]:
-        raise ValueError(
-            f"too few images in {folder} to split: none is left for {' and '.join(empty)}; a class "
-            f"with at least {len(shares)} images is needed, the largest has "
-            f"{max(map(len, classes.values()))}"
-        )
-    return {part: with_folder(folder, members) for part, members in splits.items()}
+    names = [name for name, own in classes.items() for _ in own]
+    paths = [path for own in classes.values() for path in own]
+    parts = shared_positions(names, paths, shares, f" in {folder}")
+    splits: dict[str, Classes] = {part: {name: [] for name in classes} for part in shares}
+    for part, positions in parts.items():
+        for position in positions:
+            splits[part][names[position]].append(f"{folder}/{paths[position]}")
+    return splits
 
 
 def _in_order_of(train: Classes, classes: Classes, folder: Path) -> Classes:

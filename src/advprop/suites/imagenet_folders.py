@@ -13,8 +13,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from advprop.data.folders import FileSplit
-from advprop.data.listing import check_readable, list_classes, list_images, shortened
+from advprop.data.listing import list_classes, list_images, shortened
 from advprop.data.stored import FramedSplit, StoredSplit
+from advprop.data.view import check_splits
 from advprop.suites.imagenet_classes import (
     described,
     imagenet_a_wnids,
@@ -86,7 +87,7 @@ def open_objectnet(folder: Path, subject: Subject) -> FramedSplit:
         preprocessing=found.preprocessing,
         frame=OBJECTNET_FRAME,
     )
-    check_readable(framed.paths)
+    check_splits(framed)
     return framed
 
 
@@ -120,7 +121,7 @@ def open_real(folder: Path, subject: Subject) -> RealSplit:
         rows=torch.tensor([row_of[labels] for labels in kept.values()]),
         preprocessing=subject.preprocessing,
     )
-    check_readable(split.paths)
+    check_splits(split)
     return split
 
 
@@ -188,7 +189,7 @@ def _split(paths: Sequence[str], labels: Sequence[int], subject: Subject) -> Fil
 
 
 def _checked(split: FileSplit) -> FileSplit:
-    check_readable(split.paths)
+    check_splits(split)
     return split
 
 

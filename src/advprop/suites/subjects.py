@@ -78,6 +78,13 @@ def _of_run(path: Path, weights: Weights | None) -> Subject:
     )
 
 
+def _load_data(config: RunConfig) -> Callable[[], ImageData] | None:
+    """How to load a run's data; None where its export does not tell where they lie."""
+    data = config.data
+    told = not data.places or any(getattr(data, place) is not None for place in data.places)
+    return (lambda: data.load(config.seed)) if told else None
+
+
 def _of_export(path: Path, weights: Weights | None) -> Subject:
     if weights is not None:
         raise ValueError(f"{path}: an export holds one set of weights; leave --weights out")
@@ -96,5 +103,5 @@ def _of_export(path: Path, weights: Weights | None) -> Subject:
         weights=saved,
         class_names=export.class_names,
         preprocessing=export.preprocessing,
-        load_data=lambda: config.data.load(config.seed),
+        load_data=_load_data(config),
     )

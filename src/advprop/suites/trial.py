@@ -109,7 +109,9 @@ class OnDevice:
 def own_images(subject: Subject) -> tuple[ImageSplit, str]:
     """The test images of the subject's own data, or else its validation images, and a name."""
     if subject.load_data is None:
-        raise ValueError(f"{subject.name}: has no images of its own; name some with --data")
+        raise ValueError(
+            f"{subject.name}: tells of no images of its own; name some, as in --data clean=DIR"
+        )
     data = subject.load_data()
     if data.test is None:
         return data.validation, f"{data.name} validation (there is no test/)"

@@ -1,0 +1,104 @@
+"""From the listed images of any source to a data set: one view of them, one way to finish it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from advprop.data.decoding import DecodedSplit
+from advprop.data.listing import check_readable
+from advprop.data.preprocessing import Augmentation, Interpolation, Preprocessing
+from advprop.data.selection import first_stratified, shared_positions
+from advprop.data.sources import ImageData, Origin
+from advprop.data.splitting import SHARES
+from advprop.data.unreadable import check_max_unreadable
+
+Split = TypeVar("Split", bound=DecodedSplit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """How the images of a data set are looked at, whatever source they come from.
+
+    They are square, of `image_size` pixels, with 1 (grey) or 3 `channels`. `augmentation` is for
+    training, seeded by `seed`, and `views` make further versions of each training image, by the
+    branch that learns from them. `num_train` trains on fewer, in proportion to the classes.
+    `max_unreadable` is the share of the training images that may be unreadable; others stand in for
+    them. Raises ValueError for settings out of bounds.
+    """
+
+    image_size: int
+    channels: int = 3
+    num_train: int | None = None
+    interpolation: Interpolation = "bicubic"
+    crop_pct: float = 0.875
+    augmentation: Augmentation | None = None
+    views: Mapping[str, Augmentation] = field(default_factory=dict)
+    seed: int = 0
+    max_unreadable: float = 0.0
+
+    def __post_init__(self) -> None:
+        _ = self.preprocessing  # checks its own bounds
+        check_max_unreadable(self.max_unreadable)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How evaluation sees an image."""
+        return Preprocessing(
+            image_shape=(self.channels, self.image_size, self.image_size),
+            interpolation=self.interpolation,
+            crop_pct=self.crop_pct,
+        )
+
+
+def image_data(
+    splits: Mapping[str, Split],
+    view: View,
+    *,
+    name: str,
+    class_names: Sequence[str],
+    origin: Origin,
+) -> ImageData:
+    """The data set of `splits`: whole, checked, and its training images as `view` has them.
+
+    Without "validation" it is shared off "train", and "test" too where there is none. Raises
+    ValueError for too few images, or unreadable files, all in one message; where some training
+    images may be unreadable, those are not opened.
+    """
+    splits = _completed(splits)
+    check_splits(*(splits[name] for name in splits if name != "train" or not view.max_unreadable))
+    train = splits["train"]
+    if view.num_train is not None:
+        labels, names = train.labels.tolist(), train.hashed_names()
+        train = train.taken(sorted(first_stratified(labels, names, view.num_train)))
+    return ImageData(
+        name=name,
+        class_names=tuple(class_names),
+        preprocessing=view.preprocessing,
+        train=replace(
+            train,
+            augmentation=view.augmentation,
+            views=view.views,
+            seed=view.seed,
+            max_unreadable=view.max_unreadable,
+        ),
+        validation=splits["validation"],
+        test=splits.get("test"),
+        origin=origin,
+    )
+
+
+def check_splits(*splits: DecodedSplit) -> None:
+    """Raise one ValueError that lists all images whose header cannot be read."""
+    problems = (split.header_problem(index) for split in splits for index in range(len(split)))
+    check_readable(sum(map(len, splits)), problems)
+
+
+def _completed(splits: Mapping[str, Split]) -> Mapping[str, Split]:
+    if "validation" in splits:
+        return splits
+    train = splits["train"]
+    shares = {part: SHARES[part] for part in SHARES if part == "train" or part not in splits}
+    parts = shared_positions(train.labels.tolist(), train.hashed_names(), shares)
+    return {**splits, **{part: train.taken(positions) for part, positions in parts.items()}}
