@@ -12,7 +12,7 @@ from torch import nn
 
 from advprop.config.run import RunConfig
 from advprop.cost.assumptions import A100_TFLOPS, typical_utilisation
-from advprop.cost.devices import Exchange, exchange, hours, images_per_device
+from advprop.cost.devices import Exchange, check_rates, exchange, hours, images_per_device
 from advprop.cost.memory import memory_cost
 from advprop.cost.step import empty_batch, step_cost
 from advprop.cost.timing import images_to_try, this_device, time_training
@@ -65,7 +65,7 @@ def plan(
     sizes, data = _sizes_and_data(config, num_images=num_images, num_classes=num_classes)
     if utilisation is None:
         utilisation = typical_utilisation(_empty_model(config, sizes))
-    _check_rates(device_tflops, utilisation)
+    check_rates(device_tflops, utilisation)
     settings = config.training
     steps_per_epoch = num_train_batches(sizes.num_images, batch_size=settings.batch_size)
     images_per_step = min(settings.batch_size, sizes.num_images)
@@ -170,13 +170,6 @@ def _check_given(num_images: int | None, num_classes: int | None) -> None:
     for name, value in (("images", num_images), ("classes", num_classes)):
         if value is not None and value < 1:
             raise ValueError(f"{name} {value}: give a number of at least 1")
-
-
-def _check_rates(device_tflops: float, utilisation: float) -> None:
-    if not 0 < device_tflops < float("inf"):
-        raise ValueError(f"device_tflops {device_tflops}: give a number above 0")
-    if not 0 < utilisation <= 1:
-        raise ValueError(f"utilisation {utilisation}: give a share above 0, at most 1")
 
 
 def _method_costs(
