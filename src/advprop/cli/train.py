@@ -10,7 +10,7 @@ import typer
 
 from advprop.cli.options import QuietOption, RecipeArgument, SetOption, process_number
 from advprop.cli.terminal import say
-from advprop.files import safe_name
+from advprop.files.atomic import safe_name
 
 if TYPE_CHECKING:
     from advprop.config import RunConfig
@@ -47,8 +47,8 @@ def main(
 ) -> None:
     """Train one model; under torchrun, on many devices."""
     from advprop.recipes.resolve import resolve_run
-    from advprop.run_folder import RESULT
     from advprop.runs import train
+    from advprop.runs.folder import RESULT
     from advprop.training.stopping import InterruptedTraining
 
     overrides = [*(settings or []), *([f"seed={seed}"] if seed is not None else [])]
