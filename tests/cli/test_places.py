@@ -112,6 +112,11 @@ def test_a_run_with_another_seed_is_no_resumption(
     more = cli("train", "base/config.json", "--resume", "--set", "training.num_epochs=2")
     assert more.code == 0, more.err
     assert "2 epochs instead of 1, from epoch 2 on: the learning rate" in more.err
+    forgotten = [word for word in (*TINY, *small) if word != "training.num_epochs=1"]
+    forgotten.remove("--set")
+    refused = cli("train", "digits", *forgotten, "--out", "base", "--resume")
+    assert refused.code == 2
+    assert "a run of 2 epochs" in refused.err
     refused = cli("train", "digits", *TINY, "--out", "base", "--resume")
     assert refused.code == 2
     assert "advprop train base/config.json --resume" in refused.err

@@ -64,7 +64,7 @@ def test_schedules_without_an_end_give_the_bits_of_the_longer_run(
 ) -> None:
     train(quick(4, *schedule), tmp_path / "whole", quiet=True)
     train(quick(2, *schedule), tmp_path / "run", quiet=True)
-    train(quick(4, *schedule), tmp_path / "run", resume=True, quiet=True)
+    train(quick(4, *schedule), tmp_path / "run", resume=True, more_epochs=True, quiet=True)
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "run")
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert rates(tmp_path / "run") == rates(tmp_path / "whole")
@@ -84,7 +84,7 @@ def test_cosine_goes_on_as_in_a_run_of_all_the_epochs(
         else:
             train(quick(2), run, quiet=True)
     from_epoch = 1 if cut else 2
-    result = train(quick(4), run, resume=True)
+    result = train(quick(4), run, resume=True, more_epochs=True)
 
     def rate(step: int, epochs: int) -> float:
         return peak / 2 * (1 + math.cos(math.pi * step / (epochs * STEPS)))
@@ -107,14 +107,14 @@ def test_results_of_before_are_kept_and_a_kill_changes_no_bit(
         train(quick(2), tmp_path / name, quiet=True)
         (tmp_path / name / "test.json").write_text("{}")
     before = (tmp_path / "cut" / "result.json").read_text()
-    train(quick(4), tmp_path / "whole", resume=True, quiet=True)
+    train(quick(4), tmp_path / "whole", resume=True, more_epochs=True, quiet=True)
     with monkeypatch.context() as patch:
         stop_after(patch, 2 * STEPS + 1)
         with pytest.raises(MemoryError):
-            train(quick(4), tmp_path / "cut", resume=True, quiet=True)
+            train(quick(4), tmp_path / "cut", resume=True, more_epochs=True, quiet=True)
     assert not is_finished(tmp_path / "cut")
     assert not (tmp_path / "cut" / "test.json").exists()  # of other weights
-    result = train(quick(4), tmp_path / "cut", resume=True, quiet=True)
+    result = train(quick(4), tmp_path / "cut", resume=True, more_epochs=True, quiet=True)
     assert (tmp_path / "cut" / "result-2-epochs.json").read_text() == before
     assert (tmp_path / "cut" / "test-2-epochs.json").exists()
     assert (result["epochs"], len(result["history"])) == (4, 1)
@@ -122,14 +122,29 @@ def test_results_of_before_are_kept_and_a_kill_changes_no_bit(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "unfinished"])
+def test_more_epochs_have_to_be_asked_for(finished: bool, tmp_path: Path) -> None:
+    train(quick(1), tmp_path, quiet=True)
+    if not finished:
+        (tmp_path / "result.json").unlink()
+    with pytest.raises(ValueError, match=r"a run of 1 epochs.* have 3") as caught:
+        train(quick(3), tmp_path, resume=True, quiet=True)
+    for way in ("--set training.num_epochs=1 to go on", "--set training.num_epochs=3 to give"):
+        assert way in str(caught.value)
+    assert load_run(tmp_path).config == quick(1)
+    assert len(rates(tmp_path)) == 1
+
+
 def test_fewer_epochs_and_other_settings_are_refused(tmp_path: Path) -> None:
     run = tmp_path / "a run"
     train(quick(2), run, quiet=True)
     with pytest.raises(ValueError, match="more epochs, not fewer") as caught:
-        train(quick(1), run, resume=True, quiet=True)
+        train(quick(1), run, resume=True, more_epochs=True, quiet=True)
     assert f"advprop train '{run}/config.json' --resume" in str(caught.value)
     with pytest.raises(ValueError, match=r"learning_rate: saved 0\.2, wanted 0\.1"):
-        train(quick(4, "training.learning_rate=0.1"), run, resume=True, quiet=True)
+        train(
+            quick(4, "training.learning_rate=0.1"), run, resume=True, more_epochs=True, quiet=True
+        )
     assert is_finished(run)
 
 
@@ -147,7 +162,9 @@ def test_methods_that_cannot_go_on_are_refused_by_name(
 ) -> None:
     train(quick(1, *settings, method=method), tmp_path, quiet=True)
     with pytest.raises(ValueError, match=reason):
-        train(quick(2, *settings, method=method), tmp_path, resume=True, quiet=True)
+        train(
+            quick(2, *settings, method=method), tmp_path, resume=True, more_epochs=True, quiet=True
+        )
     assert is_finished(tmp_path)
 
 
@@ -158,7 +175,12 @@ def test_an_unfinished_run_with_carried_perturbations_goes_on(
         stop_after(patch, STEPS)
         with pytest.raises(MemoryError):
             train(quick(2, method="carried"), tmp_path, quiet=True)
-    assert train(quick(3, method="carried"), tmp_path, resume=True, quiet=True)["epochs"] == 3
+    assert (
+        train(quick(3, method="carried"), tmp_path, resume=True, more_epochs=True, quiet=True)[
+            "epochs"
+        ]
+        == 3
+    )
 
 
 def test_settings_that_are_gone_or_damaged_are_written_again(
@@ -178,10 +200,10 @@ def test_settings_that_are_gone_or_damaged_are_written_again(
     (tmp_path / "config.json").unlink()
     (tmp_path / "result.json").unlink()
     with pytest.warns(UserWarning, match=r"config\.json is gone"):
-        train(quick(1), tmp_path, resume=True, quiet=True)
+        train(quick(1), tmp_path, resume=True, more_epochs=True, quiet=True)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="delete it, and the same command goes on"):
-        train(quick(1), tmp_path, resume=True, quiet=True)
+        train(quick(1), tmp_path, resume=True, more_epochs=True, quiet=True)
 
 
 def test_what_kills_leave_is_swept_by_the_next_owner(tmp_path: Path) -> None:
@@ -190,7 +212,7 @@ def test_what_kills_leave_is_swept_by_the_next_owner(tmp_path: Path) -> None:
     (tmp_path / "kept" / "perturbations.bin").write_bytes(b"large")
     for name in (".report.html.0a1b2c3d", ".test.json.0a1b2c3d", "checkpoints/.step-9.pt.0a1b2c3d"):
         (tmp_path / f"{name}.unfinished").touch()
-    train(quick(3), tmp_path, resume=True, quiet=True)
+    train(quick(3), tmp_path, resume=True, more_epochs=True, quiet=True)
     assert len(Checkpoints(tmp_path / "checkpoints").by_step()) == 2
     assert not (tmp_path / "kept").exists()
     assert not list(tmp_path.rglob("*.unfinished"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,19 +17,22 @@ if TYPE_CHECKING:
     from advprop.config import RunConfig
 
 
+_OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="The run's folder; runs/RECIPE-METHOD-seedN by default, with --resume that of a "
+        "saved config.json."
+    ),
+]
+
+
 def main(
     recipe: RecipeArgument,
     method: Annotated[
         str | None, typer.Option(help="Another method than the recipe's.", show_default=False)
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="The run's folder; runs/RECIPE-METHOD-seedN by default, with --resume that of a "
-            "saved config.json."
-        ),
-    ] = None,
+    out: _OutOption = None,
     settings: SetOption = None,
     resume: Annotated[
         bool,
@@ -57,14 +61,27 @@ def main(
     before = _content(folder / RESULT)
     try:
         result = train(
-            config, folder, resume=resume, quiet=quiet, tensorboard=tensorboard, wandb=wandb
+            config,
+            folder,
+            resume=resume,
+            more_epochs=_sets_length(overrides),
+            quiet=quiet,
+            tensorboard=tensorboard,
+            wandb=wandb,
         )
     except InterruptedTraining as error:
         error.add_note(f"go on with the same command and --resume ({folder})")
         raise
     if process_number() == "0":  # of torchrun's processes the first speaks
-        nothing_done = before is not None and before == _content(folder / RESULT)
-        _show(folder, "finished already, nothing done" if nothing_done else "finished", result)
+        _show(folder, before, result)
+
+
+def _sets_length(overrides: Sequence[str]) -> bool:
+    """Whether a command says how many epochs it means, also for a run that goes on."""
+    from advprop.config.overrides import parse_override
+
+    paths = [parse_override(override)[0] for override in overrides]
+    return "training" in paths or "training.num_epochs" in paths
 
 
 def _folder(recipe: str, config: RunConfig, *, resume: bool) -> Path:
@@ -75,7 +92,11 @@ def _folder(recipe: str, config: RunConfig, *, resume: bool) -> Path:
     return own or Path("runs") / named
 
 
-def _show(folder: Path, ending: str, result: dict[str, Any]) -> None:
+def _show(folder: Path, before: bytes | None, result: dict[str, Any]) -> None:
+    from advprop.run_folder import RESULT
+
+    nothing_done = before is not None and before == _content(folder / RESULT)
+    ending = "finished already, nothing done" if nothing_done else "finished"
     say(
         f"{folder}: {ending}; validation accuracy {result['validation_accuracy']:.1%} after "
         f"{result['epochs']} epochs, {result['train_seconds']:.0f} s"

@@ -41,7 +41,9 @@ _EPOCHS = "training.num_epochs"
 _OF_FINISHED = ("record.json", "test.json", RESULT)  # the last tells that a run is finished
 
 
-def judge_folder(folder: Path, config: RunConfig, *, resume: bool) -> dict[str, Any] | None:
+def judge_folder(
+    folder: Path, config: RunConfig, *, resume: bool, more_epochs: bool
+) -> dict[str, Any] | None:
     """Refuse a folder that the run may not use; the result of a run that is finished already."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: a file, not a folder; give another --out")
@@ -57,12 +59,14 @@ def judge_folder(folder: Path, config: RunConfig, *, resume: bool) -> dict[str, 
             f"{error}\ndelete it, and the same command goes on with its own settings"
         ) from None
     finished = is_finished(folder)
-    more_epochs = config.training.num_epochs > saved.training.num_epochs
-    if not finished or more_epochs:
+    longer = config.training.num_epochs > saved.training.num_epochs
+    if not finished or longer:
         # nothing was tested yet, or will be anew, and the new settings are what is recorded
         saved = saved.model_copy(update={"evaluation": config.evaluation})
     _check_same_run(folder, saved, config)
-    if more_epochs:
+    if longer:
+        if not more_epochs:
+            raise ValueError(_more_not_asked(folder, saved, config))
         _check_more_epochs(folder, config, finished=finished)
         return None
     return _finished_result(folder, saved, config) if finished else None
@@ -92,6 +96,15 @@ def _check_same_run(folder: Path, saved: RunConfig, config: RunConfig) -> None:
             f"{folder}: holds another run, not to be resumed as this one{shorter}:\n  {listed}\n"
             f"give another --out, or go on with the settings there: {as_saved}"
         )
+
+
+def _more_not_asked(folder: Path, saved: RunConfig, config: RunConfig) -> str:
+    now, then = config.training.num_epochs, saved.training.num_epochs
+    return (
+        f"{folder}: a run of {then} epochs, and this command does not say whether it is to have "
+        f"{now}, as its recipe has: add --set {_EPOCHS}={then} to go on with it, or --set "
+        f"{_EPOCHS}={now} to give it more epochs (in Python: more_epochs=True)"
+    )
 
 
 def _check_more_epochs(folder: Path, config: RunConfig, *, finished: bool) -> None:

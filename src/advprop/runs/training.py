@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,23 +35,25 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
+    more_epochs: bool = False,
     quiet: bool = False,
     tensorboard: bool = False,
     wandb: str | None = None,
 ) -> dict[str, Any]:
     """Train as `config` says, in the folder `out`, and return what `result.json` then holds.
 
-    With `resume`, go on from the newest whole checkpoint in `out`, or start where there is none
-    yet; a finished run is left as it is, unless `config` has more epochs. `tensorboard` writes
-    event files into `out`, `wandb` names a project of Weights & Biases. Raises ValueError for a
-    folder that holds a run (without `resume`), another configuration or other data (with it), or
-    that another process trains in; NotFiniteError and InterruptedTraining end a run early, saved.
-    Under `torchrun` every process calls this; the first one judges and writes the folder.
+    With `resume`, go on from the newest whole checkpoint in `out`, or start where there is none;
+    a finished run is left as it is; with `more_epochs`, it is given those that `config` has more.
+    `tensorboard` writes event files into `out`, `wandb` names a project of Weights & Biases. Raises
+    ValueError for a folder that holds a run (without `resume`), another configuration or other data
+    (with it), or that another process trains in; NotFiniteError and InterruptedTraining end a run
+    early, saved. Under `torchrun` every process calls this; the first judges and writes the folder.
     """
     folder, accelerator = Path(out), build_accelerator(config.training)
     with _process_group(accelerator), ExitStack() as held:
         first(accelerator, lambda: check_trackers(tensorboard, wandb))
-        result = first(accelerator, lambda: judge_folder(folder, config, resume=resume))
+        judge = partial(judge_folder, folder, config, resume=resume, more_epochs=more_epochs)
+        result = first(accelerator, judge)
         if result is not None:
             return result
         data, facts = each(accelerator, lambda: load_data(config))
@@ -58,10 +61,7 @@ def train(
         trainer = build_trainer(_where_it_is(config, folder), data, folder, accelerator)
         keep = config.training.keep_checkpoints
         changes = first(accelerator, lambda: claim(folder, facts, data, keep, held))
-        each(accelerator, lambda: _go_on(trainer))
-        check_same(
-            accelerator, {"the step to go on from": trainer.position.step}, remedy=_SAME_DISK
-        )
+        _go_on(trainer)
         if accelerator.is_main_process:
             if not quiet:
                 _say(config.start_lines(found_in(data)))
@@ -86,9 +86,16 @@ def _say(lines: list[str]) -> None:
 
 
 def _go_on(trainer: Trainer) -> None:
-    state = trainer.checkpoints.load_newest()
-    if state is not None:
-        trainer.load_state_dict(state)
+    """Go on from the newest checkpoint, if there is one: all processes from the same step."""
+
+    def load() -> None:
+        state = trainer.checkpoints.load_newest()
+        if state is not None:
+            trainer.load_state_dict(state)
+
+    each(trainer.accelerator, load)
+    step = {"the step to go on from": trainer.position.step}
+    check_same(trainer.accelerator, step, remedy=_SAME_DISK)
 
 
 def _comparable(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
