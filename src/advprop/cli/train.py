@@ -93,7 +93,7 @@ def _folder(recipe: str, config: RunConfig, *, resume: bool) -> Path:
 
 
 def _show(folder: Path, before: bytes | None, result: dict[str, Any]) -> None:
-    from advprop.run_folder import RESULT
+    from advprop.runs.folder import RESULT
 
     nothing_done = before is not None and before == _content(folder / RESULT)
     ending = "finished already, nothing done" if nothing_done else "finished"
