@@ -130,13 +130,13 @@ def files_of_a_step(source: Path) -> list[str]:
     torch.set_num_threads(1)
     changes = ["training.num_epochs=1", "training.warmup_epochs=0", "data.num_train=100"]
     config = apply_overrides(RECIPES["digits"].build().with_method("advprop"), changes)
-    root, plain = source / PACKAGE, Learner.gradients
+    root, plain = f"{source / PACKAGE}/", Learner.gradients
     calls: list[list[str]] = []
 
     def seen(frame: Any, event: str, _: object) -> None:
-        path = Path(frame.f_code.co_filename)
-        if event == "call" and root in path.parents and path.parent.name != "models":
-            calls[-1].append(str(path.relative_to(root)))
+        name = frame.f_code.co_filename
+        if event == "call" and name.startswith(root) and not name.startswith(f"{root}models/"):
+            calls[-1].append(name.removeprefix(root))
 
     def traced(*arguments: Any, **named: Any) -> Any:
         calls.append([])
@@ -147,8 +147,11 @@ def files_of_a_step(source: Path) -> list[str]:
             sys.setprofile(None)
 
     Learner.gradients = traced  # type: ignore[method-assign]
-    with tempfile.TemporaryDirectory() as folder:
-        train(config, Path(folder) / "run", quiet=True)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            train(config, Path(folder) / "run", quiet=True)
+    finally:
+        Learner.gradients = plain  # type: ignore[method-assign]
     return calls[1]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
+from enum import Enum
 from pathlib import Path
 
 # Of the caller's environment only what finds programs and packages is left, here and in child
@@ -43,3 +45,13 @@ torch.set_num_threads(1)  # bit-equality holds at one thread count
 
 CHECKED = ["advprop.attacks", "advprop.methods", "advprop.threat_models", "advprop.shapes"]
 install_import_hook(CHECKED, "shape_checks.checked")
+
+
+def pytest_make_parametrize_id(config: object, val: object, argname: str) -> str | None:
+    """A name for a parameter that pytest would only number: its text, without addresses."""
+    if val is None or isinstance(val, str | int | float | complex | re.Pattern | Enum):
+        return None  # pytest names these
+    if isinstance(val, bytes | set | frozenset) or hasattr(val, "__name__"):
+        return None  # and these; or their text is not the same in every process
+    text = re.sub(r"<(?:function )?([\w.<>]+)(?: object)? at 0x[0-9a-f]+>", r"\1", repr(val))
+    return re.sub(r"\s+", " ", text)[:60]

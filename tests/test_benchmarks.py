@@ -7,10 +7,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+import advprop
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -60,6 +63,17 @@ def test_every_benchmark_is_short_and_is_run() -> None:
             assert f'    "{path.stem}",' in source, f"run.py leaves {path.stem} out"
             assert f"    python benchmarks/{path.name} [--quick]" in text
             assert f"| `{path.stem}` |" in (FOLDER.parent / "docs" / "benchmarks.md").read_text()
+
+
+def test_a_step_of_advprop_runs_through_few_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    house = importlib.import_module("house")
+    source = Path(advprop.__file__).parents[1]
+    assert house.shape(source).keys() < house.WANTED.keys()
+    calls = house.files_of_a_step(source)
+    assert {"methods/advprop.py", "methods/learning.py", "attacks/pgd.py"} <= {*calls}
+    assert len({*calls}) <= 12
+    assert sum(one != other for one, other in pairwise(calls)) <= 120
 
 
 @pytest.mark.full

@@ -65,4 +65,4 @@ def test_a_configuration_survives_its_file(name: str) -> None:
 @every_method
 def test_fields_of_a_configuration_are_those_of_its_method(name: str) -> None:
     config = method_config(name)
-    assert config.method is type(config.build())
+    assert config.builds is type(config.build())

@@ -37,9 +37,9 @@ from advprop.methods.base import (
     Method,
     StepMetrics,
     TrainingFacts,
-    metrics_of,
     perturbation_size,
 )
+from advprop.methods.learning import metrics_of
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.vanilla import Vanilla

@@ -230,7 +230,7 @@ def test_what_is_missing_is_told_before_anything_is_tested(stored: Path) -> None
     [
         ({"corruptions": ["rain"]}, "unknown: rain; choose from gaussian_noise"),
         ({"corruptions": []}, "at least one"),
-        ({"corruption_severities": [0]}, "0 is none; choose from 1"),
+        ({"corruption_severities": [0]}, "unknown: 0; choose from 1, 2"),
         ({"corruption_severities": [2, 2]}, "each once"),
     ],
 )

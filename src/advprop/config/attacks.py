@@ -1,14 +1,9 @@
-"""Threat models and attacks as data.
-
-Bounds are checked by the parts themselves, which every configuration builds on the spot.
-"""
+"""Threat models and attacks as data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, TypeAlias
-
-from pydantic import model_validator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from advprop.attacks.objectives import (
     TargetRule,
@@ -18,7 +13,7 @@ from advprop.attacks.objectives import (
 )
 from advprop.attacks.pgd import PGD, Attack
 from advprop.attacks.schedule import GrowingSteps
-from advprop.config.fields import Config, Fraction
+from advprop.config.fields import Built, Config, Fraction, Part
 from advprop.threat_models import L2, Linf, ThreatModel
 
 TargetName: TypeAlias = Literal["random_other_class", "least_likely_class", "untargeted"]
@@ -30,24 +25,30 @@ TARGET_RULES: dict[str, TargetRule] = {
 }
 
 
-class ThreatModelConfig(Config):
+class ThreatModelConfig(Part[ThreatModel]):
     """`Linf` or `L2`."""
 
     kind: Literal["linf", "l2"] = "linf"
     epsilon: Fraction
-
-    @model_validator(mode="after")
-    def _valid(self) -> ThreatModelConfig:
-        self.build()
-        return self
 
     def build(self) -> ThreatModel:
         """Build the threat model."""
         return Linf(self.epsilon) if self.kind == "linf" else L2(self.epsilon)
 
 
-class AttackConfig(Config):
-    """`PGD`."""
+class Targeted(Part[Built]):
+    """The base of attacks with a rule for their targets, by name."""
+
+    if TYPE_CHECKING:
+        targets: TargetName
+
+    def settings(self) -> dict[str, Any]:
+        """The rule in place of its name."""
+        return {**super().settings(), "targets": TARGET_RULES[self.targets]}
+
+
+class _PGDConfig(Targeted[Built]):
+    builds = PGD
 
     threat_model: ThreatModelConfig
     num_steps: int
@@ -55,27 +56,16 @@ class AttackConfig(Config):
     random_start_probability: float = 1.0
     targets: TargetName = "random_other_class"
 
-    @model_validator(mode="after")
-    def _valid(self) -> AttackConfig:
-        self.build()
-        return self
-
-    def build(self) -> PGD:
-        """Build the attack."""
-        return PGD(
-            threat_model=self.threat_model.build(),
-            num_steps=self.num_steps,
-            step_size=self.step_size,
-            random_start_probability=self.random_start_probability,
-            targets=TARGET_RULES[self.targets],
-        )
-
-    def as_pgd(self) -> AttackConfig:
+    def as_pgd(self) -> Self:
         """The same attack for other methods."""
         return self
 
 
-class TrainingAttackConfig(AttackConfig):
+class AttackConfig(_PGDConfig[PGD]):
+    """`PGD`."""
+
+
+class TrainingAttackConfig(_PGDConfig[Attack]):
     """`PGD` to train with.
 
     `first_steps` is the number of steps at the beginning of training, which grows to `num_steps`
@@ -86,16 +76,14 @@ class TrainingAttackConfig(AttackConfig):
 
     first_steps: int | None = None
 
-    @model_validator(mode="after")
-    def _valid_training(self) -> TrainingAttackConfig:
-        self.build_for_training()
-        return self
-
-    def build_for_training(self) -> Attack:
-        """Build the attack, with what makes it cheaper."""
-        if self.first_steps is None:
-            return self.build()
-        return GrowingSteps(attack=self.build(), first_steps=self.first_steps)
+    def build(self) -> Attack:
+        """Build the attack."""
+        settings = self.settings()
+        first_steps = settings.pop("first_steps")
+        attack = PGD(**settings)
+        if first_steps is None:
+            return attack
+        return GrowingSteps(attack=attack, first_steps=first_steps)
 
 
 class OneStepConfig(Config):
@@ -115,7 +103,7 @@ class OneStepConfig(Config):
         )
 
 
-AnyAttackConfig: TypeAlias = AttackConfig | OneStepConfig
+AnyAttackConfig: TypeAlias = AttackConfig | TrainingAttackConfig | OneStepConfig
 """Attacks whose strength another method can take over."""
 
 PAPER_ATTACK = TrainingAttackConfig(

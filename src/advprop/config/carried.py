@@ -14,7 +14,7 @@ from advprop.methods.perturbation_store import Precision
 class CarriedConfig(OneStepAttackingConfig):
     """`Carried`."""
 
-    method = Carried
+    builds = Carried
     kind: Literal["carried"] = "carried"
     pairing: Literal["paired", "decoupled"] = "paired"
     attacked_fraction: float = 0.5
@@ -27,7 +27,7 @@ class CarriedConfig(OneStepAttackingConfig):
 class AdvPropLeanConfig(OneStepAttackingConfig):
     """`AdvPropLean`."""
 
-    method = AdvPropLean
+    builds = AdvPropLean
     kind: Literal["advprop_lean"] = "advprop_lean"
     pairing: Literal["paired", "decoupled"] = "decoupled"
     attacked_fraction: float = 0.25

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from advprop.attacks.pgd import PGD
 from advprop.config.attacks import AttackConfig, ThreatModelConfig
-from advprop.config.fields import Config, Fraction, Fractions
+from advprop.config.fields import Config, Fraction, Fractions, parse_list
 from advprop.data.corruptions import CORRUPTIONS, SEVERITIES
 from advprop.training.settings import MOST_WORKERS
 
-_Choice = TypeVar("_Choice", str, int)
 _CURVES: dict[str, Literal["linf", "l2"]] = {"epsilons": "linf", "l2_epsilons": "l2"}
 
 
@@ -34,31 +33,21 @@ class EvaluationConfig(Config):
     epsilons: Fractions = ()
     l2_epsilons: Fractions = ()
     overlap_images: int = Field(default=5000, ge=0)
-    corruptions: tuple[str, ...] = CORRUPTIONS
-    corruption_severities: tuple[int, ...] = SEVERITIES
+    corruptions: Annotated[tuple[str, ...], BeforeValidator(parse_list)] = CORRUPTIONS
+    corruption_severities: Annotated[tuple[int, ...], BeforeValidator(parse_list)] = SEVERITIES
     extra_corruptions: bool = False
 
-    @field_validator("corruptions", "corruption_severities", mode="before")
+    @field_validator("corruptions", "corruption_severities")
     @classmethod
-    def _listed(cls, value: object) -> object:
-        """On a command line "snow,fog" and "3" are shorter than JSON."""
-        if isinstance(value, str):
-            return tuple(word.strip() for word in value.split(","))
-        return (value,) if isinstance(value, int) else value
-
-    @field_validator("corruptions")
-    @classmethod
-    def _known_corruptions(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [name for name in names if name not in CORRUPTIONS]:
-            raise ValueError(f"unknown: {', '.join(unknown)}; choose from {', '.join(CORRUPTIONS)}")
-        return _each_once(names)
-
-    @field_validator("corruption_severities")
-    @classmethod
-    def _known_severities(cls, severities: tuple[int, ...]) -> tuple[int, ...]:
-        if unknown := [severity for severity in severities if severity not in SEVERITIES]:
-            raise ValueError(f"{unknown[0]} is none; choose from 1 (mild) to 5")
-        return _each_once(severities)
+    def _known(cls, chosen: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        known = CORRUPTIONS if info.field_name == "corruptions" else SEVERITIES
+        if unknown := [str(choice) for choice in chosen if choice not in known]:
+            raise ValueError(
+                f"unknown: {', '.join(unknown)}; choose from {', '.join(map(str, known))}"
+            )
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise ValueError("name at least one, and each once")
+        return chosen
 
     @field_validator("epsilons", "l2_epsilons")
     @classmethod
@@ -87,9 +76,3 @@ class EvaluationConfig(Config):
             for epsilon in sorted({0.0, *getattr(self, name)})
             if getattr(self, name)
         ]
-
-
-def _each_once(chosen: tuple[_Choice, ...]) -> tuple[_Choice, ...]:
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise ValueError("name at least one, and each once")
-    return chosen

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 LARGEST = 10**9
 """No setting is larger, but for seeds."""
 _LAST_WITH_REMOVED = "5ebac19"
+Built = TypeVar("Built")
 
 
 class Config(BaseModel):
@@ -57,6 +58,32 @@ class Config(BaseModel):
     def without_places(self) -> Self:
         """The same for other people, who are not told where anything lies."""
         return self.model_copy(update=dict.fromkeys(self.places))
+
+
+class Part(Config, Generic[Built]):
+    """A configuration that builds something of its fields, which bear the names of its arguments.
+
+    A subclass names in `builds` what is built; fields that are parts themselves are built first,
+    and `kind` only tells classes apart. Bounds are checked by what is built, which every
+    configuration does on the spot.
+    """
+
+    builds: ClassVar[Callable[..., Any]]
+
+    @model_validator(mode="after")
+    def _valid(self) -> Self:
+        self.build()
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """What it is built of, by name."""
+        values = {name: getattr(self, name) for name in type(self).model_fields if name != "kind"}
+        return {n: v.build() if isinstance(v, Part) else v for n, v in values.items()}
+
+    def build(self) -> Built:
+        """Build it; raises ValueError for settings out of bounds."""
+        built: Built = self.builds(**self.settings())
+        return built
 
 
 def _absolute(place: Path | str) -> Path | str:

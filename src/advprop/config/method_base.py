@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC
-from typing import TYPE_CHECKING, Any, ClassVar, Self
-
-from pydantic import model_validator
+from typing import TYPE_CHECKING, Any, Self
 
 from advprop.config.attacks import (
     PAPER_ATTACK,
@@ -13,26 +10,18 @@ from advprop.config.attacks import (
     OneStepConfig,
     TrainingAttackConfig,
 )
-from advprop.config.fields import Config
+from advprop.config.fields import Part
 from advprop.methods.base import Method
 
 
-class MethodConfig(Config, ABC):
-    """The base of them all: a subclass names its `kind`, its `method`, and the settings of both.
+class MethodConfig(Part[Method]):
+    """The base of them all: a `Part` whose subclass names its `kind`, too.
 
-    `kind` is a field, `kind: Literal["sam"] = "sam"`, and what `--method` takes; `method` is the
-    class that is built of all other fields, which bear the names of its own. Bounds are checked by
-    the method itself, which every configuration builds on the spot.
+    `kind` is a field, `kind: Literal["sam"] = "sam"`, and what `--method` takes.
     """
 
     if TYPE_CHECKING:
         kind: str
-    method: ClassVar[type[Method]]
-
-    @model_validator(mode="after")
-    def _valid(self) -> Self:
-        self.build()
-        return self
 
     @classmethod
     def name(cls) -> str:
@@ -48,14 +37,6 @@ class MethodConfig(Config, ABC):
     def strength(self) -> AnyAttackConfig | None:
         """The attack whose strength another method can take over."""
         return None
-
-    def settings(self) -> dict[str, Any]:
-        """What the method is made of, by name."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name != "kind"}
-
-    def build(self) -> Method:
-        """Build the method."""
-        return self.method(**self.settings())
 
 
 class AttackingConfig(MethodConfig):
@@ -73,10 +54,6 @@ class AttackingConfig(MethodConfig):
     def strength(self) -> AnyAttackConfig | None:
         """The whole attack."""
         return self.attack
-
-    def settings(self) -> dict[str, Any]:
-        """The attack built."""
-        return {**super().settings(), "attack": self.attack.build_for_training()}
 
 
 class OneStepAttackingConfig(MethodConfig):

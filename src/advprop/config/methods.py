@@ -25,21 +25,21 @@ from advprop.methods.vanilla import Vanilla
 class VanillaConfig(MethodConfig):
     """`Vanilla`."""
 
-    method = Vanilla
+    builds = Vanilla
     kind: Literal["vanilla"] = "vanilla"
 
 
 class AdversarialConfig(AttackingConfig):
     """`Adversarial`."""
 
-    method = Adversarial
+    builds = Adversarial
     kind: Literal["adversarial"] = "adversarial"
 
 
 class MixedConfig(AttackingConfig):
     """`Mixed`."""
 
-    method = Mixed
+    builds = Mixed
     kind: Literal["mixed"] = "mixed"
 
 
@@ -48,7 +48,7 @@ class AdvPropConfig(AttackingConfig):
 
     removed: ClassVar[Mapping[str, object]] = {"stale_steps": 0, "attack_every": 1}
 
-    method = AdvProp
+    builds = AdvProp
     kind: Literal["advprop"] = "advprop"
     clean_weight: float = 1.0
     adversarial_weight: float = 1.0
@@ -63,7 +63,7 @@ class FineGrainedConfig(AttackingConfig):
     are further branches by name, the latter augmented as `data.views` has them.
     """
 
-    method = FineGrained
+    builds = FineGrained
     kind: Literal["fine_grained"] = "fine_grained"
     noise: bool = True
     attacks: dict[str, TrainingAttackConfig] = Field(default_factory=dict)
@@ -77,7 +77,7 @@ class FineGrainedConfig(AttackingConfig):
             noise = {"num_steps": 0, "first_steps": None, "random_start_probability": 1.0}
             attacks = {"noise": self.attack.model_copy(update=noise), **attacks}
         return FineGrained(
-            attacks={name: attack.build_for_training() for name, attack in attacks.items()},
+            attacks={name: attack.build() for name, attack in attacks.items()},
             views=self.views,
             form=self.form,
         )
@@ -86,7 +86,7 @@ class FineGrainedConfig(AttackingConfig):
 class AdversarialThenCleanConfig(AttackingConfig):
     """`AdversarialThenClean`."""
 
-    method = AdversarialThenClean
+    builds = AdversarialThenClean
     kind: Literal["adversarial_then_clean"] = "adversarial_then_clean"
     adversarial_share: float = 0.5
 
@@ -94,7 +94,7 @@ class AdversarialThenCleanConfig(AttackingConfig):
 class FastConfig(OneStepAttackingConfig):
     """`Fast`."""
 
-    method = Fast
+    builds = Fast
     kind: Literal["fast"] = "fast"
     attacked_fraction: float = 0.2
     beta: float = 0.5

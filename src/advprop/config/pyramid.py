@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from advprop.attacks.pyramid import PyramidPGD
-from advprop.config.attacks import (
-    TARGET_RULES,
-    AnyAttackConfig,
-    TargetName,
-)
-from advprop.config.fields import Config, Fraction, Fractions, parse_list
+from advprop.config.attacks import AnyAttackConfig, Targeted, TargetName
+from advprop.config.fields import Fraction, Fractions, parse_list
 from advprop.config.method_base import MethodConfig
 from advprop.methods.learning import Form
 from advprop.methods.pyramid import Pyramid
@@ -23,8 +19,10 @@ Scales = Annotated[tuple[int, ...] | None, BeforeValidator(parse_list)]
 _PAPER = PyramidPGD()
 
 
-class PyramidAttackConfig(Config):
+class PyramidAttackConfig(Targeted[PyramidPGD]):
     """`PyramidPGD`, by default the paper's."""
+
+    builds = PyramidPGD
 
     epsilon: Fraction = _PAPER.epsilon
     num_steps: int = _PAPER.num_steps
@@ -33,16 +31,6 @@ class PyramidAttackConfig(Config):
     multipliers: Fractions = _PAPER.multipliers
     random_start_probability: float = _PAPER.random_start_probability
     targets: TargetName = "random_other_class"
-
-    @model_validator(mode="after")
-    def _valid(self) -> PyramidAttackConfig:
-        self.build()
-        return self
-
-    def build(self) -> PyramidPGD:
-        """Build the attack."""
-        settings = self.model_dump(exclude={"targets"})
-        return PyramidPGD(targets=TARGET_RULES[self.targets], **settings)
 
 
 def pyramid_like(attack: AnyAttackConfig | None) -> PyramidAttackConfig:
@@ -79,7 +67,7 @@ class _TwoPassesConfig(MethodConfig):
 class PyramidConfig(_TwoPassesConfig):
     """`Pyramid`."""
 
-    method = Pyramid
+    builds = Pyramid
     kind: Literal["pyramid"] = "pyramid"
     attack: PyramidAttackConfig = PyramidAttackConfig()
 
@@ -88,15 +76,11 @@ class PyramidConfig(_TwoPassesConfig):
         """The defaults, `attack` shared out over the scales."""
         return cls(attack=pyramid_like(attack))
 
-    def settings(self) -> dict[str, Any]:
-        """The attack built."""
-        return {**super().settings(), "attack": self.attack.build()}
-
 
 class UniversalConfig(_TwoPassesConfig):
     """`Universal`."""
 
-    method = Universal
+    builds = Universal
     kind: Literal["universal"] = "universal"
     epsilon: Fraction = _PAPER.epsilon
     step_size: Fraction = _PAPER.epsilon / 5

@@ -19,9 +19,9 @@ from advprop.attacks.schedule import Scheduled
 from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.modes import attack_mode
 from advprop.auxiliary.running import frozen_statistics
-from advprop.methods.loop_checks import check_logits, check_training, warn_of_unknown_branches
+from advprop.methods.loop_checks import check_logits, warn_of_unknown_branches
 from advprop.randomness import Randomness
-from advprop.shapes import Batch, Images, Labels, Logits, correct_predictions
+from advprop.shapes import Batch, Images, Labels, Logits
 
 ADVERSARIAL = "adversarial"
 """The auxiliary branch of AdvProp, and the name of its images in metrics."""
@@ -172,7 +172,12 @@ class Method(ABC):
         of branches that the optimiser does not know of.
         """
         module = unwrapped(model)
-        check_training(module)
+        if not module.training:
+            raise ValueError(
+                "the model is in eval mode, in which neither dropout nor normalisation trains: "
+                "call model.train() before; layers that are to keep their statistics may be in "
+                "eval mode"
+            )
         if isinstance(images, Batch):
             if isinstance(labels, Tensor):
                 raise TypeError("a Batch holds its labels: call (model, batch, context)")
@@ -206,12 +211,6 @@ def adversarial_images(attack: Attack, model: nn.Module, batch: Batch, context: 
     now = attack.at(context.progress) if isinstance(attack, Scheduled) else attack
     with attack_mode(module):
         return now(module, batch.images, batch.labels, generator=context.generator)
-
-
-def metrics_of(logits: Logits, labels: Labels, loss: Tensor) -> KindMetrics:
-    """Detached metrics of one kind of images."""
-    accuracy = correct_predictions(logits.detach(), labels).float().mean()
-    return KindMetrics(loss=loss.detach(), accuracy=accuracy)
 
 
 def perturbation_size(clean: Images, adversarial: Images) -> Tensor:

@@ -17,12 +17,11 @@ from advprop.methods.base import (
     KindMetrics,
     Method,
     StepMetrics,
-    metrics_of,
     through,
     unwrapped,
 )
 from advprop.randomness import mark_dropout
-from advprop.shapes import Batch
+from advprop.shapes import Batch, Labels, Logits, correct_predictions
 
 Form: TypeAlias = Literal["auto", "separate", "joint", "summed"]
 """How several kinds of images are learnt from: see `learn`. "auto" is what the model needs."""
@@ -129,6 +128,12 @@ class SeveralKinds(Method):
                 "alone, and DistributedDataParallel waits for the gradients of all; set "
                 f"method.form to {instead}, or train in one process"
             )
+
+
+def metrics_of(logits: Logits, labels: Labels, loss: Tensor) -> KindMetrics:
+    """Detached metrics of one kind of images."""
+    accuracy = correct_predictions(logits.detach(), labels).float().mean()
+    return KindMetrics(loss=loss.detach(), accuracy=accuracy)
 
 
 def check_weights(weights: Sequence[float]) -> None:

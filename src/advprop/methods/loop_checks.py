@@ -12,15 +12,6 @@ from advprop.auxiliary.modes import attack_mode
 from advprop.shapes import Images
 
 
-def check_training(model: nn.Module) -> None:
-    """Raise ValueError for a model in eval mode; its layers may be in it."""
-    if not model.training:
-        raise ValueError(
-            "the model is in eval mode, in which neither dropout nor normalisation trains: call "
-            "model.train() before; layers that are to keep their statistics may be in eval mode"
-        )
-
-
 def warn_of_unknown_branches(model: nn.Module) -> None:
     """Warn where gradients of the last step are left in the branches' own parameters alone.
 
