@@ -39,12 +39,11 @@ def load_local_weights(model: nn.Module, path: str | Path, *, new_classifier: bo
     Checkpoints of timm and others are unpacked (the average of weights first), prefixes of wrappers
     and the other parts that they hold dropped, branches of advprop's own reduced to the clean one.
     Of another image size, or as the authors of an architecture name them, weights are converted as
-    timm converts its own; those of another number of input channels too, which a warning tells. A
-    classifier of another size is left out, named in a warning, and starts
-    at zero; without `new_classifier`, as a model to be tested needs it, it is an error like any
-    other tensor that does not fit. Warns where the file has another mean or std than a
-    `Standardized` model. Raises ValueError for a file that is damaged or does not fit,
-    FileNotFoundError for one that is not there.
+    timm converts its own; of other input channels too, with a warning. A classifier of another size
+    is left out, named in a warning, and starts at zero; without `new_classifier`, as a model to be
+    tested needs it, it is an error like any other tensor that does not fit. Warns where the file
+    has another mean or std than a `Standardized` model. Raises ValueError for a file that is
+    damaged or does not fit, FileNotFoundError for one that is not there.
     """
     path = weights_file(Path(path))
     plain = model.model if isinstance(model, Standardized) else model
