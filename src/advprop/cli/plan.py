@@ -49,10 +49,11 @@ def main(
 ) -> None:
     """Tell what each method would cost on this machine, or one beside vanilla on other devices."""
     from advprop.config.methods import METHODS
+    from advprop.cost.planning import plan
+    from advprop.cost.timing import minutes_here
     from advprop.data.found import Found
-    from advprop.planning import minutes_here, plan
+    from advprop.files.json_files import write_json
     from advprop.recipes.resolve import resolve_run
-    from advprop.training.files import write_json
 
     check_json_target(json, "assumptions", "clusters")
     config = resolve_run(recipe, method=method, overrides=settings or [])
@@ -77,7 +78,7 @@ def main(
 def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
     from rich.console import Console
 
-    from advprop.parsing import printable
+    from advprop.files.parsing import printable
 
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(printable("\n".join(start) + "\n"))

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from advprop.config.run import RunConfig
+from advprop.cost.planning import VANILLA, DataSizes
 from advprop.methods.vanilla import Vanilla
+from advprop.models.trial import RUN_ERRORS
+from advprop.training.engine import prepare_model
 
 _SECONDS = 1.0
 _MIN_FLOPS_A_SECOND = 20e9  # of a slow core; a first guess at how many images may be tried
@@ -71,3 +77,29 @@ def time_training(
         images=num_images,
         seconds_per_image=seconds / (steps * num_images),
     )
+
+
+def minutes_here(config: RunConfig, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `plan` says of this machine: the vanilla steps `timed_here`, and `minutes_here`.
+
+    The minutes are those of each method's steps, by its FLOPs beside vanilla's; reading images and
+    validation come on top. Both are None where a step would take too long to try, or cannot be run.
+    """
+    sizes, batch = DataSizes(**plan["data"]), plan["images_per_device"]
+    count = images_to_try(plan["methods"][VANILLA]["flops"]["per_image"], batch)
+    if not count:
+        return {"timed_here": None, "minutes_here": None}
+    shape, classes = sizes.image_shape, sizes.num_classes
+    with torch.random.fork_rng(devices=[]):
+        model = config.model.without_weights().build(num_classes=classes, image_shape=shape)
+    placed = prepare_model(model, config.training, this_device())
+    try:
+        timed = time_training(placed, num_images=count, image_shape=shape, num_classes=classes)
+    except RUN_ERRORS:
+        return {"timed_here": None, "minutes_here": None}
+    images = plan["steps"] * min(plan["batch_size"], sizes.num_images)
+    minutes = {
+        name: timed.seconds_per_image * images * cost["times_vanilla"] / 60
+        for name, cost in plan["methods"].items()
+    }
+    return {"timed_here": asdict(timed), "minutes_here": minutes}

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from advprop.attacks.pgd import Attack
-from advprop.parsing import printable
+from advprop.files.parsing import printable
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch, LogitsFn
 

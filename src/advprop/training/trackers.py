@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from advprop.writing import writing
+from advprop.files.writing import writing
 
 _NOT_IN_NAMES = r"[/\\#?%:]"
 _GO_ON = "make room or give access, then go on with --resume"
@@ -47,14 +47,19 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """One run of Weights & Biases for one folder: a resumed run goes on in it."""
+    """One run of Weights & Biases for one folder: a resumed run goes on in it.
+
+    `project` is the name of one, or TEAM/PROJECT.
+    """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], *, project: str) -> None:
         # a run's folder is its identity, also after a kill
         identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+        entity, _, name = project.rpartition("/")
         with _wandb_errors():
             self._run = _wandb().init(
-                project=project,
+                entity=entity or None,
+                project=name,
                 id=f"{re.sub(_NOT_IN_NAMES, '_', folder.name)}-{identity}",
                 name=folder.name,
                 dir=str(folder),
@@ -77,10 +82,13 @@ def check_trackers(tensorboard: bool, wandb: str | None) -> None:
         _summary_writer()
     if wandb is None:
         return
-    if not wandb.strip() or len(wandb) > 128 or re.search(_NOT_IN_NAMES, wandb):
+    names = wandb.split("/")
+    if len(names) > 2 or not all(
+        name.strip() and len(name) <= 128 and not re.search(_NOT_IN_NAMES, name) for name in names
+    ):
         raise ValueError(
-            f'--wandb "{wandb}": a project has a name of 1 to 128 characters without / \\ # ? % : '
-            "(a team is set by the environment variable WANDB_ENTITY)"
+            f'--wandb "{wandb}": give PROJECT or TEAM/PROJECT, names of 1 to 128 characters '
+            "without / \\ # ? % :"
         )
     package = _wandb()
     if os.environ.get("WANDB_MODE", "online") == "online":
