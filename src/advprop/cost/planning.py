@@ -53,9 +53,8 @@ def plan(
     FLOPs count a multiplication and an addition as two; sizes are in bytes, on one of `devices`.
     `device_tflops` (10^12 FLOPs a second) and `utilisation` (a share of them) are assumptions, on
     which hours depend and nothing else does; by default what published runs of similar nets reach.
-    Nothing is trained or downloaded, and no image is read; `num_images` and `num_classes` stand in
-    for data that are not here. Of further `methods`, those that cannot train this model stand under
-    `unsuitable`, with the reason.
+    Nothing is trained or downloaded; `num_images` and `num_classes` stand in for data that are not
+    here. Of further `methods`, `unsuitable` has those that cannot train this model, and why.
 
     Raises ValueError for an assumption out of bounds, unknown sizes, a batch that cannot be shared
     by `devices`, or a model that cannot be built or run.
