@@ -31,8 +31,8 @@ from advprop.data.sources import ArraySplit, ImageData
 from advprop.recipes.builtin import mnist5k
 from advprop.shapes import Batch
 from advprop.training.engine import build_accelerator, memory_format
+from advprop.training.position import Position
 from advprop.training.progress import TrainingProgress
-from advprop.training.state import Position
 from advprop.training.totals import EpochTotals
 from advprop.training.trainer import Trainer
 

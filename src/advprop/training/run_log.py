@@ -11,7 +11,7 @@ from typing import Any
 from advprop.parsing import Count, Number, Part, Share, parse_json, read_part
 from advprop.training.alarms import alarms
 from advprop.training.files import write_atomically
-from advprop.training.state import Position
+from advprop.training.position import Position
 from advprop.writing import writing
 
 _GO_ON = "make room or give access, then go on with --resume"
