@@ -229,11 +229,46 @@ def test_windows_of_another_size(tmp_path: Path) -> None:
     assert model.get_parameter(table).std() > 0.1
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "wanted"),
+    [
+        ("test_resnet", 3, 1),
+        ("test_vit", 3, 1),
+        ("test_convnext", 1, 3),
+        ("tresnet_m", 3, 1),
+        ("small_resnet", 3, 1),
+    ],
+)
+def test_weights_for_other_channels_are_adapted_as_timm_adapts_its_own(
+    name: str, given: int, wanted: int, tmp_path: Path
+) -> None:
+    def build(channels: int) -> Standardized:
+        statistics = {"mean": (0.2, 0.3, 0.4)[:channels], "std": (0.2,) * channels}
+        return build_model(name, num_classes=4, in_chans=channels, **statistics).eval()
+
+    trained, model = build(given), build(wanted)
+    path = saved(tmp_path / "it.pth", trained.model.state_dict())
+    with pytest.warns(UserWarning, match=f"takes {given} channels there and {wanted} here"):
+        load_local_weights(model, path)
+    # a grey picture gives what it gives as three equal channels, where they are standardised alike
+    grey = torch.rand(2, 1, 160, 160) if name == "test_vit" else torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            trained.model(grey.expand(-1, given, -1, -1)),
+            model.model(grey.expand(-1, wanted, -1, -1)),
+            rtol=1e-3,
+            atol=1e-4,
+        )
+
+
 def test_another_mean_is_told(tmp_path: Path) -> None:
     path = saved(tmp_path / "it.pth", WRITTEN["MadryLab"](small(seed=1).state_dict()))
     load_local_weights(standardized(small(), mean=[0.1], std=[0.2]), path)
     with pytest.warns(UserWarning, match=r"mean \[0\.1\] and std \[0\.2\], .*set model\.mean"):
         load_local_weights(standardized(small(), mean=[0.3], std=[0.2]), path)
+    coloured = {"1.new_mean": torch.tensor([0.2, 0.3, 0.4]), "1.new_std": torch.full((3,), 0.2)}
+    path = saved(tmp_path / "it.pth", {**prefixed(small(seed=1).state_dict(), "0."), **coloured})
+    load_local_weights(standardized(small(), mean=[0.3], std=[0.2]), path)  # their mean
 
 
 UNFIT: dict[str, tuple[Callable[[State], Any], str]] = {

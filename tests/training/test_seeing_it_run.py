@@ -98,7 +98,12 @@ def test_tensorboard_shows_each_epoch_once_after_a_resume(tmp_path: Path) -> Non
     assert events.Scalars("train/clean/loss")[-1].value == 0.5
 
 
-def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("given", "entity"), [("project", None), ("team/project", "team")], ids=["project", "team"]
+)
+def test_weights_and_biases_offline(
+    given: str, entity: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     logged: list[tuple[int, dict[str, float]]] = []
     begun: list[dict[str, object]] = []
 
@@ -122,8 +127,8 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             return Run()
 
     monkeypatch.setitem(sys.modules, "wandb", Module)
-    train(quick("vanilla"), tmp_path / "run", quiet=True, wandb="project")
-    assert begun[0]["project"] == "project"
+    train(quick("vanilla"), tmp_path / "run", quiet=True, wandb=given)
+    assert (begun[0]["entity"], begun[0]["project"]) == (entity, "project")
     assert begun[0]["config"]["method"] == {"kind": "vanilla"}  # type: ignore[index]
     assert [step for step, values in logged if "validation_accuracy" in values] == [3, 6]
     assert logged[-1][0] == -1
@@ -142,8 +147,11 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("project", "message"),
     [
-        ("a/b", r'--wandb "a/b": a project has a name .* WANDB_ENTITY'),
-        (" ", "1 to 128 characters"),
+        ("a/b/c", r'--wandb "a/b/c": give PROJECT or TEAM/PROJECT'),
+        *(
+            (bad, "1 to 128 characters")
+            for bad in (" ", "/", "team/", "/project", "a/b:c", "x" * 129)
+        ),
         ("mine", r"no key: log in by .* WANDB_MODE=offline .* or leave --wandb out"),
     ],
 )

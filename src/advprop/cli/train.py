@@ -45,7 +45,7 @@ def main(
     ] = False,
     wandb: Annotated[
         str | None,
-        typer.Option(metavar="PROJECT", help="Log to this project of Weights & Biases."),
+        typer.Option(metavar="[TEAM/]PROJECT", help="Log to this project of Weights & Biases."),
     ] = None,
     quiet: QuietOption = False,
 ) -> None:

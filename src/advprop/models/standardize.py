@@ -89,9 +89,7 @@ def _timm_statistics(model: nn.Module) -> tuple[list[float], list[float]]:
             "for instance standardized(model, mean=[0.5], std=[0.5]) for grey images"
         )
     num_channels = _num_input_channels(model, settings)
-    return _for_channels(settings["mean"], num_channels), _for_channels(
-        settings["std"], num_channels
-    )
+    return for_channels(settings["mean"], num_channels), for_channels(settings["std"], num_channels)
 
 
 def _num_input_channels(model: nn.Module, settings: Mapping[str, Any]) -> int:
@@ -108,7 +106,8 @@ def _num_input_channels(model: nn.Module, settings: Mapping[str, Any]) -> int:
     return len(settings["mean"])
 
 
-def _for_channels(values: Sequence[float], num_channels: int) -> list[float]:
+def for_channels(values: Sequence[float], num_channels: int) -> list[float]:
+    """`values`, one a channel, for a model of other channels: their mean, as timm has it."""
     if len(values) == num_channels:
         return [float(value) for value in values]
     return [math.fsum(values) / len(values)] * num_channels

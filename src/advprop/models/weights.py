@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import pickle
 import re
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ import safetensors.torch
 import timm
 import torch
 from safetensors import SafetensorError
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from advprop.models.exact_loading import differences, load_exactly
-from advprop.models.standardize import Standardized
+from advprop.models.standardize import Standardized, for_channels
 from advprop.models.torch_files import read_torch_file
 
 _NESTED = (
@@ -36,16 +39,17 @@ def load_local_weights(model: nn.Module, path: str | Path, *, new_classifier: bo
     Checkpoints of timm and others are unpacked (the average of weights first), prefixes of wrappers
     and the other parts that they hold dropped, branches of advprop's own reduced to the clean one.
     Of another image size, or as the authors of an architecture name them, weights are converted as
-    timm converts its own. A classifier of another size is left out, named in a warning, and starts
-    at zero; without `new_classifier`, as a model to be tested needs it, it is an error like any
-    other tensor that does not fit. Warns where the file has another mean or std than a
-    `Standardized` model. Raises ValueError for a file that is damaged or does not fit,
-    FileNotFoundError for one that is not there.
+    timm converts its own; of other input channels too, with a warning. A classifier of another size
+    is left out, named in a warning, and starts at zero; without `new_classifier`, as a model to be
+    tested needs it, it is an error like any other tensor that does not fit. Warns where the file
+    has another mean or std than a `Standardized` model. Raises ValueError for a file that is
+    damaged or does not fit, FileNotFoundError for one that is not there.
     """
     path = weights_file(Path(path))
     plain = model.model if isinstance(model, Standardized) else model
     found = _clean_branch(_unpacked(_read(path), path))
     weights = _converted(_part_of(found, plain, path), plain)
+    weights |= _input_weights(weights, plain, path)
     own = plain.state_dict()
     head = classifier_keys(plain) if new_classifier else []
     fresh = [key for key in head if key not in weights or own[key].shape != weights[key].shape]
@@ -133,18 +137,16 @@ def _part_of(weights: Mapping[str, Tensor], model: nn.Module, path: Path) -> dic
         {key.removeprefix(prefix): weights[key] for key in weights if key.startswith(prefix)}
         for prefix in prefixes
     )
-    if most > len(own) / 2 and not all(_equal(first, other) for other in others):
+    if most > len(own) / 2 and any(
+        other.keys() != first.keys()
+        or not all(torch.equal(first[key], other[key]) for key in first)
+        for other in others
+    ):
         raise ValueError(
             f"{path}: holds several models, {' and '.join(map(repr, prefixes))} before the names: "
             "save the state_dict of one alone"
         )
     return first
-
-
-def _equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(
-        torch.equal(first[key], second[key]) for key in first
-    )
 
 
 def _converted(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -168,18 +170,46 @@ def _converted(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor
     return converted if tensors and misfits(converted) < misfits(weights) else weights
 
 
+def _input_weights(
+    weights: Mapping[str, Tensor], model: nn.Module, path: Path
+) -> dict[str, Tensor]:
+    """Those of the first layers that take other channels in `weights`, as timm adapts its own."""
+    settings = getattr(model, "pretrained_cfg", None) or {}
+    names, adapted = settings.get("first_conv") or "stem.0", {}
+    modules = dict(model.named_modules())
+    for name in (names,) if isinstance(names, str) else names:
+        layer, found = modules.get(name), weights.get(f"{name}.weight")
+        if not isinstance(layer, nn.Conv2d) or found is None or found.ndim != 4:
+            continue
+        wanted = int(getattr(model, "in_chans", layer.in_channels))
+        # a stem that moves pixels into channels has several for each of the image's
+        given = found.shape[1] * wanted * layer.groups // layer.in_channels
+        if given == wanted or given not in (1, 3):
+            continue
+        with suppress(NotImplementedError):
+            adapted[f"{name}.weight"] = adapt_input_conv(wanted, found, base_chans=given)
+            warnings.warn(
+                f"{path}: {name} takes {given} channels there and {wanted} here; its weights are "
+                "adapted as timm adapts its own",
+                stacklevel=3,
+            )
+    return adapted
+
+
 def _compare_statistics(found: Mapping[str, Tensor], model: Standardized, path: Path) -> None:
     """Warn where the weights were trained behind another mean or std."""
     for name, mean in found.items():
         std = found.get(re.sub(r"mean$", "std", name))
         if not re.search(r"(^|[._])mean$", name) or std is None or name.endswith("running_mean"):
             continue
-        theirs, ours = [mean.flatten(), std.flatten()], [model.mean.flatten(), model.std.flatten()]
-        if not all(
-            a.shape == b.shape and torch.allclose(a.float().cpu(), b.float().cpu(), atol=1e-3)
-            for a, b in zip(theirs, ours, strict=True)
+        theirs = [mean.flatten().tolist(), std.flatten().tolist()]
+        ours = [model.mean.flatten().tolist(), model.std.flatten().tolist()]
+        if all(theirs) and not all(
+            math.isclose(there, here, abs_tol=1e-3)
+            for values, own in zip(theirs, ours, strict=True)
+            for there, here in zip(for_channels(values, len(own)), own, strict=True)
         ):
-            numbers = [[round(number, 4) for number in values.tolist()] for values in theirs]
+            numbers = [[round(number, 4) for number in values] for values in theirs]
             warnings.warn(
                 f"{path}: trained behind mean {numbers[0]} and std {numbers[1]}, which are not the "
                 f"model's: set model.mean and model.std",

@@ -30,7 +30,7 @@ def begin_trackers(
     """Begin the trackers that `accelerator.log` writes to and `accelerator.end_training` finishes.
 
     A resumed run goes on in the same place: TensorBoard hides what was logged `after` the resumed
-    step, and Weights & Biases, whose `wandb` is the project, knows the run by its folder.
+    step, and Weights & Biases, whose `wandb` is PROJECT or TEAM/PROJECT, knows the run by its folder.
     """
     if tensorboard:
         with writing(folder, remedy=_GO_ON):
@@ -38,8 +38,10 @@ def begin_trackers(
     if wandb is not None:
         # a run's folder is its identity, also after a kill
         identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+        entity, _, project = wandb.rpartition("/")
         tracker = WandBTracker(
-            wandb,
+            project,
+            entity=entity or None,
             id=f"{re.sub(_NOT_IN_NAMES, '_', folder.name)}-{identity}",
             name=folder.name,
             dir=str(folder),
@@ -70,10 +72,13 @@ def check_trackers(tensorboard: bool, wandb: str | None) -> None:
             raise ImportError('--tensorboard needs pip install "advprop[tensorboard]"') from None
     if wandb is None:
         return
-    if not wandb.strip() or len(wandb) > 128 or re.search(_NOT_IN_NAMES, wandb):
+    names = wandb.split("/")
+    if len(names) > 2 or not all(
+        name.strip() and len(name) <= 128 and not re.search(_NOT_IN_NAMES, name) for name in names
+    ):
         raise ValueError(
-            f'--wandb "{wandb}": a project has a name of 1 to 128 characters without / \\ # ? % : '
-            "(a team is set by the environment variable WANDB_ENTITY)"
+            f'--wandb "{wandb}": give PROJECT or TEAM/PROJECT, names of 1 to 128 characters '
+            "without / \\ # ? % :"
         )
     package = _wandb()
     if os.environ.get("WANDB_MODE", "online") == "online":
