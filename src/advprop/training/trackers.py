@@ -30,7 +30,8 @@ def begin_trackers(
     """Begin the trackers that `accelerator.log` writes to and `accelerator.end_training` finishes.
 
     A resumed run goes on in the same place: TensorBoard hides what was logged `after` the resumed
-    step, and Weights & Biases, whose `wandb` is PROJECT or TEAM/PROJECT, knows the run by its folder.
+    step, and Weights & Biases, which `wandb` names as PROJECT or TEAM/PROJECT, knows
+    the run by its folder.
     """
     if tensorboard:
         with writing(folder, remedy=_GO_ON):
