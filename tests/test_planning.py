@@ -17,8 +17,8 @@ from advprop.cli import plan as command
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
 from advprop.config.run import ModelConfig
+from advprop.cost.planning import data_sizes, plan
 from advprop.cost.timing import images_to_try
-from advprop.planning import data_sizes, plan
 from advprop.recipes.builtin import digits
 from advprop.recipes.images import from_scratch
 

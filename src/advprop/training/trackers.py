@@ -13,7 +13,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
-from advprop.writing import writing
+from advprop.files.writing import writing
 
 _NOT_IN_NAMES = r"[/\\#?%:]"
 _GO_ON = "make room or give access, then go on with --resume"
