@@ -18,11 +18,12 @@ from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_average, distribute, prepare_model
 from advprop.training.learner import Learner
 from advprop.training.optim import build_optimizer, build_schedule, set_learning_rate
+from advprop.training.position import Position
 from advprop.training.processes import agree, average_statistics
 from advprop.training.progress import TrainingProgress
 from advprop.training.run_log import RunLog, epoch_entry
 from advprop.training.settings import TrainingSettings
-from advprop.training.state import Position, TrainingState
+from advprop.training.state import TrainingState
 from advprop.training.stopping import InterruptedTraining, NotFiniteError, not_finite, stop_signal
 from advprop.training.totals import EpochTotals
 from advprop.training.trackers import flat_numbers, track
