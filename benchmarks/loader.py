@@ -24,7 +24,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from advprop.config.data import FolderDataConfig
-from advprop.data.loaders import train_batches
+from advprop.data.batches.loaders import train_batches
 
 BATCH_SIZE = 32
 OURS, THEIRS = "advprop", "torchvision's loader"

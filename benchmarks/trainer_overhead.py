@@ -22,13 +22,13 @@ import torch
 from measuring import Row, Times, interleaved
 from showing import show
 
-from advprop.assembly import build_trainer
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
 from advprop.config.run import ModelConfig
 from advprop.data.preprocessing import Preprocessing
-from advprop.data.sources import ArraySplit, ImageData
+from advprop.data.splits import ArraySplit, ImageData
 from advprop.recipes.builtin import mnist5k
+from advprop.runs.trainer import build_trainer
 from advprop.shapes import Batch
 from advprop.training.engine import build_accelerator, memory_format
 from advprop.training.progress import TrainingProgress

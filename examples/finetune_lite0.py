@@ -23,8 +23,8 @@ from PIL import Image
 
 import advprop
 from advprop.config.overrides import apply_overrides
-from advprop.data.builtin import load_builtin
-from advprop.data.sources import ImageSplit
+from advprop.data.sets.builtin import load_builtin
+from advprop.data.splits import ImageSplit
 from advprop.recipes import RECIPES
 
 # what digits and few epochs need: small, whole, unmirrored images and a high rate

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from settings import SETS, method
 
-from advprop.assembly import build_trainer
 from advprop.config import RunConfig
 from advprop.config.methods import METHODS
+from advprop.files.json_files import read_json, write_json
+from advprop.runs.trainer import build_trainer
 from advprop.training.engine import build_accelerator
-from advprop.training.files import read_json, write_json
 
 TURNS, QUICK_TURNS = 48, 6
 PLACES = tuple((number + 0.5) / 6 for number in range(6))  # of the training, timed in turn

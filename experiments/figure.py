@@ -10,8 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from advprop.evaluation.significance import mean_interval
-from advprop.training.files import read_json
+from advprop.files.json_files import read_json
+from advprop.results.significance import mean_interval
 
 RESULTS = Path(__file__).parent / "results"
 TITLES = {

@@ -20,8 +20,8 @@ from finetuning import finetune
 from settings import ATTACKS, longer, method
 from study import Group, Options, base_config, folder_of, read_options, write_results
 
-from advprop.comparison import run_jobs
-from advprop.comparison_plan import Job
+from advprop.comparisons.comparing import run_jobs
+from advprop.comparisons.plan import Job
 from advprop.config import RunConfig
 from advprop.config.attacks import AttackConfig, OneStepConfig
 from advprop.config.carried import CarriedConfig

@@ -19,8 +19,8 @@ from measures import shift
 from settings import longer, method
 from study import Group, Options, base_config, folder_of, main
 
-from advprop.comparison import run_jobs
-from advprop.comparison_plan import Job
+from advprop.comparisons.comparing import run_jobs
+from advprop.comparisons.plan import Job
 from advprop.config import RunConfig
 
 METHODS = ("vanilla", "adversarial", "mixed", "advprop")

@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 import advprop
-from advprop.assembly import build_trainer
 from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
 from advprop.auxiliary.statistics import branch_distances
 from advprop.config import RunConfig
+from advprop.runs.trainer import build_trainer
 from advprop.training.engine import build_accelerator
 
 CORRUPTED_IMAGES = 400  # of the test images, in proportion to the classes

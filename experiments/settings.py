@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from advprop.comparison_plan import stretched
+from advprop.comparisons.plan import stretched
 from advprop.config import RunConfig
 from advprop.config.attacks import AttackConfig, ThreatModelConfig
 from advprop.config.data import FolderDataConfig

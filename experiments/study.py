@@ -17,10 +17,10 @@ from typing import Any
 from settings import SETS
 
 import advprop
-from advprop.comparison import run_jobs
-from advprop.comparison_plan import Job
+from advprop.comparisons.comparing import run_jobs
+from advprop.comparisons.plan import Job
 from advprop.config import RunConfig
-from advprop.training.files import read_json, write_json
+from advprop.files.json_files import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results"
 KEPT = ("epochs", "passes_per_image", "total_passes", "train_seconds", "validation_accuracy")
@@ -148,7 +148,7 @@ def write_results(experiment: str, name: str, rows: list[dict[str, Any]], option
         "experiment": experiment,
         "images": name,
         "command": shlex.join(["python", *sys.argv]),
-        "versions": advprop.run_folder.versions(),
+        "versions": advprop.runs.folder.versions(),
         "runs": rows,
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from advprop.evaluation.cells import p_text, points_text
-from advprop.evaluation.significance import mean_interval, paired_difference
-from advprop.training.files import read_json
+from advprop.files.json_files import read_json
+from advprop.results.cells import p_text, points_text
+from advprop.results.significance import mean_interval, paired_difference
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = {

@@ -12,19 +12,19 @@ from accelerate import Accelerator
 from PIL import Image
 from tiny import tiny_branched_net
 
-from advprop.assembly import build_trainer, with_synchronised_statistics
+from advprop.attacks.threat_models import Linf
 from advprop.config.methods import METHODS, method_config
 from advprop.config.overrides import apply_overrides
 from advprop.data.decoding import DecodedSplit
-from advprop.data.sources import Key
+from advprop.data.splits import Key
 from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.base import Method
 from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
 from advprop.methods.vanilla import Vanilla
 from advprop.recipes.builtin import digits
+from advprop.runs.trainer import build_trainer, with_synchronised_statistics
 from advprop.shapes import Batch
-from advprop.threat_models import Linf
 
 
 def test_validation_images_are_read_by_the_workers(

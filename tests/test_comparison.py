@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from advprop import parallel_jobs
 from advprop.auxiliary.norm import AuxiliaryNorm
-from advprop.comparison import compare, run_jobs
-from advprop.comparison_plan import Job
+from advprop.comparisons import jobs as parallel_jobs
+from advprop.comparisons.comparing import compare, run_jobs
+from advprop.comparisons.plan import Job
+from advprop.comparisons.sources import read_results
 from advprop.config import RunConfig
-from advprop.data.builtin import load_builtin
-from advprop.gathering.sources import read_results
+from advprop.data.sets.builtin import load_builtin
+from advprop.files.json_files import InUseError
 from advprop.recipes.builtin import digits
-from advprop.run_folder import build_run_model
-from advprop.training.files import InUseError
+from advprop.runs.folder import build_run_model
 
 
 def quick(config: RunConfig) -> RunConfig:

@@ -25,7 +25,7 @@ import advprop
 from advprop.auxiliary.branches import branch_names
 from advprop.auxiliary.norm import AuxiliaryNorm
 from advprop.methods.base import Context
-from advprop.run_folder import build_run_model
+from advprop.runs.folder import build_run_model
 from advprop.training.optim import build_optimizer
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -27,11 +27,11 @@ from torch import Tensor
 
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.reading import read_image
-from advprop.exporting import load_export, write_export
-from advprop.model_card import model_card
+from advprop.exports.card import model_card
+from advprop.exports.export import load_export, write_export
+from advprop.exports.prediction import predict
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized
-from advprop.prediction import predict
 
 RGB = Preprocessing(image_shape=(3, 32, 32), interpolation="bilinear", crop_pct=0.9)
 GREY = Preprocessing(image_shape=(1, 32, 32), crop_pct=1.0)

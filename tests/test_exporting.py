@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from advprop.auxiliary.branches import branch_names, use_branch
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
 from advprop.data.preprocessing import Preprocessing
-from advprop.export_format import read_checks
-from advprop.exporting import is_export, load_export, write_export
+from advprop.exports.export import is_export, load_export, write_export
+from advprop.exports.format import read_checks
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized, standardized
 

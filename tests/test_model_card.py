@@ -13,8 +13,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from advprop.data.preprocessing import Preprocessing
-from advprop.model_card import model_card
-from advprop.parsing import printable
+from advprop.exports.card import model_card
+from advprop.files.parsing import printable
 
 PROVENANCE: dict[str, Any] = {
     "config": {

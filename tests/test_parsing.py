@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from advprop.config.overrides import read_config
-from advprop.data.shard_classes import _read_names
-from advprop.parsing import parse_json
+from advprop.data.shards.classes import _read_names
+from advprop.files.json_files import read_json
+from advprop.files.parsing import parse_json
 from advprop.recipes.builtin import digits
-from advprop.training.files import read_json
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be")
 

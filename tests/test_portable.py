@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import advprop.portable as portable
+import advprop.exports.portable as portable
 from advprop.data.preprocessing import Preprocessing
+from advprop.exports.portable import check_formats, write_portable
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized, standardized
-from advprop.portable import check_formats, write_portable
 
 SHAPE = (1, 28, 28)
 NAMES = ("cat", "dog", 'a "<b>" é')

@@ -11,9 +11,9 @@ from torch import nn
 from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.data.preprocessing import Preprocessing
+from advprop.exports.prediction import find_images, predict, predictions
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized, standardized
-from advprop.prediction import find_images, predict, predictions
 
 NAMES = ("red", "green", "blue")
 RGB = Preprocessing(image_shape=(3, 8, 8))

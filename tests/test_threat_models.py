@@ -10,8 +10,8 @@ import torch
 from scipy import stats
 from tiny import seeded, tiny_images
 
+from advprop.attacks.threat_models import L2, Linf, ThreatModel
 from advprop.randomness import ImageStreams
-from advprop.threat_models import L2, Linf, ThreatModel
 
 SUBNORMAL = 2.2e-309
 BALLS = [Linf(4 / 255), Linf(0.3), L2(0.5), L2(3.0)]

@@ -23,7 +23,7 @@ def test_a_wheel_trains_mnist5k_outside_the_clone(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("advprop-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"advprop/py.typed", "advprop/report/template.html.jinja"} <= set(names)
+    assert {"advprop/py.typed", "advprop/report/page/template.html.jinja"} <= set(names)
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "empty")], check=True)
     bin_folder = tmp_path / "empty" / "bin"
     install = ["-m", "pip", "install", "--quiet", "--no-compile", f"{wheel}[demo]"]

@@ -16,15 +16,15 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from advprop.data.preprocessing import Preprocessing
-from advprop.data.shard_writing import write_shards
-from advprop.exporting import write_export
-from advprop.methods.perturbation_store import PerturbationStore
+from advprop.data.shards.writing import write_shards
+from advprop.exports.export import write_export
+from advprop.files.json_files import write_atomically, write_json
+from advprop.files.writing import WriteError, size_text, writing
+from advprop.methods.kept.store import PerturbationStore
 from advprop.models.build import build_model
 from advprop.training.checkpoint import Checkpoints
-from advprop.training.files import write_atomically, write_json
 from advprop.training.run_log import RunLog
 from advprop.training.trackers import TensorBoard
-from advprop.writing import WriteError, size_text, writing
 
 TOLD = r"could not be written \(.*(No space left|takes no more).* free\): .*(make room|fewer)"
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from advprop.attacks.pgd import fgsm as fgsm
     from advprop.attacks.pyramid import PyramidPGD as PyramidPGD
     from advprop.attacks.schedule import GrowingSteps as GrowingSteps
+    from advprop.attacks.threat_models import L2 as L2
+    from advprop.attacks.threat_models import Linf as Linf
+    from advprop.attacks.threat_models import ThreatModel as ThreatModel
     from advprop.auxiliary.branches import branch_names as branch_names
     from advprop.auxiliary.branches import branch_parameters as branch_parameters
     from advprop.auxiliary.branches import has_auxiliary_norms as has_auxiliary_norms
@@ -28,9 +31,10 @@ if TYPE_CHECKING:
     from advprop.auxiliary.surgery import add_auxiliary_norms as add_auxiliary_norms
     from advprop.auxiliary.surgery import remove_auxiliary_norms as remove_auxiliary_norms
     from advprop.auxiliary.token import add_auxiliary_tokens as add_auxiliary_tokens
-    from advprop.comparison import compare as compare
+    from advprop.comparisons.comparing import compare as compare
     from advprop.config import RunConfig as RunConfig
-    from advprop.exporting import load_export as load_export
+    from advprop.exports.export import load_export as load_export
+    from advprop.exports.prediction import predict as predict
     from advprop.methods.adversarial import Adversarial as Adversarial
     from advprop.methods.adversarial_then_clean import AdversarialThenClean as AdversarialThenClean
     from advprop.methods.advprop import AdvProp as AdvProp
@@ -49,19 +53,15 @@ if TYPE_CHECKING:
     from advprop.models.build import build_model as build_model
     from advprop.models.standardize import Standardized as Standardized
     from advprop.models.standardize import standardized as standardized
-    from advprop.prediction import predict as predict
     from advprop.randomness import ImageStreams as ImageStreams
-    from advprop.run_folder import export as export
-    from advprop.run_folder import load_run as load_run
     from advprop.runs import train as train
+    from advprop.runs.folder import export as export
+    from advprop.runs.folder import load_run as load_run
     from advprop.shapes import Batch as Batch
     from advprop.suites import evaluate as evaluate
-    from advprop.threat_models import L2 as L2
-    from advprop.threat_models import Linf as Linf
-    from advprop.threat_models import ThreatModel as ThreatModel
 
 _MODULE_OF = {
-    "L2": "threat_models",
+    "L2": "attacks.threat_models",
     "PGD": "attacks.pgd",
     "AdvProp": "methods.advprop",
     "Adversarial": "methods.adversarial",
@@ -75,7 +75,7 @@ _MODULE_OF = {
     "GrowingSteps": "attacks.schedule",
     "Fast": "methods.fast",
     "ImageStreams": "randomness",
-    "Linf": "threat_models",
+    "Linf": "attacks.threat_models",
     "Method": "methods.base",
     "Mixed": "methods.mixed",
     "Pyramid": "methods.pyramid",
@@ -83,7 +83,7 @@ _MODULE_OF = {
     "RunConfig": "config",
     "Standardized": "models.standardize",
     "StepMetrics": "methods.base",
-    "ThreatModel": "threat_models",
+    "ThreatModel": "attacks.threat_models",
     "TrainingFacts": "methods.base",
     "Universal": "methods.universal",
     "Vanilla": "methods.vanilla",
@@ -93,16 +93,16 @@ _MODULE_OF = {
     "branch_names": "auxiliary.branches",
     "branch_parameters": "auxiliary.branches",
     "build_model": "models.build",
-    "compare": "comparison",
+    "compare": "comparisons.comparing",
     "evaluate": "suites",
-    "export": "run_folder",
+    "export": "runs.folder",
     "fgsm": "attacks.pgd",
     "given": "attacks.objectives",
     "has_auxiliary_norms": "auxiliary.branches",
     "least_likely_class": "attacks.objectives",
-    "load_export": "exporting",
-    "load_run": "run_folder",
-    "predict": "prediction",
+    "load_export": "exports.export",
+    "load_run": "runs.folder",
+    "predict": "exports.prediction",
     "random_other_class": "attacks.objectives",
     "remove_auxiliary_norms": "auxiliary.surgery",
     "standardized": "models.standardize",

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from advprop.attacks.objectives import given, untargeted
 from advprop.attacks.pgd import PGD, fgsm
+from advprop.attacks.threat_models import L2, Linf, ThreatModel
 from advprop.evaluation.robustness import attack_with_restarts
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
-from advprop.threat_models import L2, Linf, ThreatModel
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # foolbox imports an old name of scipy's

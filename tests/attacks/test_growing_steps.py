@@ -13,13 +13,13 @@ from torch import Tensor
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD, Attack
 from advprop.attacks.schedule import GrowingSteps, mean_passes
+from advprop.attacks.threat_models import Linf
 from advprop.config.overrides import apply_overrides
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context
 from advprop.recipes import RECIPES
 from advprop.shapes import Batch
-from advprop.threat_models import Linf
 
 FULL = PGD(threat_model=Linf(8 / 255), num_steps=3, step_size=3 / 255, targets=untargeted)
 

@@ -22,8 +22,8 @@ from advprop.attacks.objectives import (
 from advprop.attacks.pgd import PGD, GradientAttack
 from advprop.attacks.pyramid import PyramidPGD
 from advprop.attacks.schedule import GrowingSteps
+from advprop.attacks.threat_models import Linf
 from advprop.randomness import ImageStreams, Randomness
-from advprop.threat_models import Linf
 
 
 @pytest.mark.parametrize("streams", [True, False], ids=["streams", "generator"])

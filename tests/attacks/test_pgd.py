@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from advprop.attacks.objectives import given, random_other_class, untargeted
 from advprop.attacks.pgd import PGD, Attack, fgsm
 from advprop.attacks.pyramid import PyramidPGD
+from advprop.attacks.threat_models import L2, Linf, ThreatModel
 from advprop.randomness import ImageStreams
-from advprop.threat_models import L2, Linf, ThreatModel
 
 ATTACKS = [
     PGD(threat_model=Linf(8 / 255), num_steps=3, step_size=3 / 255),

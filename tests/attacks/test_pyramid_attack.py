@@ -14,8 +14,8 @@ from advprop.attacks.objectives import given, random_other_class, untargeted
 from advprop.attacks.pgd import PGD, Attack
 from advprop.attacks.pyramid import PyramidPGD
 from advprop.attacks.scales import Scale, scales_for
+from advprop.attacks.threat_models import Linf
 from advprop.randomness import ImageStreams, Randomness
-from advprop.threat_models import Linf
 
 # 3 does not divide the edge of 8
 ATTACK = PyramidPGD(

@@ -16,8 +16,8 @@ from timm_families import FAMILIES, Family
 from tiny import gradients, same_tensors, seeded, tiny_images, tiny_labels, tiny_net, tiny_vit
 from torch import Tensor, nn
 
-from advprop.assembly import unused_branches
 from advprop.attacks.pgd import PGD
+from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.branches import (
     branch_names,
     branch_parameters,
@@ -29,16 +29,16 @@ from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norm
 from advprop.auxiliary.token import AuxiliaryToken, add_auxiliary_tokens
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
-from advprop.exporting import load_export
+from advprop.cost.planning import plan
+from advprop.exports.export import load_export
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context
 from advprop.methods.pyramid import Pyramid
 from advprop.models.standardize import standardized
-from advprop.planning import plan
 from advprop.recipes.builtin import digits
-from advprop.run_folder import export, load_run
 from advprop.runs import train
-from advprop.threat_models import Linf
+from advprop.runs.folder import export, load_run
+from advprop.runs.trainer import unused_branches
 from advprop.training.optim import build_optimizer, freeze_layers
 from advprop.training.settings import TrainingSettings
 

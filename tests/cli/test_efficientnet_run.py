@@ -12,8 +12,8 @@ from command_line import Cli
 from PIL import Image
 
 import advprop
-from advprop.data.builtin import load_builtin
-from advprop.planning import plan
+from advprop.cost.planning import plan
+from advprop.data.sets.builtin import load_builtin
 from advprop.recipes import RECIPES
 
 SHORT = [

@@ -12,7 +12,7 @@ from command_line import Cli
 from PIL import Image
 from safetensors.torch import save_file
 
-from advprop.suites.imagenet_classes import imagenet_a_wnids
+from advprop.suites.imagenet.classes import imagenet_a_wnids
 
 
 def test_a_set_of_imagenets_is_tested_by_name(cli: Cli, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 import advprop
 from advprop.data.preprocessing import Preprocessing
-from advprop.exporting import write_export
+from advprop.exports.export import write_export
 from advprop.models.build import build_model
 
 

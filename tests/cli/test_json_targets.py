@@ -10,8 +10,8 @@ import pytest
 from command_line import QUICK, Cli, contents
 from PIL import Image
 
-import advprop.planning
-import advprop.prediction
+import advprop.cost.planning
+import advprop.exports.prediction
 import advprop.suites
 
 
@@ -61,9 +61,9 @@ def test_a_wrong_target_is_told_before_the_work(
     def work(*_: object, **__: object) -> None:
         raise AssertionError("the work has begun")
 
-    monkeypatch.setattr(advprop.planning, "plan", work)
+    monkeypatch.setattr(advprop.cost.planning, "plan", work)
     monkeypatch.setattr(advprop.suites, "evaluate", work)
-    monkeypatch.setattr(advprop.prediction, "predictions", work)
+    monkeypatch.setattr(advprop.exports.prediction, "predictions", work)
     before = contents(scene)
     ended = cli(*arguments(command, scene), "--json", scene / target)
     assert (ended.code, ended.out) == (2, "")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import Cli
 
-from advprop.files import safe_name
+from advprop.files.atomic import safe_name
 
 TINY = ("--method", "vanilla", "--quiet", "--set", "training.num_epochs=1")
 ON_PHOTOS = (

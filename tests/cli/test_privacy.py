@@ -13,8 +13,8 @@ from command_line import QUICK, Cli
 
 import advprop
 from advprop.config.data import ShardsDataConfig, TimmDataConfig
-from advprop.parsing import without_paths
-from advprop.training.files import write_json
+from advprop.files.json_files import write_json
+from advprop.files.parsing import without_paths
 
 
 def contents(path: Path, content: bytes) -> Iterator[tuple[str, bytes]]:

@@ -11,9 +11,9 @@ import advprop
 from advprop.cli.predict import _line
 from advprop.cli.tables import print_results
 from advprop.cli.terminal import say
-from advprop.evaluation.results import summarise
-from advprop.parsing import printable
-from advprop.prediction import Prediction
+from advprop.exports.prediction import Prediction
+from advprop.files.parsing import printable
+from advprop.results.summary import summarise
 from advprop.training.progress import TrainingProgress
 
 EVIL = "\x1b]0;owned\x07[red]:smile:\u202egnp\x9b2J\r"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advprop.cli.predict import _line
-from advprop.prediction import Prediction
+from advprop.exports.prediction import Prediction
 
 
 def test_a_name_that_is_no_utf8_can_be_printed() -> None:

@@ -11,7 +11,7 @@ import pytest
 from advprop.config.methods import METHODS, REGISTRY, method_config
 from advprop.config.overrides import apply_overrides
 from advprop.recipes.builtin import digits
-from advprop.report.styles import method_styles
+from advprop.report.page.styles import method_styles
 
 TESTS = Path(__file__).parents[1]
 every_method = pytest.mark.parametrize("name", METHODS)

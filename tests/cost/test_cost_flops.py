@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from advprop.attacks.pgd import fgsm
+from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.modes import attack_mode
 from advprop.cost.flops import FlopCounter
-from advprop.threat_models import Linf
 
 full = pytest.mark.full
 

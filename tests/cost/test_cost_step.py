@@ -9,6 +9,7 @@ from tiny import tiny_vit
 from torch import nn
 
 from advprop.attacks.pgd import PGD
+from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.methods import METHODS, method_config
@@ -30,7 +31,6 @@ from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.vanilla import Vanilla
 from advprop.models.small_resnet import SmallResNet
-from advprop.threat_models import Linf
 
 SHAPE = (3, 32, 32)
 ATTACK = PGD(threat_model=Linf(0.1), num_steps=3, step_size=0.05)

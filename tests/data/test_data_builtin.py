@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from advprop.data import builtin
-from advprop.data.builtin import load_builtin
+from advprop.data.sets import builtin
+from advprop.data.sets.builtin import load_builtin
 
 
 def rows(split) -> set[bytes]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from advprop.data.folders import load_folder
-from advprop.data.loaders import train_batches
-from advprop.data.mixing import Mixing
+from advprop.data.batches.loaders import train_batches
+from advprop.data.batches.mixing import Mixing
+from advprop.data.batches.sampling import Sampling
 from advprop.data.preprocessing import Augmentation
-from advprop.data.sampling import Sampling
-from advprop.data.sources import Key
+from advprop.data.sets.folders import load_folder
+from advprop.data.splits import Key
 from advprop.data.view import View
 from advprop.randomness import ImageStreams, derive_seed, uniform
 from advprop.shapes import Batch

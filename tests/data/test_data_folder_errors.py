@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from advprop.data import listing
-from advprop.data.folders import load_folder
+from advprop.data.listing import classes as listing
 from advprop.data.preprocessing import Augmentation
+from advprop.data.sets.folders import load_folder
 from advprop.data.view import View
 
 LAID_OUT = {

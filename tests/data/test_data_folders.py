@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from advprop.data.folders import load_folder, load_test_folder
 from advprop.data.preprocessing import Augmentation, Preprocessing
+from advprop.data.sets.folders import load_folder, load_test_folder
 from advprop.data.view import View
 
 LAID_OUT = {

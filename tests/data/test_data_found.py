@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from advprop.data.builtin import load_builtin
-from advprop.data.folders import load_folder
 from advprop.data.found import Found, found_in
-from advprop.data.shard_writing import write_shards
-from advprop.data.shards import load_shards
+from advprop.data.sets.builtin import load_builtin
+from advprop.data.sets.folders import load_folder
+from advprop.data.shards.loading import load_shards
+from advprop.data.shards.writing import write_shards
 from advprop.data.view import View
 from advprop.recipes.builtin import digits
 

@@ -11,15 +11,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from advprop.data.builtin import load_builtin
+from advprop.data.batches.loaders import train_batches
+from advprop.data.batches.mixing import Mixing
 from advprop.data.decoding import DecodedSplit
-from advprop.data.folders import FileSplit, load_folder
 from advprop.data.frames import WHOLE, frames_of
-from advprop.data.loaders import train_batches
-from advprop.data.mixing import Mixing
 from advprop.data.preprocessing import Augmentation, Preprocessing, unit_range
 from advprop.data.reading import read_image
-from advprop.data.sources import Key
+from advprop.data.sets.builtin import load_builtin
+from advprop.data.sets.folders import FileSplit, load_folder
+from advprop.data.splits import Key
 from advprop.data.view import View
 from advprop.randomness import random_streams
 from advprop.shapes import Batch

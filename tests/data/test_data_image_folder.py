@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from advprop.data.folders import load_folder, load_test_folder
 from advprop.data.found import found_in
-from advprop.data.image_folder import entries_of, image_endings, images_below, ranked
+from advprop.data.listing.walking import entries_of, image_endings, images_below, ranked
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.reading import header_problem, read_image
-from advprop.data.shard_paths import find_shards
-from advprop.data.shard_writing import write_shards
+from advprop.data.sets.folders import load_folder, load_test_folder
+from advprop.data.shards.finding import find_shards
+from advprop.data.shards.writing import write_shards
 from advprop.data.view import View
-from advprop.prediction import find_images
+from advprop.exports.prediction import find_images
 
 SYSTEM_FOLDERS = [
     "@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "__MACOSX", "Thumbs",

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from advprop.data.imagenet_c import ImageNetC, check_imagenet_c, is_imagenet_c
-from advprop.data.sources import Key
+from advprop.data.sets.imagenet_c import ImageNetC, check_imagenet_c, is_imagenet_c
+from advprop.data.splits import Key
 
 CLASSES = ("n01440764", "n01443537")
 CORRUPTIONS = ("fog", "snow")

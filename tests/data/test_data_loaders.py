@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from advprop.data.folders import load_folder
-from advprop.data.loaders import num_train_batches, test_batches, train_batches
+from advprop.data.batches.loaders import num_train_batches, test_batches, train_batches
 from advprop.data.preprocessing import Augmentation
-from advprop.data.sources import ArraySplit, ImageSplit, Key
+from advprop.data.sets.folders import load_folder
+from advprop.data.splits import ArraySplit, ImageSplit, Key
 from advprop.data.view import View
 
 # forking while torch's threads run is torch's own choice, newer Pythons warn of it

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from advprop.data.loaders import train_batches
-from advprop.data.mixing import Mixing
-from advprop.data.sampling import Sampling
-from advprop.data.sources import ArraySplit
+from advprop.data.batches.loaders import train_batches
+from advprop.data.batches.mixing import Mixing
+from advprop.data.batches.sampling import Sampling
+from advprop.data.splits import ArraySplit
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 

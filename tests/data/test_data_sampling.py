@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 import torch
 
-from advprop.data.loaders import train_batches
-from advprop.data.mixing import Mixing
-from advprop.data.sampling import Sampling, copy_numbers
-from advprop.data.sources import ArraySplit
+from advprop.data.batches.loaders import train_batches
+from advprop.data.batches.mixing import Mixing
+from advprop.data.batches.sampling import Sampling, copy_numbers
+from advprop.data.splits import ArraySplit
 
 BALANCED = Sampling(class_balanced=True)
 

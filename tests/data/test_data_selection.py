@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from advprop.data.selection import first_stratified, shared_out, stratified_order
+from advprop.data.listing.selection import first_stratified, shared_out, stratified_order
 
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
 

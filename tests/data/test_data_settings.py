@@ -11,9 +11,9 @@ from advprop.config.data import (
     FolderDataConfig,
     TimmDataConfig,
 )
-from advprop.data.mixing import Mixing
+from advprop.data.batches.mixing import Mixing
+from advprop.data.batches.sampling import Sampling
 from advprop.data.preprocessing import Augmentation
-from advprop.data.sampling import Sampling
 
 EVERY = TypeAdapter(DataConfig)
 

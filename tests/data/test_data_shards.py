@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from advprop.data import shard_split
-from advprop.data.folders import load_folder
-from advprop.data.loaders import test_batches, train_batches
+from advprop.data.batches.loaders import test_batches, train_batches
 from advprop.data.preprocessing import Augmentation
-from advprop.data.shard_split import ShardFiles, ShardSplit
-from advprop.data.shard_writing import write_shards
-from advprop.data.shards import load_shards
+from advprop.data.sets.folders import load_folder
+from advprop.data.shards import split as shard_split
+from advprop.data.shards.loading import load_shards
+from advprop.data.shards.split import ShardFiles, ShardSplit
+from advprop.data.shards.writing import write_shards
 from advprop.data.view import View
 
 # forking while torch's threads run is torch's own choice, newer Pythons warn of it

@@ -12,13 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from advprop.data import listing, shard_index
-from advprop.data.loaders import train_batches
+from advprop.data.batches.loaders import train_batches
+from advprop.data.listing import classes as listing
 from advprop.data.preprocessing import Augmentation
-from advprop.data.shard_index import INDEX_NAME, index_shards
-from advprop.data.shard_paths import expand_braces
-from advprop.data.shard_scanning import scan_shard
-from advprop.data.shards import load_shards
+from advprop.data.shards import index as shard_index
+from advprop.data.shards.finding import expand_braces
+from advprop.data.shards.index import INDEX_NAME, index_shards
+from advprop.data.shards.loading import load_shards
+from advprop.data.shards.scanning import scan_shard
 from advprop.data.view import View
 
 

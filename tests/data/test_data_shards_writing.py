@@ -10,12 +10,12 @@ import typer
 from typer.testing import CliRunner
 
 from advprop.cli import shards as command
-from advprop.data import shard_writing
-from advprop.data.shard_paths import UNFINISHED
-from advprop.data.shard_writing import Written, write_shards
-from advprop.data.shards import load_shards
+from advprop.data.shards import writing as shard_writing
+from advprop.data.shards.finding import UNFINISHED
+from advprop.data.shards.loading import load_shards
+from advprop.data.shards.writing import Written, write_shards
 from advprop.data.view import View
-from advprop.files import held
+from advprop.files.atomic import held
 
 LAID_OUT = {"train/a": 13, "train/b": 10, "val/a": 3, "val/b": 2}
 

@@ -6,13 +6,13 @@ import unicodedata
 
 import pytest
 
-from advprop.data.folders import load_folder, load_test_folder
 from advprop.data.found import found_in
-from advprop.data.imagenet_c import check_imagenet_c
 from advprop.data.preprocessing import Preprocessing
-from advprop.data.shard_paths import find_shards
-from advprop.data.shard_writing import write_shards
-from advprop.data.shards import load_shards
+from advprop.data.sets.folders import load_folder, load_test_folder
+from advprop.data.sets.imagenet_c import check_imagenet_c
+from advprop.data.shards.finding import find_shards
+from advprop.data.shards.loading import load_shards
+from advprop.data.shards.writing import write_shards
 from advprop.data.view import View
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from advprop.data.folders import load_folder
-from advprop.data.loaders import train_batches
+from advprop.data.batches.loaders import train_batches
 from advprop.data.preprocessing import Augmentation
-from advprop.data.timm_datasets import load_timm_dataset
+from advprop.data.sets.folders import load_folder
+from advprop.data.sets.named import load_timm_dataset
 from advprop.data.view import View
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

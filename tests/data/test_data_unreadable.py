@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from advprop.data.folders import load_folder
-from advprop.data.loaders import test_batches, train_batches
+from advprop.data.batches.loaders import test_batches, train_batches
+from advprop.data.batches.unreadable import UnreadableTally
 from advprop.data.preprocessing import Augmentation
-from advprop.data.sources import Key
-from advprop.data.unreadable import UnreadableTally
+from advprop.data.sets.folders import load_folder
+from advprop.data.splits import Key
 from advprop.data.view import View
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -5,10 +5,10 @@ import torch
 
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
-from advprop.data.folders import load_folder
-from advprop.data.loaders import test_batches, train_batches
-from advprop.data.mixing import Mixing
+from advprop.data.batches.loaders import test_batches, train_batches
+from advprop.data.batches.mixing import Mixing
 from advprop.data.preprocessing import Augmentation
+from advprop.data.sets.folders import load_folder
 from advprop.data.view import View
 from advprop.recipes import RECIPES
 

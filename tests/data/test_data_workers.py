@@ -15,13 +15,13 @@ from functools import partial
 import pytest
 import torch
 
-from advprop.data.folders import load_folder
-from advprop.data.loaders import train_batches
-from advprop.data.mixing import Mixing
+from advprop.data.batches.loaders import train_batches
+from advprop.data.batches.mixing import Mixing
+from advprop.data.batches.workers import Assembly, worker_deaths_explained
 from advprop.data.preprocessing import Augmentation
-from advprop.data.sources import ImageSplit
+from advprop.data.sets.folders import load_folder
+from advprop.data.splits import ImageSplit
 from advprop.data.view import View
-from advprop.data.workers import Assembly, worker_deaths_explained
 from advprop.shapes import Batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -101,8 +101,8 @@ def test_shared_memory_that_is_full_is_explained(monkeypatch):
 def test_a_small_dev_shm_is_explained():
     reading = """
         import torch
-        from advprop.data.loaders import train_batches
-        from advprop.data.sources import ImageSplit
+        from advprop.data.batches.loaders import train_batches
+        from advprop.data.splits import ImageSplit
 
         class Large(ImageSplit):
             labels = torch.zeros(64, dtype=torch.int64)
@@ -129,7 +129,7 @@ def test_a_small_dev_shm_is_explained():
 
 
 def test_a_worker_that_hangs_is_explained(monkeypatch):
-    monkeypatch.setattr("advprop.data.workers._WAIT_AT_MOST_SECONDS", 1)
+    monkeypatch.setattr("advprop.data.batches.workers._WAIT_AT_MOST_SECONDS", 1)
     with pytest.raises(OSError, match=r"no images for .*a process that loads them hangs"):
         read_all(lambda: time.sleep(60))
 
@@ -196,8 +196,8 @@ def test_workers_end_with_a_parent_that_is_killed():
     # one that reads for minutes, as from storage that hangs, asks for its parent too late
     parent = """
         import os, threading, time, torch
-        from advprop.data.loaders import train_batches
-        from advprop.data.sources import ImageSplit
+        from advprop.data.batches.loaders import train_batches
+        from advprop.data.splits import ImageSplit
 
         class Hanging(ImageSplit):
             labels = torch.zeros(64, dtype=torch.int64)

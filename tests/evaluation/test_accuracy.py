@@ -13,11 +13,11 @@ from torch import Tensor
 
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD
+from advprop.attacks.threat_models import Linf
 from advprop.evaluation.accuracy import evaluate_clean, evaluate_noise
 from advprop.evaluation.gallery import record_gallery, record_predictions
 from advprop.evaluation.robustness import evaluate_adversarial
 from advprop.shapes import Batch
-from advprop.threat_models import Linf
 
 NUM_IMAGES = 400
 

@@ -9,11 +9,11 @@ import torch
 from tiny import tiny_net
 from torch import Tensor
 
+from advprop.attacks.threat_models import L2, Linf, ThreatModel
 from advprop.evaluation import autoattack
 from advprop.evaluation.autoattack import COMPONENTS, Budget, evaluate_autoattack
 from advprop.evaluation.robustness import evaluate_adversarial
 from advprop.shapes import Batch, LogitsFn
-from advprop.threat_models import L2, Linf, ThreatModel
 
 BUDGET = Budget(iterations=6, queries=15)
 COUNT = 10

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
-from advprop.evaluation.intervals import bootstrap_interval
+from advprop.results.intervals import bootstrap_interval
 
 
 @pytest.mark.parametrize(("right", "count"), [(1, 3), (7, 50), (180, 200), (1960, 2000), (9, 10)])

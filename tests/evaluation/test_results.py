@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from advprop.evaluation.cells import (
+from advprop.results.cells import (
     Cell,
     accuracy_cell,
     difference_cell,
@@ -13,14 +13,14 @@ from advprop.evaluation.cells import (
     passes_cell,
     results_table,
 )
-from advprop.evaluation.results import corrected, difference_of, summarise
-from advprop.evaluation.significance import (
+from advprop.results.significance import (
     holm,
     is_significant,
     mean_interval,
     paired_difference,
     seeds_missing,
 )
+from advprop.results.summary import corrected, difference_of, summarise
 
 OURS, THEIRS = [0.914, 0.921, 0.907, 0.918], [0.905, 0.917, 0.909, 0.908]
 

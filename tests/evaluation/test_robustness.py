@@ -10,6 +10,7 @@ from torch import Tensor
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD
 from advprop.attacks.random_search import random_search
+from advprop.attacks.threat_models import L2, Linf, ThreatModel
 from advprop.evaluation.robustness import (
     attack_with_restarts,
     evaluate_adversarial,
@@ -18,7 +19,6 @@ from advprop.evaluation.robustness import (
 )
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch, LogitsFn, correct_predictions, margins
-from advprop.threat_models import L2, Linf, ThreatModel
 
 COUNT = 24
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from advprop.data.folders import load_folder, load_test_folder
+from advprop.data.sets.folders import load_folder, load_test_folder
 from advprop.data.view import View
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

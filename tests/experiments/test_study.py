@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from advprop.config import RunConfig
-from advprop.training.files import read_json
+from advprop.files.json_files import read_json
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 

@@ -14,8 +14,8 @@ import pytest
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
 from advprop.recipes.builtin import digits
-from advprop.run_folder import export
 from advprop.runs import train
+from advprop.runs.folder import export
 
 _spec = spec_from_file_location("cli_fixtures", Path(__file__).parents[1] / "cli" / "conftest.py")
 assert _spec is not None

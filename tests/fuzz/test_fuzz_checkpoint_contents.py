@@ -12,8 +12,8 @@ from command_line import contents
 from damage import assert_named, attempt, cases
 
 from advprop.config import RunConfig
-from advprop.run_folder import load_run
 from advprop.runs import train
+from advprop.runs.folder import load_run
 
 Tree = dict[str, Any]
 

@@ -11,8 +11,8 @@ from command_line import contents
 from damage import OTHER_FILES, assert_named, attempt, cases, changes, damage
 
 from advprop.config import RunConfig
-from advprop.run_folder import export, load_run
 from advprop.runs import train
+from advprop.runs.folder import export, load_run
 from advprop.suites import evaluate
 from advprop.training.checkpoint import Checkpoints
 

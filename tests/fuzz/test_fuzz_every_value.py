@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from damage import OTHER_FILES, attempt, cut
 
+from advprop.comparisons.page import gather
+from advprop.comparisons.sources import read_source
 from advprop.config.overrides import read_config
-from advprop.exporting import load_export
-from advprop.gathering.sources import read_source
-from advprop.gathering.writing import gather
-from advprop.report import render
-from advprop.run_folder import _read_data_facts, read_result
+from advprop.exports.export import load_export
+from advprop.report.page import render
+from advprop.runs.folder import _read_data_facts, read_result
 
 BEFORE = Path(__file__).with_name("written_before.json")
 RUN = "comparison/runs/advprop-seed0/"

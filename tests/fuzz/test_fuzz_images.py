@@ -16,10 +16,10 @@ from command_line import Cli, contents
 from damage import Change, assert_named, attempt, cases, changes
 from PIL import Image
 
-from advprop.data.folders import load_folder
-from advprop.data.loaders import test_batches as batches_of
-from advprop.data.shards import load_shards
-from advprop.data.sources import ImageData
+from advprop.data.batches.loaders import test_batches as batches_of
+from advprop.data.sets.folders import load_folder
+from advprop.data.shards.loading import load_shards
+from advprop.data.splits import ImageData
 from advprop.data.view import View
 
 BYTES = changes(cuts=12, flips=24, replacements=12)
@@ -95,7 +95,7 @@ def test_a_folder_with_a_damaged_image(change: str, photos: Path) -> None:
 def test_predict_names_what_it_cannot_read(
     change: str, kind: str, whole_export: Path, tmp_path: Path
 ) -> None:
-    from advprop.prediction import predict
+    from advprop.exports.prediction import predict
 
     path = tmp_path / f"image.{kind}"
     path.write_bytes(BYTES[change](encoded(0, kind)))
@@ -115,7 +115,7 @@ LOADED: dict[Path, Any] = {}
 
 
 def exported_model(folder: Path) -> Any:
-    from advprop.exporting import load_export
+    from advprop.exports.export import load_export
 
     if folder not in LOADED:
         LOADED[folder] = load_export(folder)

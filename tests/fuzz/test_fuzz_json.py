@@ -12,9 +12,9 @@ from damage import assert_named, attempt, cases
 from json_damage import TREES
 
 from advprop.config import RunConfig
-from advprop.exporting import load_export
-from advprop.run_folder import load_run
+from advprop.exports.export import load_export
 from advprop.runs import train
+from advprop.runs.folder import load_run
 
 
 def refused_or(call: Callable[[], Any], folder: Path, path: Path) -> Any:

@@ -15,7 +15,7 @@ from command_line import Cli, contents
 from damage import Payload, assert_named, attempt, cases, changes, damage, pickled
 
 from advprop.config.run import ModelConfig
-from advprop.exporting import load_export
+from advprop.exports.export import load_export
 from advprop.suites import evaluate
 
 BYTES = changes(cuts=24, flips=30, replacements=16)

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from advprop.gathering import report
-from advprop.gathering.labels import short_names
-from advprop.gathering.sources import read_source
-from advprop.gathering.writing import gather
+from advprop.comparisons.gathering import report
+from advprop.comparisons.labels import short_names
+from advprop.comparisons.page import gather
+from advprop.comparisons.sources import read_source
 from advprop.recipes.builtin import digits
-from advprop.recording import complete_run, record_test
 from advprop.runs import train
+from advprop.suites.recording import complete_run, record_test
 
 
 def comparison(folder: Path, methods: tuple[str, ...], **changes: Any) -> Path:

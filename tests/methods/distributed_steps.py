@@ -22,6 +22,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.pyramid import PyramidPGD
+from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.methods import METHODS, method_config
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
@@ -36,7 +37,6 @@ from advprop.methods.shuffling import shuffled
 from advprop.methods.universal import Universal
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
-from advprop.threat_models import Linf
 
 RANKS = 2
 FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.5)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from advprop.attacks.pgd import fgsm
 from advprop.attacks.pyramid import PyramidPGD
+from advprop.attacks.threat_models import L2, Linf
 from advprop.config.attacks import TrainingAttackConfig
 from advprop.config.methods import METHODS, method_config
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
@@ -23,7 +24,6 @@ from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.universal import Universal
-from advprop.threat_models import L2, Linf
 
 ATTACK_CONFIG = TrainingAttackConfig.model_validate(
     {"threat_model": {"epsilon": 8 / 255}, "num_steps": 2, "step_size": 6 / 255}

@@ -13,17 +13,17 @@ from tiny import IMAGE_SHAPE, seeded, tiny_branched_net, tiny_images, tiny_label
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advprop.attacks.threat_models import L2, Linf
 from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.surgery import add_auxiliary_norms
-from advprop.data.builtin import load_builtin
-from advprop.data.loaders import train_batches
+from advprop.data.batches.loaders import train_batches
+from advprop.data.sets.builtin import load_builtin
 from advprop.methods.base import Context, StepMetrics, TrainingFacts
 from advprop.methods.carried import Carried
-from advprop.methods.warping import Perturbed, shown
+from advprop.methods.kept.frames import Perturbed, shown
 from advprop.models.build import build_model
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
-from advprop.threat_models import L2, Linf
 
 EPSILON = 8 / 255
 METHOD = Carried(threat_model=Linf(EPSILON))

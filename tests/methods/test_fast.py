@@ -29,9 +29,10 @@ from torch.nn import functional as F
 
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD, fgsm
+from advprop.attacks.threat_models import L2, Linf
 from advprop.auxiliary.branches import branch_parameters, use_branch
 from advprop.auxiliary.modes import attack_mode
-from advprop.comparison_plan import plan_jobs
+from advprop.comparisons.plan import plan_jobs
 from advprop.config.attacks import OneStepConfig, ThreatModelConfig, TrainingAttackConfig
 from advprop.config.methods import FastConfig, method_config
 from advprop.config.overrides import apply_overrides
@@ -40,7 +41,6 @@ from advprop.methods.fast import Fast
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams, Randomness
 from advprop.recipes.builtin import mnist5k
-from advprop.threat_models import L2, Linf
 from advprop.training.alarms import alarms
 from advprop.training.totals import EpochTotals
 

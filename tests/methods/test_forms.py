@@ -22,6 +22,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from advprop.attacks.pgd import PGD
+from advprop.attacks.threat_models import Linf
 from advprop.auxiliary import branches
 from advprop.auxiliary.branches import shares_statistics
 from advprop.auxiliary.surgery import add_auxiliary_norms
@@ -31,7 +32,6 @@ from advprop.methods.base import Context, Method, TrainingFacts
 from advprop.methods.carried import Carried
 from advprop.methods.fine_grained import FineGrained
 from advprop.shapes import Batch
-from advprop.threat_models import Linf
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=1, step_size=6 / 255)
 METHODS: dict[str, Callable[..., Method]] = {

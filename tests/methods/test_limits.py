@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from advprop.attacks.pgd import PGD
 from advprop.attacks.pyramid import PyramidPGD
+from advprop.attacks.threat_models import L2, Linf
 from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
 from advprop.methods.adversarial import Adversarial
@@ -38,7 +39,6 @@ from advprop.methods.pyramid import Pyramid
 from advprop.methods.universal import Universal
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
-from advprop.threat_models import L2, Linf
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
 FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.25)

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advprop.attacks.pgd import PGD
+from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method
 from advprop.methods.fast import Fast
+from advprop.methods.kept.frames import shown
 from advprop.methods.learning import learn
 from advprop.methods.mixed import Mixed
 from advprop.methods.vanilla import Vanilla
-from advprop.methods.warping import shown
 from advprop.shapes import Batch
-from advprop.threat_models import Linf
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=1, step_size=6 / 255)
 LEARNING: list[Method] = [

@@ -20,12 +20,12 @@ from tiny import (
 from torch import Tensor, nn
 
 from advprop.attacks.pgd import PGD
+from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, StepMetrics
 from advprop.randomness import mark_dropout
-from advprop.threat_models import Linf
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)
 NO_ATTACK = PGD(threat_model=Linf(0.0), num_steps=1, step_size=0.1)

@@ -15,7 +15,7 @@ import torch
 from tiny import seeded
 from torch import Tensor
 
-from advprop.methods.perturbation_store import PerturbationStore, Precision
+from advprop.methods.kept.store import PerturbationStore, Precision
 
 EPSILONS = [1 / 255, 4 / 255, 0.1, 0.2, 1.0]
 precisions = pytest.mark.parametrize("precision", ["int8", "float16"])

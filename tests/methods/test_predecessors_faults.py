@@ -37,10 +37,11 @@ from torch.nn import functional as F
 
 from advprop.attacks.objectives import given, random_other_class, untargeted
 from advprop.attacks.pgd import PGD
+from advprop.attacks.threat_models import L2, Linf
 from advprop.auxiliary.branches import branch_parameters, use_branch
 from advprop.auxiliary.modes import attack_mode
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
-from advprop.comparison_plan import plan_jobs
+from advprop.comparisons.plan import plan_jobs
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, StepMetrics
 from advprop.methods.mixed import Mixed
@@ -49,7 +50,6 @@ from advprop.models.standardize import standardized
 from advprop.randomness import ImageStreams, Randomness
 from advprop.recipes.images import from_scratch
 from advprop.suites import through_branch
-from advprop.threat_models import L2, Linf
 from advprop.training.optim import build_optimizer, build_schedule
 from advprop.training.settings import TrainingSettings
 

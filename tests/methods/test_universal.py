@@ -26,11 +26,11 @@ from torch.nn import functional as F
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD
 from advprop.attacks.pyramid import PyramidPGD
+from advprop.attacks.threat_models import Linf
 from advprop.config.overrides import apply_overrides
 from advprop.methods.base import Context
 from advprop.methods.universal import Universal
 from advprop.recipes.builtin import mnist5k
-from advprop.threat_models import Linf
 
 SETTINGS: dict[str, Any] = {"epsilon": 0.02, "step_size": 0.008}
 PIXELS: dict[str, Any] = {"scales": (1,), "multipliers": (1.0,)}

@@ -9,8 +9,8 @@ import time
 import pytest
 from PIL import Image
 
-from advprop.evaluation.results import summarise
 from advprop.report import render_report
+from advprop.results.summary import summarise
 
 # method: epochs, passes per image, seconds, accuracies (clean, noise, adversarial)
 METHODS = {

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from advprop.cli.tables import print_results
-from advprop.evaluation.results import summarise
 from advprop.report import render_report
-from advprop.report.render import with_minus
+from advprop.report.page.render import with_minus
+from advprop.results.summary import summarise
 
 # against vanilla of equal cost, in points by seed
 GAINS = {

@@ -4,10 +4,10 @@ import re
 import plotly.graph_objects as go
 import pytest
 
-from advprop.evaluation.results import summarise
-from advprop.report.charts import cost_panels, difference_panels, plot_text
-from advprop.report.curves import MOST_POINTS, branch_names, curve_panels, statistics_panels
-from advprop.report.styles import KNOWN, method_styles
+from advprop.report.figures.charts import cost_panels, difference_panels, plot_text
+from advprop.report.figures.curves import MOST_POINTS, branch_names, curve_panels, statistics_panels
+from advprop.report.page.styles import KNOWN, method_styles
+from advprop.results.summary import summarise
 
 
 @pytest.fixture

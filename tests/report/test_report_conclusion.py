@@ -2,9 +2,9 @@ import random
 
 import pytest
 
-from advprop.evaluation.results import summarise
-from advprop.report.conclusion import conclude
-from advprop.report.rivals import compare_best
+from advprop.report.answer.conclusion import conclude
+from advprop.report.answer.rivals import compare_best
+from advprop.results.summary import summarise
 
 COSTS = {"vanilla": (20, 1.0), "vanilla_equal_cost": (100, 1.0)}
 

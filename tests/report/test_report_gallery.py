@@ -1,6 +1,6 @@
 import pytest
 
-from advprop.report.gallery import galleries, read_picture
+from advprop.report.images.gallery import galleries, read_picture
 
 
 def test_picture_knows_its_size(picture):

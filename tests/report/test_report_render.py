@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from advprop.report import render_report
-from advprop.report.render import with_minus
+from advprop.report.page.render import with_minus
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 

@@ -7,19 +7,24 @@ import re
 import plotly.graph_objects as go
 import pytest
 
-from advprop.report.calibration import calibration_panels, pooled
-from advprop.report.classes import class_changes, class_panels, class_table, extremes
-from advprop.report.confusions import confusion_table
-from advprop.report.corruptions import (
+from advprop.report.answer.estimates import estimate, paired, references, wilson
+from advprop.report.figures.calibration import calibration_panels, pooled
+from advprop.report.figures.corruptions import (
     corruption_panels,
     corruption_rows,
     difference_panels,
     difference_reach,
 )
-from advprop.report.estimates import estimate, paired, references, wilson
+from advprop.report.figures.robustness import (
+    MOST_TICKS,
+    epsilon_scale,
+    robustness_panels,
+    strengths,
+)
 from advprop.report.findings import Calibration, read_findings
-from advprop.report.robustness import MOST_TICKS, epsilon_scale, robustness_panels, strengths
-from advprop.report.styles import method_styles
+from advprop.report.images.classes import class_changes, class_panels, class_table, extremes
+from advprop.report.images.confusions import confusion_table
+from advprop.report.page.styles import method_styles
 
 HELD = {"vanilla": "vanilla_equal_cost", "advprop": "vanilla_equal_cost"}
 

@@ -15,7 +15,7 @@ from advprop.config.attacks import AttackConfig, ThreatModelConfig
 from advprop.config.evaluation import EvaluationConfig
 from advprop.data.preprocessing import Preprocessing
 from advprop.models.standardize import standardized
-from advprop.suites.imagenet_classes import imagenet_wnids
+from advprop.suites.imagenet.classes import imagenet_wnids
 from advprop.suites.registry import SUITES
 from advprop.suites.subjects import Subject
 from advprop.suites.trial import Trial

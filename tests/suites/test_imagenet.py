@@ -12,14 +12,14 @@ from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
 from advprop.data.preprocessing import Preprocessing
-from advprop.suites.imagenet import ImageNetSuite
-from advprop.suites.imagenet_classes import (
+from advprop.suites.imagenet.classes import (
     imagenet_a_wnids,
     imagenet_r_wnids,
     imagenet_wnids,
     real_labels,
 )
-from advprop.suites.objectnet_classes import OBJECTNET_CLASSES
+from advprop.suites.imagenet.objectnet import OBJECTNET_CLASSES
+from advprop.suites.imagenet.suites import ImageNetSuite
 from advprop.suites.registry import SUITES
 
 NUMBER = {wnid: number for number, wnid in enumerate(imagenet_wnids())}

@@ -16,7 +16,7 @@ from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.attacks import AttackConfig, ThreatModelConfig
 from advprop.config.evaluation import EvaluationConfig
 from advprop.data.preprocessing import Preprocessing
-from advprop.data.sources import ArraySplit, ImageData
+from advprop.data.splits import ArraySplit, ImageData
 from advprop.models.standardize import Standardized, standardized
 from advprop.suites import Subject
 from advprop.suites.evaluating import evaluate_trial

@@ -20,7 +20,7 @@ from torchvision.transforms.functional import to_pil_image
 import advprop
 from advprop.data.preprocessing import Preprocessing
 from advprop.recipes.imagenet import imagenet_resnet50
-from advprop.suites.imagenet_classes import imagenet_wnids
+from advprop.suites.imagenet.classes import imagenet_wnids
 from advprop.suites.timm_subjects import find_subject, load_timm_subject, names_timm_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -31,12 +31,12 @@ from typing import Any
 
 import torch
 
-import advprop.data.workers
+import advprop.data.batches.workers
 import advprop.runs.training
 import advprop.training.checkpoint
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
-from advprop.data.builtin import load_builtin
+from advprop.data.sets.builtin import load_builtin
 from advprop.recipes.builtin import mnist5k
 from advprop.training.trainer import Trainer
 
@@ -118,7 +118,7 @@ def show_stages() -> None:
     shown(Trainer, "train_step", "step")
     shown(Trainer, "finish_epoch", "end of epoch")
     shown(advprop.training.checkpoint, "write_atomically", "checkpoint")
-    shown(advprop.data.workers, "_started", "start of workers")
+    shown(advprop.data.batches.workers, "_started", "start of workers")
     shown(advprop.runs.training, "_result", "end")
 
 

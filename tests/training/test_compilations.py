@@ -11,6 +11,7 @@ from tiny import NUM_CLASSES, active_branch
 from torch import Tensor, nn
 
 from advprop.attacks.pgd import PGD
+from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.attacks import PAPER_ATTACK
 from advprop.config.methods import METHODS, method_config
@@ -19,7 +20,6 @@ from advprop.methods.base import ADVERSARIAL, Context, Method, TrainingFacts
 from advprop.models.build import build_model
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
-from advprop.threat_models import Linf
 from advprop.training.engine import compile_model
 
 ATTACK = PAPER_ATTACK.model_copy(update={"num_steps": 2})

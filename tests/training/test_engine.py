@@ -16,8 +16,8 @@ from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
 from advprop.models.standardize import standardized
 from advprop.recipes.builtin import digits
-from advprop.run_folder import load_run
 from advprop.runs import train
+from advprop.runs.folder import load_run
 from advprop.training.engine import compile_model, prepare_model
 from advprop.training.learner import _small_batches_explained
 from advprop.training.optim import build_optimizer, build_schedule, freeze_layers

@@ -10,8 +10,8 @@ from typing import IO
 
 import pytest
 
-from advprop.files import UNFINISHED, appearing_folder, sweep, write_atomically
-from advprop.training.files import write_json
+from advprop.files.atomic import UNFINISHED, appearing_folder, sweep, write_atomically
+from advprop.files.json_files import write_json
 
 
 @pytest.fixture

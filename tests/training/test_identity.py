@@ -15,11 +15,11 @@ from PIL import Image
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides, read_config, with_identities
 from advprop.data.identity import data_facts, find_changes
-from advprop.data.shard_writing import write_shards
-from advprop.data.sources import ImageData
+from advprop.data.shards.writing import write_shards
+from advprop.data.splits import ImageData
 from advprop.recipes.builtin import digits
-from advprop.run_folder import load_run
 from advprop.runs import train
+from advprop.runs.folder import load_run
 
 SMALL = ("data.image_size=8", "data.channels=1", "data.num_train=none", "model.options.width=4")
 

@@ -12,8 +12,8 @@ import torch
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
 from advprop.recipes.builtin import digits
-from advprop.run_folder import is_finished, load_run
 from advprop.runs import train
+from advprop.runs.folder import is_finished, load_run
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.trainer import Trainer
 

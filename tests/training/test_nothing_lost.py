@@ -17,14 +17,14 @@ from torch import nn
 
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
+from advprop.files.json_files import in_use
 from advprop.methods.base import StepMetrics
 from advprop.methods.vanilla import Vanilla
 from advprop.models.build import build_model
 from advprop.recipes.builtin import digits
-from advprop.run_folder import load_run
 from advprop.runs import train
+from advprop.runs.folder import load_run
 from advprop.training.checkpoint import Checkpoints, read_checkpoint
-from advprop.training.files import in_use
 from advprop.training.stopping import NotFiniteError
 from advprop.training.trainer import Trainer
 
@@ -132,7 +132,7 @@ def test_validation_that_fails_loses_no_step(
 ) -> None:
     train(quick(), tmp_path / "whole", quiet=True)
     with monkeypatch.context() as patch:
-        patch.setattr("advprop.assembly.evaluate_clean", lambda *_: 1 / 0)
+        patch.setattr("advprop.runs.trainer.evaluate_clean", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(quick(), tmp_path / "run", quiet=True)
     newest = Checkpoints(tmp_path / "run" / "checkpoints").load_newest()

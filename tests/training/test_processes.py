@@ -22,8 +22,8 @@ from accelerate.state import AcceleratorState
 from advprop.cli.main import run
 from advprop.config import RunConfig
 from advprop.recipes.resolve import resolve_run
-from advprop.run_folder import load_run
 from advprop.runs import train
+from advprop.runs.folder import load_run
 from advprop.training import processes
 from advprop.training.processes import _check_own_gpu, join_processes
 from advprop.training.stopping import InterruptedTraining
@@ -112,7 +112,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     settings: list[str],
 ) -> None:
     """With gradients of more than one bucket of DistributedDataParallel's: the first has 1 MB."""
-    monkeypatch.setattr("advprop.assembly.shared_accuracy", lambda *_, **__: 0.5)
+    monkeypatch.setattr("advprop.runs.trainer.shared_accuracy", lambda *_, **__: 0.5)
     small = [f"training.batch_size={4 * count}", f"data.num_train={16 * count}"]
     size = ["model.options.width=48", "training.num_epochs=1"]
     config = resolve_run("digits", method=method, overrides=[*small, *size, *settings])
@@ -201,7 +201,7 @@ def test_variables_of_one_process_are_not_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
 ) -> None:
     """Neither the port, which is in use, nor a RANK that somebody left behind."""
-    monkeypatch.setattr("advprop.assembly.shared_accuracy", lambda *_, **__: 0.5)
+    monkeypatch.setattr("advprop.runs.trainer.shared_accuracy", lambda *_, **__: 0.5)
     config = resolve_run("digits", overrides=["data.num_train=20", "training.num_epochs=1"])
     environment = variables(1, 0, port) | {"RANK": "3"}
     process = forked(lambda: train(config, tmp_path / "run", quiet=True) and None, environment)

@@ -16,8 +16,8 @@ from advprop.config import RunConfig
 from advprop.config.methods import METHODS
 from advprop.config.overrides import apply_overrides
 from advprop.recipes.builtin import digits
-from advprop.run_folder import load_run
 from advprop.runs import train
+from advprop.runs.folder import load_run
 from advprop.training.checkpoint import Checkpoints, read_checkpoint
 from advprop.training.stopping import InterruptedTraining, NotFiniteError
 from advprop.training.trainer import Trainer

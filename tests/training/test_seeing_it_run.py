@@ -12,13 +12,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from advprop.assembly import unused_branches
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
 from advprop.methods.base import KindMetrics, StepMetrics
 from advprop.recipes.builtin import digits
 from advprop.runs import train
+from advprop.runs.trainer import unused_branches
 from advprop.training.alarms import alarms
 from advprop.training.progress import TrainingProgress
 from advprop.training.totals import EpochTotals

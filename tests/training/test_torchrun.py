@@ -14,10 +14,10 @@ from seen_batches import images_seen
 
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
-from advprop.data.shard_writing import write_shards
+from advprop.data.shards.writing import write_shards
 from advprop.recipes.builtin import digits
-from advprop.run_folder import load_run
 from advprop.runs import train
+from advprop.runs.folder import load_run
 
 KILLED = str(Path(__file__).with_name("killed_process.py"))
 LAYER_NORM = [
@@ -160,8 +160,8 @@ def test_shards_are_streamed_once_an_epoch_by_two_processes(tmp_path: Path) -> N
 
 _STREAM = """
 import json, os
-from advprop.data.loaders import train_batches
-from advprop.data.shards import load_shards
+from advprop.data.batches.loaders import train_batches
+from advprop.data.shards.loading import load_shards
 from advprop.data.view import View
 
 if __name__ == "__main__":

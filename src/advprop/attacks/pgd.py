@@ -18,9 +18,9 @@ from advprop.attacks.objectives import (
     random_other_class,
     untargeted,
 )
+from advprop.attacks.threat_models import ThreatModel
 from advprop.randomness import Randomness, uniform
 from advprop.shapes import Images, Labels, LogitsFn
-from advprop.threat_models import ThreatModel
 
 
 @runtime_checkable

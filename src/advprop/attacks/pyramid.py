@@ -15,9 +15,9 @@ from advprop.attacks.objectives import (
 )
 from advprop.attacks.pgd import GradientAttack, check_steps, clean_images, random_starts
 from advprop.attacks.scales import Scale, check_scales, scales_for
+from advprop.attacks.threat_models import Linf
 from advprop.randomness import Randomness, uniform
 from advprop.shapes import Images
-from advprop.threat_models import Linf
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from advprop.attacks.pgd import check_images
+from advprop.attacks.threat_models import ThreatModel
 from advprop.randomness import ImageStreams
 from advprop.shapes import Images, Labels, LogitsFn, margins
-from advprop.threat_models import ThreatModel
 
 _LARGEST, _SMALLEST = 0.8, 0.1
 """The squares' side as a share of the image's, at the first and at the last query."""

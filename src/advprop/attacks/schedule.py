@@ -8,9 +8,9 @@ from typing import Protocol, runtime_checkable
 
 from advprop.attacks.objectives import Objective, TargetRule
 from advprop.attacks.pgd import PGD, Attack, GradientAttack
+from advprop.attacks.threat_models import ThreatModel
 from advprop.randomness import Randomness
 from advprop.shapes import Images
-from advprop.threat_models import ThreatModel
 
 _NUM_PLACES = 840  # a multiple of 1 to 8 levels, whose mean it gives exactly
 

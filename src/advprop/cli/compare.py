@@ -11,7 +11,7 @@ import typer
 
 from advprop.cli.options import QuietOption, RecipeArgument, SetOption, comma_separated
 from advprop.cli.terminal import say
-from advprop.files import safe_name
+from advprop.files.atomic import safe_name
 
 
 def main(
@@ -29,10 +29,10 @@ def main(
 ) -> None:
     """Train and test methods side by side; goes on with what the folder has already."""
     from advprop.cli.tables import print_results
-    from advprop.comparison import compare
-    from advprop.evaluation.results import summarise
-    from advprop.gathering.sources import RESULTS, read_results
+    from advprop.comparisons.comparing import compare
+    from advprop.comparisons.sources import RESULTS, read_results
     from advprop.recipes.resolve import resolve_recipe
+    from advprop.results.summary import summarise
 
     config = resolve_recipe(recipe)
     folder = out or Path("runs", safe_name("compare", config.recipe))

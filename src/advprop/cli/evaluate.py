@@ -64,10 +64,10 @@ def main(
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
 ) -> None:
     """Test a model: clean accuracy, under noise, under attack; red flags where figures mislead."""
-    from advprop.recording import keeps_tests
-    from advprop.run_folder import check_weights
+    from advprop.files.json_files import write_json
+    from advprop.runs.folder import check_weights
     from advprop.suites import DEFAULT_SUITES, evaluate
-    from advprop.training.files import write_json
+    from advprop.suites.recording import keeps_tests
 
     check_json_target(json, "suites", "red_flags")
     folders = dict(_pair(item) for item in data or [])
@@ -99,7 +99,7 @@ def main(
 
 def _record(run: Path, result: dict[str, Any], other: list[str]) -> str:
     """Keep in the run's folder what was tested as all runs are; say so, or why it was not."""
-    from advprop.recording import record_test
+    from advprop.suites.recording import record_test
 
     if other:
         return f"not recorded in {run}: its own tests go without {', '.join(other)}"

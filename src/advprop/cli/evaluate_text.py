@@ -45,7 +45,7 @@ def _protocol(numbers: Numbers) -> str:
 
 
 def _clean(numbers: Numbers) -> str:
-    from advprop.suites.imagenet_classes import described
+    from advprop.suites.imagenet.classes import described
 
     worst = min(numbers["per_class"], key=lambda entry: entry["accuracy"])
     top5 = f", top 5 {numbers['top5_accuracy']:.2%}" if "top5_accuracy" in numbers else ""

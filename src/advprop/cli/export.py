@@ -25,8 +25,8 @@ def main(
     ] = "hub",
 ) -> None:
     """Write the plain model, its outputs proven equal, with a model card."""
-    from advprop.export_format import read_checks
-    from advprop.run_folder import check_weights, export
+    from advprop.exports.format import read_checks
+    from advprop.runs.folder import check_weights, export
 
     folder = export(
         run, out, weights=check_weights(weights), formats=comma_separated(format) or ["hub"]

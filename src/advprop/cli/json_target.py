@@ -33,7 +33,7 @@ def check_json_target(path: Path | None, *keys: str) -> None:
 
 
 def _holds(path: Path, keys: tuple[str, ...]) -> bool:
-    from advprop.parsing import parse_json
+    from advprop.files.parsing import parse_json
 
     try:
         value = parse_json(path.read_bytes())

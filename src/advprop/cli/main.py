@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import signal
@@ -11,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 
-from advprop import __version__
 from advprop.cli import (
     compare,
     evaluate,
@@ -40,7 +40,7 @@ for command in (recipes, plan, train, evaluate, compare, report, export, predict
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        say(f"advprop {__version__}")
+        say(f"advprop {importlib.metadata.version('advprop')}")
         raise typer.Exit
 
 

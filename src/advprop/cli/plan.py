@@ -38,10 +38,10 @@ def main(
     json: Annotated[Path | None, typer.Option(help="Write the plan to this file.")] = None,
 ) -> None:
     """Tell what a run would cost, beside vanilla training: FLOPs, memory, hours."""
+    from advprop.cost.planning import minutes_here, plan
     from advprop.data.found import Found
-    from advprop.planning import minutes_here, plan
+    from advprop.files.json_files import write_json
     from advprop.recipes.resolve import resolve_run
-    from advprop.training.files import write_json
 
     check_json_target(json, "assumptions", "clusters")
     config = resolve_run(recipe, method=method, overrides=settings or [])
@@ -64,7 +64,7 @@ def main(
 def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
     from rich.console import Console
 
-    from advprop.parsing import printable
+    from advprop.files.parsing import printable
 
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(printable("\n".join([*start, *_minutes_here(plan)]) + "\n"))

@@ -14,7 +14,7 @@ from advprop.cli.terminal import say
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from advprop.prediction import Prediction
+    from advprop.exports.prediction import Prediction
 
 
 def main(
@@ -33,8 +33,8 @@ def main(
     """Classify image files."""
     import torch
 
-    from advprop.exporting import is_export, load_export
-    from advprop.prediction import find_images, predictions
+    from advprop.exports.export import is_export, load_export
+    from advprop.exports.prediction import find_images, predictions
     from advprop.suites import load_subject
 
     if json is not None and json != "-":
@@ -60,7 +60,7 @@ def _write(found: Iterable[Prediction], json: str | None) -> tuple[int, int]:
     """Show or write `found`; returns how many there were, and how many could not be read."""
     import sys
 
-    from advprop.training.files import write_atomically
+    from advprop.files.json_files import write_atomically
 
     if json is None:
         return _report(found, None)
@@ -89,7 +89,7 @@ def _report(
 
 
 def _line(prediction: Prediction) -> str:
-    from advprop.parsing import printable
+    from advprop.files.parsing import printable
 
     listed = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.classes)
     return printable(f"{prediction.path}: {listed}", lines=False)

@@ -26,6 +26,6 @@ def main(
     ] = None,
 ) -> None:
     """Write one page that compares any runs; a run that was not tested is tested first."""
-    from advprop.gathering import report
+    from advprop.comparisons.gathering import report
 
     say(f"{report(places, out)} written")

@@ -19,7 +19,7 @@ def main(
     images_per_shard: Annotated[int, typer.Option(help="So many images in each tar file.")] = 1000,
 ) -> None:
     """Write a folder of images as tar files, which large or remote disks read faster."""
-    from advprop.data.shard_writing import write_shards
+    from advprop.data.shards.writing import write_shards
 
     written = write_shards(folder, out, images_per_shard=images_per_shard)
     listed = "; ".join(

@@ -8,11 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from advprop.evaluation.cells import difference_cell
-from advprop.evaluation.results import ACCURACIES, EQUAL_COST, difference_of
-from advprop.parsing import printable
-from advprop.report.overview import overview
-from advprop.report.styles import titled
+from advprop.files.parsing import printable
+from advprop.report.answer.overview import overview
+from advprop.report.page.styles import titled
+from advprop.results.cells import difference_cell
+from advprop.results.summary import ACCURACIES, EQUAL_COST, difference_of
 
 _HEADINGS = ("clean", "noise", "adver-\nsarial", "passes", "sec.", "clean vs\nequal\ncost")
 

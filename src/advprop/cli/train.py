@@ -11,7 +11,7 @@ import typer
 
 from advprop.cli.options import QuietOption, RecipeArgument, SetOption, process_number
 from advprop.cli.terminal import say
-from advprop.files import safe_name
+from advprop.files.atomic import safe_name
 
 if TYPE_CHECKING:
     from advprop.config import RunConfig
@@ -51,8 +51,8 @@ def main(
 ) -> None:
     """Train one model; under torchrun, on many devices."""
     from advprop.recipes.resolve import resolve_run
-    from advprop.run_folder import RESULT
     from advprop.runs import train
+    from advprop.runs.folder import RESULT
     from advprop.training.stopping import InterruptedTraining
 
     overrides = [*(settings or []), *([f"seed={seed}"] if seed is not None else [])]
@@ -93,7 +93,7 @@ def _folder(recipe: str, config: RunConfig, *, resume: bool) -> Path:
 
 
 def _show(folder: Path, before: bytes | None, result: dict[str, Any]) -> None:
-    from advprop.run_folder import RESULT
+    from advprop.runs.folder import RESULT
 
     nothing_done = before is not None and before == _content(folder / RESULT)
     ending = "finished already, nothing done" if nothing_done else "finished"

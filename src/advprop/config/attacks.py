@@ -13,8 +13,8 @@ from advprop.attacks.objectives import (
 )
 from advprop.attacks.pgd import PGD, Attack
 from advprop.attacks.schedule import GrowingSteps
+from advprop.attacks.threat_models import L2, Linf, ThreatModel
 from advprop.config.fields import Built, Config, Fraction, Part
-from advprop.threat_models import L2, Linf, ThreatModel
 
 TargetName: TypeAlias = Literal["random_other_class", "least_likely_class", "untargeted"]
 

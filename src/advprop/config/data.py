@@ -10,14 +10,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, TypeAdapter, model_validator
 
 from advprop.config.fields import Config, Fraction, Place, PlacePattern
-from advprop.data.builtin import BuiltinName, load_builtin
-from advprop.data.folders import load_folder
-from advprop.data.mixing import Mixing
+from advprop.data.batches.mixing import Mixing
+from advprop.data.batches.sampling import Sampling
 from advprop.data.preprocessing import Augmentation, Interpolation
-from advprop.data.sampling import Sampling
-from advprop.data.shards import load_shards
-from advprop.data.sources import ImageData
-from advprop.data.timm_datasets import load_timm_dataset
+from advprop.data.sets.builtin import BuiltinName, load_builtin
+from advprop.data.sets.folders import load_folder
+from advprop.data.sets.named import load_timm_dataset
+from advprop.data.shards.loading import load_shards
+from advprop.data.splits import ImageData
 from advprop.data.view import View
 
 
@@ -79,7 +79,7 @@ class BuiltinDataConfig(BatchesConfig):
 
 
 class FolderDataConfig(DecodedDataConfig):
-    """A folder of images (`advprop.data.folders.load_folder` says how it may be laid out)."""
+    """A folder of images (`advprop.data.sets.folders.load_folder` says how it may be laid out)."""
 
     places: ClassVar = ("root",)
     loader = staticmethod(load_folder)
@@ -90,7 +90,7 @@ class FolderDataConfig(DecodedDataConfig):
 
 
 class TimmDataConfig(DecodedDataConfig):
-    """A data set that timm opens by name (`advprop.data.timm_datasets.load_timm_dataset`)."""
+    """A data set that timm opens by name (`advprop.data.sets.named.load_timm_dataset`)."""
 
     places: ClassVar = ("root", "name")  # a name may be "hfds/" and a folder
     loader = staticmethod(load_timm_dataset)
@@ -128,7 +128,7 @@ class TimmDataConfig(DecodedDataConfig):
 
 
 class ShardsDataConfig(DecodedDataConfig):
-    """Local WebDataset shards (`advprop.data.shards.load_shards` says how they are named)."""
+    """Local WebDataset shards, named as `advprop.data.shards.loading.load_shards` says."""
 
     places: ClassVar = ("train", "validation", "test", "classes")
     loader = staticmethod(load_shards)

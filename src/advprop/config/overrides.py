@@ -15,8 +15,8 @@ from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config
 from advprop.config.methods import METHODS
 from advprop.config.run import ModelConfig, RunConfig
-from advprop.parsing import parse_json
-from advprop.training.files import read_json
+from advprop.files.json_files import read_json
+from advprop.files.parsing import parse_json
 
 _Config = TypeVar("_Config", bound=Config)
 

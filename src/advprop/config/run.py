@@ -18,7 +18,7 @@ from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config, Place, removed_text
 from advprop.config.methods import AnyMethodConfig, method_config
 from advprop.data.found import Found
-from advprop.methods.carrying import NO_MIXTURES
+from advprop.methods.kept.carrying import NO_MIXTURES
 from advprop.models.build import build_model, check_options
 from advprop.models.standardize import Standardized
 from advprop.models.weights import load_local_weights, weights_file

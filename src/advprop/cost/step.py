@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from advprop.attacks.pgd import PGD, fgsm
+from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.modes import attack_mode
 from advprop.cost.flops import FlopCounter
 from advprop.cost.memory import SavedTensors
 from advprop.methods.base import Method, TrainingFacts
 from advprop.shapes import Batch
-from advprop.threat_models import Linf
 
 _NO_ATTACK = PGD(threat_model=Linf(0.0), num_steps=0, step_size=0.0, random_start_probability=0.0)
 

@@ -14,10 +14,10 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
+from advprop.data.batches.unreadable import check_max_unreadable
 from advprop.data.frames import Frame, FramedTransform, frames_of
 from advprop.data.preprocessing import Augmentation, Preprocessing, unit_range
-from advprop.data.sources import ImageSplit, Key
-from advprop.data.unreadable import check_max_unreadable
+from advprop.data.splits import ImageSplit, Key
 from advprop.randomness import derive_seed, image_key, kept_streams, seed_streams
 from advprop.shapes import Batch, Images
 

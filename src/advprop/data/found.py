@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from advprop.data.listing import shortened
-from advprop.data.sources import ImageData, ImageSplit
-from advprop.parsing import printable
+from advprop.data.listing.classes import shortened
+from advprop.data.splits import ImageData, ImageSplit
+from advprop.files.parsing import printable
 
 FEW_IMAGES = 10
 """Classes with fewer training images are named: hardly learnt, as a rule of thumb."""

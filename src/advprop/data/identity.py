@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from advprop.data.listing import shortened
-from advprop.data.sources import ImageData, ImageSplit
+from advprop.data.listing.classes import shortened
+from advprop.data.splits import ImageData, ImageSplit
 
 NUM_SIZES, NUM_CONTENTS = 4096, 64
 """Of how many images of a split, spread over it, the size counts, and of how many the contents."""

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from advprop.data.image_folder import image_formats, special_kind
+from advprop.data.listing.walking import image_formats, special_kind
 
 _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 0x112, 258, 262
 # Pillow's exif_transpose encodes all other tags again, and refuses a photo for a mistyped one

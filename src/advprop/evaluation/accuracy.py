@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from advprop.evaluation.intervals import bootstrap_interval
 from advprop.randomness import ImageStreams, normal
+from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, Images, Labels, LogitsFn, correct_predictions
 
 # evaluation meets the same noise and the same random starts in every run

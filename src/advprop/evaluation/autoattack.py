@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from advprop.attacks.pgd import check_images
-from advprop.evaluation.intervals import bootstrap_interval
+from advprop.attacks.threat_models import ThreatModel
 from advprop.evaluation.robustness import EVALUATION_SEED, Tally, part_of
 from advprop.randomness import random_streams
+from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions
-from advprop.threat_models import ThreatModel
 
 COMPONENTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 _TARGETS = 9

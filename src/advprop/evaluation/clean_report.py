@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from advprop.evaluation.intervals import bootstrap_interval
+from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, LogitsFn
 
 NUM_BINS = 15

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from advprop.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from advprop.evaluation.alexnet import ALEXNET_ERRORS
-from advprop.evaluation.intervals import bootstrap_interval
+from advprop.results.intervals import bootstrap_interval
 
 Correct: TypeAlias = Mapping[tuple[str, int], Bool[Tensor, " num_images"]]
 """(corruption, severity) to which images were right; the images come in the same order in all."""

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from advprop.attacks.objectives import GRADIENT_SCALE
 from advprop.attacks.pgd import Attack
 from advprop.attacks.random_search import random_search
+from advprop.attacks.threat_models import ThreatModel
 from advprop.evaluation.robustness import (
     EVALUATION_SEED,
     attack_with_restarts,
@@ -22,7 +23,6 @@ from advprop.evaluation.robustness import (
 )
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions, margins
-from advprop.threat_models import ThreatModel
 
 NUM_QUERIES = 50
 _ALONE = 4

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from advprop.attacks.pgd import PGD, Attack
-from advprop.evaluation.intervals import bootstrap_interval
+from advprop.attacks.threat_models import Linf, ThreatModel
 from advprop.randomness import ImageStreams
+from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions, margins
-from advprop.threat_models import Linf, ThreatModel
 
 # evaluation meets the same random starts in every run
 EVALUATION_SEED = 0

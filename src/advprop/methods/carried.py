@@ -11,6 +11,7 @@ from typing import Literal
 from torch import nn
 
 from advprop.attacks.pgd import check_images
+from advprop.attacks.threat_models import Linf, ThreatModel
 from advprop.auxiliary.branches import scaled_gradients
 from advprop.auxiliary.route import CLEAN
 from advprop.methods.attacked_fraction import check_branch_is_used, check_fraction, num_clean
@@ -23,12 +24,11 @@ from advprop.methods.base import (
     through,
     unwrapped,
 )
-from advprop.methods.carrying import Carrying, CarryingMethod
+from advprop.methods.kept.carrying import Carrying, CarryingMethod
+from advprop.methods.kept.store import Precision, precision_for
 from advprop.methods.learning import SeveralKinds, learn
-from advprop.methods.perturbation_store import Precision, precision_for
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
-from advprop.threat_models import Linf, ThreatModel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD, check_images
+from advprop.attacks.threat_models import ThreatModel
 from advprop.auxiliary.branches import scaled_gradients
 from advprop.auxiliary.route import CLEAN
 from advprop.methods.attacked_fraction import check_branch_is_used, check_fraction, num_clean
@@ -28,7 +29,6 @@ from advprop.methods.shuffling import shuffled
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import of_part
 from advprop.shapes import Batch, Images
-from advprop.threat_models import ThreatModel
 
 NOISE = "noise"
 """Images at the attack's random start, in metrics."""

@@ -11,7 +11,7 @@ from typing import Any
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides, differences, read_config
 from advprop.recipes import RECIPES
-from advprop.run_folder import CONFIG, DATA
+from advprop.runs.folder import CONFIG, DATA
 
 
 def resolve_recipe(recipe: str) -> RunConfig:

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from advprop.evaluation.rows import Accuracies, Flag
-from advprop.parsing import Count, Number, Part, PathText, Share, read_part
+from advprop.files.parsing import Count, Number, Part, PathText, Share, read_part
+from advprop.results.rows import Accuracies, Flag
 
 Json = Mapping[str, Any]
 Some = Annotated[Count, Field(gt=0)]

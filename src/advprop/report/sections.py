@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advprop.report import calibration, charts, classes, corruptions
-from advprop.report.conclusion import BASELINE_TITLES
-from advprop.report.confusions import confusion_table
-from advprop.report.curves import curve_panels, statistics_panels
-from advprop.report.drawing import Panel
-from advprop.report.estimates import references
+from advprop.report.answer.conclusion import BASELINE_TITLES
+from advprop.report.answer.estimates import references
+from advprop.report.figures import calibration, charts, corruptions
+from advprop.report.figures.curves import curve_panels, statistics_panels
+from advprop.report.figures.drawing import Panel
+from advprop.report.figures.robustness import robustness_panels, strengths
 from advprop.report.findings import Findings
-from advprop.report.robustness import robustness_panels, strengths
-from advprop.report.styles import MethodStyle
+from advprop.report.images import classes
+from advprop.report.images.confusions import confusion_table
+from advprop.report.page.styles import MethodStyle
 
 Json = Mapping[str, Any]
 Found = Mapping[str, Sequence[Findings]]

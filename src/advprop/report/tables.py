@@ -6,14 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advprop.evaluation.cells import (
+from advprop.report.answer.conclusion import BASELINE_TITLES
+from advprop.report.answer.estimates import Estimate, estimate
+from advprop.report.figures.charts import accuracy_title
+from advprop.report.figures.robustness import Found, series
+from advprop.report.findings import Findings
+from advprop.results.cells import (
     Cell,
     accuracy_cell,
     difference_cell,
     number_text,
     passes_cell,
 )
-from advprop.evaluation.results import (
+from advprop.results.summary import (
     ACCURACIES,
     EQUAL_COST,
     VANILLA,
@@ -22,11 +27,6 @@ from advprop.evaluation.results import (
     is_baseline,
     kind_of,
 )
-from advprop.report.charts import accuracy_title
-from advprop.report.conclusion import BASELINE_TITLES
-from advprop.report.estimates import Estimate, estimate
-from advprop.report.findings import Findings
-from advprop.report.robustness import Found, series
 
 Json = Mapping[str, Any]
 ROOM = 2  # accuracies beyond the usual three in the first table

@@ -13,10 +13,18 @@ from typing import Any
 
 from advprop.config.overrides import differences, read_config, settings_of_length
 from advprop.config.run import RunConfig
-from advprop.data.sources import ImageData
-from advprop.files import UNFINISHED, sweep
-from advprop.methods.carrying import CarryingMethod
-from advprop.run_folder import (
+from advprop.data.splits import ImageData
+from advprop.files.atomic import UNFINISHED, sweep
+from advprop.files.json_files import InUseError, in_use, write_json
+from advprop.methods.kept.carrying import CarryingMethod
+from advprop.runs.facts import (
+    HISTORY,
+    check_same_data,
+    load_data,
+    read_history,
+    write_data_facts,
+)
+from advprop.runs.folder import (
     CHECKPOINTS,
     CONFIG,
     DATA,
@@ -25,15 +33,7 @@ from advprop.run_folder import (
     is_finished,
     read_result,
 )
-from advprop.runs.facts import (
-    HISTORY,
-    check_same_data,
-    load_data,
-    read_history,
-    write_data_facts,
-)
 from advprop.training.checkpoint import Checkpoints
-from advprop.training.files import InUseError, in_use, write_json
 from advprop.training.optim import scheduled_rates
 from advprop.training.trainer import Trainer
 

@@ -12,10 +12,10 @@ from pydantic import Field
 from advprop.config.run import RunConfig
 from advprop.data.found import found_in
 from advprop.data.identity import data_facts, find_changes
-from advprop.data.sources import ImageData
-from advprop.parsing import Count, Part
-from advprop.run_folder import DATA, DataFacts
-from advprop.training.files import read_json, write_json
+from advprop.data.splits import ImageData
+from advprop.files.json_files import read_json, write_json
+from advprop.files.parsing import Count, Part
+from advprop.runs.folder import DATA, DataFacts
 
 HISTORY = "history.json"
 

@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from advprop.assembly import build_trainer
 from advprop.config.overrides import settings_of_weights
 from advprop.config.run import RunConfig
+from advprop.data.batches.workers import worker_deaths_explained
 from advprop.data.found import found_in
-from advprop.data.workers import worker_deaths_explained
-from advprop.parsing import printable
-from advprop.run_folder import CHECKPOINTS, RESULT, versions
+from advprop.files.json_files import write_json
+from advprop.files.parsing import printable
 from advprop.runs.beginning import begin, claim, judge_folder, tidy, write_settings
 from advprop.runs.facts import load_data, read_history
+from advprop.runs.folder import CHECKPOINTS, RESULT, versions
+from advprop.runs.trainer import build_trainer
 from advprop.training.agreement import check_same, each, first
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_accelerator
-from advprop.training.files import write_json
 from advprop.training.processes import LostProcessError, is_lost_process
 from advprop.training.trackers import TensorBoard, Tracker, WeightsAndBiases, check_trackers
 from advprop.training.trainer import Trainer

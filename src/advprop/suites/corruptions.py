@@ -17,10 +17,10 @@ from advprop.data.corruptions import (
     corruption_versions,
     padded_size,
 )
-from advprop.data.imagenet_c import ImageNetC, check_imagenet_c, is_imagenet_c
-from advprop.data.listing import shortened
-from advprop.data.sources import ArraySplit, ImageSplit
-from advprop.data.stored import StoredSplit
+from advprop.data.listing.classes import shortened
+from advprop.data.sets.imagenet_c import ImageNetC, check_imagenet_c, is_imagenet_c
+from advprop.data.sets.stored import StoredSplit
+from advprop.data.splits import ArraySplit, ImageSplit
 from advprop.evaluation.accuracy import correct_answers
 from advprop.evaluation.alexnet import NUM_CLASSES
 from advprop.evaluation.corruptions import Correct, corruption_result

@@ -11,7 +11,7 @@ import torch
 
 from advprop.auxiliary.route import CLEAN
 from advprop.config.overrides import apply_evaluation_overrides
-from advprop.run_folder import Weights, versions
+from advprop.runs.folder import Weights, versions
 from advprop.suites.attacks import check_source
 from advprop.suites.choice import check_attacks, choose_suites
 from advprop.suites.red_flags import find_red_flags

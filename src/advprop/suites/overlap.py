@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from advprop.data.loaders import test_batches
-from advprop.data.sources import ImageSplit
+from advprop.data.batches.loaders import test_batches
+from advprop.data.splits import ImageSplit
 from advprop.shapes import Batch
 from advprop.suites.subjects import Subject
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from advprop.suites import attacks, imagenet, imagenet_folders, standard
+from advprop.suites import attacks, standard
 from advprop.suites.corruptions import check_corruptions, corruptions
+from advprop.suites.imagenet import folders as imagenet_folders
+from advprop.suites.imagenet import suites as imagenet
 from advprop.suites.trial import OpenFolder, Trial
 
 

@@ -14,10 +14,10 @@ from advprop.config.evaluation import EvaluationConfig
 from advprop.config.overrides import validated
 from advprop.config.run import RunConfig
 from advprop.data.preprocessing import Preprocessing
-from advprop.data.sources import ImageData
-from advprop.exporting import is_export, load_export
+from advprop.data.splits import ImageData
+from advprop.exports.export import is_export, load_export
 from advprop.models.standardize import Standardized
-from advprop.run_folder import Weights, load_run
+from advprop.runs.folder import Weights, load_run
 from advprop.shapes import Images, Logits, LogitsFn
 
 

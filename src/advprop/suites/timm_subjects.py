@@ -17,7 +17,7 @@ from advprop.data.preprocessing import Preprocessing
 from advprop.models.build import build_model, is_timm, timm_settings
 from advprop.models.standardize import Standardized
 from advprop.models.weights import load_local_weights
-from advprop.run_folder import Weights
+from advprop.runs.folder import Weights
 from advprop.suites.subjects import Subject, load_subject
 
 # as the ImageNet recipes test: ten untargeted steps of one grey level within four

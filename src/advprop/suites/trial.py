@@ -12,9 +12,9 @@ import torch
 
 from advprop.auxiliary.route import CLEAN
 from advprop.config.evaluation import EvaluationConfig
-from advprop.data.folders import load_test_folder
-from advprop.data.loaders import test_batches
-from advprop.data.sources import ImageSplit
+from advprop.data.batches.loaders import test_batches
+from advprop.data.sets.folders import load_test_folder
+from advprop.data.splits import ImageSplit
 from advprop.shapes import Batch, LogitsFn
 from advprop.suites.subjects import Subject, through_branch
 

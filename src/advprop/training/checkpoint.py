@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from advprop.files.json_files import sweep, write_atomically
 from advprop.models.exact_loading import load_exactly
 from advprop.models.torch_files import read_torch_file
-from advprop.training.files import sweep, write_atomically
 
 FORMAT = 1
 

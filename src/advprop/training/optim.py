@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 
 from advprop.models.standardize import Standardized
+from advprop.randomness import kept_streams
 from advprop.training.settings import TrainingSettings
 
 
@@ -51,7 +52,8 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
     weight = nn.Parameter(torch.ones(2, 2, device="cpu" if device.type == "meta" else device))
     try:
         weight.grad = torch.ones_like(weight)
-        create([weight]).step()
+        with kept_streams():  # some draw random numbers
+            create([weight]).step()
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise ValueError(
             f"{named} needs more to step than gradients, such as their graph (create_graph) or a "

@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from advprop.parsing import printable
+from advprop.files.parsing import printable
 from advprop.training.totals import EpochTotals
 
 _REFRESH_SECONDS = 0.5

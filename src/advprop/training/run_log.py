@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advprop.parsing import Count, Number, Part, Share, parse_json, read_part
+from advprop.files.json_files import write_atomically
+from advprop.files.parsing import Count, Number, Part, Share, parse_json, read_part
+from advprop.files.writing import writing
 from advprop.training.alarms import alarms
-from advprop.training.files import write_atomically
 from advprop.training.state import Position
-from advprop.writing import writing
 
 _GO_ON = "make room or give access, then go on with --resume"
 

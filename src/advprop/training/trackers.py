@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from advprop.writing import writing
+from advprop.files.writing import writing
 
 _NOT_IN_NAMES = r"[/\\#?%:]"
 _GO_ON = "make room or give access, then go on with --resume"

@@ -1,0 +1,174 @@
+"""`compare`: every method and seed of a recipe, trained, tested and set side by side."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from advprop.comparisons.gathering import write_comparison_report
+from advprop.comparisons.jobs import outcomes, usable_threads
+from advprop.comparisons.plan import DEFAULT_METHODS, Job, plan_jobs
+from advprop.comparisons.sources import RESULTS
+from advprop.config.overrides import differences, read_config
+from advprop.config.run import RunConfig
+from advprop.files.json_files import write_json
+from advprop.results.summary import summarise
+from advprop.runs.facts import check_same_data, load_data
+from advprop.runs.folder import versions
+from advprop.runs.trainer import check_plain_model
+from advprop.suites.recording import is_run
+
+
+def compare(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    num_seeds: int = 3,
+    jobs: int = 1,
+    overrides: Sequence[str] = (),
+    report_finished: Callable[[dict[str, Any]], None] = lambda row: None,
+    command: str = "",
+) -> dict[str, Any]:
+    """Train and test `methods` with seeds 0 to `num_seeds` - 1, and `vanilla_equal_cost` always.
+
+    The latter is vanilla for as many epochs as cost what the dearest method does. Each of `jobs`
+    processes has an equal, recorded share of the CPU's threads. Runs that are in `out` already
+    are not trained again. Writes `results.json` (after each run) and `report.html`, and returns
+    the former. `overrides` are those of `--set`: `method.*` reach the methods that have the path.
+
+    A run that cannot be trained (a loss that is not finite, a method that cannot do with these
+    settings, too little memory) is in `failed` of the results, and the others go on.
+
+    Raises ValueError for unknown methods, settings that fit none, data or a model that no run can
+    use, or a folder with other runs; KeyboardInterrupt after writing what there is.
+    """
+    folder = Path(out)
+    if num_seeds < 1:
+        raise ValueError(f"{num_seeds} seeds: give at least 1")
+    return run_jobs(
+        plan_jobs(config, folder, methods, num_seeds, overrides),
+        folder,
+        recipe=config.recipe,
+        jobs=jobs,
+        report_finished=report_finished,
+        command=command,
+    )
+
+
+def run_jobs(
+    planned: Sequence[Job],
+    folder: Path,
+    *,
+    recipe: str,
+    jobs: int = 1,
+    report_finished: Callable[[dict[str, Any]], None] = lambda row: None,
+    command: str = "",
+) -> dict[str, Any]:
+    """Train and test any runs side by side, as `compare` does with its own.
+
+    A job's folder may lie outside `folder`, so that several comparisons share a run. Errors as in
+    `compare`.
+    """
+    if jobs < 1:
+        raise ValueError(f"{jobs} jobs: give at least 1")
+    _check_folder(folder, planned)
+    first = planned[0].config  # a wrong folder or model shows now, not in every job
+    data, facts = load_data(first)
+    kept = [job.folder for job in planned if is_run(job.folder)]
+    for change in {c for run in kept for c in check_same_data(run, facts, data)}:
+        warnings.warn(f"{folder}: of some runs, {change}; they are not tested anew", stacklevel=2)
+    check_plain_model(first, data)
+    threads = max(1, usable_threads() // jobs)
+    folder.mkdir(parents=True, exist_ok=True)
+    comparison = _Comparison(folder, recipe, planned, jobs, threads, command)
+    try:
+        for job, outcome in outcomes(planned, jobs, threads):
+            row = comparison.add(job, outcome)
+            if row is not None:
+                report_finished(row)
+    finally:
+        comparison.write_report()
+    comparison.check_any()
+    return comparison.results()
+
+
+class _Comparison:
+    """The rows so far, written down after each."""
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: str,
+        planned: Sequence[Job],
+        jobs: int,
+        threads: int,
+        command: str,
+    ) -> None:
+        self.folder, self.recipe, self.planned = folder, recipe, planned
+        self.jobs, self.threads, self.command = jobs, threads, command
+        self.rows: dict[tuple[str, int], dict[str, Any]] = {}
+        self.failed: list[dict[str, Any]] = []
+        self.errors: list[Exception] = []
+
+    def add(self, job: Job, outcome: dict[str, Any] | Exception) -> dict[str, Any] | None:
+        """Note a finished job; its row, None where it failed."""
+        key = job.method, job.config.seed
+        if isinstance(outcome, Exception):
+            self.failed.append({"method": key[0], "seed": key[1], "error": str(outcome)})
+            self.errors.append(outcome)
+            row = None
+        else:
+            row = {
+                **outcome,
+                "method": job.method,
+                "folder": os.path.relpath(job.folder, self.folder),
+            }
+            self.rows[key] = row
+        write_json(self.folder / RESULTS, self.results())
+        return row
+
+    def results(self) -> dict[str, Any]:
+        """What `results.json` holds."""
+        order = [(job.method, job.config.seed) for job in self.planned]
+        runs = [self.rows[key] for key in order if key in self.rows]
+        return {
+            "recipe": self.recipe,
+            "command": self.command,
+            "versions": versions(),
+            "jobs": self.jobs,
+            "threads": self.threads,
+            "planned_runs": len(self.planned),
+            "runs": runs,
+            "failed": self.failed,
+            "summary": summarise(runs),
+        }
+
+    def check_any(self) -> None:
+        """Raise the first run's ValueError where no run at all could be trained."""
+        if not self.rows and all(isinstance(error, ValueError) for error in self.errors):
+            raise self.errors[0]
+
+    def write_report(self) -> None:
+        """Write `report.html`, if there is anything to show."""
+        if self.rows:
+            write_comparison_report(self.folder, self.results())
+
+
+def _check_folder(folder: Path, planned: Sequence[Job]) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: a file, not a folder; give another --out")
+    known = any((folder / name).exists() for name in ("runs", RESULTS))
+    if folder.is_dir() and any(folder.iterdir()) and not known:
+        raise ValueError(f"{folder}: not empty, and not a comparison; give another --out")
+    for job in planned:
+        if is_run(job.folder):
+            changed = differences(read_config(job.folder / "config.json"), job.config)
+            if changed:
+                raise ValueError(
+                    f"{job.folder}: a run with other settings; give another --out\n  "
+                    + "\n  ".join(changed.values())
+                )

@@ -1,0 +1,134 @@
+"""Several runs at a time, each trained and tested in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.sharedctypes import Synchronized
+from typing import Any
+
+import torch
+
+from advprop.comparisons.plan import Job
+from advprop.files.json_files import InUseError
+from advprop.runs import train
+from advprop.suites.recording import complete_run
+from advprop.training.stopping import InterruptedTraining, NotFiniteError, out_of_memory
+
+
+def usable_threads() -> int:
+    """The CPUs that this process may use, or fewer where OMP_NUM_THREADS says so."""
+    own = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
+    cpus = len(own)
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(cpus, int(asked)) if asked.isdigit() and int(asked) else cpus
+
+
+def outcomes(
+    planned: Sequence[Job], jobs: int, threads: int
+) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
+    """Each job with its row, or with the error that ended it, as they finish.
+
+    `jobs` processes run at a time, each with so many threads, and take this machine's GPUs in turn.
+    Leaving early ends them, saved.
+    """
+    if jobs == 1:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            for job in planned:
+                yield job, _run_job(job)
+        finally:
+            torch.set_num_threads(before)  # the caller's process goes on
+        return
+    context = multiprocessing.get_context("spawn")  # forked threads may hang
+    pool = ProcessPoolExecutor(
+        jobs,
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(threads, os.getpid(), context.Value("i", 0)),
+    )
+    with pool:
+        running = {pool.submit(_run_job, job): job for job in planned}
+        try:
+            yield from _as_they_finish(running)
+        except BrokenProcessPool as error:
+            raise OSError(
+                "a process that trains runs was ended from outside (killed, or for want of "
+                "memory): the same command goes on from what it saved; fewer jobs need less memory"
+            ) from error
+        except BaseException:
+            for worker in multiprocessing.active_children():
+                worker.terminate()  # a training one saves first
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _as_they_finish(
+    running: dict[Future[dict[str, Any] | Exception], Job],
+) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
+    pending = set(running)
+    while pending:
+        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield running[future], future.result()
+
+
+def _start_worker(threads: int, parent: int, started: Synchronized[int]) -> None:
+    # Ctrl-C reaches the parent too, and it is the parent that ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    torch.set_num_threads(threads)
+    with started.get_lock():
+        number = started.value
+        started.value += 1
+    _take_device(number)
+
+
+def _take_device(number: int) -> None:
+    """Share out the GPUs of this machine, since every process begins with the first."""
+    if torch.accelerator.is_available() and (count := torch.accelerator.device_count()) > 1:
+        torch.accelerator.set_device_index(number % count)
+
+
+def _end_with(parent: int) -> None:
+    """Stop training, saved, when the parent is gone: killed, it cannot end its workers."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run_job(job: Job) -> dict[str, Any] | Exception:
+    """Train and test; what one method or seed cannot do ends this run, not the comparison.
+
+    OSError (a full disk, data that went away) would meet the other runs too, and ends it.
+    """
+    try:
+        train(job.config, job.folder, resume=True, quiet=True)
+        return complete_run(job.folder)
+    except InterruptedTraining:
+        _end_worker()
+        raise KeyboardInterrupt from None
+    except NotFiniteError as error:
+        return error
+    except InUseError:
+        raise  # another comparison works in this folder
+    except (ValueError, RuntimeError) as error:
+        message = str(error) if isinstance(error, ValueError) else out_of_memory(error)
+        if message is None:
+            raise
+        return ValueError(message)  # without the frames that hold the run's memory
+
+
+def _end_worker() -> None:
+    """Take no further job, where this is a worker: the pool has handed some out already."""
+    if multiprocessing.parent_process() is not None:
+        os._exit(128 + signal.SIGTERM)

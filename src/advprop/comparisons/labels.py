@@ -1,0 +1,191 @@
+"""Labels under which runs of several places stand side by side, so that nothing collides.
+
+Runs of the same recipe, images, model and number of epochs are one group, within which methods are
+held against the baselines. Seeds are averaged only where nothing else differs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from advprop.comparisons.found import FoundRun, Source
+from advprop.results.summary import BASELINES, EQUAL_COST
+
+_SHOWN = 5  # settings that a note lists
+
+
+def joined(sources: Sequence[Source]) -> list[FoundRun]:
+    """Every run once: what several sources found of the same weights is put together."""
+    runs: dict[tuple[object, ...], FoundRun] = {}
+    for run in (run for source in sources for run in source.runs):
+        known = next((k for k in runs if _same(runs[k], run)), None)
+        if known is None:
+            runs[(*run.identity, run.row["method"], run.source)] = run
+        else:
+            runs[known] = _merged(runs[known], run)
+    return list(runs.values())
+
+
+def label(runs: Sequence[FoundRun], sources: Sequence[Source]) -> list[str]:
+    """Give each row its label and group; return what has to be said about the mixture."""
+    notes = _group_by_world(runs)
+    places = short_names([source.path for source in sources])
+    _split_baselines(runs, places)
+    _split_rest(runs)
+    return [*notes, *_differences(runs)]
+
+
+def short_names(paths: Iterable[Path]) -> dict[Path, str]:
+    """The shortest ends of `paths` that tell them apart."""
+    listed = list(dict.fromkeys(paths))
+    parts = {path: path.resolve().parts for path in listed}
+    names = {}
+    for path in listed:
+        length = 1
+        while length < len(parts[path]) and any(
+            parts[other][-length:] == parts[path][-length:] for other in listed if other != path
+        ):
+            length += 1
+        names[path] = "/".join(parts[path][-length:])
+    return names
+
+
+def _same(one: FoundRun, other: FoundRun) -> bool:
+    """The same weights; an evaluation has no label of its own, two comparisons may have two."""
+    if one.identity != other.identity:
+        return False
+    return one.row["method"] == other.row["method"] or one.of_comparison != other.of_comparison
+
+
+def _merged(first: FoundRun, second: FoundRun) -> FoundRun:
+    """Both finds: suites of either, of the same suite the one with more images."""
+    if second.of_comparison and not first.of_comparison:
+        first, second = second, first
+    suites = {**(first.test.get("suites") or {})}
+    for name, suite in (second.test.get("suites") or {}).items():
+        if name not in suites or suite.get("num_images", 0) >= suites[name].get("num_images", 0):
+            suites[name] = suite
+            accuracy = f"{name}_accuracy"
+            first.row[accuracy] = suite[accuracy]
+    flags = [*(first.test.get("red_flags") or ()), *(second.test.get("red_flags") or ())]
+    unique = [flag for at, flag in enumerate(flags) if flag not in flags[:at]]
+    first.test = {**first.test, "suites": suites, "red_flags": unique}
+    first.record = first.record or second.record
+    return first
+
+
+def _group_by_world(runs: Sequence[FoundRun]) -> list[str]:
+    worlds: dict[str, list[FoundRun]] = {}
+    of_comparison: dict[Path, str] = {}
+    for run in runs:
+        world = _world(run)
+        if run.of_comparison and (run.settings is None or run.kind == EQUAL_COST):
+            world = of_comparison.get(run.source, world)
+        if run.of_comparison and run.kind != EQUAL_COST:
+            world = of_comparison.setdefault(run.source, world)
+        worlds.setdefault(world, []).append(run)
+    if len(worlds) < 2:
+        return []
+    names = _names(list(worlds.values()))
+    for name, own in zip(names, worlds.values(), strict=True):
+        for run in own:
+            _relabel(run, name, group=name)
+    tested = sorted({str(run.row["tested_on"]) for run in runs if run.row.get("tested_on")})
+    note = (
+        f"{len(worlds)} groups of runs that differ in recipe, images, model or number of epochs: "
+        f"{'; '.join(names)}. They are never averaged; gains are taken within a group."
+    )
+    if len(tested) > 1:
+        note += f" They were tested on different images ({', '.join(tested)}): compare no accuracy "
+        note += "of one with that of another."
+    return [note]
+
+
+def _world(run: FoundRun) -> str:
+    if run.settings is None:
+        return repr((run.recipe, run.row.get("tested_on")))
+    training = run.settings.get("training") or {}
+    parts = (run.settings.get("data"), run.settings.get("model"), training.get("num_epochs"))
+    return repr((run.recipe, parts))
+
+
+def _names(groups: Sequence[Sequence[FoundRun]]) -> list[str]:
+    """A name for each group: the first of recipe, images and folder that tells all apart."""
+    recipes = [own[0].recipe for own in groups]
+    images = [str(own[0].row.get("tested_on") or "untested") for own in groups]
+    folders = short_names(own[0].source for own in groups)
+    places = [folders[own[0].source] for own in groups]
+    both = [f"{recipe}, {image}" for recipe, image in zip(recipes, images, strict=True)]
+    for names in (recipes, images, both, places):
+        if len(set(names)) == len(names):
+            return list(names)
+    return [f"{place}, {at}" for at, place in enumerate(places, start=1)]
+
+
+def _relabel(run: FoundRun, name: str, *, group: str | None) -> None:
+    run.row["kind"] = run.kind
+    run.row["method"] = f"{run.row['method']}, {name}"
+    if group is not None:
+        own = run.row.get("group")
+        run.row["group"] = f"{own}, {group}" if own else group
+
+
+def _colliding(runs: Sequence[FoundRun]) -> list[FoundRun]:
+    """Runs whose label does not stand for the seeds of one setting."""
+    by_label: dict[str, list[FoundRun]] = {}
+    for run in runs:
+        by_label.setdefault(run.row["method"], []).append(run)
+    return [
+        run
+        for own in by_label.values()
+        if max(Counter(run.row["seed"] for run in own).values()) > 1
+        or len({run.same_settings for run in own}) > 1
+        for run in own
+    ]
+
+
+def _split_baselines(runs: Sequence[FoundRun], places: dict[Path, str]) -> None:
+    """Comparisons that each have baselines of their own stay apart, method by method."""
+    apart = {run.source for run in _colliding(runs) if run.of_comparison and run.kind in BASELINES}
+    if len(apart) < 2:
+        return
+    for run in runs:
+        if run.source in apart:
+            _relabel(run, places[run.source], group=places[run.source])
+
+
+def _split_rest(runs: Sequence[FoundRun]) -> None:
+    for name in ("source", "place"):
+        colliding = _colliding(runs)
+        names = short_names(getattr(run, name) for run in colliding)
+        if name == "source" and len(names) < 2:
+            continue
+        for run in colliding:
+            _relabel(run, names[getattr(run, name)], group=None)
+
+
+def _differences(runs: Sequence[FoundRun]) -> list[str]:
+    """A note for each group of several sources in which more than method and seed differ."""
+    groups: dict[str, list[FoundRun]] = {}
+    for run in runs:
+        if run.settings is not None and run.kind != EQUAL_COST:
+            groups.setdefault(str(run.row.get("group") or ""), []).append(run)
+    notes = []
+    for name, own in groups.items():
+        if len({run.source for run in own}) < 2:
+            continue
+        leaves = [run.leaves() for run in own]
+        paths = {path for leaf in leaves for path in leaf if not path.startswith("method.")}
+        differing = sorted(
+            path
+            for path in paths - {"seed", "method"}
+            if len({repr(leaf.get(path)) for leaf in leaves}) > 1
+        )
+        if differing:
+            more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+            where = f"In {name}, runs" if name else "Runs"
+            listed = ", ".join(differing[:_SHOWN])
+            notes.append(f"{where} differ in more than the method: {listed}{more}.")
+    return notes

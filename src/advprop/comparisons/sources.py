@@ -1,0 +1,158 @@
+"""Reading a run's folder, a comparison's, or a file that `advprop evaluate` wrote."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from advprop.comparisons.found import FoundRun, Source
+from advprop.config.overrides import with_identities
+from advprop.files.json_files import read_json
+from advprop.files.parsing import Part
+from advprop.report.findings import Evaluation
+from advprop.results.rows import Results
+from advprop.runs.facts import saved_facts
+from advprop.runs.folder import CONFIG, read_result
+from advprop.suites.recording import accuracies, complete_run, is_run, run_details
+
+RESULTS = "results.json"
+_CLEAN = "clean"
+
+
+class Settings(Part):
+    """A run's configuration, as far as labels depend on it."""
+
+    training: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, Any] = Field(default_factory=dict)
+    model: dict[str, Any] = Field(default_factory=dict)
+
+
+def read_source(path: Path) -> Source:
+    """What `path` holds. A run is tested first, if it was not.
+
+    Raises ValueError or OSError for anything else than a finished run, a comparison, or a file of
+    an evaluation.
+    """
+    if path.is_file():
+        return _evaluation(path)
+    return _run(path) if is_run(path) else comparison_source(path, read_results(path))
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The comparison in `folder`. Raises ValueError where there is none, or it is damaged."""
+    path = folder / RESULTS
+    if not path.is_file():
+        raise ValueError(f"{folder}: neither a run nor a comparison here ({RESULTS} is missing)")
+    return read_json(path, Results, remedy="compare again, runs are kept")
+
+
+def comparison_source(folder: Path, results: dict[str, Any]) -> Source:
+    """The runs of `results`, which lie in or beside `folder`."""
+    missing = results["planned_runs"] - len(results["runs"])
+    notes = [f"{missing} of {results['planned_runs']} runs are missing."] if missing else []
+    notes += [f"{f['method']}, seed {f['seed']}: {f['error']}" for f in results["failed"]]
+    recipe = str(results.get("recipe") or "unnamed")
+    runs = [
+        _of_folder(folder / row["folder"], dict(row), folder, recipe) for row in results["runs"]
+    ]
+    for run in runs:
+        run.of_comparison = True
+    return Source(
+        path=folder,
+        recipe=recipe,
+        runs=runs,
+        commands=results["command"].splitlines(),
+        versions=dict(results.get("versions") or {}),
+        notes=notes,
+    )
+
+
+def _run(folder: Path) -> Source:
+    row = {**complete_run(folder), "folder": str(folder)}
+    run = _of_folder(folder, row, folder, str(row["recipe"]))
+    command = shlex.join(["advprop", "train", str(folder / CONFIG)])
+    return Source(
+        path=folder,
+        recipe=run.recipe,
+        runs=[run],
+        commands=[command],
+        versions=dict(row.pop("versions")),
+    )
+
+
+def _of_folder(folder: Path, row: dict[str, Any], source: Path, recipe: str) -> FoundRun:
+    details = run_details(folder)
+    suites = details.test.get("suites") or {}
+    row |= accuracies(suites)
+    weights = details.test.get("weights")
+    branch = details.test.get("branch", _CLEAN)
+    return FoundRun(
+        row=row,
+        place=folder,
+        source=source,
+        recipe=recipe,
+        identity=(folder.resolve(), branch, weights),
+        settings=_settings(folder),
+        curve=details.curve,
+        record=details.record,
+        test=details.test,
+    )
+
+
+def _settings(folder: Path) -> dict[str, Any] | None:
+    """A run's configuration, in which it counts what lies in a place, and not where that is."""
+    if not is_run(folder):
+        return None
+    return with_identities(read_json(folder / CONFIG, Settings), saved_facts(folder))
+
+
+def _subject(path: Path, test: dict[str, Any]) -> Path:
+    """The folder that an evaluation is of: where it was, or seen from the evaluation's file."""
+    given = Path(str(test["run"]))
+    beside = [path.parent / given, *([path.parent] if path.parent.name == given.name else [])]
+    found = (Path(str(test.get("folder", given))), given, *beside)
+    return next((folder for folder in found if is_run(folder)), given)
+
+
+def _evaluation(path: Path) -> Source:
+    remedy = "not what advprop evaluate --json writes; evaluate again"
+    test = read_json(path, Evaluation, remedy=remedy)
+    found, subject = accuracies(test["suites"]), _subject(path, test)
+    images = sorted({suite["images"] for suite in test["suites"].values()})
+    branch, weights = str(test.get("branch") or _CLEAN), test.get("weights")
+    row: dict[str, Any] = {"method": subject.name or str(subject), "seed": 0}
+    curve: dict[str, Any] = {}
+    settings, recipe = None, "evaluated"
+    if is_run(subject) and (result := read_result(subject)):
+        row, recipe = dict(result), str(result["recipe"])
+        row.pop("versions")
+        settings, curve = _settings(subject), run_details(subject).curve
+    if branch != _CLEAN:
+        row = {**row, "method": f"{row['method']}, branch {branch}"}
+    row |= {**found, "tested_on": ", ".join(images), "folder": str(subject)}
+    run = FoundRun(
+        row=row,
+        place=subject,
+        source=path,
+        recipe=recipe,
+        identity=(subject.resolve(), branch, weights),
+        settings=settings,
+        curve=curve,
+        test=test,
+    )
+    return Source(
+        path=path,
+        recipe=recipe,
+        runs=[run],
+        commands=[str(test.get("command") or _command(path, test, branch))],
+        versions=dict(test.get("versions") or {}),
+    )
+
+
+def _command(path: Path, test: dict[str, Any], branch: str) -> str:
+    words = ["advprop", "evaluate", str(test["run"]), "--suite", ",".join(test["suites"])]
+    words += [] if branch == _CLEAN else ["--eval-branch", branch]
+    return shlex.join([*words, "--json", str(path)])

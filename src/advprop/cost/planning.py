@@ -1,0 +1,249 @@
+"""`plan`: what a run would cost, found from its configuration before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from advprop.config.run import RunConfig
+from advprop.cost.assumptions import A100_TFLOPS, typical_utilisation
+from advprop.cost.devices import Exchange, exchange, hours, images_per_device
+from advprop.cost.memory import memory_cost
+from advprop.cost.step import StepCost, empty_batch, step_cost
+from advprop.cost.timing import images_to_try, seconds_per_image, this_device
+from advprop.data.batches.loaders import num_train_batches
+from advprop.data.found import found_in
+from advprop.data.splits import ImageData
+from advprop.methods.base import TrainingFacts
+from advprop.models.standardize import Standardized
+from advprop.models.trial import RUN_ERRORS
+from advprop.training.engine import prepare_model
+
+CLUSTERS = (1, 8, 64, 1024)
+VANILLA = "vanilla"
+
+_IMAGENET = (1_281_167, 1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSizes:
+    """All that cost depends on in a data set; `image_shape` is (channels, height, width)."""
+
+    num_images: int
+    num_classes: int
+    image_shape: tuple[int, int, int]
+
+
+def plan(
+    config: RunConfig,
+    *,
+    devices: int = 1,
+    device_tflops: float = A100_TFLOPS,
+    utilisation: float | None = None,
+    num_images: int | None = None,
+    num_classes: int | None = None,
+) -> dict[str, Any]:
+    """What a run would cost beside vanilla training with the same settings, as plain data.
+
+    FLOPs count a multiplication and an addition as two; sizes are in bytes, on one of `devices`.
+    `device_tflops` (10^12 FLOPs a second) and `utilisation` (a share of them) are assumptions, on
+    which hours depend and nothing else does; by default what published runs of similar nets reach.
+    Nothing is trained or downloaded, and no image is
+    read; `num_images` and `num_classes` stand in for data that are not here.
+
+    Raises ValueError for an assumption out of bounds, unknown sizes, a batch that cannot be shared
+    by `devices`, or a model that cannot be built or run.
+    """
+    share = images_per_device(config.training, devices)
+    sizes, data = _sizes_and_data(config, num_images=num_images, num_classes=num_classes)
+    if utilisation is None:
+        utilisation = typical_utilisation(_empty_model(config, sizes))
+    _check_rates(device_tflops, utilisation)
+    settings = config.training
+    steps_per_epoch = num_train_batches(sizes.num_images, batch_size=settings.batch_size)
+    images_per_step = min(settings.batch_size, sizes.num_images)
+    rates = {"device_tflops": device_tflops, "utilisation": utilisation}
+    configs = {name: config.with_method(name) for name in (VANILLA, config.method.kind)}
+    methods = {name: _method_cost(c, sizes, share, devices) for name, c in configs.items()}
+    _add_totals(methods, steps_per_epoch * images_per_step, settings.num_epochs, rates)
+    return {
+        "recipe": config.recipe,
+        "model": config.model.name,
+        "method": config.method.kind,
+        "data": asdict(sizes),
+        "data_found": None if data is None else found_in(data).to_json(),
+        "epochs": settings.num_epochs,
+        "batch_size": settings.batch_size,
+        "images_per_device": share,
+        "steps_per_epoch": steps_per_epoch,
+        "steps": steps_per_epoch * settings.num_epochs,
+        "precision": settings.mixed_precision,
+        "optimizer": settings.optimizer,
+        "assumptions": {"devices": devices, **rates},
+        "methods": methods,
+        "clusters": [_cluster(config, methods, count) for count in sorted({*CLUSTERS, devices})],
+    }
+
+
+def minutes_here(config: RunConfig, plan: Mapping[str, Any]) -> dict[str, float | None]:
+    """Minutes that the steps of a `plan` take on this machine, by method; each is tried briefly.
+
+    None: a step would take too long to try, or cannot be run. Reading images is not counted.
+    """
+    sizes, found = DataSizes(**plan["data"]), dict[str, float | None]()
+    for name, cost in plan["methods"].items():
+        own, method = config.with_method(name), config.with_method(name).method.build()
+        num_images = images_to_try(cost["flops"]["per_image"], plan["images_per_device"])
+        found[name] = None
+        if not num_images:
+            continue
+        shape, classes = sizes.image_shape, sizes.num_classes
+        model = own.model.without_weights().build(num_classes=classes, image_shape=shape)
+        if method.auxiliary:
+            own.model.add_branches(model, method.auxiliary)
+        placed = prepare_model(model, own.training, this_device())
+        with suppress(*RUN_ERRORS):
+            seconds = seconds_per_image(
+                placed, method, num_images=num_images, image_shape=shape, num_classes=classes
+            )
+            images = plan["steps"] * min(plan["batch_size"], sizes.num_images)
+            found[name] = seconds * images / 60
+    return found
+
+
+def _add_totals(
+    methods: dict[str, Any], images: int, num_epochs: int, rates: Mapping[str, float]
+) -> None:
+    """Complete each method's costs by those of an epoch of `images` and of the whole run."""
+    for cost in methods.values():
+        epoch = cost["flops"]["per_image"] * images
+        cost["flops"] |= {"per_epoch": epoch, "total": epoch * num_epochs}
+        cost["times_vanilla"] = cost["flops"]["per_image"] / methods[VANILLA]["flops"]["per_image"]
+        cost["device_hours"] = hours(cost["flops"]["total"], devices=1, **rates)
+
+
+def data_sizes(
+    config: RunConfig, *, num_images: int | None = None, num_classes: int | None = None
+) -> DataSizes:
+    """The sizes of a run's data: as given, as configured, ImageNet's, or those of the data found.
+
+    ImageNet's are taken for recipes of that name where its folder is not here.
+
+    Raises ValueError where none of these tells them.
+    """
+    return _sizes_and_data(config, num_images=num_images, num_classes=num_classes)[0]
+
+
+def _sizes_and_data(
+    config: RunConfig, *, num_images: int | None, num_classes: int | None
+) -> tuple[DataSizes, ImageData | None]:
+    """The same, and the data where they were needed to tell."""
+    _check_given(num_images, num_classes)
+    data = config.data
+    size, channels = getattr(data, "image_size", None), getattr(data, "channels", None)
+    shape = None if size is None or channels is None else (channels, size, size)
+    root = getattr(data, "root", None)
+    num_images = num_images or getattr(data, "num_train", None)
+    if config.recipe.startswith("imagenet") and not (root and Path(root).exists()):
+        num_images, num_classes = num_images or _IMAGENET[0], num_classes or _IMAGENET[1]
+    loaded = None
+    if shape is None or num_images is None or num_classes is None:
+        try:
+            loaded = data.load(config.seed)
+        except (ValueError, OSError, ImportError) as error:
+            raise ValueError(f"{error}; or give their sizes: --images N --classes N") from None
+        shape = loaded.image_shape
+        num_images = num_images or len(loaded.train)
+        num_classes = num_classes or loaded.num_classes
+    sizes = DataSizes(num_images=num_images, num_classes=num_classes, image_shape=shape)
+    return sizes, loaded
+
+
+def _check_given(num_images: int | None, num_classes: int | None) -> None:
+    for name, value in (("images", num_images), ("classes", num_classes)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} {value}: give a number of at least 1")
+
+
+def _check_rates(device_tflops: float, utilisation: float) -> None:
+    if not 0 < device_tflops < float("inf"):
+        raise ValueError(f"device_tflops {device_tflops}: give a number above 0")
+    if not 0 < utilisation <= 1:
+        raise ValueError(f"utilisation {utilisation}: give a share above 0, at most 1")
+
+
+def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int) -> dict[str, Any]:
+    """Everything about one method that does not depend on how fast devices are."""
+    settings, method = config.training, config.method.build()
+    empty = _empty_model(config, sizes)
+    plain = _num_parameters(empty)
+    if method.auxiliary:
+        config.model.add_branches(empty, method.auxiliary)
+    method = method.on_devices(empty, devices)
+    model = prepare_model(empty, settings, torch.device("meta"))
+    half = settings.mixed_precision != "no"
+    try:
+        batch = empty_batch(images, sizes.image_shape)
+        step = step_cost(model, method, batch, float_bytes=2 if half else None)
+    except RUN_ERRORS as error:
+        raise ValueError(
+            f"{config.model.name} cannot be run on {images} images of shape {sizes.image_shape} "
+            f"({type(error).__name__}: {error}): change data.image_size or model.name"
+        ) from error
+    memory = memory_cost(model, settings, activations=step.activation_bytes, devices=devices)
+    return {
+        "passes_per_image": method.passes_per_image,
+        "training_passes": step.training_passes,
+        "attack_passes": step.attack_passes,
+        "flops": _flops(step),
+        "parameters": {"plain": plain, "with_branches": _num_parameters(model)},
+        "memory": {**asdict(memory), "total": memory.total},
+        "bytes_on_disk": method.bytes_on_disk(
+            TrainingFacts(num_images=sizes.num_images, image_shape=sizes.image_shape)
+        ),
+        "exchanged": asdict(exchange(model, settings, synchronised=method.synchronises_statistics)),
+    }
+
+
+def _empty_model(config: RunConfig, sizes: DataSizes) -> Standardized:
+    """The run's model without branches and without data, so without pretrained weights."""
+    with torch.device("meta"):
+        return config.model.without_weights().build(
+            num_classes=sizes.num_classes, image_shape=sizes.image_shape
+        )
+
+
+def _num_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _flops(step: StepCost) -> dict[str, float]:
+    return {
+        "forward": step.forward_flops,
+        "training_pass": step.training_flops,
+        "attack_step": step.attack_flops,
+        "per_image": step.flops_per_image,
+    }
+
+
+def _cluster(config: RunConfig, methods: dict[str, Any], devices: int) -> dict[str, Any]:
+    """Hours and traffic on so many devices, or why they cannot share the batch."""
+    try:
+        images = images_per_device(config.training, devices)
+    except ValueError as error:
+        return {"devices": devices, "images_per_device": None, "problem": str(error)}
+    return {
+        "devices": devices,
+        "images_per_device": images,
+        "problem": None,
+        "hours": {name: cost["device_hours"] / devices for name, cost in methods.items()},
+        "sent_per_step": {
+            name: Exchange(**cost["exchanged"]).sent(devices) for name, cost in methods.items()
+        },
+    }

@@ -1,0 +1,227 @@
+"""Batches: which images come when, for which process, from which worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from advprop.data.batches.mixing import Mixing
+from advprop.data.batches.sampling import Sampling, copy_numbers
+from advprop.data.batches.unreadable import UnreadableTally
+from advprop.data.batches.workers import Assembly, batches_from_workers
+from advprop.data.listing.selection import stratified_subset
+from advprop.data.splits import ImageSplit, Key
+from advprop.shapes import Batch
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batches:
+    """The batches of one pass over a split; sized, and new each time it is iterated over.
+
+    Which images they hold is settled before the first is read, so that skipping costs nothing.
+    `indices` and `copies` have one tensor for each batch. Each pass starts `num_workers` processes
+    anew: a quarter of a second by fork, the imports of torch and timm where the system spawns them
+    (seconds, on busy machines half a minute). Each prepares `prefetch_factor` batches (None: 2).
+    """
+
+    assembly: Assembly
+    indices: tuple[Tensor, ...]
+    copies: tuple[Tensor, ...]
+    epoch: int | None
+    num_workers: int = 0
+    prefetch_factor: int | None = None
+    pin_memory: bool = False
+    tally: UnreadableTally | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._from_workers() if self.num_workers else self._from_here():
+            if self.tally is not None:
+                self.tally.add(batch)
+            yield batch
+
+    def _keys(self) -> Iterator[list[Key]]:
+        for indices, copies in zip(self.indices, self.copies, strict=True):
+            pairs = zip(indices.tolist(), copies.tolist(), strict=True)
+            yield [Key(self.epoch, index, copy) for index, copy in pairs]
+
+    def _from_here(self) -> Iterator[Batch]:
+        for keys in self._keys():
+            batch = self.assembly.__getitems__(keys)
+            yield batch.pin_memory() if self._pins else batch
+
+    def _from_workers(self) -> Iterator[Batch]:
+        return batches_from_workers(
+            self.assembly,
+            self._keys(),
+            num_workers=self.num_workers,
+            prefetch_factor=self.prefetch_factor,
+            pin_memory=self._pins,
+        )
+
+    @property
+    def _pins(self) -> bool:
+        return self.pin_memory and torch.accelerator.is_available()
+
+
+def train_batches(
+    split: ImageSplit,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    first_batch: int = 0,
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    mixing: Mixing = Mixing(),  # noqa: B008 (frozen)
+    num_classes: int | None = None,
+    tally: UnreadableTally | None = None,
+    pin_memory: bool = False,
+    prefetch_factor: int | None = None,
+) -> Batches:
+    """The batches of `epoch`, from `first_batch` on, in an order that depends on (seed, epoch).
+
+    `batch_size` counts the images of all `world_size` processes together; each gets an equal share
+    of every batch. A last batch that is not full is left out (every epoch leaves out others); a
+    split smaller than one batch is one batch. Nothing is read before `first_batch`. Mixing needs
+    `num_classes`. A run hands the same `tally` to all its epochs; without one, each counts anew.
+    `pin_memory` has an effect where there is an accelerator. ValueError: a number out of bounds.
+    """
+    _check_numbers(batch_size, num_workers, rank, world_size, prefetch_factor)
+    count = num_train_batches(len(split), batch_size=batch_size)
+    if not 0 <= first_batch <= count:
+        raise ValueError(
+            f"first_batch={first_batch}: the epoch has {count} batches, 0 is the first"
+        )
+    share = _share(len(split), batch_size, world_size, sampling, mixing)
+    whole = sampling.indices(
+        split, seed=seed, epoch=epoch, num_batches=count, batch_size=share * world_size
+    )
+    mine = (slice(first_batch, None), slice(rank * share, (rank + 1) * share))
+    return Batches(
+        assembly=Assembly(split=split, mix=_mix(mixing, seed, epoch, num_classes)),
+        indices=tuple(whole[mine]),
+        copies=tuple(copy_numbers(whole)[mine]),
+        epoch=epoch,
+        num_workers=num_workers,
+        prefetch_factor=prefetch_factor,
+        pin_memory=pin_memory,
+        tally=tally or UnreadableTally(max_share=split.max_unreadable, num_images=len(split)),
+    )
+
+
+def num_train_batches(num_images: int, *, batch_size: int) -> int:
+    """How many batches an epoch of `num_images` has; at least 1."""
+    return max(1, num_images // batch_size)
+
+
+def test_batches(
+    split: ImageSplit,
+    *,
+    batch_size: int,
+    limit: int | None = None,  # noqa: PT028 (no test, in spite of its name)
+    num_workers: int = 0,  # noqa: PT028
+    rank: int = 0,  # noqa: PT028
+    world_size: int = 1,  # noqa: PT028
+    pin_memory: bool = False,  # noqa: PT028
+    prefetch_factor: int | None = None,  # noqa: PT028
+) -> Batches:
+    """Every image once, in order, as evaluation sees it; the last batch may be smaller.
+
+    `limit` takes so many images at most, in proportion to the classes, always the same. Of
+    `world_size` processes each gets every so many-th batch of `batch_size` images, some one batch
+    fewer than others. ValueError: a number out of bounds.
+    """
+    _check_numbers(batch_size, num_workers, rank, world_size, prefetch_factor, shared=False)
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: must be at least 1; leave it out for all images")
+    chosen = torch.arange(len(split))
+    if limit is not None and limit < len(split):
+        chosen = chosen[stratified_subset(split.labels.tolist(), limit)]
+    indices = chosen.split(batch_size)[rank::world_size]
+    return Batches(
+        assembly=Assembly(split=split),
+        indices=indices,
+        copies=tuple(torch.zeros_like(batch) for batch in indices),
+        epoch=None,
+        num_workers=num_workers,
+        prefetch_factor=prefetch_factor,
+        pin_memory=pin_memory,
+    )
+
+
+test_batches.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for a test
+
+
+def _share(
+    num_images: int, batch_size: int, world_size: int, sampling: Sampling, mixing: Mixing
+) -> int:
+    """How many images of a batch each process gets; ValueError where that cannot be."""
+    if batch_size % sampling.repeats:
+        raise ValueError(
+            f"batch_size={batch_size} cannot be divided by repeats={sampling.repeats}: all repeats "
+            f"of an image are in one batch, take a multiple of {sampling.repeats}"
+        )
+    share = min(batch_size, num_images) // world_size
+    if share == 0:
+        raise ValueError(
+            f"{num_images} images cannot be shared by {world_size} processes: use fewer processes"
+        )
+    if not mixing.is_on:
+        return share
+    if share % 2:
+        raise ValueError(
+            f"mixing needs pairs, a batch of {min(batch_size, num_images)} images gives each of "
+            f"{world_size} processes {share}: take a batch_size that is a multiple of "
+            f"{2 * world_size} and at most {num_images}, or switch mixup and cutmix off"
+        )
+    if share * world_size <= sampling.repeats:
+        raise ValueError(
+            f"repeats={sampling.repeats} fills a batch of {share * world_size} with one image, "
+            "which leaves no other to mix it with: take fewer repeats or a larger batch_size"
+        )
+    return share
+
+
+def _mix(mixing: Mixing, seed: int, epoch: int, num_classes: int | None) -> partial[Batch] | None:
+    if not mixing.is_on:
+        return None
+    if num_classes is None:
+        raise ValueError("num_classes is missing: mixed labels are distributions over the classes")
+    return partial(mixing, seed=seed, epoch=epoch, num_classes=num_classes)
+
+
+def _check_numbers(
+    batch_size: int,
+    num_workers: int,
+    rank: int,
+    world_size: int,
+    prefetch_factor: int | None,
+    *,
+    shared: bool = True,
+) -> None:
+    for name, value in (("batch_size", batch_size), ("world_size", world_size)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
+    if num_workers < 0:
+        raise ValueError(f"num_workers={num_workers}: must be at least 0 (no process of its own)")
+    if prefetch_factor is not None and not (num_workers and prefetch_factor >= 1):
+        raise ValueError(
+            f"prefetch_factor={prefetch_factor} with num_workers={num_workers}: it is the number "
+            "of batches, at least 1, that each of at least 1 worker prepares"
+        )
+    if shared and batch_size % world_size:
+        raise ValueError(
+            f"batch_size={batch_size} cannot be divided by {world_size} processes: it counts the "
+            f"images of all of them, take a multiple of {world_size}"
+        )
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank={rank}: must be from 0 to {world_size - 1} (world_size - 1)")

@@ -1,0 +1,100 @@
+"""Which images an epoch draws, and how often, where it is not each of them once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from advprop.data.splits import ImageSplit
+from advprop.randomness import generator_for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How training draws its images; as it stands, each of them once an epoch.
+
+    `class_balanced` draws every class equally often: those of small classes several times, those
+    of large ones not in every epoch, and none again before all others of its class had their turn.
+    `repeats` is repeated augmentation (Hoffer et al., 2020): each chosen image comes so many times
+    in the same batch, augmented differently. Either way an epoch has as many batches as before; so
+    with R repeats it sees one in R of the images, and R epochs see them all.
+
+    Raises ValueError for less than 1 repeat.
+    """
+
+    # pydantic reads this when the class stands in a configuration: unknown names are errors
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    class_balanced: bool = False
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"repeats={self.repeats}: must be at least 1 (each image once)")
+
+    def indices(
+        self, split: ImageSplit, *, seed: int, epoch: int, num_batches: int, batch_size: int
+    ) -> Int[Tensor, "num_batches batch_size"]:
+        """The images of each batch of `epoch`: a function of the arguments.
+
+        Neighbours 2k and 2k + 1 of a batch are no repeats of one image, where it has two or more.
+        """
+        each = -(-batch_size // self.repeats)  # different images in a batch
+        drawn = self._drawn(split, seed, epoch, num_batches * each).reshape(num_batches, each)
+        # each repetition starts one image further on, so that it has other neighbours
+        turns = [drawn.roll(-turn, dims=1) for turn in range(self.repeats)]
+        return torch.cat(turns, dim=1)[:, :batch_size]
+
+    def _drawn(self, split: ImageSplit, seed: int, epoch: int, count: int) -> Tensor:
+        if self.class_balanced:
+            return _class_balanced(split.labels, seed, epoch, count)
+        # so many epochs share one order out among them
+        cycle, part = divmod(epoch, self.repeats)
+        places = torch.arange(part * count, (part + 1) * count) % len(split)
+        return split.epoch_order(seed, cycle)[places]
+
+
+def copy_numbers(indices: Tensor) -> Tensor:
+    """For each entry how often the same index came before it, in the order of reading."""
+    flat = indices.flatten()
+    by_index = flat.argsort(stable=True)
+    ordered = flat[by_index]
+    starts = torch.ones_like(ordered, dtype=torch.bool)
+    starts[1:] = ordered[1:] != ordered[:-1]
+    positions = torch.arange(len(flat))
+    first_of_group = torch.where(starts, positions, 0).cummax(0).values
+    copies = torch.empty_like(flat)
+    copies[by_index] = positions - first_of_group
+    return copies.reshape(indices.shape)
+
+
+def _class_balanced(labels: Tensor, seed: int, epoch: int, count: int) -> Tensor:
+    """`count` indices of `epoch`, the classes in turn, then shuffled.
+
+    All epochs together are one endless row of draws: draw t goes to class t modulo the number of
+    classes, and a class goes through its images in a new random order each time.
+    """
+    classes = labels.unique()
+    turns = torch.arange(epoch * count, (epoch + 1) * count)
+    drawn = torch.empty_like(turns)
+    for place, label in enumerate(classes.tolist()):
+        members = (labels == label).nonzero().flatten()
+        own = turns % len(classes) == place
+        rounds = turns[own] // len(classes)
+        drawn[own] = members[_in_random_rounds(len(members), rounds, seed, label)]
+    return drawn[torch.randperm(count, generator=generator_for(seed, epoch, "order"))]
+
+
+def _in_random_rounds(size: int, draws: Tensor, seed: int, label: int) -> Tensor:
+    """Positions below `size` of the consecutive `draws`: each round of `size` is a permutation."""
+    if not len(draws):
+        return draws
+    first, last = int(draws[0]) // size, int(draws[-1]) // size
+    orders = [
+        torch.randperm(size, generator=generator_for(seed, "class", label, number))
+        for number in range(first, last + 1)
+    ]
+    return torch.cat(orders)[draws - first * size]

@@ -1,0 +1,181 @@
+"""What runs in a loader worker, and how its end and its errors reach the user."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from advprop.data.splits import ImageSplit, Key
+from advprop.shapes import Batch
+
+_WAIT_AT_MOST_SECONDS = 1800
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Assembly:
+    """From keys to a batch: a map-style data set for torch's `DataLoader`."""
+
+    split: ImageSplit
+    mix: Callable[[Batch], Batch] | None = None
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """The images of `keys` as training or evaluation sees them, mixed where that is asked."""
+        batch = self.split.__getitems__(keys)
+        return batch if self.mix is None else self.mix(batch)
+
+
+def batches_from_workers(
+    assembly: Assembly, keys: Iterator[list[Key]], *, num_workers: int, **options: Any
+) -> Iterator[Batch]:
+    """The batches of `keys` in their order, made by worker processes that end with this one.
+
+    `options` are those of torch's `DataLoader`. What a worker raises is raised here, as a
+    ValueError or OSError without a wrapped traceback (it is a note of the error).
+    """
+    loader: DataLoader[Any] = DataLoader(
+        _ErrorsAsValues(assembly),  # type: ignore[arg-type]  # all that torch calls of a Dataset
+        batch_sampler=keys,
+        collate_fn=_as_it_is,
+        num_workers=num_workers,
+        timeout=_WAIT_AT_MOST_SECONDS,
+        worker_init_fn=partial(_end_with_parent, os.getpid()),
+        generator=torch.Generator(),  # else it would draw from torch's global stream
+        **options,
+    )
+    with worker_deaths_explained():
+        batches = _started(loader)
+        while (batch := next(batches, None)) is not None:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+
+
+@contextmanager
+def worker_deaths_explained() -> Iterator[None]:
+    """A worker that was killed, or hangs, becomes an OSError with a remedy.
+
+    torch raises from a signal handler, wherever the main thread happens to be: a training loop
+    stands in this context too.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader timed out" in str(error):
+            raise OSError(
+                f"no images for {_WAIT_AT_MOST_SECONDS // 60} minutes: a process that loads them "
+                "hangs, or what they are read from does; training.num_workers=0 shows where"
+            ) from error
+        if "Too many open files" in str(error):
+            raise OSError(
+                "too many open files: raise the limit (ulimit -n 65536), or use fewer "
+                "training.num_workers"
+            ) from error
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise OSError(
+            f"a process that loads images has died ({str(error).splitlines()[0]}), most often for "
+            "want of memory: use fewer training.num_workers, a smaller training.batch_size, or "
+            "give more (shared) memory"
+        ) from error
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    try:
+        return iter(loader)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"this data set cannot be handed to other processes ({error}): set "
+            "training.num_workers=0"
+        ) from error
+
+
+class _ErrorsAsValues:
+    """An error comes out of a worker as a value; what is raised there torch wraps in text.
+
+    So do those of moving a batch into shared memory, which torch would do in a thread whose errors
+    nobody sees.
+    """
+
+    def __init__(self, assembly: Assembly) -> None:
+        self.assembly = assembly
+
+    def __len__(self) -> int:
+        return len(self.assembly)
+
+    def __getitems__(self, keys: list[Key]) -> Batch | Exception:
+        try:
+            batch = self.assembly.__getitems__(keys)
+        except Exception as error:
+            return _for_the_user(error)
+        try:
+            return batch.share_memory()
+        except (RuntimeError, OSError) as error:
+            return _no_shared_memory(error)
+
+
+def _no_shared_memory(error: Exception) -> OSError:
+    place = Path("/dev/shm")
+    size = f", {shutil.disk_usage(place).total / 2**20:.0f} MB" if place.is_dir() else ""
+    return OSError(
+        f"no room for a batch in shared memory ({place}{size}; {str(error)[:200]}): give more, as "
+        "with docker run --shm-size=8g, or use fewer training.num_workers (0 needs none), or a "
+        "smaller training.batch_size; in tests evaluation.num_workers and evaluation.batch_size"
+    )
+
+
+def _for_the_user(error: Exception) -> Exception:
+    """The same error where it is a user's, else an OSError; the worker's traceback is its note."""
+    clear: Exception
+    if isinstance(error, MemoryError):
+        clear = OSError(
+            "out of memory while loading images: use fewer training.num_workers or a smaller "
+            "training.batch_size"
+        )
+    elif isinstance(error, ValueError | OSError | ImportError):
+        clear = error if _survives_pickling(error) else OSError(str(error))
+    else:
+        clear = OSError(
+            f"loading images failed ({type(error).__name__}: {error}); training.num_workers=0 "
+            "shows where"
+        )
+    clear.add_note("".join(traceback.format_exception(error)))
+    return clear
+
+
+def _survives_pickling(error: Exception) -> bool:
+    try:
+        return str(pickle.loads(pickle.dumps(error))) == str(error)
+    except Exception:  # constructors with arguments of their own
+        return False
+
+
+def _end_with_parent(parent: int, worker: int) -> None:
+    """Linux ends this process when `parent` ends, however that comes about."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # a fork server would stand between them
+        if multiprocessing.get_start_method() != "forkserver" and os.getppid() != parent:
+            os._exit(1)  # it ended before the call, so no signal will come
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,117 @@
+"""A folder's images in training, validation and test: as they are laid out, or by a fixed rule."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from advprop.data.listing.classes import (
+    Classes,
+    check_no_splits,
+    find_splits,
+    list_classes,
+    same_name,
+    shortened,
+    with_folder,
+)
+from advprop.data.listing.selection import shared_positions
+from advprop.data.listing.walking import OTHER_PICTURES, entries_of, ranked
+from advprop.data.splits import Origin
+
+SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
+"""How a folder without splits is shared out, in each class."""
+
+
+def list_splits(root: Path) -> tuple[dict[str, Classes], Origin]:
+    """The classes and files of each split: "train", "validation" and, where there is one, "test".
+
+    What is missing is shared off, as `folders.load_folder` describes; all splits have the same
+    classes, called as in the training split. OSError: no such folder. ValueError: folders that make
+    no sensible splits.
+    """
+    folders, passed_over = find_splits(root), Counter[str]()
+    whole = folders.get("train", root)
+    train = _several_classes(whole, passed_over)
+    if folders:
+        _count_unused(root, folders, passed_over)
+    splits = {
+        name: with_folder(path, _in_order_of(train, list_classes(path, passed_over), path))
+        for name, path in folders.items()
+        if name != "train"
+    }
+    given = {name: f"{path.name}/" for name, path in folders.items()}
+    if "validation" in splits:
+        splits = {"train": with_folder(whole, train), **splits}
+    else:
+        shares = {name: SHARES[name] for name in SHARES if name not in splits}
+        splits = {**_shared_out(whole, train, shares), **splits}
+    return splits, Origin(
+        splits=sources_in_words(given or {"train": "one folder"}, "file names"),
+        passed_over=ranked(passed_over),
+        notes=_unread_pictures(passed_over),
+    )
+
+
+def sources_in_words(given: Mapping[str, str], hashed: str) -> dict[str, str]:
+    """Where each split comes from, where some are `given` and the others shared off train."""
+    if "validation" in given:
+        return dict(given)
+    shared = f"shared off {given['train']} by a hash of the {hashed}"
+    return dict.fromkeys(SHARES, shared) | dict(given) | {"train": f"the rest of {given['train']}"}
+
+
+def _several_classes(folder: Path, passed_over: Counter[str]) -> Classes:
+    classes = list_classes(folder, passed_over)
+    if len(classes) == 1:
+        raise ValueError(
+            f"{folder} has one class only ({next(iter(classes))}): at least 2 are needed; name the "
+            "folder that holds train/ and val/, or a folder for each class"
+        )
+    check_no_splits(folder, classes)
+    return classes
+
+
+def _count_unused(root: Path, folders: Mapping[str, Path], passed_over: Counter[str]) -> None:
+    """Count what lies beside the splits: other folders, and images."""
+    beside = f"beside {folders['train'].name}/"
+    images, names = entries_of(root, passed_over)
+    for name in sorted(set(names) - {folder.name for folder in folders.values()}):
+        passed_over[f"folder {name}/ {beside}"] += 1
+    if images:
+        passed_over[f"images {beside}"] = len(images)
+
+
+def _unread_pictures(passed_over: Counter[str]) -> tuple[str, ...]:
+    endings = {ending: passed_over[f"{ending} files"] for ending in sorted(OTHER_PICTURES)}
+    if not (count := sum(endings.values())):
+        return ()
+    listed = ", ".join(ending for ending, number in endings.items() if number)
+    return (f"{count:,} pictures are not used, Pillow reads no {listed}: convert them to .jpg",)
+
+
+def _shared_out(folder: Path, classes: Classes, shares: Mapping[str, float]) -> dict[str, Classes]:
+    names = [name for name, own in classes.items() for _ in own]
+    paths = [path for own in classes.values() for path in own]
+    parts = shared_positions(names, paths, shares, f" in {folder}")
+    splits: dict[str, Classes] = {part: {name: [] for name in classes} for part in shares}
+    for part, positions in parts.items():
+        for position in positions:
+            splits[part][names[position]].append(f"{folder}/{paths[position]}")
+    return splits
+
+
+def _in_order_of(train: Classes, classes: Classes, folder: Path) -> Classes:
+    """`classes`, called and sorted as those of `train`; ValueError where they are others."""
+    own = {same_name(name): paths for name, paths in classes.items()}
+    wanted = {same_name(name): name for name in train}
+    missing = sorted(wanted.keys() - own.keys())
+    unknown = sorted(own.keys() - wanted.keys())
+    if missing or unknown:
+        problems = [f"without {shortened(missing)}"] * bool(missing)
+        problems += [f"with {shortened(unknown)}, which train/ has not"] * bool(unknown)
+        raise ValueError(
+            f"{folder} has other classes than train/: {', and '.join(problems)}; give both the "
+            "same folders"
+        )
+    return {name: own[known] for known, name in wanted.items()}

@@ -1,0 +1,120 @@
+"""Any folder of images as a data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Self
+
+import torch
+from PIL import Image
+
+from advprop.data.decoding import DecodedSplit
+from advprop.data.listing.classes import (
+    Classes,
+    list_classes,
+    same_name,
+    shortened,
+    with_folder,
+)
+from advprop.data.listing.sharing import list_splits
+from advprop.data.preprocessing import Preprocessing
+from advprop.data.reading import header_problem, read_image
+from advprop.data.splits import MAX_COMPARED_BYTES, ImageData
+from advprop.data.view import View, check_splits, image_data
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FileSplit(DecodedSplit):
+    """Images in files, read anew each time."""
+
+    paths: tuple[str, ...]
+
+    def read(self, index: int) -> Image.Image:
+        """The image in file `index`; ValueError names a file that cannot be read."""
+        return read_image(self.paths[index], channels=self.preprocessing.image_shape[0])
+
+    def names(self) -> list[str]:
+        """Paths below the folder that all of them have in common, that of the classes."""
+        common = os.path.commonpath([min(self.paths), max(self.paths)])
+        return [path[len(common) :].strip("/") for path in self.paths]
+
+    def taken(self, positions: Sequence[int]) -> Self:
+        """The files at `positions` alone."""
+        paths = tuple(self.paths[position] for position in positions)
+        return replace(self, paths=paths, labels=self.labels[positions])
+
+    def hashed_names(self) -> list[str]:
+        """Class and file name, so that moving the whole folder changes nothing."""
+        return ["/".join(Path(path).parts[-2:]) for path in self.paths]
+
+    def header_problem(self, index: int) -> str | None:
+        """The file's name and what is wrong with its first bytes; None: nothing."""
+        return header_problem(self.paths[index])
+
+    def stored(self, index: int) -> bytes:
+        """The file's first bytes."""
+        with open(self.paths[index], "rb") as file:
+            return file.read(MAX_COMPARED_BYTES)
+
+    def stored_size(self, index: int) -> int:
+        """The file's size."""
+        return os.stat(self.paths[index]).st_size
+
+
+def load_folder(root: str | Path, view: View) -> ImageData:
+    """A folder of images: `train/`, `val/`, perhaps `test/`, each with a folder for each class.
+
+    Without `val/`, validation is shared off `train/`; a folder for each class directly in `root`
+    (or in a lone `train/`) is shared out to all three, about 70, 15 and 15 in a hundred of each
+    class, by a hash of the path in it. `test` is None where there are `train/` and `val/` alone.
+
+    OSError: no such folder. ValueError: one class only, empty or differing classes, or as of
+    `image_data`.
+    """
+    root = Path(root)
+    listed, origin = list_splits(root)
+    class_names = tuple(listed["train"])
+    splits = {
+        name: _file_split(classes, class_names, view.preprocessing)
+        for name, classes in listed.items()
+    }
+    name = root.resolve().name
+    return image_data(splits, view, name=name, class_names=class_names, origin=origin)
+
+
+def load_test_folder(
+    root: str | Path, *, class_names: Sequence[str], preprocessing: Preprocessing
+) -> FileSplit:
+    """A folder for each class in `root`, to test a trained model on; labels follow `class_names`.
+
+    It may hold fewer classes than the model knows. OSError: no such folder. ValueError: a class
+    that the model does not know, an empty one, or unreadable files.
+    """
+    classes = list_classes(Path(root))
+    known = set(map(same_name, class_names))
+    if unknown := [name for name in classes if same_name(name) not in known]:
+        raise ValueError(
+            f"{root} has {len(unknown)} classes that the model does not know "
+            f"({shortened(unknown)}); it knows {shortened(class_names)}"
+        )
+    split = _file_split(with_folder(Path(root), classes), class_names, preprocessing)
+    check_splits(split)
+    return split
+
+
+def _file_split(
+    classes: Classes,
+    class_names: Sequence[str],
+    preprocessing: Preprocessing,
+) -> FileSplit:
+    label_of = {same_name(name): label for label, name in enumerate(class_names)}
+    labels = [label_of[same_name(name)] for name, paths in classes.items() for _ in paths]
+    return FileSplit(
+        paths=tuple(chain.from_iterable(classes.values())),
+        labels=torch.tensor(labels),
+        preprocessing=preprocessing,
+    )

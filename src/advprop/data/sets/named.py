@@ -1,0 +1,114 @@
+"""Data sets that timm opens by name, as splits with the promises of a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+
+import torch
+
+from advprop.data.listing.sharing import sources_in_words
+from advprop.data.preprocessing import Preprocessing
+from advprop.data.shards.records import Records, RecordSplit, open_records
+from advprop.data.splits import ImageData, Origin
+from advprop.data.view import View, image_data
+
+
+def load_timm_dataset(
+    name: str,
+    view: View,
+    *,
+    root: str | Path | None = None,
+    train: str = "train",
+    validation: str | None = None,
+    test: str | None = "test",
+    input_key: str = "image",
+    target_key: str = "label",
+    download: bool = False,
+) -> ImageData:
+    """A data set of Hugging Face ("hfds/NAME or folder") or torchvision ("torch/cifar10").
+
+    `train`, `validation` and `test` are its own names of the splits; where validation is None, it
+    is shared off train by a hash of the positions, and so is the test where both are None. `root`
+    is the folder of torchvision's files (`download` fetches them) or of Hugging Face's cache, whose
+    columns the keys name. Classes are named as by the source, else by their labels.
+
+    ValueError: no such data set, split or column, labels that are no classes, splits that hold the
+    same images, or as of `image_data`. ImportError: extra `data` missing.
+    """
+    opened = partial(
+        open_records, name, root=root, columns=(input_key, target_key), download=download
+    )
+    wanted = {"train": train, "validation": validation, "test": test}
+    records = {part: opened(split) for part, split in wanted.items() if split}
+    given = {part: f'split "{split}"' for part, split in wanted.items() if split}
+    class_names = _class_names(records)
+    splits = {part: _split(own, class_names, view.preprocessing) for part, own in records.items()}
+    _check_different(splits)
+    return image_data(
+        splits,
+        view,
+        name=name.rpartition("/")[2],
+        class_names=class_names,
+        origin=Origin(splits=sources_in_words(given, "positions")),
+    )
+
+
+def _class_names(records: Mapping[str, Records]) -> tuple[str, ...]:
+    """Those of the training split, which no other split may contradict."""
+    train = records["train"]
+    names = train.class_names()
+    for other in records.values():
+        if other.class_names() != names:
+            raise ValueError(
+                f"{other.name} has other classes than {train.name} ({other.class_names()} and "
+                f"{names}): name splits of one data set"
+            )
+    if names is None:
+        labels = set(train.labels())
+        texts = all(isinstance(label, str) for label in labels)
+        numbers = [label for label in labels if isinstance(label, int)]
+        count = max(numbers, default=-1) + 1
+        names = tuple(sorted(labels)) if texts else tuple(str(label) for label in range(count))
+    if len(names) < 2:
+        raise ValueError(f"{train.name} has {len(names)} classes: at least 2 are needed")
+    return names
+
+
+def _split(
+    records: Records, class_names: Sequence[str], preprocessing: Preprocessing
+) -> RecordSplit:
+    label_of = {name: label for label, name in enumerate(class_names)}
+    given = records.labels()
+    labels = [label_of.get(label, -1) if isinstance(label, str) else label for label in given]
+    wrong = [
+        f"{given[position]!r} of image {position}"
+        for position, label in enumerate(labels)
+        if not (isinstance(label, int) and 0 <= label < len(class_names))
+    ]
+    if wrong or not labels:
+        raise ValueError(
+            f"{len(wrong)} of the {len(labels)} labels of {records.name} are none of its "
+            f"{len(class_names)} classes{', as ' + wrong[0] if wrong else ''}: name the column of "
+            "classes (target_key), or leave out a split without images or labels"
+        )
+    return RecordSplit(
+        records=records,
+        positions=torch.arange(len(labels)),
+        labels=torch.tensor(labels),
+        preprocessing=preprocessing,
+    )
+
+
+def _check_different(splits: Mapping[str, RecordSplit]) -> None:
+    """Libraries fall back to another split where one is missing: results would be worthless."""
+    for (name, one), (other, two) in combinations(splits.items(), 2):
+        if torch.equal(one.labels, two.labels) and all(
+            one.read(index) == two.read(index) for index in (0, len(one) - 1)
+        ):
+            raise ValueError(
+                f"the splits for {name} and {other} hold the same images ({one.records.name}): "
+                f"name another one for {other}, or none"
+            )

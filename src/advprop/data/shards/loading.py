@@ -1,0 +1,102 @@
+"""Tar shards (WebDataset) as a data set, with every promise of a folder of images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from advprop.data.listing.classes import shortened
+from advprop.data.listing.sharing import sources_in_words
+from advprop.data.shards.classes import check_labels, read_class_names
+from advprop.data.shards.finding import find_shards
+from advprop.data.shards.index import index_shards
+from advprop.data.shards.split import ShardFiles, ShardSplit
+from advprop.data.splits import ImageData, Origin
+from advprop.data.view import View, image_data
+
+
+def load_shards(
+    view: View,
+    *,
+    train: str,
+    validation: str | None = None,
+    test: str | None = None,
+    classes: str | Path | None = None,
+    shuffle_shards: int = 8,
+) -> ImageData:
+    """Images in local tar files, each with its label beside it (`000.jpg`, then `000.cls`).
+
+    `train`, `validation` and `test` name shards: `DIR/train-{0000..0127}.tar`, `DIR/train-*.tar`,
+    or a folder of them (where `train` is a folder whose shards are named after splits, it gives
+    all three). Without validation shards, validation is shared off `train` by a hash of the keys,
+    and the test too where there is none. Class names are in the file `classes` (a JSON list, or a
+    line a class), or `classes.json` or `.txt` beside the shards of `train`; else they are the
+    numbers. Training mixes `shuffle_shards` shards at a time. With `view.max_unreadable` above 0,
+    the whole samples of a training shard that is cut off are used, with a warning.
+
+    OSError: no such shards. ValueError: faulty shards or labels (all in one message), or as of
+    `image_data`.
+    """
+    if shuffle_shards < 1:
+        raise ValueError(f"shuffle_shards={shuffle_shards}: must be at least 1")
+    splits = {
+        name: _split(name, paths, view, shuffle_shards)
+        for name, paths in find_shards(train, validation, test).items()
+    }
+    folder = Path(splits["train"].files.paths[0]).parent
+    class_names = read_class_names(classes, folder, splits["train"])
+    check_labels(splits, class_names)
+    name, origin = folder.resolve().name, _origin(splits)
+    return image_data(splits, view, name=name, class_names=class_names, origin=origin)
+
+
+def _origin(given: Mapping[str, ShardSplit]) -> Origin:
+    files = {name: split.files.paths for name, split in given.items()}
+    words = {name: f"{len(own):,} shards, {Path(own[0]).name} ..." for name, own in files.items()}
+    return Origin(splits=sources_in_words(words, "keys"))
+
+
+def _split(name: str, paths: Sequence[Path], view: View, shuffle_shards: int) -> ShardSplit:
+    """All samples of `paths`, in their order."""
+    shards = index_shards(paths)
+    cuts = [
+        f"{path} is cut off or damaged from byte {shard.cut_at:,} on"
+        for path, shard in zip(paths, shards, strict=True)
+        if shard.cut_at >= 0
+    ]
+    if cuts and not (view.max_unreadable and name == "train"):
+        remedy = "; max_unreadable above 0 goes without the rest" * (name == "train")
+        raise ValueError(
+            f"{len(cuts)} of {len(paths)} shards are not whole: copy or write them again{remedy}"
+            "\n  " + shortened(cuts, separator="\n  ")
+        )
+    for cut in cuts:
+        warnings.warn(f"{cut}; training goes without the images there", stacklevel=5)
+    extents = [np.stack([shard.offsets, shard.sizes], axis=1) for shard in shards]
+    counts = torch.tensor([len(shard.keys) for shard in shards])
+    split = ShardSplit(
+        labels=torch.from_numpy(np.concatenate([shard.labels for shard in shards])),
+        preprocessing=view.preprocessing,
+        shuffle_shards=shuffle_shards,
+        files=ShardFiles([str(path) for path in paths], [shard.stamp for shard in shards]),
+        shard_of=torch.arange(len(shards)).repeat_interleave(counts),
+        extents=torch.from_numpy(np.concatenate(extents)),
+        keys=np.concatenate([shard.keys for shard in shards]),
+    )
+    _check_keys(name, split)
+    return split
+
+
+def _check_keys(name: str, split: ShardSplit) -> None:
+    order = split.keys.argsort(kind="stable")
+    twice = (split.keys[order][1:] == split.keys[order][:-1]).nonzero()[0]
+    if len(twice):
+        first, second = (split.name(int(order[twice[0] + step])) for step in (0, 1))
+        raise ValueError(
+            f"{len(twice)} keys of data.{name} come in more than one shard, as {first} and "
+            f"{second}: leave out copied shards, or give each image a key of its own"
+        )

@@ -1,0 +1,159 @@
+"""What a tar shard holds: its samples, by the headers alone, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
+
+import numpy as np
+
+from advprop.data.listing.classes import shortened
+from advprop.data.listing.walking import ENDINGS_IN_WORDS, image_endings
+
+_BLOCK = 512  # bytes; a tar file consists of such blocks
+_MAX_LABEL_BYTES = 1 << 20
+
+Stamp: TypeAlias = tuple[int, int]
+"""A file's size in bytes and its time of change in nanoseconds: equal stamps, equal contents."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """The samples of one tar file, in its order.
+
+    `keys` are bytes (UTF-8); `labels`, `offsets` and `sizes` (both in bytes, of the image) int64,
+    all of shape [num_samples]. `cut_at` is the byte from which on nothing is whole; -1: none.
+    """
+
+    stamp: Stamp
+    cut_at: int
+    keys: np.ndarray[Any, Any]
+    labels: np.ndarray[Any, Any]
+    offsets: np.ndarray[Any, Any]
+    sizes: np.ndarray[Any, Any]
+
+
+class _Member(NamedTuple):
+    key: str
+    ending: str
+    offset: int
+    size: int
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """The stamp of a file with this `status`."""
+    return status.st_size, status.st_mtime_ns
+
+
+def scan_shard(path: Path) -> tuple[Shard, list[str]]:
+    """The samples in `path`, and a line for each kind of fault, which counts the cases.
+
+    A sample is consecutive files with one key: all of the path before the first dot of the name.
+    Of a file that is cut off, the whole samples before the cut are taken. OSError: unreadable.
+    """
+    faults: dict[str, list[str]] = defaultdict(list)
+    rows: dict[str, tuple[int, int, int]] = {}
+    with path.open("rb") as file:
+        stamp = stamp_of(os.fstat(file.fileno()))
+        members, cut_at = _members(file, stamp[0])
+        samples = [list(group) for _, group in groupby(members, key=lambda member: member.key)]
+        for sample in samples:
+            images = [member for member in sample if member.ending in image_endings()]
+            label = _label(sample, file)
+            number = _class_number(label)
+            fault = _fault(sample, images, label, number, sample[0].key in rows)
+            if fault is None and images and number is not None:
+                rows[sample[0].key] = number, images[0].offset, images[0].size
+            elif fault and not (cut_at >= 0 and sample is samples[-1]):
+                faults[fault].append(sample[0].key)
+    lines = [
+        f"{path}: {len(keys)} {fault}, as {shortened(keys, 2)}" for fault, keys in faults.items()
+    ]
+    if not rows and not lines:
+        lines.append(
+            f"{path}: no images in it; it is empty, cut off, compressed (unpack it first) or no "
+            "tar file"
+        )
+    keys = np.array([key.encode(errors="surrogateescape") for key in rows], dtype=np.bytes_)
+    table = np.array(list(rows.values()), dtype=np.int64).reshape(-1, 3)
+    return Shard(stamp, cut_at, keys, *table.T.copy()), lines
+
+
+def _members(file: BinaryIO, size: int) -> tuple[list[_Member], int]:
+    """The whole members of a tar file of `size` bytes, and where it is cut off or damaged (-1)."""
+    found: list[_Member] = []
+    end = 0
+    try:
+        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
+            while (member := tar.next()) is not None:
+                if not 0 <= member.size <= size - member.offset_data:
+                    break
+                end = tar.offset
+                tar.members = []  # type: ignore[attr-defined]  # else it would hold them all
+                folder, slash, name = member.name.removeprefix("./").rpartition("/")
+                stem, dot, ending = name.partition(".")
+                if member.isreg() and not member.issparse() and stem and dot:
+                    key = folder + slash + stem
+                    ending = "." + ending.lower()
+                    found.append(_Member(key, ending, member.offset_data, member.size))
+    except OSError:
+        raise
+    except Exception:  # tarfile raises all kinds of errors on damaged headers
+        pass
+    # tarfile ends in silence at a damaged header; only a block of zeros is an end
+    file.seek(end)
+    last = file.read(_BLOCK)
+    is_end = len(last) == _BLOCK and not any(last)
+    return found, -1 if is_end else min(end, size)
+
+
+def _fault(
+    sample: Sequence[_Member],
+    images: Sequence[_Member],
+    label: object,
+    number: int | None,
+    is_known: bool,
+) -> str | None:
+    if not images:
+        # what has neither image nor label is no sample
+        return None if number is None else f"labels without an image ({ENDINGS_IN_WORDS})"
+    if is_known or len({member.ending for member in sample}) < len(sample):
+        return "keys that come more than once"
+    if len(images) > 1:
+        return "samples with several images"
+    if label is None:
+        return 'images without a label (.cls, .json with "label", or .txt)'
+    return None if number is not None else "labels that are no class number (0, 1, ...)"
+
+
+def _label(sample: Iterable[_Member], file: BinaryIO) -> object:
+    """What a sample says of its class; None: nothing. A .cls comes before .json and .txt."""
+    members = {member.ending: member for member in sample}
+    for ending in (".cls", ".json", ".txt"):
+        if ending in members:
+            member = members[ending]
+            length = min(member.size, _MAX_LABEL_BYTES)
+            text = os.pread(file.fileno(), length, member.offset).decode(errors="replace")
+            if ending != ".json":
+                return text.strip()
+            try:
+                value = json.loads(text)
+            except (ValueError, RecursionError):
+                value = None
+            if isinstance(value, Mapping) and "label" in value:
+                return value["label"]
+    return None
+
+
+def _class_number(label: object) -> int | None:
+    if isinstance(label, str) and re.fullmatch(r"[0-9]{1,9}", label):
+        return int(label)
+    return label if type(label) is int and 0 <= label < 10**9 else None

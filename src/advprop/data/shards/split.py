@@ -1,0 +1,154 @@
+"""Images in tar shards, addressed by index: one read at a known place for each."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
+
+from advprop.data.decoding import DecodedSplit
+from advprop.data.reading import named_errors, open_image, upright
+from advprop.data.shards.scanning import Stamp, stamp_of
+from advprop.data.splits import MAX_COMPARED_BYTES
+from advprop.randomness import generator_for
+
+_MAX_OPEN = 64  # files a process; systems allow 256 and more
+
+
+class ShardFiles:
+    """The files of shards, opened as they are needed; a copy in another process opens its own."""
+
+    def __init__(self, paths: Sequence[str], stamps: Sequence[Stamp]) -> None:
+        self.paths = tuple(paths)
+        self._stamps = tuple(stamps)
+        self._handles: OrderedDict[int, int] = OrderedDict()  # the last used one is the last
+        self._process = os.getpid()
+
+    def open(self, shard: int) -> int:
+        """The handle of file `shard`, for `os.pread`.
+
+        OSError: the file is missing, or has changed since it was indexed.
+        """
+        if self._process != os.getpid():
+            self.close()  # inherited by fork; closing them here leaves the parent's open
+            self._process = os.getpid()
+        if shard not in self._handles:
+            if len(self._handles) >= _MAX_OPEN:
+                os.close(self._handles.popitem(last=False)[1])
+            self._handles[shard] = os.open(self.paths[shard], os.O_RDONLY | os.O_CLOEXEC)
+        self._handles.move_to_end(shard)
+        handle = self._handles[shard]
+        if stamp_of(os.fstat(handle)) != self._stamps[shard]:  # known places would be wrong ones
+            raise OSError(
+                f"{self.paths[shard]} has changed since it was indexed: start the command again"
+            )
+        return handle
+
+    def close(self) -> None:
+        """Close what is open; `open` opens it again."""
+        while self._handles:
+            os.close(self._handles.popitem()[1])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ShardFiles, (self.paths, self._stamps)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShardSplit(DecodedSplit):
+    """Images in tar shards, read anew each time.
+
+    `shard_of` is each image's place in `files.paths`, `extents` its offset and size in bytes,
+    `keys` its key there (UTF-8). An epoch goes through the shards in a random order, and mixes
+    about `shuffle_shards` of them at a time.
+    """
+
+    files: ShardFiles
+    shard_of: Int[Tensor, " num_images"]
+    extents: Int[Tensor, "num_images 2"]
+    keys: np.ndarray[Any, Any]
+    shuffle_shards: int = 8
+
+    def name(self, index: int) -> str:
+        """How messages call image `index`: by its key and shard."""
+        key = self.keys[index].decode(errors="replace")
+        return f"{key} in {self.files.paths[self.shard_of[index]]}"
+
+    def read(self, index: int) -> Image.Image:
+        """Image `index`; ValueError names one that cannot be read, OSError a shard."""
+        with self._opened(index) as image:
+            return upright(image, self.preprocessing.image_shape[0])
+
+    def names(self) -> list[str]:
+        """Keys, and the shard's number, by which an epoch's order goes."""
+        shards, keys = self.shard_of.tolist(), self.hashed_names()
+        return [f"{shard}/{key}" for shard, key in zip(shards, keys, strict=True)]
+
+    def taken(self, positions: Sequence[int]) -> ShardSplit:
+        """The images at `positions` alone."""
+        rows = torch.tensor(positions)
+        return replace(
+            self,
+            labels=self.labels[rows],
+            shard_of=self.shard_of[rows],
+            extents=self.extents[rows],
+            keys=self.keys[positions],
+        )
+
+    def hashed_names(self) -> list[str]:
+        """Keys, however they are spread over shards."""
+        return [key.decode(errors="surrogateescape") for key in self.keys.tolist()]
+
+    def stored(self, index: int) -> bytes:
+        """The member's first bytes."""
+        offset, size = self.extents[index].tolist()
+        handle = self.files.open(int(self.shard_of[index]))
+        return os.pread(handle, min(size, MAX_COMPARED_BYTES), offset)
+
+    def stored_size(self, index: int) -> int:
+        """The member's size."""
+        return int(self.extents[index, 1])
+
+    def header_problem(self, index: int) -> str | None:
+        """What is wrong with the first bytes of image `index`, which it names; None: nothing."""
+        try:
+            with self._opened(index):
+                return None
+        except ValueError as error:
+            return str(error)
+
+    @contextmanager
+    def _opened(self, index: int) -> Iterator[Image.Image]:
+        handle = self.files.open(int(self.shard_of[index]))
+        offset, size = self.extents[index].tolist()
+        with named_errors(self.name(index)):
+            content = os.pread(handle, size, offset)
+            with open_image(io.BytesIO(content)) as image:
+                yield image
+
+    def epoch_order(self, seed: int, epoch: int) -> Int[Tensor, " num_images"]:
+        """Every index once, int64; a function of (seed, epoch) that stays within few shards.
+
+        The shards, in a random order, are cut into runs of equal length, `shuffle_shards` at most;
+        one run's images come, shuffled, before the next run's.
+        """
+        generator = generator_for(seed, epoch, "order")
+        present = self.shard_of.unique()
+        num_runs = -(-len(present) // self.shuffle_shards)
+        place = torch.empty(len(self.files.paths), dtype=torch.int64)
+        place[present] = torch.randperm(len(present), generator=generator)
+        shuffled = torch.randperm(len(self), generator=generator)
+        run = place[self.shard_of[shuffled]] * num_runs // len(present)
+        return shuffled[run.argsort(stable=True)]

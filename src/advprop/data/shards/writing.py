@@ -1,0 +1,125 @@
+"""Tar shards of a folder of images."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import tarfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from advprop.data.listing.classes import Classes, check_readable
+from advprop.data.listing.sharing import SHARES, list_splits
+from advprop.data.reading import header_problem
+from advprop.data.shards.finding import CLASSES_NAME, UNFINISHED
+from advprop.files.atomic import held
+from advprop.files.writing import writing
+from advprop.randomness import derive_seed
+
+
+@dataclass(frozen=True)
+class Written:
+    """How many images and shards one split has."""
+
+    num_images: int
+    num_shards: int
+
+
+def write_shards(
+    root: str | Path, out: str | Path, *, images_per_shard: int = 1000
+) -> dict[str, Written]:
+    """Write a folder of images as tar shards: split to what was written of it.
+
+    `root` may be laid out as for `folders.load_folder`. `out` then holds `train-000000.tar` and so
+    on, each split in shards of its own, and `classes.json` with the names of the classes. Images
+    are byte for byte those of the files, in an order by a hash of their names, so that each shard
+    has mixed classes; the same folder gives the same bytes. `out` must be empty or not there yet;
+    what an interrupted call leaves is no set of shards, and the next call's to delete.
+
+    OSError: files that cannot be read or written. ValueError: `images_per_shard` below 1, `out` not
+    empty, or as of `load_folder`.
+    """
+    if images_per_shard < 1:
+        raise ValueError(f"images_per_shard={images_per_shard}: must be at least 1")
+    root, out = Path(root), Path(out)
+    splits, _ = list_splits(root)
+    paths = [path for classes in splits.values() for own in classes.values() for path in own]
+    check_readable(len(paths), map(header_problem, paths))
+    names = _member_names(root, paths)
+    unfinished = out / UNFINISHED
+    if unfinished.is_dir():
+        _clear(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: name a new folder, or delete this one")
+    unfinished.mkdir(parents=True)
+    with held(unfinished), writing(out):
+        try:
+            written = {
+                split: _write_split(unfinished / split, classes, names, images_per_shard)
+                for split, classes in splits.items()
+            }
+            classes_text = json.dumps(list(splits["train"]), indent=2) + "\n"
+            (unfinished / CLASSES_NAME).write_text(classes_text)
+        except BaseException:  # Ctrl-C is no Exception
+            shutil.rmtree(unfinished)
+            raise
+        for path in sorted(unfinished.iterdir()):
+            path.rename(out / path.name)
+        unfinished.rmdir()
+    return written
+
+
+_OURS = re.compile(rf"({'|'.join(SHARES)})-[0-9]{{6,}}\.tar|{re.escape(CLASSES_NAME)}")
+
+
+def _clear(out: Path) -> None:
+    """Delete what a killed call left in `out`. ValueError: another one is writing there."""
+    with held(out / UNFINISHED) as is_free:
+        if not is_free:
+            raise ValueError(f"{out}: another process writes shards there; wait, or name another")
+        for path in out.iterdir():
+            if _OURS.fullmatch(path.name):  # moved there already
+                path.unlink()
+        shutil.rmtree(out / UNFINISHED)
+
+
+def _write_split(
+    start_of_name: Path, classes: Classes, names: Mapping[str, str], images_per_shard: int
+) -> Written:
+    labels = {path: label for label, paths in enumerate(classes.values()) for path in paths}
+    order = sorted(labels, key=lambda path: derive_seed("shards", names[path]))
+    starts = range(0, len(order), images_per_shard)
+    for number, start in enumerate(starts):
+        target = f"{start_of_name}-{number:06d}.tar"
+        # Python's default format would add a header to each name that is not ASCII
+        with tarfile.open(target, "w", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:
+            for path in order[start : start + images_per_shard]:
+                key = names[path].rpartition(".")[0]
+                _add(tar, names[path], Path(path).read_bytes())
+                _add(tar, f"{key}.cls", str(labels[path]).encode())
+    return Written(len(order), len(starts))
+
+
+def _member_names(root: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Path to its name in the shards: relative to `root`, with one dot, and no key twice."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for path in sorted(paths):
+        key, ending = os.path.splitext(os.path.relpath(path, root))
+        folder, slash, stem = key.rpartition("/")
+        key = folder + slash + stem.replace(".", "_")
+        while key in taken:
+            key += "_"
+        taken.add(key)
+        names[path] = key + ending.lower()
+    return names
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)  # its time, owner and rights are always the same
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))

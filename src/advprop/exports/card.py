@@ -1,0 +1,223 @@
+"""An export's `README.md`: a model card as the Hugging Face Hub reads it, of facts of the run."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from advprop.data.preprocessing import Preprocessing
+from advprop.files.parsing import printable
+
+CARD = "README.md"
+_TEMPLATE = Path(__file__).with_name("model_card_template.md")
+_TASK = "image-classification"
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_SPLIT = re.compile(r" (test|validation)( \(|$)")
+_TRAINING_SETTINGS = (
+    *("batch_size", "optimizer", "learning_rate", "schedule", "weight_decay"),
+    *("label_smoothing", "ema_decay", "mixed_precision"),
+)
+_SUITE_SETTINGS = (
+    *("num_images", "standard_deviation", "threat_model", "epsilon", "num_steps", "step_size"),
+    "attack_branch",
+)
+
+
+def model_card(
+    *,
+    architecture: str,
+    timm_loads: bool,
+    class_names: Sequence[str],
+    preprocessing: Preprocessing,
+    mean: Sequence[float],
+    std: Sequence[float],
+    branch: str,
+    provenance: Mapping[str, Any],
+    checks: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """The card as Markdown with a YAML head.
+
+    `mean` and `std` (one number a channel) are the model's first layer; `timm_loads` says whether
+    `timm.create_model` takes the folder; `checks` is what `write_portable` returned. Of
+    `provenance`, `{config, weights, result, data, test, versions}` are told as far as they are
+    there; what is not known is left out. What a user named is shown as it is: it cannot become
+    Markdown or HTML.
+    """
+    method = _at(provenance, "config", "method", "kind")
+    start = [_at(provenance, "config", "model", key) for key in ("pretrained", "checkpoint")]
+    results = _results(provenance, branch)
+    name = " ".join(str(part) for part in (architecture, method) if part)
+    resize, scaling = _resizing(preprocessing)
+    card = ModelCard.from_template(
+        _head(name, _data_name(provenance), results, timm_loads=timm_loads),
+        template_str=_TEMPLATE.read_text(encoding="utf-8"),
+        name=as_text(name),
+        architecture=architecture,
+        method=method and as_text(method),
+        timm_loads=timm_loads,
+        shape=preprocessing.image_shape,
+        resize=resize,
+        scaling=scaling,
+        interpolation=preprocessing.interpolation,
+        mean=", ".join(f"{value:.4g}" for value in mean),
+        std=", ".join(f"{value:.4g}" for value in std),
+        class_names=[as_text(name) for name in class_names],
+        formats=[f"`{file}`" for file in checks],
+        training=_rows(_training(provenance)),
+        data=_rows(_data(provenance)),
+        results=_rows(map(_result_row, results)),
+        files=list(_files(checks)),
+        versions=_rows((_at(provenance, "versions") or {}).items()),
+        began_with_weights=any(start),
+    )
+    return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
+
+
+def as_text(value: Any) -> str:
+    """`value` so that Markdown shows it as it is, on one line and within a cell of a table."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = html.escape(printable(text, lines=False), quote=False)
+    # an underscore within a word means nothing
+    return re.sub(r"([\\`*\[\]|~$])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+
+
+def _resizing(preprocessing: Preprocessing) -> tuple[str, str]:
+    """How timm scales an image before the crop: as a line of Python, and in words."""
+    _, height, width = preprocessing.image_shape
+    tall, wide = (math.floor(size / preprocessing.crop_pct) for size in (height, width))
+    if preprocessing.crop_mode == "squash":
+        size, words = f"({wide}, {tall})", f"scaled to {tall} x {wide} whatever its shape"
+    elif tall == wide:
+        size = f"[int({tall} * edge / min(image.size)) for edge in image.size]"
+        words = f"the shorter edge scaled to {tall}"
+    else:
+        ratio = f"min(image.width / {wide}, image.height / {tall})"
+        size = f"[round(edge / {ratio}) for edge in image.size]"
+        words = f"scaled to cover {tall} x {wide}"
+    filter_ = f"Image.Resampling.{preprocessing.interpolation.upper()}"
+    return f"image = image.resize({size}, {filter_})", words
+
+
+def _head(name: str, data: str, results: list[EvalResult], *, timm_loads: bool) -> ModelCardData:
+    return ModelCardData(
+        library_name="timm" if timm_loads else "pytorch",
+        pipeline_tag=_TASK,
+        tags=[_TASK, *(["timm"] if timm_loads else []), "pytorch", "advprop"],
+        datasets=[data] if _HUB_NAME.fullmatch(data) else None,
+        metrics=["accuracy"] if results else None,
+        model_name=printable(name, lines=False),
+        eval_results=results or None,
+    )
+
+
+def _training(provenance: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    config, result = _at(provenance, "config"), _at(provenance, "result")
+    yield "recipe", _at(config, "recipe")
+    yield "method", _at(config, "method", "kind")
+    for path, value in _flat(_at(config, "method") or {}, "method"):
+        if path != "method.kind":
+            yield path, value
+    if _at(config, "model", "pretrained"):
+        yield "began with", f"timm's pretrained weights of {_at(config, 'model', 'name')}"
+    if checkpoint := _at(config, "model", "checkpoint"):
+        yield "began with", f"weights of a local file, {checkpoint.rpartition('/')[2]}"
+    yield "epochs", _at(result, "epochs") or _at(config, "training", "num_epochs")
+    if result == {}:
+        yield "state", "the run had not come to its end"
+    yield "forward-backward passes for each image and epoch", _at(result, "passes_per_image")
+    yield "forward-backward passes for each image in all", _at(result, "total_passes")
+    yield "seconds", _at(result, "train_seconds")
+    yield "seed", _at(config, "seed")
+    for name in _TRAINING_SETTINGS:
+        yield name, _at(config, "training", name)
+    yield "weights", _at(provenance, "weights")
+
+
+def _data(provenance: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield "name", _data_name(provenance) or None
+    for split in ("train", "validation", "test"):
+        yield f"{split} images", _at(provenance, "data", f"num_{split}")
+
+
+def _data_name(provenance: Mapping[str, Any]) -> str:
+    named = _at(provenance, "data", "name") or _at(provenance, "config", "data", "name")
+    return str(named or "")
+
+
+def _results(provenance: Mapping[str, Any], branch: str) -> list[EvalResult]:
+    """Only what was measured on the weights and the branch that are exported."""
+    found = []
+    weights, data, test = (_at(provenance, key) for key in ("weights", "data", "test"))
+    measured = "best_validation_accuracy" if weights == "best" else "validation_accuracy"
+    accuracy = _at(provenance, "result", measured)
+    # a run that keeps an average of its weights validates that average
+    other = weights == "last" and _at(provenance, "config", "training", "ema_decay") is not None
+    if accuracy is not None and branch == "clean" and not other:
+        images = f"{_data_name(provenance)} validation".strip()
+        found.append(
+            _result("clean", accuracy, images, {"num_images": _at(data, "num_validation")})
+        )
+    if _at(test, "weights") == weights and _at(test, "branch") == branch:
+        for suite, numbers in (_at(test, "suites") or {}).items():
+            if (accuracy := _at(numbers, f"{suite}_accuracy")) is not None:
+                found.append(_result(suite, accuracy, str(_at(numbers, "images")), numbers))
+    return found
+
+
+def _result(measure: str, accuracy: float, images: str, settings: Mapping[str, Any]) -> EvalResult:
+    split = _SPLIT.search(images)
+    known = {key: settings[key] for key in _SUITE_SETTINGS if settings.get(key) is not None}
+    return EvalResult(
+        task_type=_TASK,
+        dataset_name=printable(images, lines=False),
+        dataset_type=printable(images, lines=False),
+        dataset_split=None if split is None else split[1],
+        metric_type="accuracy",
+        metric_name=f"{measure} accuracy",
+        metric_value=accuracy,
+        metric_args=known or None,
+    )
+
+
+def _result_row(result: EvalResult) -> tuple[Any, ...]:
+    settings = ", ".join(f"{key} {value}" for key, value in (result.metric_args or {}).items())
+    return result.metric_name, f"{result.metric_value:.2%}", result.dataset_name, settings
+
+
+def _files(checks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    yield "`model.safetensors`", "weights, float32", "loaded again: bit-equal logits"
+    yield "`config.json`", "architecture, classes, preprocessing, the run's settings", ""
+    for file, check in checks.items():
+        sizes = " and ".join(map(str, check["batch_sizes"]))
+        yield (
+            f"`{file}`",
+            f"the whole model ({check['format']})",
+            f"on random images in batches of {sizes}: same classes, logits differ by at most "
+            f"{check['max_difference']:.2g} (allowed: {check['tolerance']:.2g})",
+        )
+
+
+def _rows(rows: Iterable[Sequence[Any]]) -> list[list[str]]:
+    """The rows whose second cell is known."""
+    return [[as_text(cell) for cell in row] for row in rows if row[1] is not None]
+
+
+def _flat(tree: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}.{key}")
+        else:
+            yield f"{path}.{key}", value
+
+
+def _at(tree: Any, *path: str) -> Any:
+    """What stands at `path`, None where there is nothing."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree

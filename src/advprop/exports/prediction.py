@@ -1,0 +1,179 @@
+"""What a model says about image files, few or very many."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from advprop.auxiliary.branches import has_auxiliary_norms, use_branch
+from advprop.auxiliary.route import CLEAN
+from advprop.data.listing.walking import (
+    ENDINGS_IN_WORDS,
+    has_image_name,
+    images_below,
+    is_system_folder,
+    special_kind,
+)
+from advprop.data.preprocessing import Preprocessing
+from advprop.models.standardize import Standardized
+from advprop.shapes import Images, Logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The likeliest classes of one file with their probabilities, or why it cannot be read."""
+
+    path: str
+    classes: tuple[tuple[str, float], ...] = ()
+    error: str | None = None
+
+
+def predict(
+    model: Standardized,
+    images: Sequence[str | Path],
+    *,
+    class_names: Sequence[str],
+    preprocessing: Preprocessing,
+    top: int = 3,
+    batch_size: int = 32,
+) -> list[list[tuple[str, float]]]:
+    """The `top` classes of each image file with their probabilities, the most probable first.
+
+    Files are read as in evaluation, and go through the clean branch in eval mode; the model's mode
+    is as before after it. All classes are listed where there are fewer than `top`. ValueError: an
+    unreadable file (named), no file, or `top` below 1.
+    """
+    if not images:
+        raise ValueError("no image named: give at least one file")
+    found = []
+    for prediction in predictions(
+        model,
+        images,
+        class_names=class_names,
+        preprocessing=preprocessing,
+        top=top,
+        batch_size=batch_size,
+    ):
+        if prediction.error is not None:
+            raise ValueError(prediction.error)
+        found.append(list(prediction.classes))
+    return found
+
+
+def predictions(
+    model: Standardized,
+    images: Iterable[str | Path],
+    *,
+    class_names: Sequence[str],
+    preprocessing: Preprocessing,
+    top: int = 3,
+    batch_size: int = 32,
+) -> Iterator[Prediction]:
+    """As `predict`, one by one and in order; a file that cannot be read has an `error` instead.
+
+    No more than `batch_size` images are held at a time. ValueError: `top` or `batch_size` below 1,
+    or names that are not one for each logit.
+    """
+    if top < 1 or batch_size < 1:
+        raise ValueError(f"top={top}, batch_size={batch_size}: both must be at least 1")
+    paths = iter(images)
+    while batch := [str(path) for path in islice(paths, batch_size)]:
+        outcomes = [_read(path, preprocessing) for path in batch]
+        readable = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
+        classes = _classes(model, readable, class_names, top)
+        for path, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, str):
+                yield Prediction(path=path, error=outcome)
+            else:
+                yield Prediction(path=path, classes=next(classes))
+
+
+def find_images(names: Iterable[str]) -> Iterator[str]:
+    """The image files that `names` stand for: files, folders with all below them, and patterns.
+
+    A pattern has `*`, `?`, `[...]`, or `**` for any folders. Of folders and patterns only files
+    with an image's ending are taken, none hidden, sorted folder by folder; they are listed as they
+    are asked for. ValueError, at once: a name that stands for no image.
+    """
+    found = []
+    for name in names:
+        paths = _paths(name)
+        first = next(paths, None)
+        if first is None:
+            raise ValueError(_no_image(name))
+        found.append(chain([first], paths))
+    if not found:
+        raise ValueError("no image named: give files, folders or patterns")
+    return chain.from_iterable(found)
+
+
+def _read(path: str, preprocessing: Preprocessing) -> Tensor | str:
+    """The image, or what is wrong with the file."""
+    try:
+        return preprocessing(path)
+    except ValueError as error:
+        return str(error)
+
+
+def _classes(
+    model: Standardized, images: Sequence[Tensor], class_names: Sequence[str], top: int
+) -> Iterator[tuple[tuple[str, float], ...]]:
+    if not images:
+        return
+    logits = _clean_logits(model, torch.stack(tuple(images)))
+    if logits.shape[1] != len(class_names):
+        raise ValueError(
+            f"{len(class_names)} class names for {logits.shape[1]} logits: one for each"
+        )
+    probabilities, indices = logits.softmax(dim=1).topk(min(top, len(class_names)))
+    for row in zip(indices.tolist(), probabilities.tolist(), strict=True):
+        yield tuple((class_names[index], value) for index, value in zip(*row, strict=True))
+
+
+@torch.no_grad()
+def _clean_logits(model: Standardized, images: Images) -> Logits:
+    training = model.training
+    model.eval()
+    try:
+        with use_branch(model, CLEAN) if has_auxiliary_norms(model) else nullcontext():
+            logits: Logits = model(images.to(model.mean.device, model.mean.dtype))
+            return logits.float().cpu()
+    finally:
+        model.train(training)
+
+
+def _paths(name: str) -> Iterator[str]:
+    if os.path.isdir(name):
+        yield from images_below(name)
+    elif os.path.lexists(name):
+        yield name
+    else:
+        yield from (path for path in sorted(glob.iglob(name, recursive=True)) if _fits(path, name))
+
+
+def _fits(path: str, pattern: str) -> bool:
+    """Whether what a pattern found is an image; system folders are passed over but by name."""
+    *folders, name = Path(path).parts
+    system = (folder for folder in folders if is_system_folder(folder))
+    return (
+        has_image_name(name)
+        and all(folder in pattern for folder in system)
+        and not os.path.isdir(path)
+        and not (os.path.exists(path) and special_kind(path))
+    )
+
+
+def _no_image(name: str) -> str:
+    if os.path.isdir(name):
+        return f"{name}: no image in this folder or below it; {ENDINGS_IN_WORDS}"
+    if glob.has_magic(name):
+        return f"{name}: no image is called so; ** reaches into folders, {ENDINGS_IN_WORDS}"
+    return f"{name}: there is no such file or folder; check the path"

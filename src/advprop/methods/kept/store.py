@@ -1,0 +1,250 @@
+"""A perturbation for each training image, carried from epoch to epoch."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import warnings
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from advprop.attacks.threat_models import Linf, ThreatModel
+from advprop.methods.kept.mapped_file import ID_BYTES, damaged, map_file
+from advprop.methods.kept.seals import Entries
+
+Precision: TypeAlias = Literal["int8", "float16"]
+"""Of a stored value: a step is epsilon / 127, or 11 significant bits."""
+
+_LEVELS = 127
+_PAGE = 4096
+
+
+def precision_for(threat_model: ThreatModel) -> Precision:
+    """int8 for `Linf`, whose values all share one bound; else float16."""
+    return "int8" if isinstance(threat_model, Linf) else "float16"
+
+
+class PerturbationStore:
+    """Perturbations of `shape` (channels, height, width) for `num_images` images, two for each.
+
+    Both stand with the epoch that they were written in. In epoch e an image reads the newest of an
+    epoch before e, and writes over one of e or later, else over the older of the two. So a run that
+    is killed at any moment and goes on from its checkpoint in epoch e, or at the end of e, reads
+    what it read before: nothing of the store need be in checkpoints. One that goes back further may
+    find what it needs written over; that is warned of. Without epochs (None), each use of an image
+    counts as its next one.
+
+    Values are kept as shares of `epsilon`, of which 0 and 1 are exact. The store lies in memory, or
+    in a file at `path`, which is made at the first use and which the processes of one machine
+    share. It must not be written to for one image by two processes in the same step. Every entry
+    has a checksum, which is looked at where it is read: OSError for one that was damaged.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_images: int,
+        shape: tuple[int, int, int],
+        epsilon: float,
+        precision: Precision = "int8",
+        seed: int = 0,
+        path: Path | None = None,
+    ) -> None:
+        self.identity = {
+            "num_images": num_images,
+            "shape": list(shape),
+            "epsilon": epsilon,
+            "precision": precision,
+            "seed": seed,
+        }
+        self.num_images, self.shape, self.epsilon = num_images, shape, epsilon
+        self.precision, self.path = precision, path
+        self._has_warned = False
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all perturbations and their checksums."""
+        return self._end + 2 * 16 * self.num_images
+
+    def read(
+        self, indices: Int[Tensor, " batch"], epoch: int | None
+    ) -> tuple[Tensor, Int[Tensor, " new"]]:
+        """Perturbations as they are kept, for `decoded`, and the rows of those never written.
+
+        ValueError: an index beyond `num_images`.
+        """
+        images = self._checked(indices)
+        written, now = self._written(images, epoch)
+        earlier = written < now[:, None]
+        slots = np.where(earlier, written, -1).argmax(axis=1)
+        lost = ~earlier.any(axis=1)
+        if epoch and lost.any():
+            self._warn_of_lost(int(lost.sum()), epoch)
+        new = lost | (written[np.arange(len(images)), slots] == 0)
+        values = self._entries.read(images, slots, written=~new)
+        return torch.from_numpy(values), torch.from_numpy(new.nonzero()[0])
+
+    def write(
+        self,
+        indices: Int[Tensor, " batch"],
+        perturbations: Float[Tensor, "batch channels height width"],
+        epoch: int | None,
+    ) -> None:
+        """Keep `perturbations` for later epochs; of an image that comes twice, the last.
+
+        Waits for their device.
+        """
+        images = self._checked(indices)
+        written, now = self._written(images, epoch)
+        later = (written >= now[:, None]).sum(axis=1)
+        slots = np.where(later == 1, written.argmax(axis=1), written.argmin(axis=1))
+        self._entries.write(images, slots, now, self._encoded(perturbations).cpu().numpy())
+
+    def decoded(self, values: Tensor) -> Float[Tensor, "batch channels height width"]:
+        """Perturbations as numbers, on the device of `values`."""
+        shares = values.float()
+        return (shares / _LEVELS if self.precision == "int8" else shares) * self.epsilon
+
+    def flush(self) -> None:
+        """See to it that a crash of the machine loses nothing that was written before."""
+        if isinstance(self._bytes, np.memmap):
+            self._bytes.flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: what store this is, and what it holds where no file does."""
+        self.flush()
+        if self.path is not None:
+            found = {"id": self._id, **self._entries.extent()}
+            return {"identity": self.identity, "file": self.path.name, **found}
+        return {
+            "identity": self.identity,
+            "epochs": torch.from_numpy(self._entries.epochs().astype(np.int32)),
+            "values": torch.from_numpy(self._entries.values.copy()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises ValueError for another store, OSError where its file is gone, damaged or another.
+        """
+        saved = state["identity"]
+        if saved != self.identity:
+            raise ValueError(f"perturbations of {saved} do not fit those of {self.identity}")
+        if "file" not in state:
+            self._entries.values[:] = state["values"].numpy()
+            self._entries.seal(state["epochs"].numpy())
+        elif self.path is None:
+            raise ValueError(
+                f'the perturbations are in a file, "{state["file"]}": prepare the method with the '
+                "folder that it is in"
+            )
+        elif not self.path.exists():
+            raise FileNotFoundError(
+                f"{self.path}: the perturbations that training goes on from are gone: put the file "
+                "back, or train into another folder"
+            )
+        else:
+            self._check_file(self.path, state)
+
+    def _check_file(self, path: Path, state: Mapping[str, Any]) -> None:
+        """It may be ahead of the checkpoint, as after a kill, and not behind it."""
+        if not path.stat().st_size:
+            raise damaged(path, "it is empty")
+        found = self._entries.extent()
+        if self._id != state.get("id", self._id):
+            raise damaged(path, "it is another than the checkpoint was written with")
+        if any(found[name] < state.get(name, 0) for name in found):
+            raise damaged(path, "it is older than the checkpoint, or a part of it is lost")
+
+    def _checked(self, indices: Tensor) -> np.ndarray:
+        images: np.ndarray = indices.cpu().numpy()
+        beyond = images[(images < 0) | (images >= self.num_images)]
+        if len(beyond):
+            raise ValueError(
+                f"image {beyond[0]}: perturbations are kept for {self.num_images} images, 0 to "
+                f"{self.num_images - 1}; prepare the method for all of them"
+            )
+        return images
+
+    def _written(self, images: np.ndarray, epoch: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """When the two of each image were written, and what the present counts as; never is 0."""
+        written = self._entries.epochs(images)
+        now = written.max(axis=1) + 1 if epoch is None else np.full(len(images), epoch + 1)
+        return written, now
+
+    def _encoded(self, perturbations: Tensor) -> Tensor:
+        if self.epsilon == 0:
+            return torch.zeros_like(perturbations, dtype=self._torch_dtype)
+        shares = (perturbations / self.epsilon).clamp(-1, 1)
+        if self.precision == "int8":
+            shares = (shares * _LEVELS).round()
+        return shares.to(self._torch_dtype)
+
+    def _warn_of_lost(self, count: int, epoch: int) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"training goes on in epoch {epoch + 1}, further back than perturbations are kept: "
+                f"those of {count} images of this batch, and of others to come, were written over "
+                "and begin anew. The run will not equal an undisturbed one",
+                stacklevel=4,
+            )
+
+    @cached_property
+    def _bytes(self) -> np.ndarray:
+        if self.path is None:
+            return np.zeros(self.num_bytes, dtype=np.uint8)
+        return map_file(
+            self.path,
+            num_bytes=self.num_bytes,
+            identity=self.identity,
+            header=_PAGE,
+            earlier=self._unsealed,
+        )
+
+    @cached_property
+    def _entries(self) -> Entries:
+        values = self._bytes[self._offset : self._unsealed].view(self._dtype)
+        entries = Entries(
+            values=values.reshape(self.num_images, 2, *self.shape),
+            seals=self._bytes[self._end :].view(np.uint64).reshape(2, self.num_images, 2),
+            path=self.path,
+        )
+        number = self._bytes[_PAGE - ID_BYTES : _PAGE]
+        if (number == ord(" ")).all():  # of the version that had no checksums
+            old = self._bytes[_PAGE : _PAGE + 8 * self.num_images].view(np.int32)
+            entries.seal(old.reshape(self.num_images, 2))
+            number[:] = np.frombuffer(secrets.token_bytes(ID_BYTES), np.uint8)
+        return entries
+
+    @property
+    def _id(self) -> str:
+        return self._bytes[_PAGE - ID_BYTES : _PAGE].tobytes().hex()
+
+    @property
+    def _offset(self) -> int:
+        return _PAGE * (1 + -(-8 * self.num_images // _PAGE))
+
+    @property
+    def _unsealed(self) -> int:
+        """Where values end, and files of the version that had no checksums."""
+        return self._offset + 2 * self.num_images * math.prod(self.shape) * self._dtype.itemsize
+
+    @property
+    def _end(self) -> int:
+        return -(-self._unsealed // 8) * 8
+
+    @property
+    def _dtype(self) -> np.dtype:
+        return np.dtype(self.precision)
+
+    @property
+    def _torch_dtype(self) -> torch.dtype:
+        return torch.int8 if self.precision == "int8" else torch.float16

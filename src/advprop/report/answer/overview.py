@@ -1,0 +1,99 @@
+"""What stands first: red flags, and the answer, also where runs of several groups meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from advprop.report.answer.conclusion import Conclusion, conclude, percent
+from advprop.report.answer.rivals import CLEAN, Entry
+from advprop.report.findings import Findings
+from advprop.results.rows import Flag
+from advprop.results.summary import group_of
+
+OTHER_RUNS = "other runs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warned:
+    """One red flag: its name, what it says, the page about it, and which runs carry it."""
+
+    name: str
+    page: str
+    first: str
+    who: tuple[str, ...]
+    others: tuple[tuple[str, str], ...]
+
+
+def red_flags(
+    runs: Iterable[Mapping[str, Any]], found: Mapping[str, Sequence[Findings]]
+) -> list[Warned]:
+    """The red flags of all runs, one entry a kind, those of most runs first."""
+    raised = [
+        (f"{run['method']}, seed {run['seed']}", Flag.model_validate(flag))
+        for run in runs
+        for flag in run.get("red_flags") or ()
+    ]
+    raised += [
+        (f"{method}, seed {run.seed}", flag)
+        for method, findings in found.items()
+        for run in findings
+        for flag in run.red_flags
+    ]
+    kinds: dict[tuple[str, str], dict[tuple[str, str], Flag]] = {}
+    for who, flag in raised:
+        key = (flag.flag or flag.message, flag.suite or "")
+        kinds.setdefault(key, {}).setdefault((who, flag.message), flag)
+    warned = [_warned(suite, list(flags.items())) for (_, suite), flags in kinds.items()]
+    return sorted(warned, key=lambda one: -len(one.who))
+
+
+def _warned(suite: str, flags: Sequence[tuple[tuple[str, str], Flag]]) -> Warned:
+    (_, message), flag = flags[0]
+    name = flag.flag.replace("_", " ").capitalize()
+    return Warned(
+        name=f"{name} ({suite})" if name and suite else name,
+        page=flag.page or "",
+        first=message,
+        who=tuple(dict.fromkeys(who for (who, _), _ in flags)),
+        others=tuple((who, text) for (who, text), _ in flags if text != message),
+    )
+
+
+def overview(summary: Sequence[Entry], runs: Sequence[Mapping[str, Any]]) -> Conclusion:
+    """The conclusion of one group; of several, what holds in each, and what may be said of all."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in summary:
+        groups.setdefault(group_of(entry), []).append(entry)
+    if len(groups) < 2:
+        return conclude(summary)
+    points = tuple((name or OTHER_RUNS, _answer(entries)) for name, entries in groups.items())
+    return Conclusion(headline=_across(summary, runs, len(groups)), cost=_APART, points=points)
+
+
+_APART = (
+    "Gains and p-values are taken within a group only, since more than the method differs "
+    "between groups."
+)
+
+
+def _across(summary: Sequence[Entry], runs: Sequence[Mapping[str, Any]], groups: int) -> str:
+    measured = [entry for entry in summary if CLEAN in entry]
+    if not measured:
+        return "No run has been tested yet."
+    tested = {str(run.get("tested_on")) for run in runs if run.get(CLEAN) is not None}
+    if len(tested) > 1:
+        return (
+            f"{groups} groups of runs, tested on different images: "
+            "accuracies cannot be held against each other across them."
+        )
+    leader = max(measured, key=lambda entry: entry[CLEAN]["mean"])
+    return f"{leader['method']} is highest on clean images, {percent(leader)}, of {groups} groups."
+
+
+def _answer(entries: Sequence[Entry]) -> str:
+    found = conclude(entries)
+    if not found.points:
+        return found.headline
+    return f"{found.headline} {found.cost.split('. ')[0]}."

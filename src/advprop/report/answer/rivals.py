@@ -1,0 +1,79 @@
+"""The best method against a baseline, judged among all methods that were tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from advprop.results.cells import difference_cell, p_text
+from advprop.results.significance import FEWEST_SEEDS, is_significant, seeds_missing
+from advprop.results.summary import difference_of, is_baseline, kind_of
+
+Entry = Mapping[str, Any]
+CLEAN = "clean_accuracy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The method of highest accuracy, its difference to `baseline`, and how many were tried."""
+
+    best: Entry
+    baseline: str
+    difference: dict[str, Any]
+    rivals: int
+
+    @property
+    def better(self) -> bool:
+        """Significantly above the baseline."""
+        return is_significant(self.difference) and self.difference["difference"] > 0
+
+    @property
+    def worse(self) -> bool:
+        """Significantly below the baseline."""
+        return is_significant(self.difference) and self.difference["difference"] < 0
+
+    @property
+    def seeds_missing(self) -> int | None:
+        """So many seeds more may show it, if it is there; None where a hundred would not do."""
+        return seeds_missing(self.difference, self.rivals)
+
+    @property
+    def promising(self) -> bool:
+        """Ahead of the baseline, and so far that some more seeds may show it."""
+        return self.difference["difference"] > 0 and self.seeds_missing is not None
+
+    @property
+    def sure(self) -> str:
+        """The p-value, or why there is none."""
+        p_value, seeds = self.difference["p_holm"], self.difference["n"]
+        if p_value is not None:
+            return p_text(p_value)
+        few = f"{seeds} seed{'s' * (seeds != 1)}, too few to tell"
+        return few if seeds < FEWEST_SEEDS else "all seeds differ by the same"
+
+    @property
+    def text(self) -> str:
+        """Difference, interval and p-value, in words."""
+        cell = difference_cell(self.difference)
+        parts = [cell.interval] if self.difference["ci95"] else []
+        parts.append(self.sure)
+        if cell.p_value and not cell.significant:
+            parts.append("not significant")
+        return f"{cell.value} points ({', '.join(parts)})"
+
+
+def compare_best(summary: Sequence[Entry], baseline: str, accuracy: str) -> Comparison | None:
+    """The method (no baseline) of highest `accuracy` against `baseline`; None if not measured."""
+    rivals = [entry for entry in summary if not is_baseline(entry) and accuracy in entry]
+    found = [(entry, difference_of(entry, baseline, accuracy)) for entry in rivals]
+    pairs = [(entry, difference) for entry, difference in found if difference is not None]
+    if not pairs:
+        return None
+    best, difference = max(pairs, key=lambda pair: pair[0][accuracy]["mean"])
+    return Comparison(best=best, baseline=baseline, difference=difference, rivals=len(pairs))
+
+
+def named(summary: Sequence[Entry], method: str) -> Entry | None:
+    """The entry whose training method is `method`, None where it was not run."""
+    return next((entry for entry in summary if kind_of(entry) == method), None)

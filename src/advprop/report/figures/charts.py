@@ -1,0 +1,208 @@
+"""Accuracies as figures: against cost, and as differences to a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from advprop.report.answer.conclusion import BASELINE_TITLES
+from advprop.report.figures.drawing import Entry, Panel, axis, error_bar, figure, mark, plot_text
+from advprop.report.page.styles import MethodStyle
+from advprop.results.cells import accuracy_cell, difference_cell
+from advprop.results.summary import (
+    ACCURACIES,
+    accuracy_names,
+    difference_of,
+    is_baseline,
+)
+
+TITLES = {
+    **dict(zip(ACCURACIES, ("Clean images", "Under noise", "Under attack"), strict=True)),
+    "autoattack_accuracy": "Under AutoAttack",
+    "corruptions_accuracy": "Under corruptions",
+    "imagenet_a_accuracy": "ImageNet-A",
+    "imagenet_r_accuracy": "ImageNet-R",
+    "imagenet_v2_accuracy": "ImageNet-V2",
+    "objectnet_accuracy": "ObjectNet",
+    "real_accuracy": "ImageNet-ReaL",
+    "sketch_accuracy": "ImageNet-Sketch",
+    "stylized_accuracy": "Stylized-ImageNet",
+    "transfer_accuracy": "Under another model's attack",
+}
+STEP = 0.03  # of the widest cost: how far apart marks of equal cost are drawn
+MOST_APART = 0.1  # of the widest cost: how wide many marks of equal cost spread together
+COST_TITLES = {
+    "total_passes": "passes per image, whole training",
+    "train_seconds": "seconds of training",
+}
+
+
+def accuracy_title(accuracy: str) -> str:
+    """The heading of an accuracy, also of suites that are not known here."""
+    return TITLES.get(accuracy) or accuracy.removesuffix("_accuracy").replace("_", " ").capitalize()
+
+
+def cost_panels(
+    summary: Sequence[Entry],
+    runs: Sequence[Mapping[str, Any]],
+    styles: Mapping[str, MethodStyle],
+    cost: str,
+) -> list[Panel]:
+    """Accuracy against `cost`, one panel an accuracy: means with intervals, seeds as dots."""
+    panels = []
+    for accuracy in accuracy_names(summary):
+        title = accuracy_title(accuracy)
+        entries = [entry for entry in summary if accuracy in entry and cost in entry]
+        if not entries:
+            continue
+        places = _side_by_side([(entry["method"], entry[cost]) for entry in entries])
+        traces = [
+            trace
+            for entry in entries
+            for trace in _cost_traces(entry, runs, styles[entry["method"]], accuracy, cost, places)
+        ]
+        widest = max(places.values())
+        axes = {
+            "xaxis": axis(COST_TITLES[cost], range=[0, 1.1 * widest or 1]),
+            "yaxis": axis(ticksuffix=" %", range=_of_accuracies(entries, runs, accuracy)),
+        }
+        reached = ", ".join(f"{e['method']} {accuracy_cell(e[accuracy]).value}" for e in entries)
+        label = f"{title}: accuracy against {COST_TITLES[cost]}. {reached}."
+        panels.append(Panel(title=title, figure=figure(traces, **axes), label=label))
+    return panels
+
+
+def _of_accuracies(
+    entries: Sequence[Entry], runs: Iterable[Mapping[str, Any]], accuracy: str
+) -> list[float]:
+    """A range in percent that holds every seed and interval, and hardly leaves 0 to 100."""
+    shown = {entry["method"] for entry in entries}
+    values = [run[accuracy] for run in runs if run["method"] in shown and accuracy in run]
+    values = [100 * value for value in values if value is not None]
+    for entry in entries:
+        values += [100 * end for end in (entry[accuracy]["mean"], *(entry[accuracy]["ci95"] or ()))]
+    air = 0.08 * (max(values) - min(values)) or 1.0
+    return [max(min(values) - air, -2.0), min(max(values) + air, 102.0)]
+
+
+def _side_by_side(costs: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Where to draw each method: equal costs a little apart, so that no mark hides another.
+
+    However many there are, none is drawn far from its cost.
+    """
+    widest = max(cost for _, cost in costs)
+    places: dict[str, float] = {}
+    for method, cost in costs:
+        group = [name for name, other in costs if abs(other - cost) < STEP * widest]
+        step = min(STEP, MOST_APART / len(group)) * widest
+        places[method] = max(0.0, cost + (group.index(method) - (len(group) - 1) / 2) * step)
+    return places
+
+
+def _cost_traces(
+    entry: Entry,
+    runs: Iterable[Mapping[str, Any]],
+    style: MethodStyle,
+    accuracy: str,
+    cost: str,
+    places: Mapping[str, float],
+) -> list[dict[str, Any]]:
+    place, aside = places[entry["method"]], 0.4 * STEP * max(places.values())
+    mean, cell = 100 * entry[accuracy]["mean"], accuracy_cell(entry[accuracy])
+    values = [
+        100 * run[accuracy]
+        for run in runs
+        if run["method"] == entry["method"] and run.get(accuracy) is not None
+    ]
+    seeds = {
+        "type": "scatter",
+        "meta": entry["method"],
+        "mode": "markers",
+        "x": [place - aside] * len(values),
+        "y": values,
+        "marker": {"color": style.color, "size": 4, "opacity": 0.7},
+        "hoverinfo": "skip",
+    }
+    average = {
+        "type": "scatter",
+        "meta": entry["method"],
+        "mode": "markers",
+        "x": [place],
+        "y": [mean],
+        "error_y": error_bar(
+            [mean], [[min(max(100 * end, 0), 100) for end in entry[accuracy]["ci95"] or ()]], style
+        ),
+        "marker": mark(style),
+        "hoverinfo": "text",
+        "hovertext": [
+            f"<b>{plot_text(entry['method'])}</b><br>{cell.text}<br>"
+            f"{entry[cost]:,.4g} {COST_TITLES[cost]}"
+        ],
+    }
+    return [seeds, average]
+
+
+def difference_panels(
+    summary: Sequence[Entry], styles: Mapping[str, MethodStyle], baseline: str
+) -> list[Panel]:
+    """Paired differences to `baseline` with intervals around the line of no difference."""
+    panels = []
+    for accuracy in accuracy_names(summary):
+        title = accuracy_title(accuracy)
+        found = {
+            entry["method"]: difference
+            for entry in summary
+            if not is_baseline(entry)
+            and (difference := difference_of(entry, baseline, accuracy)) is not None
+        }
+        if not found:
+            continue
+        traces = [_difference_trace(name, d, styles[name]) for name, d in found.items()]
+        axes = {
+            "xaxis": axis(
+                "percentage points",
+                range=_with_zero(found.values()),
+                zeroline=True,
+                zerolinecolor="var(--ink)",
+                zerolinewidth=1.5,
+            ),
+            "yaxis": axis(autorange="reversed", type="category", showgrid=False),
+        }
+        values = ", ".join(f"{m} {difference_cell(d).text}" for m, d in found.items())
+        label = (
+            f"{title}: difference to {BASELINE_TITLES[baseline]} in percentage points. {values}."
+        )
+        height = 90 + 38 * len(found)
+        panels.append(Panel(title=title, figure=figure(traces, **axes), label=label, height=height))
+    return panels
+
+
+def _with_zero(differences: Iterable[Mapping[str, Any]]) -> list[float]:
+    """A range in points that holds zero and every difference, with a little air.
+
+    Intervals are shown up to three times the largest difference (or five points), and up to what
+    is possible: where they say nothing they would hide what there is.
+    """
+    differences = list(differences)
+    most = min(max(5.0, 300 * max(abs(d["difference"]) for d in differences)), 100.0)
+    ends = [100 * end for d in differences for end in (d["difference"], *(d["ci95"] or ()))]
+    low, high = max(min(ends), -most), min(max(ends), most)
+    air = 0.06 * (max(high, 0) - min(low, 0)) or 1.0
+    return [min(low, 0) - air, max(high, 0) + air]
+
+
+def _difference_trace(
+    method: str, difference: Mapping[str, Any], style: MethodStyle
+) -> dict[str, Any]:
+    value = 100 * difference["difference"]
+    return {
+        "type": "scatter",
+        "meta": method,
+        "mode": "markers",
+        "x": [value],
+        "y": [plot_text(method)],
+        "error_x": error_bar([value], [[100 * end for end in difference["ci95"] or ()]], style),
+        "marker": mark(style),
+        "hoverinfo": "text",
+        "hovertext": [f"<b>{plot_text(method)}</b><br>{difference_cell(difference).text}"],
+    }

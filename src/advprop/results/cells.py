@@ -1,0 +1,104 @@
+"""Results as text: the cells of tables, on the terminal and in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from advprop.results.significance import FEWEST_SEEDS, is_significant
+from advprop.results.summary import ACCURACIES, BASELINES, difference_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell of a table: the value, below it its interval (or why there is none) and p-value."""
+
+    value: str
+    interval: str = ""
+    p_value: str = ""
+    significant: bool = False
+
+    @property
+    def text(self) -> str:
+        """The whole cell on one line."""
+        extra = ", ".join(part for part in (self.interval, self.p_value) if part)
+        return f"{self.value} ({extra})" if extra else self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultsTable:
+    """A table as text: column titles, and as many cells in each row; the first is the method."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def results_table(summary: Sequence[Mapping[str, Any]]) -> ResultsTable:
+    """Accuracies with intervals, cost, and clean differences to the baselines, of each method."""
+    titles = (
+        *("method", "clean", "noise", "adversarial", "passes", "seconds"),
+        *(f"clean vs {baseline}" for baseline in BASELINES),
+    )
+    rows = tuple(
+        (
+            Cell(value=str(entry["method"])),
+            *(accuracy_cell(entry.get(key)) for key in ACCURACIES),
+            passes_cell(entry),
+            Cell(value=number_text(entry.get("train_seconds"))),
+            *(difference_cell(difference_of(entry, name, ACCURACIES[0])) for name in BASELINES),
+        )
+        for entry in summary
+    )
+    return ResultsTable(columns=titles, rows=rows)
+
+
+def accuracy_cell(estimate: Mapping[str, Any] | None) -> Cell:
+    """A mean in percent with its interval, cut to what is possible: 0 to 100."""
+    if estimate is None:
+        return Cell(value="-")
+    ends = [100 * min(max(end, 0.0), 1.0) for end in estimate["ci95"] or ()]
+    interval = f"{ends[0]:.1f} to {ends[1]:.1f}" if ends else no_interval(estimate["n"])
+    return Cell(value=f"{100 * estimate['mean']:.1f} %", interval=interval)
+
+
+def no_interval(seeds: int) -> str:
+    """Why a mean over so many seeds has no interval."""
+    few = {0: "no seed in common", 1: "one seed", 2: "two seeds"}
+    return few[seeds] if seeds < FEWEST_SEEDS else "seeds agree"
+
+
+def passes_cell(entry: Mapping[str, Any]) -> Cell:
+    """Passes per image over the whole training, and what they are made of."""
+    parts = entry.get("epochs"), entry.get("passes_per_image")
+    made_of = "" if None in parts else f"{number_text(parts[0])} epochs of {number_text(parts[1])}"
+    return Cell(value=number_text(entry.get("total_passes")), interval=made_of)
+
+
+def difference_cell(found: Mapping[str, Any] | None) -> Cell:
+    """A difference in percentage points with its interval and p-value, corrected by Holm."""
+    if found is None:
+        return Cell(value="-")
+    p_value, interval = found["p_holm"], found["ci95"]
+    ends = [points_text(min(max(end, -1.0), 1.0)) for end in interval or ()]
+    return Cell(
+        value=points_text(found["difference"]),
+        interval=" to ".join(ends) or no_interval(found["n"]),
+        p_value="" if p_value is None else p_text(p_value),
+        significant=is_significant(found),
+    )
+
+
+def p_text(p_value: float) -> str:
+    """A p-value as papers print it: two significant digits, never zero."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
+
+
+def points_text(difference: float) -> str:
+    """A difference of fractions in percentage points with its sign; zero never has a minus."""
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"
+
+
+def number_text(value: float | None) -> str:
+    """A cost with three digits; a dash where it is not known."""
+    return "-" if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"

@@ -1,0 +1,91 @@
+"""The form of runs as JSON: `result.json`, the rows of `results.json`, and red flags."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from advprop.files.parsing import Count, Number, Part, PathText, Share
+
+Cost = Annotated[Number, Field(ge=0)]
+_SHARE = TypeAdapter(Share)
+
+
+class Flag(Part):
+    """A red flag; an old file has the sentence alone."""
+
+    flag: str = ""
+    suite: str | None = None
+    message: str
+    page: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_sentence(cls, value: Any) -> Any:
+        return {"message": value} if isinstance(value, str) else value
+
+
+class Accuracies(Part):
+    """Keys of the form NAME_accuracy, as many as there are, hold fractions or null."""
+
+    @model_validator(mode="after")
+    def _fractions(self) -> Accuracies:
+        for name, value in {**self.__dict__, **(self.model_extra or {})}.items():
+            if name.endswith("_accuracy") and value is not None:
+                try:
+                    _SHARE.validate_python(value)
+                except ValidationError:
+                    raise ValueError(f"{name} {value!r:.50}: a fraction from 0 to 1") from None
+        return self
+
+
+class Row(Accuracies):
+    """One of the `runs` of a comparison."""
+
+    method: str
+    seed: Count
+    kind: str | None = None
+    group: str | None = None
+    folder: PathText
+    tested_on: str | None = None
+    epochs: Cost | None = None
+    passes_per_image: Cost | None = None
+    total_passes: Cost | None = None
+    train_seconds: Cost | None = None
+    red_flags: tuple[Flag, ...] | None = None
+    data_found: dict[str, Any] | None = None
+
+
+class Result(Accuracies):
+    """What `result.json` says of a finished run."""
+
+    recipe: str
+    method: str
+    seed: Count
+    epochs: Count
+    passes_per_image: Cost
+    total_passes: Cost
+    train_seconds: Cost
+    validation_accuracy: Share
+    versions: dict[str, str]
+
+
+class Failed(Part):
+    """A run of a comparison that did not finish."""
+
+    method: str
+    seed: Count
+    error: str
+
+
+class Results(Part):
+    """`results.json` of a comparison; its summary is made anew from the runs."""
+
+    recipe: str | None = None
+    command: str
+    planned_runs: Count
+    runs: tuple[Row, ...]
+    failed: tuple[Failed, ...]
+    versions: dict[str, str] | None = None
+    summary: tuple[dict[str, Any], ...] = Field(default=())

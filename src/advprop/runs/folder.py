@@ -1,0 +1,218 @@
+"""From a run's folder back to its model."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import torch
+
+from advprop.config.overrides import read_config
+from advprop.config.run import RunConfig
+from advprop.data.preprocessing import Preprocessing
+from advprop.data.splits import ImageData
+from advprop.exports.export import write_export
+from advprop.files.json_files import read_json
+from advprop.files.parsing import Count, Number, Part, without_paths
+from advprop.models.standardize import Standardized
+from advprop.randomness import kept_streams
+from advprop.results.rows import Result
+from advprop.training.checkpoint import Checkpoints, load_weights, read_checkpoint
+
+Weights = Literal["last", "best", "ema"]
+CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
+DATA, CHECKPOINTS = "data.json", "checkpoints"
+KEPT = "kept"
+"""The folder of what a method keeps from step to step, beside checkpoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished (or at least begun) run: its configuration, and its model in eval mode.
+
+    `model` has its auxiliary branches, if its method uses any; `weights` says which of the saved
+    ones it carries. `result` is what `result.json` holds, empty for an unfinished run.
+    """
+
+    folder: Path
+    config: RunConfig
+    model: Standardized
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    weights: Weights
+    result: dict[str, Any]
+
+    def load_data(self) -> ImageData:
+        """The data the run was trained on. FileNotFoundError says what to do if they moved."""
+        try:
+            return self.config.data.load(self.config.seed)
+        except FileNotFoundError as error:
+            go_on = shlex.join(["advprop", "train", str(self.folder / CONFIG), "--resume"])
+            places = " or ".join(f"--set data.{name}=" for name in self.config.data.places)
+            raise FileNotFoundError(
+                f"{error}; where the images have moved: {go_on} {places} (the run stays as it is)"
+            ) from None
+
+
+def load_run(folder: str | Path, *, weights: Weights | None = None) -> Run:
+    """The run in `folder` with its model on the CPU; its data need not be there any more.
+
+    `weights` are those of the "last" step, the "best" on clean validation images, or the average
+    ("ema"); by default the average where one is kept, else the last. Raises ValueError or OSError
+    where the folder holds no run, or not these weights.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder}: no run here ({CONFIG} is missing)")
+    config = read_config(folder / CONFIG)
+    chosen: Weights = weights or ("last" if config.training.ema_decay is None else "ema")
+    class_names, preprocessing = _read_data_facts(folder)
+    try:
+        model = _build_model(config, len(class_names), preprocessing.image_shape, pretrained=False)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from error
+    saved, source = _saved_weights(folder, chosen)
+    load_weights(model, saved, source=source)
+    return Run(
+        folder=folder,
+        config=config,
+        model=model.eval(),
+        class_names=class_names,
+        preprocessing=preprocessing,
+        weights=chosen,
+        result=read_result(folder),
+    )
+
+
+def export(
+    run: str | Path,
+    out: str | Path,
+    *,
+    weights: Weights | None = None,
+    formats: Sequence[str] = ("hub",),
+) -> Path:
+    """Write the run's plain model (`advprop.exports.export.write_export`) into the folder `out`.
+
+    What it tells of the run names no folder of this machine.
+    """
+    loaded = load_run(run, weights=weights)
+    data, test = read_json(loaded.folder / DATA), loaded.folder / "test.json"
+    told = ("name", "num_train", "num_validation", "num_test")
+    return write_export(
+        loaded.model,
+        out,
+        class_names=loaded.class_names,
+        preprocessing=loaded.preprocessing,
+        provenance=without_paths(
+            {
+                "config": loaded.config.without_places().model_dump(mode="json"),
+                "weights": loaded.weights,
+                "result": loaded.result,
+                "data": {key: data[key] for key in told if key in data},
+                "test": read_json(test) if test.is_file() else None,
+                "versions": versions(),
+            }
+        ),
+        formats=formats,
+    )
+
+
+def check_weights(weights: str | None) -> Weights | None:
+    """The same word, if it is one of those there are; else ValueError."""
+    if weights is not None and weights not in get_args(Weights):
+        raise ValueError(f'weights "{weights}" unknown: choose from {", ".join(get_args(Weights))}')
+    return cast("Weights | None", weights)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run in `folder` has come to its end."""
+    return (folder / RESULT).is_file()
+
+
+def build_run_model(config: RunConfig, data: ImageData) -> Standardized:
+    """The run's model before training: its weights depend on the seed, branches are in."""
+    return _build_model(config, data.num_classes, data.image_shape)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results depend on."""
+    names = ("advprop", "torch", "torchvision", "timm", "accelerate", "numpy")
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {"python": platform.python_version(), **found}
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What `result.json` holds; empty for a run that is not finished.
+
+    ValueError: it is damaged, and training with `resume` writes it again once it is away.
+    """
+    if not is_finished(folder):
+        return {}
+    remedy = "delete it, and advprop train ... --resume writes it again"
+    return read_json(folder / RESULT, Result, remedy=remedy)
+
+
+class DataFacts(Part):
+    """What `data.json` says of a run's images, as far as its model needs it."""
+
+    class_names: tuple[str, ...]
+    image_shape: tuple[Count, Count, Count]
+    interpolation: str
+    crop_pct: Number
+    found: dict[str, Any] | None = None
+
+
+_TRAIN_AGAIN = "put back a whole one, or train again"
+
+
+def _saved_weights(folder: Path, weights: Weights) -> tuple[Any, str]:
+    """Tensors by name, as yet unchecked, and the file that they are from."""
+    checkpoints = Checkpoints(folder / CHECKPOINTS)
+    if weights == "best":
+        if not checkpoints.best.is_file():
+            raise ValueError(f"{folder}: no best weights yet, they come with the first epoch")
+        state: dict[str, Any] | None = read_checkpoint(checkpoints.best)
+    else:
+        state = checkpoints.load_newest()
+    if state is None:
+        raise ValueError(f"{folder}: no checkpoint yet; advprop train ... --resume goes on")
+    chosen = state["model"] if weights != "ema" else state.get("ema")
+    if weights == "ema" and chosen is None:
+        raise ValueError(
+            f"{folder}: no average of weights was kept (training.ema_decay is none); "
+            "take --weights last or best"
+        )
+    return chosen, state["source"]
+
+
+@kept_streams()
+def _build_model(
+    config: RunConfig,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    *,
+    pretrained: bool = True,
+) -> Standardized:
+    """Without `pretrained`, weights that would be overwritten anyway are left out."""
+    torch.manual_seed(config.seed)
+    settings = config.model if pretrained else config.model.without_weights()
+    model = settings.build(num_classes=num_classes, image_shape=image_shape)
+    if auxiliary := config.method.build().auxiliary:
+        config.model.add_branches(model, auxiliary)
+    return model
+
+
+def _read_data_facts(folder: Path) -> tuple[tuple[str, ...], Preprocessing]:
+    if not (folder / DATA).is_file():
+        raise ValueError(f"{folder}: {DATA} is missing; advprop train ... --resume writes it")
+    facts = read_json(folder / DATA, DataFacts, remedy=_TRAIN_AGAIN)
+    settings = {name: facts[name] for name in ("image_shape", "interpolation", "crop_pct")}
+    try:
+        return facts["class_names"], Preprocessing(**settings)
+    except ValueError as error:
+        raise ValueError(f"{folder / DATA}: damaged, {error}; {_TRAIN_AGAIN}") from None

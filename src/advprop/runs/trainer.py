@@ -1,0 +1,193 @@
+"""A `Trainer` from a configuration: model, method, batches, validation, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from timm.layers import convert_sync_batchnorm
+from torch import nn
+
+from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
+from advprop.auxiliary.statistics import equals_clean
+from advprop.config.run import RunConfig
+from advprop.data.batches.loaders import Batches, num_train_batches, test_batches, train_batches
+from advprop.data.batches.unreadable import UnreadableTally
+from advprop.data.splits import ImageData, ImageSplit
+from advprop.evaluation.accuracy import evaluate_clean
+from advprop.methods.base import Method, TrainingFacts
+from advprop.models.trial import check_forward
+from advprop.runs.folder import CHECKPOINTS, KEPT, METRICS, build_run_model
+from advprop.training.checkpoint import Checkpoints
+from advprop.training.processes import num_machines
+from advprop.training.run_log import RunLog
+from advprop.training.trainer import Trainer
+
+
+def build_trainer(
+    config: RunConfig, data: ImageData, folder: Path, accelerator: Accelerator
+) -> Trainer:
+    """The trainer of a run in `folder`, at its beginning. Raises ValueError for what cannot be."""
+    settings = config.training
+    method = config.method.build()
+    if accelerator.num_processes > 1:
+        method.check_distributed()
+    method.prepare(_facts(config, data, folder, accelerator))
+    model = with_synchronised_statistics(
+        _checked_model(config, data),
+        method,
+        num_processes=accelerator.num_processes,
+        device=accelerator.device,
+    )
+
+    tally = UnreadableTally(
+        max_share=data.train.max_unreadable,
+        num_images=len(data.train),
+        num_processes=accelerator.num_processes,
+    )
+
+    def inspect(model: nn.Module) -> list[str]:
+        unread = [f"{tally.count} training images could not be read; others stood in for them"]
+        return unused_branches(model) + (unread if tally.count else [])
+
+    def validate(model: nn.Module) -> float:
+        return shared_accuracy(
+            model,
+            data.validation,
+            accelerator,
+            batch_size=config.evaluation.batch_size,
+            num_workers=settings.num_workers,
+        )
+
+    return Trainer(
+        model=model,
+        method=method,
+        settings=settings,
+        seed=config.seed,
+        batches=_training_batches(config, data, accelerator, tally),
+        steps_per_epoch=num_train_batches(len(data.train), batch_size=settings.batch_size),
+        validate=validate,
+        checkpoints=Checkpoints(folder / CHECKPOINTS, keep=settings.keep_checkpoints),
+        log=RunLog(folder / METRICS),
+        accelerator=accelerator,
+        inspect=inspect,
+    )
+
+
+def check_plain_model(config: RunConfig, data: ImageData) -> None:
+    """Raise ValueError where no method could train the run's model, whatever its weights."""
+    with torch.random.fork_rng(devices=[]):
+        plain = config.model.without_weights().build(
+            num_classes=data.num_classes, image_shape=data.image_shape
+        )
+    check_forward(
+        plain, config.model.name, image_shape=data.image_shape, num_classes=data.num_classes
+    )
+
+
+def _checked_model(config: RunConfig, data: ImageData) -> nn.Module:
+    """The run's model. Raises ValueError if it cannot take the images."""
+    model = build_run_model(config, data)
+    check_forward(
+        model, config.model.name, image_shape=data.image_shape, num_classes=data.num_classes
+    )
+    return model
+
+
+def _facts(
+    config: RunConfig, data: ImageData, folder: Path, accelerator: Accelerator
+) -> TrainingFacts:
+    return TrainingFacts(
+        num_images=len(data.train),
+        image_shape=data.image_shape,
+        folder=folder / KEPT,
+        seed=config.seed,
+        num_processes=accelerator.num_processes,
+        num_machines=num_machines(accelerator),
+        repeats=config.data.sampling.repeats,
+        mixes_images=config.data.mixing.is_on,
+    )
+
+
+def with_synchronised_statistics(
+    model: nn.Module, method: Method, *, num_processes: int, device: torch.device
+) -> nn.Module:
+    """`model` with SyncBatchNorm, where several GPUs train it by a method that can do with it."""
+    if num_processes == 1 or device.type != "cuda" or not method.synchronises_statistics:
+        return model
+    converted: nn.Module = convert_sync_batchnorm(model)
+    return converted
+
+
+def _training_batches(
+    config: RunConfig, data: ImageData, accelerator: Accelerator, tally: UnreadableTally
+) -> Callable[[int, int], Batches]:
+    """From an epoch and its first batch to this process's share of the rest."""
+
+    def batches(epoch: int, first_batch: int) -> Batches:
+        return train_batches(
+            data.train,
+            batch_size=config.training.batch_size,
+            seed=config.seed,
+            epoch=epoch,
+            first_batch=first_batch,
+            num_workers=config.training.num_workers,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            sampling=config.data.sampling,
+            mixing=config.data.mixing,
+            num_classes=data.num_classes,
+            tally=tally,
+            pin_memory=accelerator.device.type != "cpu",
+        )
+
+    return batches
+
+
+def shared_accuracy(
+    model: nn.Module,
+    split: ImageSplit,
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+) -> float:
+    """Accuracy of the clean branch in eval mode, each process testing its share of `split`.
+
+    Each has `num_workers` of its own to read it. The model's mode is as before after it.
+    """
+    training = model.training
+    model.eval()
+    batches = test_batches(
+        split,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
+    moved = (
+        batch.to(accelerator.device, memory_format=torch.contiguous_format) for batch in batches
+    )
+    try:
+        found = evaluate_clean(model, moved) if len(batches) else None
+    finally:
+        model.train(training)
+    images = found["num_images"] if found else 0
+    correct = round(found["clean_accuracy"] * images) if found else 0
+    counts = torch.tensor([correct, images], device=accelerator.device)  # Apple's have no float64
+    correct, images = accelerator.reduce(counts).tolist()
+    return float(correct / images)
+
+
+def unused_branches(model: nn.Module) -> list[str]:
+    """A warning for each auxiliary branch that equals the clean one in every layer."""
+    if not has_auxiliary_norms(model):
+        return []
+    _, *auxiliary = branch_names(model)
+    return [
+        f'branch "{branch}" does not differ from the clean one: no images went through it'
+        for branch in auxiliary
+        if equals_clean(model, branch)
+    ]

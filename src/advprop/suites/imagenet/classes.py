@@ -1,0 +1,77 @@
+"""ImageNet's classes by WordNet id, and the parts of them that test sets have.
+
+The lists are those that timm ships: `imagenet_a_synsets.txt` equals the classes of
+hendrycks/natural-adv-examples (eval.py), `imagenet_r_synsets.txt` those of hendrycks/imagenet-r
+(eval.py), `imagenet_real_labels.json` the labels of google-research/reassessed-imagenet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+
+from timm.data import ImageNetInfo
+
+from advprop.data.listing.classes import shortened
+
+NUM_CLASSES = 1000
+
+
+@cache
+def imagenet_wnids() -> tuple[str, ...]:
+    """The 1,000 classes of ILSVRC2012 in the order of common models' outputs, which is sorted."""
+    return tuple(ImageNetInfo().label_names())
+
+
+@cache
+def imagenet_a_wnids() -> tuple[str, ...]:
+    """The 200 classes of ImageNet-A."""
+    return tuple(_timm_file("imagenet_a_synsets.txt").split())
+
+
+@cache
+def imagenet_r_wnids() -> tuple[str, ...]:
+    """The 200 classes of ImageNet-R."""
+    return tuple(_timm_file("imagenet_r_synsets.txt").split())
+
+
+@cache
+def real_labels() -> tuple[tuple[int, ...], ...]:
+    """The ReaL labels of validation images 1 to 50,000: positions in `imagenet_wnids`, or none."""
+    return tuple(tuple(sorted(labels)) for labels in json.loads(_timm_file(_REAL)))
+
+
+_REAL = "imagenet_real_labels.json"
+
+
+def described(names: Sequence[str], limit: int = 3) -> str:
+    """The first of `names` for a message, WordNet ids with what they mean: "n01440764 (tench)"."""
+    return shortened([*map(_with_meaning, names[:limit]), *names[limit:]], limit)
+
+
+def _with_meaning(name: str) -> str:
+    if name not in imagenet_wnids():
+        return name
+    return f"{name} ({ImageNetInfo().label_name_to_description(name).partition(',')[0]})"
+
+
+def output_of(class_names: Sequence[str], subject: str) -> dict[str, int]:
+    """The output of a model for each of ImageNet's classes, whatever their order in the model.
+
+    ValueError: its `class_names` are not these 1,000 WordNet ids; `subject` is what to call it.
+    """
+    if len(class_names) != NUM_CLASSES or set(class_names) != set(imagenet_wnids()):
+        raise ValueError(
+            f"{subject} has {len(class_names)} classes ({shortened(class_names, 3)}); this suite "
+            f"needs ImageNet's {NUM_CLASSES:,}, named by WordNet ids "
+            f"({shortened(imagenet_wnids(), 2)}): test a model that was trained on ImageNet's "
+            "folders, or one of timm's by its name"
+        )
+    return {wnid: output for output, wnid in enumerate(class_names)}
+
+
+def _timm_file(name: str) -> str:
+    # timm has no function for these lists; a test holds them against the published ones
+    return (files("timm.data") / "_info" / name).read_text(encoding="utf-8")

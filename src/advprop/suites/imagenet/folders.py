@@ -1,0 +1,207 @@
+"""From the folder of an ImageNet test set, laid out as published, to its images and labels."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from advprop.data.listing.classes import list_classes, list_images, shortened
+from advprop.data.sets.folders import FileSplit
+from advprop.data.sets.stored import FramedSplit, StoredSplit
+from advprop.data.view import check_splits
+from advprop.suites.imagenet.classes import (
+    described,
+    imagenet_a_wnids,
+    imagenet_r_wnids,
+    imagenet_wnids,
+    output_of,
+    real_labels,
+)
+from advprop.suites.imagenet.objectnet import OBJECTNET_CLASSES
+from advprop.suites.subjects import Subject
+
+STYLIZED_SIZE = 224
+# the frame is one pixel wide; the data set's own evaluation cuts off two, and so do those whose
+# figures are published
+OBJECTNET_FRAME = 2
+_VALIDATION = re.compile(r"ILSVRC2012_val_(\d{8})(_n\d{8})?")
+
+
+def open_imagenet_a(folder: Path, subject: Subject) -> FileSplit:
+    """ImageNet-A; labels are outputs of the model."""
+    return _wnid_split(folder, subject, imagenet_a_wnids(), "ImageNet-A")
+
+
+def open_imagenet_r(folder: Path, subject: Subject) -> FileSplit:
+    """ImageNet-R; labels are outputs of the model."""
+    return _wnid_split(folder, subject, imagenet_r_wnids(), "ImageNet-R")
+
+
+def open_sketch(folder: Path, subject: Subject) -> FileSplit:
+    """ImageNet-Sketch; labels are outputs of the model."""
+    return _wnid_split(folder, subject, imagenet_wnids(), "ImageNet-Sketch")
+
+
+def open_stylized(folder: Path, subject: Subject) -> StoredSplit:
+    """Stylized-ImageNet's validation images, not resized; labels are outputs of the model."""
+    whole = _wnid_split(folder, subject, imagenet_wnids(), "Stylized-ImageNet")
+    split = StoredSplit(
+        root=folder,
+        paths=tuple(os.path.relpath(path, folder) for path in whole.paths),
+        labels=whole.labels,
+        image_shape=(subject.preprocessing.image_shape[0], STYLIZED_SIZE, STYLIZED_SIZE),
+    )
+    split.check_sizes()
+    _check_takes(subject, split.image_shape)
+    return split
+
+
+def open_imagenet_v2(folder: Path, subject: Subject) -> FileSplit:
+    """ImageNetV2, whose folders are numbers in the order of the classes, not of the alphabet."""
+    outputs = output_of(subject.class_names, subject.name)
+    numbered = {str(number): outputs[wnid] for number, wnid in enumerate(imagenet_wnids())}
+    return _checked(_class_split(folder, subject, numbered, "ImageNetV2"))
+
+
+def open_objectnet(folder: Path, subject: Subject) -> FramedSplit:
+    """ObjectNet's classes that ImageNet has too; labels are rows of `objectnet_accepted`.
+
+    `folder` is that of the images, or the archive's, with `images/` in it.
+    """
+    output_of(subject.class_names, subject.name)
+    images = folder / "images"
+    rows = {name: row for row, name in enumerate(OBJECTNET_CLASSES)}
+    found = _class_split(
+        images if images.is_dir() else folder, subject, rows, "ObjectNet", others=True
+    )
+    framed = FramedSplit(
+        paths=found.paths,
+        labels=found.labels,
+        preprocessing=found.preprocessing,
+        frame=OBJECTNET_FRAME,
+    )
+    check_splits(framed)
+    return framed
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RealSplit(FileSplit):
+    """Images that have any of several labels; `rows` are those of `real_accepted`.
+
+    `labels` are the first of each image, an output of the model, so that a smaller choice of images
+    has the classes in proportion.
+    """
+
+    rows: Int[Tensor, " num_images"]
+
+
+def open_real(folder: Path, subject: Subject) -> RealSplit:
+    """ImageNet's validation images that ReaL labels.
+
+    They may lie in folders of classes or in one, since their names tell which they are.
+    """
+    outputs = output_of(subject.class_names, subject.name)
+    row_of = {labels: row for row, labels in enumerate(real_rows())}
+    answers = real_labels()
+    numbers = _validation_numbers(folder, len(answers))
+    labelled = {path: answers[number - 1] for path, number in numbers.items()}
+    kept = {path: labels for path, labels in labelled.items() if labels}
+    if not kept:
+        raise ValueError(f"{folder}: ReaL labels none of these {len(numbers)} images; name others")
+    split = RealSplit(
+        paths=tuple(str(folder / path) for path in kept),
+        labels=torch.tensor([outputs[imagenet_wnids()[labels[0]]] for labels in kept.values()]),
+        rows=torch.tensor([row_of[labels] for labels in kept.values()]),
+        preprocessing=subject.preprocessing,
+    )
+    check_splits(split)
+    return split
+
+
+def real_rows() -> tuple[tuple[int, ...], ...]:
+    """The different sets of labels that ReaL gives to an image, in a fixed order."""
+    return tuple(sorted({labels for labels in real_labels() if labels}))
+
+
+def _validation_numbers(folder: Path, count: int) -> dict[str, int]:
+    """The number, from 1 to `count`, of each image below `folder`."""
+    paths = list_images(folder)
+    matches = {path: _VALIDATION.fullmatch(Path(path).stem) for path in paths}
+    numbers = {path: int(match[1]) for path, match in matches.items() if match}
+    wrong = [path for path in paths if not 1 <= numbers.get(path, 0) <= count]
+    if wrong:
+        raise ValueError(
+            f"{folder}: {len(wrong)} of {len(paths)} images are not called as ImageNet's "
+            f"validation images are ({shortened(wrong, 3)}; ILSVRC2012_val_00000001.JPEG to "
+            f"{count:08}): ReaL labels are joined by file name, give the files their own"
+        )
+    by_number: dict[int, str] = {}
+    for path, number in numbers.items():
+        if (other := by_number.setdefault(number, path)) != path:
+            raise ValueError(f"{folder}: {other} and {path} are the same image; keep one of them")
+    return numbers
+
+
+def _wnid_split(folder: Path, subject: Subject, wnids: Sequence[str], data_set: str) -> FileSplit:
+    outputs = output_of(subject.class_names, subject.name)
+    return _checked(
+        _class_split(folder, subject, {wnid: outputs[wnid] for wnid in wnids}, data_set)
+    )
+
+
+def _class_split(
+    folder: Path,
+    subject: Subject,
+    labels: Mapping[str, int],
+    data_set: str,
+    *,
+    others: bool = False,
+) -> FileSplit:
+    """A folder for each class of `labels`; `others` allows more, which are passed over."""
+    classes = list_classes(folder)
+    missing = [name for name in labels if name not in classes]
+    unknown = [] if others else [name for name in classes if name not in labels]
+    if missing or unknown:
+        problems = []
+        if missing:
+            problems.append(f"{len(missing):,} are missing ({described(missing)})")
+        if unknown:
+            problems.append(f"{len(unknown):,} are of no class of it ({described(unknown)})")
+        raise ValueError(
+            f"{folder}: {data_set} is {len(labels):,} class folders, "
+            f"{' and '.join(problems)}: name the folder that holds them all, as published"
+        )
+    paths = [f"{folder}/{path}" for name in labels for path in classes[name]]
+    return _split(paths, [labels[name] for name in labels for _ in classes[name]], subject)
+
+
+def _split(paths: Sequence[str], labels: Sequence[int], subject: Subject) -> FileSplit:
+    return FileSplit(
+        paths=tuple(paths), labels=torch.tensor(labels), preprocessing=subject.preprocessing
+    )
+
+
+def _checked(split: FileSplit) -> FileSplit:
+    check_splits(split)
+    return split
+
+
+@torch.no_grad()
+def _check_takes(subject: Subject, image_shape: tuple[int, int, int]) -> None:
+    """ValueError, where the model is built for images of another size."""
+    images = torch.zeros(1, *image_shape, device=subject.model.mean.device)
+    try:
+        subject.model(images)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        size = f"{image_shape[2]} x {image_shape[1]} pixels"
+        raise ValueError(
+            f"{subject.name} does not take images of {size}, as this set is stored and tested "
+            f"({str(error).splitlines()[0]}): test a model of that size"
+        ) from error

@@ -1,0 +1,161 @@
+"""What a finished run is shown by: its test results, pictures and branch statistics, as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
+from advprop.auxiliary.modes import attack_mode
+from advprop.auxiliary.route import CLEAN
+from advprop.auxiliary.statistics import branch_distances
+from advprop.data.batches.loaders import test_batches
+from advprop.evaluation.gallery import record_gallery, record_predictions
+from advprop.files.json_files import read_json, write_json
+from advprop.files.parsing import Part
+from advprop.report.findings import OwnTest, Record
+from advprop.runs.folder import CONFIG, DATA, METRICS, DataFacts, Run, load_run, read_result
+from advprop.suites import DEFAULT_SUITES, evaluate, through_branch
+from advprop.training.run_log import RunLog
+
+TEST, RECORD = "test.json", "record.json"
+_GALLERY_SIZE, _NUM_PREDICTIONS = 8, 200
+
+
+def complete_run(folder: Path) -> dict[str, Any]:
+    """Test a finished run and record it, each once; return its row of `results.json`.
+
+    Raises ValueError for a run that is not finished.
+    """
+    result = read_result(folder)
+    if not result:
+        raise ValueError(f"{folder}: not finished; advprop train ... --resume goes on")
+    if not (folder / TEST).is_file():
+        record_test(folder, evaluate(folder))
+    if not (folder / RECORD).is_file():
+        write_json(folder / RECORD, _record(folder))
+    test = read_test(folder)
+    found, flags = accuracies(test["suites"]), list(test.get("red_flags", ()))
+    tested_on = test["suites"]["clean"]["images"]
+    row = {**result, **found, "tested_on": tested_on, "red_flags": flags}
+    data = read_json(folder / DATA, DataFacts)  # of older runs it does not tell what was found
+    return row | {"data_found": data["found"]} if data.get("found") else row
+
+
+def read_test(folder: Path) -> dict[str, Any]:
+    """What was recorded of the tests of the run in `folder`, empty for none.
+
+    ValueError: it is damaged.
+    """
+    return _found(folder / TEST, OwnTest)
+
+
+def keeps_tests(folder: Path) -> bool:
+    """Whether this is a finished run's folder. ValueError: what it keeps of tests is damaged."""
+    read_test(folder)
+    return is_run(folder) and bool(read_result(folder))
+
+
+def record_test(folder: Path, found: dict[str, Any]) -> bool:
+    """Keep `found`, which `evaluate` returned for the run in `folder`, with what was known before.
+
+    A suite that was tested again is replaced; the curve and the pairs of branches that it had stay
+    where the new test has none. So does whatever belongs to other suites. Returns False, and keeps
+    nothing, where the run's default suites are neither in `found` nor recorded: they come first.
+    """
+    known = read_test(folder)
+    if not known and not set(DEFAULT_SUITES) <= set(found["suites"]):
+        return False
+    before = dict(known.get("suites") or {})
+    suites = {name: _kept(before.pop(name, {})) | new for name, new in found["suites"].items()}
+    flags = [flag for flag in known.get("red_flags") or () if _suite_of(flag) in before]
+    whole = {
+        **found,
+        "suites": before | suites,
+        "checks": (known.get("checks") or {}) | found["checks"],
+        "red_flags": [*found["red_flags"], *flags],
+    }
+    write_json(folder / TEST, whole)
+    return True
+
+
+def _suite_of(flag: Any) -> Any:
+    return flag.get("suite") if isinstance(flag, dict) else None  # old files: a sentence
+
+
+def _kept(suite: dict[str, Any]) -> dict[str, Any]:
+    return {key: suite[key] for key in ("curve", "pairs") if key in suite}
+
+
+def accuracies(suites: dict[str, Any]) -> dict[str, float]:
+    """`NAME_accuracy` of each suite of a test."""
+    return {f"{suite}_accuracy": suites[suite][f"{suite}_accuracy"] for suite in suites}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunDetails:
+    """A run's curve, record and test, each as the report takes it; empty what is not there."""
+
+    curve: dict[str, Any]
+    record: dict[str, Any]
+    test: dict[str, Any]
+
+
+def run_details(folder: Path) -> RunDetails:
+    """What the report draws of one run. Raises ValueError for a damaged file."""
+    points = [
+        {
+            "epoch": entry["epoch"],
+            "passes": entry["passes"],
+            "train": entry["train"],
+            "validation_accuracy": entry["validation_accuracy"],
+        }
+        for entry in RunLog(folder / METRICS).read()
+    ]
+    return RunDetails(
+        curve={"points": points},
+        record=_found(folder / RECORD, Record),
+        test=read_test(folder),
+    )
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` holds a run."""
+    return (folder / CONFIG).is_file()
+
+
+_AGAIN = "delete it, and advprop report writes it again"
+
+
+def _found(path: Path, form: type[Part]) -> dict[str, Any]:
+    return read_json(path, form, remedy=_AGAIN) if path.is_file() else {}
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    run = load_run(folder)
+    data = run.load_data()
+    split = data.validation if data.test is None else data.test
+    logits_fn = through_branch(run.model, CLEAN)
+    with attack_mode(run.model):
+        gallery = record_gallery(
+            logits_fn,
+            next(iter(test_batches(split, batch_size=_GALLERY_SIZE, limit=_GALLERY_SIZE))),
+            attack=run.config.evaluation.attack.build(),
+            attacked_logits_fn=logits_fn,
+            class_names=data.class_names,
+        )
+    batch_size = run.config.evaluation.batch_size
+    predictions = record_predictions(
+        logits_fn,
+        test_batches(split, batch_size=batch_size, limit=_NUM_PREDICTIONS),
+        class_names=data.class_names,
+    )
+    return {"gallery": gallery, "statistics": _distances(run), "predictions": predictions}
+
+
+def _distances(run: Run) -> list[dict[str, Any]]:
+    if not has_auxiliary_norms(run.model):
+        return []
+    _, branch, *_ = branch_names(run.model)
+    return [distance.to_json() for distance in branch_distances(run.model, branch)]
