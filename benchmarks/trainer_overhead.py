@@ -31,8 +31,8 @@ from advprop.recipes.builtin import mnist5k
 from advprop.runs.trainer import build_trainer
 from advprop.shapes import Batch
 from advprop.training.engine import build_accelerator, memory_format
+from advprop.training.position import Position
 from advprop.training.progress import TrainingProgress
-from advprop.training.state import Position
 from advprop.training.totals import EpochTotals
 from advprop.training.trainer import Trainer
 

@@ -15,10 +15,11 @@ from typer.testing import CliRunner, Result
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
 from advprop.cli import plan as command
 from advprop.config import RunConfig
+from advprop.config.methods import METHODS
 from advprop.config.overrides import apply_overrides
 from advprop.config.run import ModelConfig
 from advprop.cost.planning import data_sizes, plan
-from advprop.cost.timing import images_to_try
+from advprop.cost.timing import images_to_try, minutes_here
 from advprop.recipes.builtin import digits
 from advprop.recipes.images import from_scratch
 
@@ -220,14 +221,15 @@ def test_large_models_are_built_without_memory(name: str, parameters: int) -> No
 @pytest.mark.parametrize("kind", ["advprop_lean", "advprop"])
 def test_the_command_tells_of_the_disk_where_it_is_needed(kind: str) -> None:
     small = [f"--set={setting}" for setting in NET]
-    done = run_plan("from_scratch", *small, "--method", kind, "--images=1000", "--classes=10")
+    sizes = ("--images=1000", "--classes=10", "--devices=1")
+    done = run_plan("from_scratch", *small, "--method", kind, *sizes)
     assert done.exit_code == 0
     kept = [line for line in done.output.splitlines() if line.startswith("kept on disk")]
     assert [line.split()[-2:] for line in kept] == ([["6.19", "MB"]] if kind != "advprop" else [])
 
 
 def test_the_command_prints_80_columns_and_writes_json(tmp_path: Path) -> None:
-    arguments = ("--images", 1000, "--classes", 10, "--json", tmp_path / "plan.json")
+    arguments = ("--images=1000", "--classes=10", "--devices=1", "--json", tmp_path / "plan.json")
     small = [word for override in NET for word in ("--set", override)]
     done = run_plan("from_scratch", *small, "--method", "adversarial_then_clean", *arguments)
     assert done.exit_code == 0, done.output
@@ -256,10 +258,36 @@ def test_the_command_begins_with_what_was_found_and_minutes_on_this_machine(tmp_
     assert "24 test images (Testing/)" in words
     assert "passed over: 1 folders @eaDir" in words
     assert "small_resnet, method advprop: 3 passes per image" in words
-    assert "on this machine about: vanilla" in words
+    rows = {line.split()[0]: line.split()[1:] for line in done.output.splitlines() if line.strip()}
+    assert set(METHODS) <= set(rows)
+    assert rows["advprop"][0] == "3"
+    assert "Timed now on this machine (" in words
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert plan["data_found"]["sources"]["test"] == "Testing/"
-    assert 0 < plan["minutes_here"]["vanilla"] < 60
+    assert plan["timed_here"]["steps"] > 0
+    assert list(plan["minutes_here"]) == list(plan["methods"])
+
+
+def test_methods_that_cannot_train_the_model_are_told_with_the_reason() -> None:
+    config = small_images("training.batch_size=2").with_method("vanilla")
+    found = plan(config, **SMALL, methods=("fast", "mixed"))
+    assert list(found["methods"]) == ["vanilla", "mixed"]
+    assert list(found["unsuitable"]) == ["fast"]
+    assert "makes 0 adversarial" in found["unsuitable"]["fast"]
+    with pytest.raises(ValueError, match="makes 0 adversarial"):
+        plan(config.with_method("fast"), **SMALL)
+
+
+def test_minutes_follow_from_the_steps_that_were_timed_and_chance_stays_as_it_was() -> None:
+    config, before = small_images(), torch.random.get_rng_state()
+    planned = plan(config, **SMALL)
+    here = minutes_here(config, planned)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    timed, minutes = here["timed_here"], here["minutes_here"]
+    images = planned["steps"] * planned["batch_size"]
+    assert minutes["vanilla"] == timed["seconds_per_image"] * images / 60
+    for name, cost in planned["methods"].items():
+        assert minutes[name] == pytest.approx(minutes["vanilla"] * cost["times_vanilla"])
 
 
 def test_models_that_are_too_large_to_try_here_are_not_tried() -> None:

@@ -120,15 +120,20 @@ def test_no_images_are_an_error() -> None:
 
 def test_the_gallery_shows_what_the_attack_did() -> None:
     attack = PGD(threat_model=Linf(0.1), num_steps=3, step_size=0.05, targets=untargeted)
-    batch = Batch(images=torch.full((2, 1, 4, 4), 0.45), labels=torch.tensor([0, 0]))
+    batch = Batch(
+        images=torch.full((2, 1, 4, 4), 0.45),
+        labels=torch.tensor([0, 0]),
+        indices=torch.tensor([2, 1]),
+    )
     entries = record_gallery(
         brightness_classifier,
         batch,
         attack=attack,
         attacked_logits_fn=brightness_classifier,
         class_names=["dark", "bright"],
+        names=["0", "1", "dark/night\x1b.png"],
     )
-    assert len(entries) == 2
+    assert [entry.get("name") for entry in entries] == ["dark/night\\x1b.png", None]
     for entry in entries:
         assert (entry["label"], entry["clean_prediction"]) == ("dark", "dark")
         assert entry["adversarial_prediction"] == "bright"
@@ -145,7 +150,10 @@ def test_the_gallery_shows_what_the_attack_did() -> None:
 def test_answers_are_recorded_with_small_pictures_and_names_of_their_pixels() -> None:
     images = torch.tensor([0.2, 0.8, 0.2]).view(-1, 1, 1, 1).expand(-1, 3, 100, 50)
     batch = Batch(images=images, labels=torch.tensor([0, 0, 1]))
-    found = record_predictions(brightness_classifier, [batch], class_names=["dark", "bright"])
+    found = record_predictions(
+        brightness_classifier, [batch], class_names=["dark", "bright"], names=["a.png"] * 3
+    )
+    assert [image["name"] for image in found["images"]] == ["a.png"] * 3
     assert found["clean"] == ["dark", "bright", "dark"]
     assert found["confidence"] == pytest.approx([1 / (1 + math.exp(-0.6))] * 3, abs=1e-4)
     assert [image["label"] for image in found["images"]] == ["dark", "dark", "bright"]

@@ -6,7 +6,7 @@ import pytest
 
 from advprop.cli.tables import print_results
 from advprop.report import render_report
-from advprop.report.page.render import with_minus
+from advprop.report.page.render import typeset
 from advprop.results.summary import summarise
 
 # against vanilla of equal cost, in points by seed
@@ -60,7 +60,7 @@ def test_every_place_tells_the_same(name, p_value, significant, capsys):
     headline, card, table = re.search(r"<h1>(.*?)</h1>", html)[1], *_parts(html)
     print_results(results)
     printed = " ".join(capsys.readouterr().out.split())
-    assert with_minus(headline) in with_minus(printed)
+    assert typeset(headline) in typeset(printed)
     assert headline.startswith("Use AdvProp") == significant
     assert ('class="significant"' in table) == significant
     assert ("not significant" in card) == (not significant and p_value != "")
@@ -74,5 +74,5 @@ def test_every_place_tells_the_same(name, p_value, significant, capsys):
 def _parts(html):
     """The sentences on clean images, and the row of AdvProp in the table of differences."""
     card = re.search(r"<dt>Clean images</dt><dd>(.*?)</dd>", html)[1]
-    table = html.split("Difference to <strong>")[1].split("</table>")[0]
+    table = html.split("Difference from <strong>")[1].split("</table>")[0]
     return card, table.split('data-method="AdvProp"')[1].split("</tr>")[0]

@@ -57,8 +57,19 @@ def test_pictures_beyond_the_limit_are_left_out_evenly(predictions, picture):
     found = browse(parts, most_bytes=size // 2)
     assert 8 <= len(found["images"]) < 24
     assert found["left_out"] == 24 - len(found["images"])
-    assert sum(len(source) for source, _ in found["images"]) <= size // 2
+    assert sum(len(source) for source, *_ in found["images"]) <= size // 2
     assert len(found["sets"][0]) == len(found["methods"][0]["runs"][0]["clean"])
+
+
+def test_files_are_named_where_they_are_known(predictions):
+    parts = records(predictions)
+    assert {name for *_, name in browse(parts)["images"]} == {""}
+    answers = parts[0].predictions
+    named = tuple(i.model_copy(update={"name": f"a/{i.id}.jpg"}) for i in answers.images)
+    found = browse(
+        [parts[0].model_copy(update={"predictions": answers.model_copy(update={"images": named})})]
+    )
+    assert [name for *_, name in found["images"]] == [image.name for image in named]
 
 
 def test_what_is_no_embedded_picture_is_left_out(predictions):

@@ -46,7 +46,7 @@ def test_gain_over_equal_epochs_alone_is_no_win():
     assert found.headline.startswith("Train vanilla longer: 92.")
     assert "% of the clean images right instead of 85." in found.headline
     assert "not significant" in dict(found.points)["Clean images"]
-    assert found.cost.startswith("vanilla_equal_cost costs 1 pass per image for 100 epochs")
+    assert found.cost.startswith("Vanilla_equal_cost takes 1 pass per image for 100 epochs")
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 5])
@@ -81,7 +81,7 @@ def test_nothing_significant_means_stay_with_vanilla():
     )
     found = conclude(summary)
     assert found.headline.startswith("Stay with vanilla")
-    assert found.cost.startswith("vanilla costs 1 pass per image for 20 epochs")
+    assert found.cost.startswith("Vanilla takes 1 pass per image for 20 epochs")
 
 
 def test_missing_equal_cost_run_is_a_doubt_in_the_headline():

@@ -50,6 +50,14 @@ def test_pictures_beyond_the_limit_are_left_out_by_turns(record):
     assert [g.method for g in galleries(records, most_bytes=size // 8 + 20)] == ["advprop"]
 
 
+def test_files_are_named_where_they_are_known(record):
+    known = record("advprop")
+    known["gallery"] = [{**item, "name": f"0/{i}.jpg"} for i, item in enumerate(known["gallery"])]
+    (gallery,) = galleries([known])
+    assert [triple.name for triple in gallery.triples[:2]] == ["0/0.jpg", "0/1.jpg"]
+    assert {triple.name for triple in galleries([record("mixed")])[0].triples} == {""}
+
+
 def test_alternative_text_tells_both_readings(record):
     (gallery,) = galleries([record("advprop")])
     first = gallery.triples[0]

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from advprop.report import render_report
-from advprop.report.page.render import with_minus
+from advprop.report.page.render import typeset
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 
@@ -75,7 +75,7 @@ def test_tables_hold_means_intervals_and_p_values(page, results):
     versus = entry["versus"]["vanilla_equal_cost"]
     low, high = (100 * end for end in entry["clean_accuracy"]["ci95"])
     assert f"{low:.1f} to {high:.1f}" in page.text
-    assert with_minus(f"{100 * versus['difference']:+.1f}") in page.text
+    assert typeset(f"{100 * versus['difference']:+.1f}") in page.text
     assert f"p = {versus['p_holm']:.2g}" in page.text
     assert "20 epochs of 5" in page.text
     assert "Images: mnist5k test." in page.text
@@ -219,7 +219,10 @@ def test_summary_is_made_from_runs_where_it_is_missing(results, details):
     assert render_report({k: v for k, v in results.items() if k != "summary"}, details) == whole
 
 
-def test_minus_signs_only_before_numbers():
-    assert with_minus("-1.0 to +2.0 (-3) co-op x-5") == (
+def test_minus_signs_only_before_numbers_and_no_break_between_number_and_unit():
+    assert typeset("-1.0 to +2.0 (-3) co-op x-5") == (
         "\N{MINUS SIGN}1.0 to +2.0 (\N{MINUS SIGN}3) co-op x-5"
+    )
+    assert typeset("72.7 % (p < 0.001), p = 0.04: 3 points of 5 seeds") == (
+        "72.7_% (p_<_0.001), p_=_0.04: 3_points of 5 seeds".replace("_", "\N{NO-BREAK SPACE}")
     )

@@ -12,7 +12,15 @@ from advprop.cli.json_target import check_json_target
 from advprop.cli.options import RecipeArgument, SetOption
 from advprop.cost.assumptions import A100_TFLOPS, PUBLISHED
 
+ImagesOption = Annotated[
+    int | None, typer.Option(help="Training images, where the data are not here.", min=1)
+]
+ClassesOption = Annotated[
+    int | None, typer.Option(help="Classes, where the data are not here.", min=1)
+]
 Row = tuple[str, Callable[[dict[str, Any]], str]]
+
+_ELSEWHERE = "--devices N plans for other machines."
 
 
 def main(
@@ -20,42 +28,48 @@ def main(
     method: Annotated[
         str | None, typer.Option(help="Another method than the recipe's.", show_default=False)
     ] = None,
-    devices: Annotated[int, typer.Option(help="So many devices share each batch.")] = 1,
+    devices: Annotated[
+        int | None,
+        typer.Option(help="Plan for so many other devices, which share each batch, in hours."),
+    ] = None,
     device_tflops: Annotated[
-        float, typer.Option(help="Assumed rate of a device, 10^12 FLOPs a second.")
-    ] = A100_TFLOPS,
+        float | None,
+        typer.Option(
+            help=f"Assumed rate of one, 10^12 FLOPs a second (by default {A100_TFLOPS:g})."
+        ),
+    ] = None,
     utilisation: Annotated[
         float | None,
         typer.Option(help="Assumed share of that rate; by default that of similar nets."),
     ] = None,
-    images: Annotated[
-        int | None, typer.Option(help="Training images, where the data are not here.", min=1)
-    ] = None,
-    classes: Annotated[
-        int | None, typer.Option(help="Classes, where the data are not here.", min=1)
-    ] = None,
+    images: ImagesOption = None,
+    classes: ClassesOption = None,
     settings: SetOption = None,
     json: Annotated[Path | None, typer.Option(help="Write the plan to this file.")] = None,
 ) -> None:
-    """Tell what a run would cost, beside vanilla training: FLOPs, memory, hours."""
-    from advprop.cost.planning import minutes_here, plan
+    """Tell what each method would cost on this machine, or one beside vanilla on other devices."""
+    from advprop.config.methods import METHODS
+    from advprop.cost.planning import plan
+    from advprop.cost.timing import minutes_here
     from advprop.data.found import Found
     from advprop.files.json_files import write_json
     from advprop.recipes.resolve import resolve_run
 
     check_json_target(json, "assumptions", "clusters")
     config = resolve_run(recipe, method=method, overrides=settings or [])
+    here = devices is None and device_tflops is None and utilisation is None
     result = plan(
         config,
-        devices=devices,
-        device_tflops=device_tflops,
+        devices=1 if devices is None else devices,
+        device_tflops=A100_TFLOPS if device_tflops is None else device_tflops,
         utilisation=utilisation,
         num_images=images,
         num_classes=classes,
+        methods=tuple(METHODS) if here and method is None else (),
     )
+    if here:
+        result |= minutes_here(config, result)
     found = result["data_found"]
-    if found and devices == 1:  # a cluster is planned elsewhere, as a rule
-        result["minutes_here"] = minutes_here(config, result)
     _print_plan(result, config.start_lines(found and Found(**found)))
     if json is not None:
         write_json(json, result)
@@ -67,7 +81,7 @@ def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
     from advprop.files.parsing import printable
 
     console = Console(highlight=False, markup=False, emoji=False)
-    console.print(printable("\n".join([*start, *_minutes_here(plan)]) + "\n"))
+    console.print(printable("\n".join(start) + "\n"))
     data, rates = plan["data"], plan["assumptions"]
     channels, height, width = data["image_shape"]
     console.print(
@@ -77,6 +91,10 @@ def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
         f"{plan['epochs']:,} epochs of {plan['steps_per_epoch']:,} steps, {plan['steps']:,} in "
         f"all; {plan['batch_size']:,} of {data['num_images']:,} images a step\n"
     )
+    if "timed_here" in plan:
+        console.print(_here_table(plan))
+        console.print(_here_note(plan))
+        return
     console.print(_table(plan))
     console.print()
     console.print(_clusters(plan))
@@ -90,14 +108,49 @@ def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
     )
 
 
-def _minutes_here(plan: dict[str, Any]) -> list[str]:
-    if not (minutes := plan.get("minutes_here")):
-        return []
-    listed = ", ".join(
-        f"{name} " + ("too long to try" if value is None else f"{_rounded(value)} minutes")
-        for name, value in minutes.items()
+def _here_table(plan: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    minutes = plan["minutes_here"] or {}
+    kept = _kept(plan)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for heading in ("passes\nan image", "times\nvanilla", "time here", "memory"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for _ in kept:
+        table.add_column("on disk", justify="right", no_wrap=True)
+    for name, cost in plan["methods"].items():
+        table.add_row(
+            name,
+            f"{cost['passes_per_image']:g}",
+            f"{cost['times_vanilla']:.2f}",
+            _duration(minutes.get(name)),
+            _scaled(cost["memory"]["total"], "B"),
+            *(cell(cost) for _, cell in kept),
+        )
+    return table
+
+
+def _here_note(plan: dict[str, Any]) -> str:
+    left_out = "".join(f"\n{name} left out: {why}" for name, why in plan["unsuitable"].items())
+    timed = plan["timed_here"]
+    if timed is None:
+        return f"{left_out}\nNot timed here: a step of this model takes too long; {_ELSEWHERE}"
+    threads = f", threads: {timed['threads']}" if timed["device"] == "CPU" else ""
+    return (
+        f"{left_out}\nTimed now on this machine ({timed['device']}{threads}; vanilla steps: "
+        f"{timed['steps']}, images each: {timed['images']}), as busy as it is; other methods by "
+        f"their FLOPs, right to about a fifth. Reading images and validation come on top. "
+        f"{_ELSEWHERE}"
     )
-    return [f"on this machine about: {listed} (steps alone; reading and validation come on top)"]
+
+
+def _duration(minutes: float | None) -> str:
+    if minutes is None:
+        return "-"
+    if minutes < 1:
+        return f"{60 * minutes:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.1f} h"
 
 
 def _table(plan: dict[str, Any]) -> Any:

@@ -85,3 +85,11 @@ def exchange(
 def hours(flops: float, *, devices: int, device_tflops: float, utilisation: float) -> float:
     """Hours for `flops` on `devices` that each reach `utilisation` of `device_tflops`."""
     return flops / (devices * device_tflops * 1e12 * utilisation) / 3600
+
+
+def check_rates(device_tflops: float, utilisation: float) -> None:
+    """Raise ValueError for an assumption that is out of bounds."""
+    if not 0 < device_tflops < float("inf"):
+        raise ValueError(f"device_tflops {device_tflops}: give a number above 0")
+    if not 0 < utilisation <= 1:
+        raise ValueError(f"utilisation {utilisation}: give a share above 0, at most 1")

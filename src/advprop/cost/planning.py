@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from torch import nn
 
 from advprop.config.run import RunConfig
 from advprop.cost.assumptions import A100_TFLOPS, typical_utilisation
-from advprop.cost.devices import Exchange, exchange, hours, images_per_device
+from advprop.cost.devices import Exchange, check_rates, exchange, hours, images_per_device
 from advprop.cost.memory import memory_cost
-from advprop.cost.step import StepCost, empty_batch, step_cost
-from advprop.cost.timing import images_to_try, seconds_per_image, this_device
+from advprop.cost.step import empty_batch, step_cost
 from advprop.data.batches.loaders import num_train_batches
 from advprop.data.found import found_in
 from advprop.data.splits import ImageData
@@ -48,14 +46,15 @@ def plan(
     utilisation: float | None = None,
     num_images: int | None = None,
     num_classes: int | None = None,
+    methods: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a run would cost beside vanilla training with the same settings, as plain data.
 
     FLOPs count a multiplication and an addition as two; sizes are in bytes, on one of `devices`.
     `device_tflops` (10^12 FLOPs a second) and `utilisation` (a share of them) are assumptions, on
     which hours depend and nothing else does; by default what published runs of similar nets reach.
-    Nothing is trained or downloaded, and no image is
-    read; `num_images` and `num_classes` stand in for data that are not here.
+    Nothing is trained or downloaded; `num_images` and `num_classes` stand in for data that are not
+    here. Of further `methods`, `unsuitable` has those that cannot train this model, and why.
 
     Raises ValueError for an assumption out of bounds, unknown sizes, a batch that cannot be shared
     by `devices`, or a model that cannot be built or run.
@@ -64,14 +63,13 @@ def plan(
     sizes, data = _sizes_and_data(config, num_images=num_images, num_classes=num_classes)
     if utilisation is None:
         utilisation = typical_utilisation(_empty_model(config, sizes))
-    _check_rates(device_tflops, utilisation)
+    check_rates(device_tflops, utilisation)
     settings = config.training
     steps_per_epoch = num_train_batches(sizes.num_images, batch_size=settings.batch_size)
     images_per_step = min(settings.batch_size, sizes.num_images)
     rates = {"device_tflops": device_tflops, "utilisation": utilisation}
-    configs = {name: config.with_method(name) for name in (VANILLA, config.method.kind)}
-    methods = {name: _method_cost(c, sizes, share, devices) for name, c in configs.items()}
-    _add_totals(methods, steps_per_epoch * images_per_step, settings.num_epochs, rates)
+    costs, unsuitable = _method_costs(config, methods, sizes, share, devices)
+    _add_totals(costs, steps_per_epoch * images_per_step, settings.num_epochs, rates)
     return {
         "recipe": config.recipe,
         "model": config.model.name,
@@ -86,35 +84,10 @@ def plan(
         "precision": settings.mixed_precision,
         "optimizer": settings.optimizer,
         "assumptions": {"devices": devices, **rates},
-        "methods": methods,
-        "clusters": [_cluster(config, methods, count) for count in sorted({*CLUSTERS, devices})],
+        "methods": costs,
+        "unsuitable": unsuitable,
+        "clusters": [_cluster(config, costs, count) for count in sorted({*CLUSTERS, devices})],
     }
-
-
-def minutes_here(config: RunConfig, plan: Mapping[str, Any]) -> dict[str, float | None]:
-    """Minutes that the steps of a `plan` take on this machine, by method; each is tried briefly.
-
-    None: a step would take too long to try, or cannot be run. Reading images is not counted.
-    """
-    sizes, found = DataSizes(**plan["data"]), dict[str, float | None]()
-    for name, cost in plan["methods"].items():
-        own, method = config.with_method(name), config.with_method(name).method.build()
-        num_images = images_to_try(cost["flops"]["per_image"], plan["images_per_device"])
-        found[name] = None
-        if not num_images:
-            continue
-        shape, classes = sizes.image_shape, sizes.num_classes
-        model = own.model.without_weights().build(num_classes=classes, image_shape=shape)
-        if method.auxiliary:
-            own.model.add_branches(model, method.auxiliary)
-        placed = prepare_model(model, own.training, this_device())
-        with suppress(*RUN_ERRORS):
-            seconds = seconds_per_image(
-                placed, method, num_images=num_images, image_shape=shape, num_classes=classes
-            )
-            images = plan["steps"] * min(plan["batch_size"], sizes.num_images)
-            found[name] = seconds * images / 60
-    return found
 
 
 def _add_totals(
@@ -171,11 +144,20 @@ def _check_given(num_images: int | None, num_classes: int | None) -> None:
             raise ValueError(f"{name} {value}: give a number of at least 1")
 
 
-def _check_rates(device_tflops: float, utilisation: float) -> None:
-    if not 0 < device_tflops < float("inf"):
-        raise ValueError(f"device_tflops {device_tflops}: give a number above 0")
-    if not 0 < utilisation <= 1:
-        raise ValueError(f"utilisation {utilisation}: give a share above 0, at most 1")
+def _method_costs(
+    config: RunConfig, methods: Sequence[str], sizes: DataSizes, share: int, devices: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Costs of vanilla, the run's method and `methods`, and why some of the latter have none."""
+    own = {VANILLA, config.method.kind}
+    costs, unsuitable = dict[str, Any](), dict[str, str]()
+    for name in dict.fromkeys((VANILLA, *methods, config.method.kind)):
+        try:
+            costs[name] = _method_cost(config.with_method(name), sizes, share, devices)
+        except ValueError as error:
+            if name in own:
+                raise
+            unsuitable[name] = str(error)
+    return costs, unsuitable
 
 
 def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int) -> dict[str, Any]:
@@ -201,7 +183,7 @@ def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int)
         "passes_per_image": method.passes_per_image,
         "training_passes": step.training_passes,
         "attack_passes": step.attack_passes,
-        "flops": _flops(step),
+        "flops": step.flops,
         "parameters": {"plain": plain, "with_branches": _num_parameters(model)},
         "memory": {**asdict(memory), "total": memory.total},
         "bytes_on_disk": method.bytes_on_disk(
@@ -221,15 +203,6 @@ def _empty_model(config: RunConfig, sizes: DataSizes) -> Standardized:
 
 def _num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _flops(step: StepCost) -> dict[str, float]:
-    return {
-        "forward": step.forward_flops,
-        "training_pass": step.training_flops,
-        "attack_step": step.attack_flops,
-        "per_image": step.flops_per_image,
-    }
 
 
 def _cluster(config: RunConfig, methods: dict[str, Any], devices: int) -> dict[str, Any]:

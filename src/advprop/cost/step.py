@@ -42,6 +42,16 @@ class StepCost:
         training = self.training_passes * self.training_flops
         return training + self.attack_passes * self.attack_flops
 
+    @property
+    def flops(self) -> dict[str, float]:
+        """The FLOPs of one image as plain data."""
+        return {
+            "forward": self.forward_flops,
+            "training_pass": self.training_flops,
+            "attack_step": self.attack_flops,
+            "per_image": self.flops_per_image,
+        }
+
 
 def step_cost(
     model: nn.Module, method: Method, batch: Batch, *, float_bytes: int | None = None

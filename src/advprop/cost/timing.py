@@ -1,16 +1,20 @@
-"""How long a step takes on this machine, by trying it for a second or so."""
+"""How long training takes on this machine, by trying it for a second or so."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from advprop.cost.step import facts_of
-from advprop.methods.base import Method
-from advprop.shapes import Batch
+from advprop.config.run import RunConfig
+from advprop.cost.planning import VANILLA, DataSizes
+from advprop.methods.vanilla import Vanilla
+from advprop.models.trial import RUN_ERRORS
+from advprop.training.engine import prepare_model
 
 _SECONDS = 1.0
 _MIN_FLOPS_A_SECOND = 20e9  # of a slow core; a first guess at how many images may be tried
@@ -33,32 +37,69 @@ def images_to_try(flops_per_image: float, most: int) -> int:
     return min(most, max(2, int(_SECONDS * rate / max(flops_per_image, 1.0))))
 
 
-def seconds_per_image(
-    model: nn.Module,
-    method: Method,
-    *,
-    num_images: int,
-    image_shape: tuple[int, int, int],
-    num_classes: int,
-) -> float:
-    """Seconds of one image's share of a step over `num_images` random ones, attack included.
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """So many vanilla steps over so many images each, after one that was not counted."""
 
-    A first step is not counted. `model`, on its device, is trained by it.
+    device: str
+    threads: int
+    steps: int
+    images: int
+    seconds_per_image: float
+
+
+def time_training(
+    model: nn.Module, *, num_images: int, image_shape: tuple[int, int, int], num_classes: int
+) -> Timed:
+    """Time vanilla steps of `model`, on its device, over `num_images` random images each.
+
+    The gradients that the steps leave are taken away; running statistics change.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(num_images, *image_shape, generator=generator).to(device)
     labels = torch.randint(num_classes, (num_images,), generator=generator).to(device)
-    batch = Batch(images=images, labels=labels, indices=torch.arange(num_images))
-    batch = replace(batch, views=dict.fromkeys(method.views, images))
-    method.prepare(facts_of(batch))
     model.train()
     steps, began = -1, 0.0
     while steps < 1 or time.perf_counter() < began + _SECONDS:
-        method.forward_backward(model, batch)
+        Vanilla().forward_backward(model, images, labels)
+        model.zero_grad()
         if device.type != "cpu":
             torch.accelerator.synchronize()
         steps += 1
         if steps == 0:
             began = time.perf_counter()
-    return (time.perf_counter() - began) / (steps * num_images)
+    seconds = time.perf_counter() - began
+    return Timed(
+        device="CPU" if device.type == "cpu" else device.type.upper(),
+        threads=torch.get_num_threads(),
+        steps=steps,
+        images=num_images,
+        seconds_per_image=seconds / (steps * num_images),
+    )
+
+
+def minutes_here(config: RunConfig, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `plan` says of this machine: the vanilla steps `timed_here`, and `minutes_here`.
+
+    The minutes are those of each method's steps, by its FLOPs beside vanilla's; reading images and
+    validation come on top. Both are None where a step would take too long to try, or cannot be run.
+    """
+    sizes, batch = DataSizes(**plan["data"]), plan["images_per_device"]
+    count = images_to_try(plan["methods"][VANILLA]["flops"]["per_image"], batch)
+    if not count:
+        return {"timed_here": None, "minutes_here": None}
+    shape, classes = sizes.image_shape, sizes.num_classes
+    with torch.random.fork_rng(devices=[]):
+        model = config.model.without_weights().build(num_classes=classes, image_shape=shape)
+    placed = prepare_model(model, config.training, this_device())
+    try:
+        timed = time_training(placed, num_images=count, image_shape=shape, num_classes=classes)
+    except RUN_ERRORS:
+        return {"timed_here": None, "minutes_here": None}
+    images = plan["steps"] * min(plan["batch_size"], sizes.num_images)
+    minutes = {
+        name: timed.seconds_per_image * images * cost["times_vanilla"] / 60
+        for name, cost in plan["methods"].items()
+    }
+    return {"timed_here": asdict(timed), "minutes_here": minutes}

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from advprop.attacks.pgd import Attack
+from advprop.files.parsing import printable
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch, LogitsFn
 
@@ -26,12 +27,14 @@ def record_gallery(
     attack: Attack,
     attacked_logits_fn: LogitsFn,
     class_names: Sequence[str],
+    names: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """One entry an image of `batch`: three pictures, the label and both predictions.
 
-    The perturbation is stretched so that its largest value reaches black or white; grey is zero.
+    `names` are those of all images of the split. The perturbation is stretched so that its largest
+    value reaches black or white; grey is zero.
     """
-    indices = range(len(batch)) if batch.indices is None else batch.indices
+    indices = _indices(batch)
     streams = ImageStreams.for_batch(0, 0, indices)
     adversarial = attack(attacked_logits_fn, batch.images, batch.labels, generator=streams)
     with torch.no_grad():
@@ -39,6 +42,7 @@ def record_gallery(
         after = logits_fn(adversarial).argmax(dim=1).tolist()
     return [
         {
+            **_name(names, index),
             "clean": _picture(clean),
             "perturbation": _picture(_stretched(attacked - clean)),
             "adversarial": _picture(attacked),
@@ -46,19 +50,29 @@ def record_gallery(
             "clean_prediction": class_names[clean_class],
             "adversarial_prediction": class_names[adversarial_class],
         }
-        for clean, attacked, label, clean_class, adversarial_class in zip(
-            batch.images, adversarial, batch.labels.tolist(), before, after, strict=True
+        for index, clean, attacked, label, clean_class, adversarial_class in zip(
+            indices,
+            batch.images,
+            adversarial,
+            batch.labels.tolist(),
+            before,
+            after,
+            strict=True,
         )
     ]
 
 
 def record_predictions(
-    logits_fn: LogitsFn, batches: Iterable[Batch], *, class_names: Sequence[str]
+    logits_fn: LogitsFn,
+    batches: Iterable[Batch],
+    *,
+    class_names: Sequence[str],
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What is read in clean images, and how surely: `images`, `clean`, `confidence` in one order.
 
-    An image's `id` depends on its pixels alone, so that several runs' answers can be joined; its
-    `picture` has at most 64 pixels a side.
+    `names` are those of all images of the split. An image's `id` depends on its pixels alone, so
+    that several runs' answers can be joined; its `picture` has at most 64 pixels a side.
     """
     images: list[dict[str, str]] = []
     clean: list[str] = []
@@ -69,10 +83,28 @@ def record_predictions(
         clean += [class_names[place] for place in classes.tolist()]
         confidence += [round(share, 4) for share in sure.tolist()]
         images += [
-            {"id": _identity(image), "label": class_names[label], "picture": _small(image)}
-            for image, label in zip(batch.images, batch.labels.tolist(), strict=True)
+            {
+                "id": _identity(image),
+                "label": class_names[label],
+                "picture": _small(image),
+                **_name(names, index),
+            }
+            for image, label, index in zip(
+                batch.images, batch.labels.tolist(), _indices(batch), strict=True
+            )
         ]
     return {"images": images, "clean": clean, "confidence": confidence}
+
+
+def _indices(batch: Batch) -> Sequence[int]:
+    return range(len(batch)) if batch.indices is None else batch.indices.tolist()
+
+
+def _name(names: Sequence[str], index: int) -> dict[str, str]:
+    """The image's name for a reader, but where it is no more than a number."""
+    if not names or names[index].isdecimal():
+        return {}
+    return {"name": printable(names[index])}
 
 
 def _stretched(perturbation: Tensor) -> Tensor:

@@ -189,6 +189,7 @@ class PredictedImage(Part):
     id: str
     label: str
     picture: str | None = None
+    name: str = ""
 
 
 class Predictions(Part):

@@ -78,6 +78,9 @@ def training_sections(
     """The figures of what happened inside the training."""
     return {
         "curve_groups": _groups(("", curve_panels(curves, styles), 3)),
+        "statistics_methods": list(
+            dict.fromkeys(str(record["method"]) for record in records if record.get("statistics"))
+        ),
         "statistics_groups": _groups(("", statistics_panels(records, styles), 2)),
     }
 
@@ -106,7 +109,7 @@ def _difference_groups(summary: Sequence[Json], styles: Styles) -> list[PanelGro
     """The differences to the sterner baseline that was run; the tables hold those to both."""
     return _groups(
         *(
-            (f"Difference to {title}", charts.difference_panels(summary, styles, baseline), 3)
+            (f"Difference from {title}", charts.difference_panels(summary, styles, baseline), 3)
             for baseline, title in BASELINE_TITLES.items()
         )
     )[:1]

@@ -136,7 +136,7 @@ def _record(folder: Path) -> dict[str, Any]:
     run = load_run(folder)
     data = run.load_data()
     split = data.validation if data.test is None else data.test
-    logits_fn = through_branch(run.model, CLEAN)
+    logits_fn, names = through_branch(run.model, CLEAN), split.names()
     with attack_mode(run.model):
         gallery = record_gallery(
             logits_fn,
@@ -144,12 +144,14 @@ def _record(folder: Path) -> dict[str, Any]:
             attack=run.config.evaluation.attack.build(),
             attacked_logits_fn=logits_fn,
             class_names=data.class_names,
+            names=names,
         )
     batch_size = run.config.evaluation.batch_size
     predictions = record_predictions(
         logits_fn,
         test_batches(split, batch_size=batch_size, limit=_NUM_PREDICTIONS),
         class_names=data.class_names,
+        names=names,
     )
     return {"gallery": gallery, "statistics": _distances(run), "predictions": predictions}
 

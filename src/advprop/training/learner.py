@@ -17,8 +17,8 @@ from advprop.methods.base import Context, Method, StepMetrics, recomputing
 from advprop.randomness import ImageStreams, derive_seed, seed_dropout
 from advprop.shapes import Batch
 from advprop.training.engine import memory_format
+from advprop.training.position import Position
 from advprop.training.settings import TrainingSettings
-from advprop.training.state import Position
 
 
 @dataclass(frozen=True, kw_only=True)

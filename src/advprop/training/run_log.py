@@ -12,7 +12,7 @@ from advprop.files.json_files import write_atomically
 from advprop.files.parsing import Count, Number, Part, Share, parse_json, read_part
 from advprop.files.writing import writing
 from advprop.training.alarms import alarms
-from advprop.training.state import Position
+from advprop.training.position import Position
 
 _GO_ON = "make room or give access, then go on with --resume"
 

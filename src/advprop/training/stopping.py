@@ -7,15 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from advprop.training.position import Position
 from advprop.training.settings import TrainingSettings
-
-if TYPE_CHECKING:
-    from advprop.training.state import Position
 
 
 class NotFiniteError(RuntimeError):

@@ -106,7 +106,7 @@ def _gains_by_length(longer: Entry) -> bool:
 
 
 def _without_rivals(summary: Sequence[Entry], leader: Entry) -> str:
-    best = f"{leader['method']} is highest on clean images, {percent(leader)}"
+    best = f"{_subject(leader)} is highest on clean images, {percent(leader)}"
     if any(not is_baseline(entry) for entry in summary):
         return f"{best}; no vanilla run of the same seeds stands beside it, so its gain is unknown."
     return f"{best}; only vanilla training was run."
@@ -157,13 +157,19 @@ def _certainty(summary: Sequence[Entry]) -> str:
     return f"{text} Significant is p below 0.05 of the paired t-test{others}."
 
 
+def _subject(entry: Entry) -> str:
+    """The method's name at the beginning of a sentence."""
+    name = str(entry["method"])
+    return name[:1].upper() + name[1:] if is_baseline(entry) else name
+
+
 def _cost(entry: Entry, vanilla: Entry | None) -> str:
     passes, epochs = entry.get("passes_per_image"), entry.get("epochs")
     if passes is None or epochs is None:
         return f"The cost of {entry['method']} was not recorded."
     seconds = entry.get("train_seconds")
     text = (
-        f"{entry['method']} costs {_count(passes, 'pass', 'passes')} per image for "
+        f"{_subject(entry)} takes {_count(passes, 'pass', 'passes')} per image for "
         f"{_count(epochs, 'epoch', 'epochs')}"
     )
     text += "" if seconds is None else f", {_duration(seconds)} a run here"

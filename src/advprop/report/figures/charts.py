@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from advprop.report.answer.conclusion import BASELINE_TITLES
-from advprop.report.figures.drawing import Entry, Panel, axis, error_bar, figure, mark, plot_text
+from advprop.report.figures.drawing import (
+    Entry,
+    Panel,
+    axis,
+    error_bar,
+    figure,
+    mark,
+    plot_text,
+    points_range,
+)
 from advprop.report.page.styles import MethodStyle
 from advprop.results.cells import accuracy_cell, difference_cell
 from advprop.results.summary import (
@@ -161,7 +170,7 @@ def difference_panels(
         axes = {
             "xaxis": axis(
                 "percentage points",
-                range=_with_zero(found.values()),
+                range=points_range((d["difference"], *(d["ci95"] or ())) for d in found.values()),
                 zeroline=True,
                 zerolinecolor="var(--ink)",
                 zerolinewidth=1.5,
@@ -170,25 +179,11 @@ def difference_panels(
         }
         values = ", ".join(f"{m} {difference_cell(d).text}" for m, d in found.items())
         label = (
-            f"{title}: difference to {BASELINE_TITLES[baseline]} in percentage points. {values}."
+            f"{title}: difference from {BASELINE_TITLES[baseline]} in percentage points. {values}."
         )
         height = 90 + 38 * len(found)
         panels.append(Panel(title=title, figure=figure(traces, **axes), label=label, height=height))
     return panels
-
-
-def _with_zero(differences: Iterable[Mapping[str, Any]]) -> list[float]:
-    """A range in points that holds zero and every difference, with a little air.
-
-    Intervals are shown up to three times the largest difference (or five points), and up to what
-    is possible: where they say nothing they would hide what there is.
-    """
-    differences = list(differences)
-    most = min(max(5.0, 300 * max(abs(d["difference"]) for d in differences)), 100.0)
-    ends = [100 * end for d in differences for end in (d["difference"], *(d["ci95"] or ()))]
-    low, high = max(min(ends), -most), min(max(ends), most)
-    air = 0.06 * (max(high, 0) - min(low, 0)) or 1.0
-    return [min(low, 0) - air, max(high, 0) + air]
 
 
 def _difference_trace(

@@ -7,7 +7,7 @@ since plotly reads a few HTML tags. A trace's `meta` is the method that the read
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -43,6 +43,21 @@ def axis(title: str = "", **changes: Any) -> dict[str, Any]:
         "automargin": True,
         **changes,
     }
+
+
+def points_range(spans: Iterable[Sequence[float]]) -> list[float]:
+    """A range in points that holds zero and every difference, with a little air.
+
+    Each of `spans` is a difference and, where known, the ends of its interval, as fractions.
+    Intervals are shown up to three times the largest difference (or five points), and up to what
+    is possible: where they say nothing they would hide what there is.
+    """
+    spans = list(spans)
+    most = min(max(5.0, 300 * max(abs(difference) for difference, *_ in spans)), 100.0)
+    ends = [100 * end for span in spans for end in span]
+    low, high = max(min(ends), -most), min(max(ends), most)
+    air = 0.06 * (max(high, 0) - min(low, 0)) or 1.0
+    return [min(low, 0) - air, max(high, 0) + air]
 
 
 def figure(traces: list[dict[str, Any]], **layout: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advprop.report.answer.estimates import Estimate, paired
-from advprop.report.figures.drawing import Panel, axis, figure, plot_text
+from advprop.report.figures.drawing import Panel, axis, figure, plot_text, points_range
 from advprop.report.findings import Findings
 
 Found = Mapping[str, Sequence[Findings]]
@@ -99,6 +99,7 @@ def _percent(values: Sequence[tuple[str, float]] | None) -> float | None:
 def _figure(method: str, rows: Sequence[tuple[str, Estimate]]) -> dict[str, Any]:
     values = [100 * change.mean for _, change in rows]
     bars = [change.ends or (change.mean, change.mean) for _, change in rows]
+    spans = [(change.mean, *(change.ends or ())) for _, change in rows]
     trace = {
         "type": "bar",
         "meta": method,
@@ -120,7 +121,12 @@ def _figure(method: str, rows: Sequence[tuple[str, Estimate]]) -> dict[str, Any]
         "hovertext": [f"{plot_text(n)}: {_change_text(c)}" for n, c in rows],
     }
     layout = {
-        "xaxis": axis("percentage points", zeroline=True, zerolinecolor="var(--ink)"),
+        "xaxis": axis(
+            "percentage points",
+            range=points_range(spans),
+            zeroline=True,
+            zerolinecolor="var(--ink)",
+        ),
         "yaxis": axis(
             range=[len(rows) - 0.4, -0.6],
             tickvals=list(range(len(rows))),

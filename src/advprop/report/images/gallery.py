@@ -33,6 +33,7 @@ class Triple:
     """Clean image, perturbation and adversarial image of one test image, and both predictions."""
 
     label: str
+    name: str
     clean_prediction: str
     adversarial_prediction: str
     pictures: tuple[Picture | None, ...]
@@ -110,6 +111,7 @@ def _triple(item: Mapping[str, Any]) -> Triple:
     }
     return Triple(
         label=label,
+        name=str(item.get("name", "")),
         clean_prediction=clean,
         adversarial_prediction=attacked,
         pictures=tuple(read_picture(item.get(kind), kind, texts[kind]) for kind in KINDS),

@@ -1,7 +1,7 @@
 // Searches the recorded test images and the table of classes, both from JSON in the page.
 (() => {
   "use strict";
-  const AT_ONCE = 24;
+  const AT_ONCE = matchMedia("(max-width: 600px)").matches ? 12 : 24;
   const read = (id) => {
     const source = document.getElementById(id);
     return source && JSON.parse(source.textContent);
@@ -56,15 +56,16 @@
     const share = (image) => shares[image];
 
     const card = (method, image) => {
-      const [source, label] = images[image];
+      const [source, label, name] = images[image];
       const own = method.answers.get(image);
       const kind = errs(method, image) ? "wrong" : right(own, image) === own.length ? "right" : "mixed";
       const item = element("li", "", { className: "card" });
       const read = readings(own).map((each) => labels[each]).join(" or ");
       item.append(element("img", "", { src: source, alt: `class ${labels[label]}, read as ${read}` }));
       item.append(element("span", `class ${labels[label]}`, { className: "label" }));
+      if (name) item.append(element("span", name.split("/").pop(), { className: "file", title: name }));
       const sure = Math.round(own.reduce((sum, { confidence }) => sum + confidence, 0) / own.length);
-      item.append(element("span", `read ${read} (${sure} %)`, { className: kind }));
+      item.append(element("span", `read ${read} (${sure}\u00a0%)`, { className: kind }));
       const { every, total, good } = tally(image);
       const all = element("details");
       all.append(element("summary", `${good} of ${total} runs right`));

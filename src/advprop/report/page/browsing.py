@@ -15,7 +15,7 @@ MOST_BYTES = 4_500_000  # of all pictures together
 def browse(records: Sequence[Record], *, most_bytes: int = MOST_BYTES) -> dict[str, Any] | None:
     """What the page searches, None where no run has recorded answers.
 
-    `labels`: class names. `images`: [picture, label] each, labels by place. `sets`: places of
+    `labels`: class names. `images`: [picture, label, name] each, labels by place. `sets`: places of
     images, one list for all runs that saw the same. `methods`: their runs, with a set, answers (by
     place of the label) and confidences in percent. Pictures beyond `most_bytes` are dropped with
     their answers, evenly over sets; `left_out` counts them.
@@ -28,8 +28,8 @@ def browse(records: Sequence[Record], *, most_bytes: int = MOST_BYTES) -> dict[s
     place = {identity: number for number, identity in enumerate(kept)}
     labels: dict[str, int] = {}
     images = [
-        [every[identity].picture or "", labels.setdefault(every[identity].label, len(labels))]
-        for identity in kept
+        [image.picture or "", labels.setdefault(image.label, len(labels)), image.name]
+        for image in map(every.__getitem__, kept)
     ]
     sets: dict[tuple[int, ...], int] = {}
     methods: dict[str, list[dict[str, Any]]] = {}

@@ -34,6 +34,7 @@ from advprop.results.summary import (
 
 Json = Mapping[str, Any]
 NEGATIVE = re.compile(r"(?<![^\s(])-(?=\d)")
+BEFORE_UNIT = re.compile(r"(?<=\d) (?=%|points)|(?<=\bp) (?=[=<])|(?<=\bp [=<]) (?=\d)")
 
 
 def render_report(results: Json, details: Json | None = None) -> str:
@@ -118,7 +119,7 @@ def _template() -> Any:
         lstrip_blocks=True,
         loader=FunctionLoader(_own_file),
     )
-    environment.filters["minus"] = with_minus
+    environment.filters["typeset"] = typeset
     environment.filters["script_json"] = _script_json
     return environment.get_template("template.html.jinja")
 
@@ -136,9 +137,9 @@ def _own_file(name: str) -> str:
     return (files("advprop.report.page") / name).read_text(encoding="utf-8")
 
 
-def with_minus(text: str) -> str:
-    """The hyphens in front of numbers as minus signs; those inside words stay."""
-    return NEGATIVE.sub("\N{MINUS SIGN}", text)
+def typeset(text: str) -> str:
+    """Minus signs for hyphens in front of numbers, and no line break between number and unit."""
+    return BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", NEGATIVE.sub("\N{MINUS SIGN}", text))
 
 
 def _script_json(value: Any) -> Markup:

@@ -1,0 +1,41 @@
+"""How far a run is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from advprop.training.optimizer_state import check_number
+
+
+@dataclass
+class Position:
+    """How far a run is: `batch` batches into `epoch`, `step` steps and `seconds` in all.
+
+    Each of the `rollbacks` after a loss that was not finite halves the learning rate. Raises
+    ValueError for what cannot be.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best_validation_accuracy: float = -1.0
+    rollbacks: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epoch", "batch", "step", "rollbacks"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name} {value!r}: a whole number of at least 0 is expected")
+        check_number("seconds", self.seconds, at_least=0)
+        best = self.best_validation_accuracy
+        check_number("best_validation_accuracy", best, at_least=-1, at_most=1)
+
+    def check_within(self, *, num_epochs: int, steps_per_epoch: int) -> None:
+        """Raises ValueError if a run of this length is never there."""
+        step = self.epoch * steps_per_epoch + self.batch
+        if self.step != step or self.batch > steps_per_epoch or self.epoch > num_epochs:
+            raise ValueError(
+                f"step {self.step} is not batch {self.batch} of epoch {self.epoch} in a run of "
+                f"{num_epochs} epochs with {steps_per_epoch} steps each"
+            )
