@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ast
 import io
+import itertools
 import re
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -15,13 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import image_bytes as kinds
 import numpy as np
 import pytest
 import torch
+from image_bytes import png, random_samples, tiff
 from PIL import Image
 from torch import Tensor
 
 from advprop.data.preprocessing import Preprocessing
+from advprop.data.reading import read_image
 from advprop.exports.card import model_card
 from advprop.exports.export import load_export, write_export
 from advprop.exports.prediction import predict
@@ -170,6 +175,22 @@ def blocks(card: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", card, re.S)
 
 
+def card_of(preprocessing: Preprocessing) -> str:
+    channels = preprocessing.image_shape[0]
+    check = {"format": "onnx", "max_difference": 0.0, "tolerance": 1.0, "batch_sizes": [1]}
+    return model_card(
+        architecture="small_resnet",
+        timm_loads=False,
+        class_names=list(KINDS),
+        preprocessing=preprocessing,
+        mean=MEAN[:channels],
+        std=STD[:channels],
+        branch="clean",
+        provenance={},
+        checks={"model.onnx": check},
+    )
+
+
 def run_card(card: str, words: str, folder: Path, pictures: list[Path]) -> Iterator[dict[str, Any]]:
     """The card's block with these words, and those that it needs; all names after each picture.
 
@@ -239,6 +260,66 @@ def test_grey_pictures_take_other_code(pictures: list[Path], tmp_path: Path) -> 
         assert [after["printed"] for after in found] == export.names
 
 
+def every_file() -> Iterator[tuple[str, bytes]]:
+    """Each kind of picture by its bytes, rare ones too."""
+    for seed, (name, make) in enumerate(KINDS.items()):
+        (image, options), file = make(seed), io.BytesIO()
+        image.save(file, Path(name).suffix[1:].replace("jpg", "jpeg"), **options)
+        yield name, file.getvalue()
+    for bits, colour in itertools.product((1, 2, 4, 8, 16), (kinds.GREY, kinds.RGB)):
+        if bits >= 8 or colour == kinds.GREY:
+            rows = random_samples(6, 8, *([3] if colour else []), top=2**bits)
+            rows = rows.astype(np.uint8) if bits < 16 else rows
+            key = struct.pack(f">{3 if colour else 1}H", *np.atleast_1d(rows[2, 3]).tolist())
+            yield f"grey_or_colour_{colour}_{bits}.png", png(rows, colour, bits)
+            yield f"one_transparent_{colour}_{bits}.png", png(rows, colour, bits, tRNS=key)
+    for channels, colour in ((2, kinds.GREY_ALPHA), (4, kinds.RGBA)):
+        yield f"alpha_{channels}.png", png(random_samples(6, 8, channels, top=65536), colour)
+    for bits, white, order in itertools.product((2, 4, 8, 12, 16), (0, 1), "<>"):
+        rows = random_samples(6, 8, top=2**bits)
+        yield f"tiff_{bits}_{white}_{order}.tiff", tiff(rows, bits, white, order=order)
+    for numbers in (np.float32, np.int32):
+        file = io.BytesIO()
+        Image.fromarray(np.full((6, 8), 200, numbers)).save(file, "tiff")
+        yield f"{numbers.__name__}.tiff", file.getvalue()
+    file = io.BytesIO()
+    picture("RGB", 3).convert("LAB").save(file, "tiff")
+    yield "lab.tiff", file.getvalue()
+    yield "netpbm.pgm", b"P5 8 6 4095\n" + random_samples(6, 8, top=4096).astype(">u2").tobytes()
+
+
+def pixels_or_error(open_: Callable[[Path], Image.Image], path: Path) -> np.ndarray | str:
+    try:
+        return np.asarray(open_(path)).astype(int)
+    except (ValueError, OSError) as error:
+        return str(error)
+
+
+@pytest.mark.filterwarnings("ignore:Palette images")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_card_opens_pictures_as_training_does_or_refuses_them(
+    channels: int, tmp_path: Path
+) -> None:
+    names: dict[str, Any] = {}
+    exec(blocks(card_of(Preprocessing(image_shape=(channels, 32, 32))))[0], names)
+    refused = set()
+    for name, content in every_file():
+        (tmp_path / name).write_bytes(content)
+        ours = pixels_or_error(partial(read_image, channels=channels), tmp_path / name)
+        cards = pixels_or_error(names["opened"], tmp_path / name)
+        if isinstance(cards, str):
+            refused.add(name)
+            assert isinstance(ours, str) or "read_image" in cards, name
+        else:
+            assert isinstance(ours, np.ndarray), (name, ours)
+            assert np.abs(ours - cards).max() == 0, name
+    unread = {"float32.tiff", "int32.tiff", "tiff_12_0_<.tiff", "tiff_12_0_>.tiff"}
+    few = {f"one_transparent_{kind}.png" for kind in ("0_2", "0_4", "0_16", "2_16")}
+    assert refused == unread | few | {"tiff_12_1_<.tiff", "tiff_12_1_>.tiff"} | {
+        f"tiff_16_0_{order}.tiff" for order in "<>"
+    }
+
+
 @pytest.mark.filterwarnings("ignore:Palette images")
 def test_a_picture_opened_without_the_cards_code_may_get_another_class(
     export: Exported, pictures: list[Path]
@@ -268,18 +349,6 @@ def test_a_picture_opened_without_the_cards_code_may_get_another_class(
 def test_the_cards_preprocessing_without_timm_equals_ours(
     preprocessing: Preprocessing, pictures: list[Path], tmp_path: Path
 ) -> None:
-    channels = preprocessing.image_shape[0]
-    check = {"format": "onnx", "max_difference": 0.0, "tolerance": 1.0, "batch_sizes": [1]}
-    card = model_card(
-        architecture="small_resnet",
-        timm_loads=False,
-        class_names=list(KINDS),
-        preprocessing=preprocessing,
-        mean=MEAN[:channels],
-        std=STD[:channels],
-        branch="clean",
-        provenance={},
-        checks={"model.onnx": check},
-    )
+    card = card_of(preprocessing)
     for path, after in zip(pictures, run_card(card, "nothing", tmp_path, pictures), strict=True):
         assert np.array_equal(after["images"][0], preprocessing(path).numpy()), path.name

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import pytest
 import safetensors.torch
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from safetensors import SafetensorError
 
@@ -24,7 +25,7 @@ from advprop.methods.kept.store import PerturbationStore
 from advprop.models.build import build_model
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.run_log import RunLog
-from advprop.training.trackers import TensorBoard
+from advprop.training.trackers import begin_trackers, track
 
 TOLD = r"could not be written \(.*(No space left|takes no more).* free\): .*(make room|fewer)"
 
@@ -39,8 +40,9 @@ def export(folder: Path) -> None:
 
 
 def tracked(folder: Path) -> None:
-    board = TensorBoard(folder)
-    board.log(1, {"loss": 1.0})
+    accelerator = Accelerator(cpu=True)
+    begin_trackers(accelerator, folder, {}, tensorboard=True)
+    track(accelerator, folder, 1, {"loss": 1.0})
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {

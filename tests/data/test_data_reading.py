@@ -3,44 +3,14 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from image_bytes import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, png, random_samples, tiff
 from PIL import Image
 
 from advprop.data.reading import header_problem, read_image
-
-GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6  # PNG's colour types
-
-
-def packed(rows: np.ndarray, bits: int) -> np.ndarray:
-    """Rows of samples of so many bits, as bytes."""
-    each = rows[..., None] >> np.arange(bits - 1, -1, -1) & 1
-    return np.packbits(each.reshape(len(rows), -1).astype(np.uint8), axis=1)
-
-
-def png(rows: np.ndarray, colour_type: int, bits: int = 0, **extra: bytes) -> bytes:
-    """A PNG made by hand from rows of samples [H, W(, samples)], uint8, uint16 or of `bits`."""
-    height, width = rows.shape[:2]
-    rows = packed(rows, bits) if 0 < bits < 8 else rows
-    bits = bits or 8 * rows.dtype.itemsize
-    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
-    lines = b"".join(b"\0" + row.astype(rows.dtype.newbyteorder(">")).tobytes() for row in rows)
-    chunks = {"IHDR": header, **extra, "IDAT": zlib.compress(lines), "IEND": b""}
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data))
-        + name.encode()
-        + data
-        + struct.pack(">I", zlib.crc32(name.encode() + data))
-        for name, data in chunks.items()
-    )
-
-
-def random_samples(*shape: int, top: int = 256) -> np.ndarray:
-    dtype = np.uint8 if top == 256 else np.uint16
-    return np.random.default_rng(0).integers(0, top, shape, dtype=dtype)
 
 
 def read(tmp_path: Path, content: bytes, channels: int = 3, name: str = "image.png") -> np.ndarray:
@@ -256,16 +226,6 @@ def test_one_transparent_colour_of_16_bits_is_white(tmp_path):
     assert_close(read(tmp_path, png(pixels, RGB, tRNS=key)), expected)
 
 
-def tiff(rows: np.ndarray, bits: int, photometric: int, compression: int = 1) -> bytes:
-    """A little-endian grey TIFF made by hand."""
-    data = packed(rows, 12).tobytes() if bits == 12 else rows.astype(f"<u{bits // 8}").tobytes()
-    data = zlib.compress(data) if compression == 8 else data
-    tags = {256: rows.shape[1], 257: len(rows), 258: bits, 259: compression, 262: photometric}
-    tags |= {273: 8 + 2 + 12 * 9 + 4, 277: 1, 278: len(rows), 279: len(data)}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
-
-
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("compression", [1, 8], ids=["plain", "deflate"])
 @pytest.mark.parametrize("photometric", [0, 1], ids=["0 is white", "0 is black"])
@@ -280,3 +240,10 @@ def test_tiffs_of_12_bits_are_as_bright_as_they_say(tmp_path):
     rows = random_samples(6, 8, top=4096)
     rows[0, :2] = 0, 4095
     assert_close(read(tmp_path, tiff(rows, 12, 1), 1, "image.tif"), rows / 4095 * 255)
+
+
+@pytest.mark.parametrize(("bits", "order"), [(16, ">"), (12, "<")])
+def test_tiffs_that_pillow_does_not_know_are_not_called_no_image(tmp_path, bits, order):
+    content = tiff(random_samples(6, 8, top=2**bits), bits, 0, order=order)
+    with pytest.raises(ValueError, match="a TIFF that is damaged or of a kind that is not read"):
+        read(tmp_path, content, 1, "image.tif")

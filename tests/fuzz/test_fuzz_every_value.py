@@ -127,4 +127,4 @@ def test_any_value_of_an_export_may_be_another(exported: Path) -> None:
     for where in places(tree):
         for value in VALUES[:: 1 if "model_args" in where or "pretrained_cfg" in where else 4]:
             path.write_text(json.dumps(damaged(tree, where, value)))
-            check(lambda: load_export(exported), path, (where, value))
+            check(lambda: load_export(exported), exported, (where, value))

@@ -198,7 +198,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
-    config = quick("vanilla", "training.learning_rate=1e30", "training.warmup_epochs=0")
+    config = quick("vanilla", "training.learning_rate=1e9", "training.warmup_epochs=0")
     with pytest.raises(NotFiniteError, match=r"lower training\.learning_rate"):
         train(config, tmp_path / "run", quiet=True)
 

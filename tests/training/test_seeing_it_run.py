@@ -20,9 +20,10 @@ from advprop.recipes.builtin import digits
 from advprop.runs import train
 from advprop.runs.trainer import unused_branches
 from advprop.training.alarms import alarms
+from advprop.training.engine import build_accelerator
 from advprop.training.progress import TrainingProgress
 from advprop.training.totals import EpochTotals
-from advprop.training.trackers import TensorBoard, check_trackers, flat_numbers
+from advprop.training.trackers import begin_trackers, check_trackers, flat_numbers
 
 
 def quick(method: str, *settings: str) -> RunConfig:
@@ -88,9 +89,10 @@ def test_tensorboard_shows_each_epoch_once_after_a_resume(tmp_path: Path) -> Non
     assert {"train/clean/loss", "train/adversarial/accuracy", "validation_accuracy"} <= set(tags)
     assert "step/clean/loss" in tags
     assert [event.step for event in events.Scalars("train/clean/loss")] == [3, 6]
-    again = TensorBoard(tmp_path / "run", after=3)
-    again.log(6, {"train/clean/loss": 0.5})
-    again.close()
+    again = build_accelerator(quick("vanilla").training)
+    begin_trackers(again, tmp_path / "run", {}, after=3, tensorboard=True)
+    again.log({"train/clean/loss": 0.5}, step=6)
+    again.end_training()
     events.Reload()
     assert [event.step for event in events.Scalars("train/clean/loss")] == [3, 6]
     assert events.Scalars("train/clean/loss")[-1].value == 0.5

@@ -44,7 +44,20 @@ def open_image(source: str | Path | IO[bytes]) -> Image.Image:
     """
     if isinstance(source, str | Path) and (kind := special_kind(source)):
         raise ValueError(f"it is a {kind}, not a file")
-    return Image.open(source, formats=image_formats())
+    try:
+        return Image.open(source, formats=image_formats())
+    except UnidentifiedImageError:
+        if _first_bytes(source) in (b"II*\0", b"MM\0*"):
+            raise ValueError("a TIFF that is damaged or of a kind that is not read") from None
+        raise
+
+
+def _first_bytes(source: str | Path | IO[bytes]) -> bytes:
+    if isinstance(source, str | Path):
+        with open(source, "rb") as file:
+            return file.read(4)
+    source.seek(0)
+    return source.read(4)
 
 
 def upright(image: Image.Image, channels: int) -> Image.Image:
@@ -66,6 +79,8 @@ def upright(image: Image.Image, channels: int) -> Image.Image:
     if image.has_transparency_data:
         opaque = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
+        image = image.convert("RGB")
+    if image.mode == "LAB":  # which Pillow converts to nothing else
         image = image.convert("RGB")
     return image.convert("RGB" if channels == 3 else "L")
 
@@ -143,7 +158,7 @@ def _reason(error: Exception) -> str:
         return "there is no such file"
     if isinstance(error, IsADirectoryError):
         return "it is a folder; name a file"
-    return f"{str(error) or type(error).__name__}; repair or delete it"
+    return f"{str(error) or type(error).__name__}; save it anew, as PNG, or delete it"
 
 
 def _eight_bits(image: Image.Image, clear: int | None) -> Image.Image:

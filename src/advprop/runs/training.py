@@ -18,6 +18,7 @@ from advprop.data.batches.workers import worker_deaths_explained
 from advprop.data.found import found_in
 from advprop.files.json_files import write_json
 from advprop.files.parsing import printable
+from advprop.files.writing import writing
 from advprop.runs.beginning import begin, claim, judge_folder, tidy, write_settings
 from advprop.runs.facts import load_data, read_history
 from advprop.runs.folder import CHECKPOINTS, RESULT, versions
@@ -26,7 +27,7 @@ from advprop.training.agreement import check_same, each, first
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_accelerator
 from advprop.training.processes import LostProcessError, is_lost_process
-from advprop.training.trackers import TensorBoard, Tracker, WeightsAndBiases, check_trackers
+from advprop.training.trackers import begin_trackers, check_trackers
 from advprop.training.trainer import Trainer
 
 
@@ -50,7 +51,7 @@ def train(
     early, saved. Under `torchrun` every process calls this; the first judges and writes the folder.
     """
     folder, accelerator = Path(out), build_accelerator(config.training)
-    with _process_group(accelerator), ExitStack() as held:
+    with _process_group(accelerator, folder), ExitStack() as held:
         first(accelerator, lambda: check_trackers(tensorboard, wandb))
         judge = partial(judge_folder, folder, config, resume=resume, more_epochs=more_epochs)
         result = first(accelerator, judge)
@@ -68,9 +69,8 @@ def train(
             begin(folder, config, facts, trainer, changes=changes, quiet=quiet)
             # a kill may have come between an epoch's entry and its checkpoint
             trainer.log.rewind(trainer.position.step)
-            trainer.trackers = _trackers(config, folder, trainer.position.step, tensorboard, wandb)
-        for tracker in trainer.trackers:
-            held.callback(tracker.close)
+            settings, step = config.model_dump(mode="json"), trainer.position.step
+            begin_trackers(accelerator, folder, settings, step, tensorboard, wandb)
         with worker_deaths_explained():
             trainer.fit(quiet=quiet)
         result = first(accelerator, lambda: _result(config, trainer))
@@ -112,7 +112,7 @@ _SAME_DISK = "all of them must see the run's folder; put --out on a disk that al
 
 
 @contextmanager
-def _process_group(accelerator: Accelerator) -> Iterator[None]:
+def _process_group(accelerator: Accelerator, folder: Path) -> Iterator[None]:
     """Leave the process group however a run ends: one left open would abort the process."""
     try:
         yield
@@ -123,7 +123,8 @@ def _process_group(accelerator: Accelerator) -> Iterator[None]:
             ) from error
         raise
     finally:
-        accelerator.end_training()
+        with writing(folder):  # trackers write what is left
+            accelerator.end_training()
 
 
 def _where_it_is(config: RunConfig, folder: Path) -> RunConfig:
@@ -131,16 +132,6 @@ def _where_it_is(config: RunConfig, folder: Path) -> RunConfig:
     if not Checkpoints(folder / CHECKPOINTS).by_step():
         return config
     return config.model_copy(update={"model": config.model.without_weights()})
-
-
-def _trackers(
-    config: RunConfig, folder: Path, step: int, tensorboard: bool, wandb: str | None
-) -> list[Tracker]:
-    trackers: list[Tracker] = [TensorBoard(folder, after=step)] if tensorboard else []
-    if wandb is not None:
-        settings = config.model_dump(mode="json")
-        trackers.append(WeightsAndBiases(folder, settings, project=wandb))
-    return trackers
 
 
 def _result(config: RunConfig, trainer: Trainer) -> dict[str, Any]:

@@ -8,78 +8,70 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
+
+from advprop.files.trees import leaves
 from advprop.files.writing import writing
 
 _NOT_IN_NAMES = r"[/\\#?%:]"
 _GO_ON = "make room or give access, then go on with --resume"
 
 
-class Tracker(Protocol):
-    """Takes numbers as training goes on."""
+def begin_trackers(
+    accelerator: Accelerator,
+    folder: Path,
+    config: Mapping[str, Any],
+    after: int = 0,
+    tensorboard: bool = False,
+    wandb: str | None = None,
+) -> None:
+    """Begin the trackers that `accelerator.log` writes to and `accelerator.end_training` finishes.
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the numbers of one step, counted in optimiser steps."""
-
-    def close(self) -> None:
-        """Write what is left."""
-
-
-class TensorBoard:
-    """Event files in `folder`/tensorboard; what was logged `after` a resumed step is hidden."""
-
-    def __init__(self, folder: Path, *, after: int = 0) -> None:
-        self._folder = folder / "tensorboard"
-        with writing(self._folder, remedy=_GO_ON):
-            self._writer = _summary_writer()(self._folder, purge_step=after + 1)
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """One scalar a name."""
-        with writing(self._folder, remedy=_GO_ON):
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Write what is left."""
-        with writing(self._folder, remedy=_GO_ON):
-            self._writer.close()
-
-
-class WeightsAndBiases:
-    """One run of Weights & Biases for one folder: a resumed run goes on in it.
-
-    `project` is the name of one, or TEAM/PROJECT.
+    A resumed run goes on in the same place: TensorBoard hides what was logged `after` the resumed
+    step, and Weights & Biases, which `wandb` names as PROJECT or TEAM/PROJECT, knows
+    the run by its folder.
     """
-
-    def __init__(self, folder: Path, config: Mapping[str, Any], *, project: str) -> None:
+    if tensorboard:
+        with writing(folder, remedy=_GO_ON):
+            _begin(accelerator, TensorBoardTracker("tensorboard", folder, purge_step=after + 1))
+    if wandb is not None:
         # a run's folder is its identity, also after a kill
         identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
-        entity, _, name = project.rpartition("/")
+        entity, _, project = wandb.rpartition("/")
+        tracker = WandBTracker(
+            project,
+            entity=entity or None,
+            id=f"{re.sub(_NOT_IN_NAMES, '_', folder.name)}-{identity}",
+            name=folder.name,
+            dir=str(folder),
+            config=dict(config),
+            resume="allow",
+        )
         with _wandb_errors():
-            self._run = _wandb().init(
-                entity=entity or None,
-                project=name,
-                id=f"{re.sub(_NOT_IN_NAMES, '_', folder.name)}-{identity}",
-                name=folder.name,
-                dir=str(folder),
-                config=dict(config),
-                resume="allow",
-            )
+            _begin(accelerator, tracker)
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """All numbers of one step."""
-        self._run.log(dict(values), step=step)
 
-    def close(self) -> None:
-        """Send what is left."""
-        self._run.finish()
+def _begin(accelerator: Accelerator, tracker: GeneralTracker) -> None:
+    tracker.start()
+    accelerator.trackers.append(tracker)
+
+
+def track(accelerator: Accelerator, folder: Path, step: int, values: Mapping[str, float]) -> None:
+    """Hand the numbers of one step, counted in optimiser steps, to the trackers of a run."""
+    with writing(folder, remedy=_GO_ON):
+        accelerator.log(dict(values), step=step)
 
 
 def check_trackers(tensorboard: bool, wandb: str | None) -> None:
     """Say before a run begins what it could not log to: ValueError, ImportError."""
     if tensorboard:
-        _summary_writer()
+        try:
+            import torch.utils.tensorboard  # noqa: F401
+        except ImportError:
+            raise ImportError('--tensorboard needs pip install "advprop[tensorboard]"') from None
     if wandb is None:
         return
     names = wandb.split("/")
@@ -94,14 +86,6 @@ def check_trackers(tensorboard: bool, wandb: str | None) -> None:
     if os.environ.get("WANDB_MODE", "online") == "online":
         with _wandb_errors():
             package.login()
-
-
-def _summary_writer() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ImportError('--tensorboard needs pip install "advprop[tensorboard]"') from None
-    return SummaryWriter
 
 
 def _wandb() -> Any:
@@ -124,10 +108,8 @@ def _wandb_errors() -> Iterator[None]:
         ) from None
 
 
-def flat_numbers(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def flat_numbers(tree: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """The numbers in nested mappings, as "train/clean/loss" and the like."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flat_numbers(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{prefix}{name}", float(value)
+    for path, value in leaves(tree, separator="/"):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield path, float(value)

@@ -26,7 +26,7 @@ from advprop.training.settings import TrainingSettings
 from advprop.training.state import TrainingState
 from advprop.training.stopping import InterruptedTraining, NotFiniteError, not_finite, stop_signal
 from advprop.training.totals import EpochTotals
-from advprop.training.trackers import Tracker, flat_numbers
+from advprop.training.trackers import flat_numbers, track
 
 _MAX_ROLLBACKS = 5
 _TRACK_EVERY_STEPS = 50
@@ -60,7 +60,6 @@ class Trainer:
         self.batches, self.steps_per_epoch, self.validate = batches, steps_per_epoch, validate
         self.checkpoints, self.log, self.accelerator = checkpoints, log, accelerator
         self.inspect = inspect
-        self.trackers: list[Tracker] = []
         self.plain_model = prepare_model(model, settings, accelerator.device)
         ema = build_average(self.plain_model, settings)
         optimizer = build_optimizer(self.plain_model, settings)
@@ -229,7 +228,7 @@ class Trainer:
 
     def _count(self, parts: Sequence[StepMetrics]) -> None:
         self.state.totals.add(*parts)
-        if self.trackers and self.position.step % _TRACK_EVERY_STEPS == 1:
+        if self.accelerator.trackers and self.position.step % _TRACK_EVERY_STEPS == 1:
             step = EpochTotals()
             step.add(*parts)
             self._track({f"step/{name}": value for name, value in flat_numbers(step.means())})
@@ -241,8 +240,7 @@ class Trainer:
             self.checkpoints.save_best({"model": weights, "position": asdict(self.position)})
 
     def _track(self, values: dict[str, float]) -> None:
-        for tracker in self.trackers:
-            tracker.log(self.position.step, values)
+        track(self.accelerator, self.log.path.parent, self.position.step, values)
 
     def _tick(self) -> None:
         now = time.monotonic()
