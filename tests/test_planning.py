@@ -18,7 +18,7 @@ from advprop.config import RunConfig
 from advprop.config.methods import METHODS
 from advprop.config.overrides import apply_overrides
 from advprop.config.run import ModelConfig
-from advprop.cost.planning import data_sizes, plan
+from advprop.cost.planning import DataSizes, data_sizes, plan
 from advprop.cost.timing import images_to_try, minutes_here
 from advprop.recipes.builtin import digits
 from advprop.recipes.images import from_scratch
@@ -156,29 +156,33 @@ def test_weights_are_neither_downloaded_nor_read() -> None:
     assert vanilla_cost("model.checkpoint=missing.safetensors") == vanilla_cost()
 
 
+def sizes_of(config: RunConfig, **given: int) -> DataSizes:
+    return data_sizes(config, **given)[0]
+
+
 def test_sizes_are_given_or_those_of_the_data(tmp_path: Path) -> None:
     for name in ("blue", "red"):
         (tmp_path / name).mkdir()
         for number in range(20):
             Image.new("RGB", (8, 8), name).save(tmp_path / name / f"{number:02}.png")
     config = small_images(f"data.root={tmp_path}")
-    found = data_sizes(config)
+    found = sizes_of(config)
     assert found.num_images == len(config.data.load(config.seed).train) < 40
     assert (found.num_classes, found.image_shape) == (2, (3, 32, 32))
-    assert data_sizes(config, num_images=7).num_images == 7
-    assert data_sizes(small_images(), **SMALL).image_shape == (3, 32, 32)
-    assert data_sizes(digits(), num_classes=4).num_images == 300
+    assert sizes_of(config, num_images=7).num_images == 7
+    assert sizes_of(small_images(), **SMALL).image_shape == (3, 32, 32)
+    assert sizes_of(digits(), num_classes=4).num_images == 300
     stated = small_images("data.num_train=77")
-    assert data_sizes(stated, num_classes=2).num_images == 77
+    assert sizes_of(stated, num_classes=2).num_images == 77
 
 
 def test_imagenet_need_not_be_here(tmp_path: Path) -> None:
-    found = data_sizes(efficientnet())
+    found = sizes_of(efficientnet())
     assert (found.num_images, found.num_classes) == (1_281_167, 1000)
     elsewhere = efficientnet().data.model_copy(update={"root": tmp_path / "elsewhere"})
-    assert data_sizes(efficientnet().model_copy(update={"data": elsewhere})) == found
+    assert sizes_of(efficientnet().model_copy(update={"data": elsewhere})) == found
     some = efficientnet().data.model_copy(update={"num_train": 5000})
-    assert data_sizes(efficientnet().model_copy(update={"data": some})).num_images == 5000
+    assert sizes_of(efficientnet().model_copy(update={"data": some})).num_images == 5000
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,13 @@ def branches_of(model: nn.Module, name: str) -> list[nn.Module]:
     return [layer.branches[name] for layer in model.modules() if isinstance(layer, AuxiliaryNorm)]
 
 
+def still(model: nn.Module) -> nn.Module:
+    """`model` ready for training, all of its layers in eval mode."""
+    model.eval()
+    model.training = True
+    return model
+
+
 def active_branch(model: nn.Module) -> str | tuple[str, ...]:
     """Where `model` goes now."""
     (active,) = {

@@ -267,7 +267,7 @@ def test_a_batch_has_one_token() -> None:
         use_branch(model, BRANCHES).__enter__()
     joint = AdvProp(attack=ATTACK, form="joint")
     with pytest.raises(ValueError, match=message):
-        joint.forward_backward(model, tiny_images(), tiny_labels())
+        joint.forward_backward(model.train(), tiny_images(), tiny_labels())
 
 
 def averaged_vit() -> nn.Module:

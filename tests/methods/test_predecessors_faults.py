@@ -27,6 +27,7 @@ from tiny import (
     randomise,
     same_tensors,
     seeded,
+    still,
     tiny_branched_net,
     tiny_images,
     tiny_labels,
@@ -128,7 +129,7 @@ def test_t2_the_random_start_is_clipped_before_the_first_forward_pass() -> None:
 @forms
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_t3_the_attack_goes_through_the_auxiliary_branch(form: str, training: bool) -> None:
-    model = tiny_branched_net().train(training)
+    model = tiny_branched_net().train() if training else still(tiny_branched_net())
     before = generated(model, form)
     for branch, is_attacked in (("adversarial", True), ("clean", False)):
         moved = copy.deepcopy(model)

@@ -14,6 +14,7 @@ from tiny import (
     gradients,
     same_tensors,
     seeded,
+    still,
     tiny_branched_net,
     tiny_images,
     tiny_labels,
@@ -110,7 +111,7 @@ def test_it_stays_in_its_balls_and_images_in_the_box(settings: dict[str, Any]) -
 
 
 def test_for_one_image_and_still_weights_it_is_pgd_over_the_steps() -> None:
-    net, image, labels = tiny_vit().eval(), tiny_images(1, margin=0.3), tiny_labels(1)
+    net, image, labels = still(tiny_vit()), tiny_images(1, margin=0.3), tiny_labels(1)
     method = Universal(**SETTINGS, **PIXELS)
     for _ in range(4):
         method.forward_backward(net, image, labels)
@@ -125,7 +126,7 @@ def test_for_one_image_and_still_weights_it_is_pgd_over_the_steps() -> None:
 
 
 def test_it_raises_the_loss_of_images_it_never_saw() -> None:
-    net, labels = tiny_net().eval(), torch.full((8,), 3)
+    net, labels = still(tiny_net()), torch.full((8,), 3)
     method = Universal(epsilon=0.1, step_size=0.02, **PIXELS)
     for seed in range(10):
         method.forward_backward(net, tiny_images(seed=seed), labels)

@@ -74,7 +74,7 @@ def test_only_this_method_errs_is_reached_by_keyboard(visit, study):
     press(page, page.locator("#browse-cards summary").first, "Enter")
     page.until("""document.querySelector("#browse-cards details[open] li") !== null""")
     assert "AdvProp: 4 (" in page.locator("#browse-cards details[open]").inner_text()
-    page.locator("#browse-form [name=method]").select_option("advprop")
+    page.locator("#browse-form [name=method]").select_option("AdvProp")
     assert cards(page) == 0
     assert page.complaints == []
 

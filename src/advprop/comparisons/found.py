@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from advprop.files.trees import leaves
 
 Json = Mapping[str, Any]
 
@@ -44,7 +46,7 @@ class FoundRun:
 
     def leaves(self) -> dict[str, Any]:
         """The settings as paths and values."""
-        return dict(_leaves(self.settings or {}))
+        return dict(leaves(self.settings or {}))
 
 
 @dataclass(kw_only=True)
@@ -57,11 +59,3 @@ class Source:
     commands: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, Mapping) and tree:
-        for name, value in tree.items():
-            yield from _leaves(value, f"{prefix}.{name}" if prefix else str(name))
-    else:
-        yield prefix, tree

@@ -14,7 +14,7 @@ from advprop.attacks.objectives import (
 from advprop.attacks.pgd import PGD, Attack
 from advprop.attacks.schedule import GrowingSteps
 from advprop.attacks.threat_models import L2, Linf, ThreatModel
-from advprop.config.fields import Built, Config, Fraction, Part
+from advprop.config.fields import Buildable, Built, Config, Fraction
 
 TargetName: TypeAlias = Literal["random_other_class", "least_likely_class", "untargeted"]
 
@@ -25,7 +25,7 @@ TARGET_RULES: dict[str, TargetRule] = {
 }
 
 
-class ThreatModelConfig(Part[ThreatModel]):
+class ThreatModelConfig(Buildable[ThreatModel]):
     """`Linf` or `L2`."""
 
     kind: Literal["linf", "l2"] = "linf"
@@ -36,7 +36,7 @@ class ThreatModelConfig(Part[ThreatModel]):
         return Linf(self.epsilon) if self.kind == "linf" else L2(self.epsilon)
 
 
-class Targeted(Part[Built]):
+class Targeted(Buildable[Built]):
     """The base of attacks with a rule for their targets, by name."""
 
     if TYPE_CHECKING:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+
+from advprop.files.trees import leaves
 
 LARGEST = 10**9
 """No setting is larger, but for seeds."""
@@ -32,8 +34,9 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _not_beyond(cls, settings: Any) -> Any:
-        for path, number in numbers(settings):
-            if not abs(number) <= LARGEST and not path.endswith("seed"):
+        for path, number in leaves(settings, lists=True):
+            is_free = not isinstance(number, int | float) or path.endswith("seed")
+            if not is_free and not abs(number) <= LARGEST:
                 shown = str(number)
                 shown = shown if len(shown) < 30 else f"{shown[:20]}... ({len(shown)} digits)"
                 raise ValueError(f"{path} {shown}: give a number of at most {LARGEST:,}")
@@ -60,7 +63,7 @@ class Config(BaseModel):
         return self.model_copy(update=dict.fromkeys(self.places))
 
 
-class Part(Config, Generic[Built]):
+class Buildable(Config, Generic[Built]):
     """A configuration that builds something of its fields, which bear the names of its arguments.
 
     A subclass names in `builds` what is built; fields that are parts themselves are built first,
@@ -78,7 +81,7 @@ class Part(Config, Generic[Built]):
     def settings(self) -> dict[str, Any]:
         """What it is built of, by name."""
         values = {name: getattr(self, name) for name in type(self).model_fields if name != "kind"}
-        return {n: v.build() if isinstance(v, Part) else v for n, v in values.items()}
+        return {n: v.build() if isinstance(v, Buildable) else v for n, v in values.items()}
 
     def build(self) -> Built:
         """Build it; raises ValueError for settings out of bounds."""
@@ -96,18 +99,6 @@ Place = Annotated[Path, AfterValidator(Path.expanduser)]
 """A file or folder; "~" is the user's home."""
 PlacePattern = Annotated[str, AfterValidator(os.path.expanduser)]
 """The same, where it may stand for several."""
-
-
-def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, int | float]]:
-    """The numbers in nested mappings and lists, each with its path."""
-    if isinstance(tree, dict):
-        for name, value in tree.items():
-            yield from numbers(value, f"{path}.{name}" if path else str(name))
-    elif isinstance(tree, list | tuple):
-        for value in tree:
-            yield from numbers(value, path)
-    elif isinstance(tree, int | float):
-        yield path, tree
 
 
 def removed_text(what: str, instead: str) -> str:

@@ -10,12 +10,12 @@ from advprop.config.attacks import (
     OneStepConfig,
     TrainingAttackConfig,
 )
-from advprop.config.fields import Part
+from advprop.config.fields import Buildable
 from advprop.methods.base import Method
 
 
-class MethodConfig(Part[Method]):
-    """The base of them all: a `Part` whose subclass names its `kind`, too.
+class MethodConfig(Buildable[Method]):
+    """The base of them all: a `Buildable` whose subclass names its `kind`, too.
 
     `kind` is a field, `kind: Literal["sam"] = "sam"`, and what `--method` takes.
     """

@@ -17,6 +17,7 @@ from advprop.config.methods import METHODS
 from advprop.config.run import ModelConfig, RunConfig
 from advprop.files.json_files import read_json
 from advprop.files.parsing import parse_json
+from advprop.files.trees import leaves
 
 _Config = TypeVar("_Config", bound=Config)
 
@@ -136,15 +137,16 @@ def differences(saved: RunConfig, wanted: RunConfig) -> dict[str, str]:
 
 def settings_of_weights(config: RunConfig) -> dict[str, Any]:
     """The settings that trained weights depend on, by their paths."""
-    leaves = dict(_leaves(config.model_dump(mode="json")))
     ignored = _WITHOUT_EFFECT | config.place_paths
-    return {path: value for path, value in leaves.items() if path not in ignored}
+    return {
+        path: value for path, value in leaves(config.model_dump(mode="json")) if path not in ignored
+    }
 
 
 def settings_of_length(config: RunConfig) -> list[str]:
     """The settings by which a run changes in the course of its epochs, its learning rate apart."""
-    leaves = _leaves({"method": config.method.model_dump(mode="json")})
-    grown = [path for path, value in leaves if path.endswith(".first_steps") and value is not None]
+    method = leaves(config.method.model_dump(mode="json"), path="method")
+    grown = [path for path, value in method if path.endswith(".first_steps") and value is not None]
     phases = ["method.adversarial_share"] * (config.method.kind == "adversarial_then_clean")
     return phases + grown
 
@@ -158,14 +160,6 @@ def with_identities(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> di
     if facts.get("first_weights"):
         model |= dict.fromkeys(ModelConfig.places, f"weights {facts['first_weights'][:16]}")
     return {**settings, "data": data, "model": model}
-
-
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, dict) and tree:
-        for name, value in tree.items():
-            yield from _leaves(value, f"{prefix}.{name}" if prefix else name)
-    else:
-        yield prefix, tree
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
@@ -184,7 +178,7 @@ def _problems(error: ValidationError) -> Iterator[str]:
 
 
 def _unknown_paths(tree: Mapping[str, Any], unknown: Sequence[str], of: str) -> str:
-    known = [path for path, _ in _leaves(tree)]
+    known = [path for path, _ in leaves(tree)]
     lines = []
     for path in unknown:
         near = difflib.get_close_matches(path, known, n=3)

@@ -60,7 +60,7 @@ def plan(
     by `devices`, or a model that cannot be built or run.
     """
     share = images_per_device(config.training, devices)
-    sizes, data = _sizes_and_data(config, num_images=num_images, num_classes=num_classes)
+    sizes, data = data_sizes(config, num_images=num_images, num_classes=num_classes)
     if utilisation is None:
         utilisation = typical_utilisation(_empty_model(config, sizes))
     check_rates(device_tflops, utilisation)
@@ -103,20 +103,12 @@ def _add_totals(
 
 def data_sizes(
     config: RunConfig, *, num_images: int | None = None, num_classes: int | None = None
-) -> DataSizes:
-    """The sizes of a run's data: as given, as configured, ImageNet's, or those of the data found.
-
-    ImageNet's are taken for recipes of that name where its folder is not here.
-
-    Raises ValueError where none of these tells them.
-    """
-    return _sizes_and_data(config, num_images=num_images, num_classes=num_classes)[0]
-
-
-def _sizes_and_data(
-    config: RunConfig, *, num_images: int | None, num_classes: int | None
 ) -> tuple[DataSizes, ImageData | None]:
-    """The same, and the data where they were needed to tell."""
+    """The sizes of a run's data, and the data themselves if they were needed to tell.
+
+    Sizes are those given, configured, ImageNet's (for recipes of that name, if its folder is not
+    here), or those of the data. Raises ValueError if none of these tells them.
+    """
     _check_given(num_images, num_classes)
     data = config.data
     size, channels = getattr(data, "image_size", None), getattr(data, "channels", None)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from advprop.evaluation.accuracy import joined
 from advprop.shapes import Batch, LogitsFn
 
 
@@ -42,6 +43,4 @@ def accepted_predictions(
             predicted = outputs[logits[:, outputs].argmax(dim=1)]
         assert batch.indices is not None
         correct.append(accepted[rows[batch.indices.cpu()], predicted.cpu()])
-    if not correct:
-        raise ValueError("no images to evaluate on: the set is empty")
-    return torch.cat(correct)
+    return joined(correct)

@@ -25,19 +25,19 @@ def evaluate_clean(logits_fn: LogitsFn, batches: Iterable[Batch]) -> dict[str, A
 
     The quick figures, as validation needs them after each epoch; `clean_report` tells more.
     """
-    first, five, count = 0, 0, 0
+    first: list[Tensor] = []
+    five: list[Tensor] = []
     num_classes = 0
     for images, labels, _ in _parts(batches):
         logits = _logits(logits_fn, images)
         num_classes = logits.shape[1]
-        first += int(correct_predictions(logits, labels).sum())
+        first.append(correct_predictions(logits, labels))
         top = logits.topk(min(5, num_classes), dim=1).indices
-        five += int((top == labels[:, None]).any(dim=1).sum())
-        count += len(labels)
-    result: dict[str, Any] = {"clean_accuracy": _share(first, count)}
+        five.append((top == labels[:, None]).any(dim=1))
+    result: dict[str, Any] = {"clean_accuracy": mean(joined(first))}
     if num_classes > 5:
-        result["top5_accuracy"] = five / count
-    return {**result, "num_images": count}
+        result["top5_accuracy"] = mean(joined(five))
+    return {**result, "num_images": sum(map(len, first))}
 
 
 def evaluate_noise(
@@ -49,9 +49,9 @@ def evaluate_noise(
         noise = standard_deviation * normal(images, streams, purpose="noise")
         logits = _logits(logits_fn, (images + noise).clamp(0.0, 1.0))
         parts.append(correct_predictions(logits, labels))
-    correct = _joined(parts)
+    correct = joined(parts)
     return {
-        "noise_accuracy": float(correct.double().mean()),
+        "noise_accuracy": mean(correct),
         "ci95": bootstrap_interval(correct),
         "standard_deviation": standard_deviation,
         "num_images": len(correct),
@@ -60,7 +60,7 @@ def evaluate_noise(
 
 def correct_answers(logits_fn: LogitsFn, batches: Iterable[Batch]) -> Bool[Tensor, " num_images"]:
     """Was each image classified rightly? On the CPU, in the order of the images."""
-    return _joined([correct_predictions(_logits(logits_fn, b.images), b.labels) for b in batches])
+    return joined([correct_predictions(_logits(logits_fn, b.images), b.labels) for b in batches])
 
 
 def _parts(batches: Iterable[Batch]) -> Iterator[tuple[Images, Labels, ImageStreams]]:
@@ -74,13 +74,13 @@ def _logits(logits_fn: LogitsFn, images: Images) -> Tensor:
     return logits_fn(images)
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """The answers to all batches as one tensor on the CPU; raises ValueError if there are none."""
     if not parts:
         raise ValueError("no images to evaluate on: the set is empty")
     return torch.cat(list(parts)).cpu()
 
 
-def _share(correct: int, count: int) -> float:
-    if count == 0:
-        raise ValueError("no images to evaluate on: the set is empty")
-    return correct / count
+def mean(values: Tensor) -> float:
+    """The mean of all values, in double precision: of booleans, the share of true ones."""
+    return float(values.double().mean())

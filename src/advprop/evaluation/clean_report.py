@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from advprop.evaluation.accuracy import joined, mean
 from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, LogitsFn
 
@@ -47,11 +48,11 @@ def report_clean(
             "give each class of the model one name"
         )
     result: dict[str, Any] = {
-        "clean_accuracy": _mean(answers.correct),
+        "clean_accuracy": mean(answers.correct),
         "ci95": bootstrap_interval(answers.correct),
     }
     if answers.num_classes > 5:
-        result["top5_accuracy"] = _mean(answers.in_top5)
+        result["top5_accuracy"] = mean(answers.in_top5)
     return {
         **result,
         "num_images": len(answers.labels),
@@ -74,11 +75,8 @@ def collect_answers(logits_fn: LogitsFn, batches: Iterable[Batch]) -> Answers:
         # in double precision, since many a confidence is within 1e-7 of 1
         confidences = logits.double().softmax(dim=1).amax(dim=1)
         parts.append((batch.labels, logits.argmax(dim=1), confidences, in_top5))
-    if not parts:
-        raise ValueError("no images to evaluate on: the set is empty")
-    labels, predictions, confidences, in_top5 = (
-        torch.cat(part).cpu() for part in zip(*parts, strict=True)
-    )
+    columns = zip(*parts, strict=True) if parts else [()] * 4
+    labels, predictions, confidences, in_top5 = map(joined, columns)
     return Answers(labels, predictions, confidences, in_top5, num_classes)
 
 
@@ -98,7 +96,7 @@ def calibration(
         count = int(inside.sum())
         if not count:
             continue
-        confidence, accuracy = _mean(confidences[inside]), _mean(correct[inside])
+        confidence, accuracy = mean(confidences[inside]), mean(correct[inside])
         error += count / len(correct) * abs(accuracy - confidence)
         bins.append(
             {
@@ -134,7 +132,3 @@ def confusion(answers: Answers, class_names: Sequence[str]) -> list[dict[str, An
         {"class": class_names[label], "predicted": class_names[prediction], "count": count}
         for count, (label, prediction) in ranked[:MAX_CONFUSIONS]
     ]
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.double().mean())

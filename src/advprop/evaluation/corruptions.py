@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from advprop.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from advprop.evaluation.accuracy import mean
 from advprop.evaluation.alexnet import ALEXNET_ERRORS
 from advprop.results.intervals import bootstrap_interval
 
@@ -47,5 +48,5 @@ def corruption_result(correct: Correct, *, against_alexnet: bool = False) -> dic
 
 
 def _one(correct: Correct, name: str, severities: Sequence[int]) -> dict[str, Any]:
-    accuracies = [float(correct[name, severity].double().mean()) for severity in severities]
+    accuracies = [mean(correct[name, severity]) for severity in severities]
     return {"accuracy": accuracies, "mean_error": 1 - sum(accuracies) / len(accuracies)}

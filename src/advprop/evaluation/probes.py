@@ -15,6 +15,7 @@ from advprop.attacks.objectives import GRADIENT_SCALE
 from advprop.attacks.pgd import Attack
 from advprop.attacks.random_search import random_search
 from advprop.attacks.threat_models import ThreatModel
+from advprop.evaluation.accuracy import mean
 from advprop.evaluation.robustness import (
     EVALUATION_SEED,
     attack_with_restarts,
@@ -121,7 +122,7 @@ def probe_standardisation(
 ) -> dict[str, Any]:
     """Accuracy with and without the first layer's mean and std; the range of the images."""
     accuracies = {
-        name: float(correct_predictions(fn(batch.images), batch.labels).double().mean())
+        name: mean(correct_predictions(fn(batch.images), batch.labels))
         for name, fn in (("accuracy", logits_fn), ("accuracy_without", plain_logits_fn))
     }
     lowest, highest = (float(bound) for bound in batch.images.aminmax())

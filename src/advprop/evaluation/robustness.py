@@ -11,6 +11,7 @@ from torch import Tensor
 
 from advprop.attacks.pgd import PGD, Attack
 from advprop.attacks.threat_models import Linf, ThreatModel
+from advprop.evaluation.accuracy import joined, mean
 from advprop.randomness import ImageStreams
 from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions, margins
@@ -88,14 +89,12 @@ class Tally:
     @property
     def accuracy(self) -> float:
         """The share of correct ones; ValueError where there were no images."""
-        return float(self.flags.double().mean())
+        return mean(self.flags)
 
     @property
     def flags(self) -> Tensor:
         """A boolean an image."""
-        if not self.correct:
-            raise ValueError("no images to evaluate on: the set is empty")
-        return torch.cat(self.correct)
+        return joined(self.correct)
 
     def numbers(self) -> dict[str, Any]:
         """`perturbation` (mean change of a value), `largest`, `reached` and `num_attacked`.

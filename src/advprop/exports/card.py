@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from advprop.data.preprocessing import Preprocessing
 from advprop.files.parsing import printable
+from advprop.files.trees import at, leaves
 
 CARD = "README.md"
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -49,8 +50,8 @@ def model_card(
     there; what is not known is left out. What a user named is shown as it is: it cannot become
     Markdown or HTML.
     """
-    method = _at(provenance, "config", "method", "kind")
-    start = [_at(provenance, "config", "model", key) for key in ("pretrained", "checkpoint")]
+    method = at(provenance, "config", "method", "kind")
+    start = [at(provenance, "config", "model", key) for key in ("pretrained", "checkpoint")]
     results = _results(provenance, branch)
     name = " ".join(str(part) for part in (architecture, method) if part)
     resize, scaling = _resizing(preprocessing)
@@ -73,7 +74,7 @@ def model_card(
         data=_rows(_data(provenance)),
         results=_rows(map(_result_row, results)),
         files=list(_files(checks)),
-        versions=_rows((_at(provenance, "versions") or {}).items()),
+        versions=_rows((at(provenance, "versions") or {}).items()),
         began_with_weights=any(start),
     )
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
@@ -117,56 +118,54 @@ def _head(name: str, data: str, results: list[EvalResult], *, timm_loads: bool) 
 
 
 def _training(provenance: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    config, result = _at(provenance, "config"), _at(provenance, "result")
-    yield "recipe", _at(config, "recipe")
-    yield "method", _at(config, "method", "kind")
-    for path, value in _flat(_at(config, "method") or {}, "method"):
-        if path != "method.kind":
+    config, result = at(provenance, "config"), at(provenance, "result")
+    yield "recipe", at(config, "recipe")
+    yield "method", at(config, "method", "kind")
+    for path, value in leaves(at(config, "method"), path="method"):
+        if path != "method.kind" and value != {}:
             yield path, value
-    if _at(config, "model", "pretrained"):
-        yield "began with", f"timm's pretrained weights of {_at(config, 'model', 'name')}"
-    if checkpoint := _at(config, "model", "checkpoint"):
+    if at(config, "model", "pretrained"):
+        yield "began with", f"timm's pretrained weights of {at(config, 'model', 'name')}"
+    if checkpoint := at(config, "model", "checkpoint"):
         yield "began with", f"weights of a local file, {checkpoint.rpartition('/')[2]}"
-    yield "epochs", _at(result, "epochs") or _at(config, "training", "num_epochs")
+    yield "epochs", at(result, "epochs") or at(config, "training", "num_epochs")
     if result == {}:
         yield "state", "the run had not come to its end"
-    yield "forward-backward passes for each image and epoch", _at(result, "passes_per_image")
-    yield "forward-backward passes for each image in all", _at(result, "total_passes")
-    yield "seconds", _at(result, "train_seconds")
-    yield "seed", _at(config, "seed")
+    yield "forward-backward passes for each image and epoch", at(result, "passes_per_image")
+    yield "forward-backward passes for each image in all", at(result, "total_passes")
+    yield "seconds", at(result, "train_seconds")
+    yield "seed", at(config, "seed")
     for name in _TRAINING_SETTINGS:
-        yield name, _at(config, "training", name)
-    yield "weights", _at(provenance, "weights")
+        yield name, at(config, "training", name)
+    yield "weights", at(provenance, "weights")
 
 
 def _data(provenance: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "name", _data_name(provenance) or None
     for split in ("train", "validation", "test"):
-        yield f"{split} images", _at(provenance, "data", f"num_{split}")
+        yield f"{split} images", at(provenance, "data", f"num_{split}")
 
 
 def _data_name(provenance: Mapping[str, Any]) -> str:
-    named = _at(provenance, "data", "name") or _at(provenance, "config", "data", "name")
+    named = at(provenance, "data", "name") or at(provenance, "config", "data", "name")
     return str(named or "")
 
 
 def _results(provenance: Mapping[str, Any], branch: str) -> list[EvalResult]:
     """Only what was measured on the weights and the branch that are exported."""
     found = []
-    weights, data, test = (_at(provenance, key) for key in ("weights", "data", "test"))
+    weights, data, test = (at(provenance, key) for key in ("weights", "data", "test"))
     measured = "best_validation_accuracy" if weights == "best" else "validation_accuracy"
-    accuracy = _at(provenance, "result", measured)
+    accuracy = at(provenance, "result", measured)
     # a run that keeps an average of its weights validates that average
-    other = weights == "last" and _at(provenance, "config", "training", "ema_decay") is not None
+    other = weights == "last" and at(provenance, "config", "training", "ema_decay") is not None
     if accuracy is not None and branch == "clean" and not other:
         images = f"{_data_name(provenance)} validation".strip()
-        found.append(
-            _result("clean", accuracy, images, {"num_images": _at(data, "num_validation")})
-        )
-    if _at(test, "weights") == weights and _at(test, "branch") == branch:
-        for suite, numbers in (_at(test, "suites") or {}).items():
-            if (accuracy := _at(numbers, f"{suite}_accuracy")) is not None:
-                found.append(_result(suite, accuracy, str(_at(numbers, "images")), numbers))
+        found.append(_result("clean", accuracy, images, {"num_images": at(data, "num_validation")}))
+    if at(test, "weights") == weights and at(test, "branch") == branch:
+        for suite, numbers in (at(test, "suites") or {}).items():
+            if (accuracy := at(numbers, f"{suite}_accuracy")) is not None:
+                found.append(_result(suite, accuracy, str(at(numbers, "images")), numbers))
     return found
 
 
@@ -206,18 +205,3 @@ def _files(checks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, 
 def _rows(rows: Iterable[Sequence[Any]]) -> list[list[str]]:
     """The rows whose second cell is known."""
     return [[as_text(cell) for cell in row] for row in rows if row[1] is not None]
-
-
-def _flat(tree: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}.{key}")
-        else:
-            yield f"{path}.{key}", value
-
-
-def _at(tree: Any, *path: str) -> Any:
-    """What stands at `path`, None where there is nothing."""
-    for key in path:
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from advprop.files.trees import at
+
 Json = Mapping[str, Any]
 
 
@@ -25,7 +27,7 @@ def run_facts(runs: Sequence[Json], configs: Sequence[Json]) -> list[tuple[str, 
 
 def attack_of_tests(configs: Sequence[Json]) -> str:
     """The attack of the tests, "" where it is unknown or not the same for all."""
-    texts = {_attack(_at(entry["config"], "evaluation", "attack")) for entry in configs}
+    texts = {_attack(at(entry["config"], "evaluation", "attack")) for entry in configs}
     return texts.pop() if len(texts) == 1 else ""
 
 
@@ -54,37 +56,31 @@ def _of_data(found: Json) -> Iterable[tuple[str, str]]:
 
 
 def _of_config(config: Json) -> Iterable[tuple[str, str]]:
-    if name := _at(config, "model", "name"):
-        began = ", from pretrained weights" if _at(config, "model", "pretrained") else ""
-        began = ", from local weights" if _at(config, "model", "checkpoint") else began
+    if name := at(config, "model", "name"):
+        began = ", from pretrained weights" if at(config, "model", "pretrained") else ""
+        began = ", from local weights" if at(config, "model", "checkpoint") else began
         yield "Model", f"{name}{began}"
-    training = _at(config, "training") or {}
+    training = at(config, "training") or {}
     if "optimizer" in training and "batch_size" in training:
         yield (
             "Training",
             f"{training['optimizer']}, batches of {training['batch_size']}, learning rate "
             f"{training.get('learning_rate')}",
         )
-    if attack := _attack(_at(config, "method", "attack")):
+    if attack := _attack(at(config, "method", "attack")):
         yield "Attack in training", attack
-    noise = _at(config, "evaluation", "noise_standard_deviation")
+    noise = at(config, "evaluation", "noise_standard_deviation")
     if noise is not None:
         yield "Noise in tests", f"Gaussian, standard deviation {noise:g}"
-    if attack := _attack(_at(config, "evaluation", "attack")):
+    if attack := _attack(at(config, "evaluation", "attack")):
         yield "Attack in tests", attack
 
 
 def _attack(attack: Any) -> str:
-    epsilon = _at(attack, "threat_model", "epsilon")
+    epsilon = at(attack, "threat_model", "epsilon")
     if epsilon is None:
         return ""
-    kind = str(_at(attack, "threat_model", "kind")).capitalize()
-    steps = _at(attack, "num_steps")
+    kind = str(at(attack, "threat_model", "kind")).capitalize()
+    steps = at(attack, "num_steps")
     many = "" if steps is None else f", {steps} step{'s' * (steps != 1)}"
     return f"{kind}, epsilon {epsilon:.4g} of the range [0, 1]{many}"
-
-
-def _at(tree: Any, *path: str) -> Any:
-    for key in path:
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree

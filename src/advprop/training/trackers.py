@@ -13,6 +13,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
+from advprop.files.trees import leaves
 from advprop.files.writing import writing
 
 _NOT_IN_NAMES = r"[/\\#?%:]"
@@ -107,10 +108,8 @@ def _wandb_errors() -> Iterator[None]:
         ) from None
 
 
-def flat_numbers(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def flat_numbers(tree: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """The numbers in nested mappings, as "train/clean/loss" and the like."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flat_numbers(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{prefix}{name}", float(value)
+    for path, value in leaves(tree, separator="/"):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield path, float(value)

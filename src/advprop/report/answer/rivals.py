@@ -29,11 +29,6 @@ class Comparison:
         return is_significant(self.difference) and self.difference["difference"] > 0
 
     @property
-    def worse(self) -> bool:
-        """Significantly below the baseline."""
-        return is_significant(self.difference) and self.difference["difference"] < 0
-
-    @property
     def seeds_missing(self) -> int | None:
         """So many seeds more may show it, if it is there; None where a hundred would not do."""
         return seeds_missing(self.difference, self.rivals)
