@@ -102,7 +102,7 @@ def test_a_method_that_cannot_be_trained_leaves_the_others(jobs: int, tmp_path: 
     (failed,) = found["failed"]
     assert (failed["method"], failed["seed"]) == ("fast", 0)
     assert "batch" in failed["error"]
-    assert read_results(tmp_path)["failed"] == found["failed"]
+    assert [*read_results(tmp_path)["failed"]] == found["failed"]
 
 
 def test_a_run_without_memory_leaves_the_others(

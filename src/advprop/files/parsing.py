@@ -38,8 +38,8 @@ class Part(BaseModel):
     )
 
     def plain(self) -> dict[str, Any]:
-        """The JSON that this was read from, numbers and texts in the type of their fields."""
-        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        """The JSON that this was read from, each value in the type of its field."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
 
 
 def read_part(form: type[_Part], value: Mapping[str, Any]) -> _Part:
