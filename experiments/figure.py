@@ -1,4 +1,4 @@
-"""The figure of the README: accuracy in equal measured time, from `results/budgets-*.json`.
+"""The figure of docs/measured.md: accuracy in equal measured time, from `results/budgets-*.json`.
 
 python experiments/figure.py > docs/accuracy_in_equal_time.svg
 """

@@ -48,6 +48,12 @@ def test_code_runs_as_it_stands(
         assert not any("branches" in name for name, _ in scope["plain"].named_modules())
 
 
+def test_the_readme_is_short_and_begins_with_code() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 800
+    assert text[: text.index("```python")].count("\n") < 25
+
+
 def test_there_is_code_to_run() -> None:
     assert {"README-1", "loop-1", "python-1"} <= {str(block.id) for block in BLOCKS}
 

@@ -1,4 +1,4 @@
-"""The README's figure shows the experiment's numbers, and is the one in docs/."""
+"""The figure of docs/measured.md shows the experiment's numbers, and is the one in docs/."""
 
 from __future__ import annotations
 
