@@ -88,9 +88,7 @@ def test_what_was_passed_over_is_counted_and_pictures_pillow_cannot_read_are_nam
         "images beside train/": 1,
     }  # fmt: skip
     assert "passed over: 3 .heic files, 1 .nef files" in "\n".join(found.lines())
-    assert found.notes == (
-        "4 pictures are not used, Pillow reads no .heic, .nef: convert them to .jpg",
-    )
+    assert found.notes == ("4 pictures are not used, Pillow reads no .heic, .nef: convert to .jpg",)
 
 
 def test_an_empty_class_says_what_is_there_instead(write_images):

@@ -84,6 +84,8 @@ def test_pretrained_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(ValueError, match="check the connection"):
         build_model("resnet18", num_classes=4, in_chans=3, pretrained=True)
+    with pytest.raises(ValueError, match=r"--set model.pretrained=false .*--set model.checkpoint"):
+        ModelConfig(name="resnet18", pretrained=True).build(num_classes=4, image_shape=(3, 32, 32))
 
 
 def test_construction_tells_how_to_build_it_again() -> None:

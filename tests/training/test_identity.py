@@ -93,6 +93,8 @@ def test_a_finished_run_learns_where_its_images_are_now(photos: Path, tmp_path: 
     place = moved(photos)
     with pytest.raises(FileNotFoundError, match=r"--resume --set data\.root=") as caught:
         load_run(run).load_data()
+    with pytest.raises(FileNotFoundError, match=r"check the path; --set data\.root= names another"):
+        train(of_folder(photos), tmp_path / "new", quiet=True)
     assert f"advprop train {run}/config.json" in str(caught.value)
     assert train(of_folder(place), run, resume=True, quiet=True) == result
     assert len(load_run(run).load_data().train) == 16

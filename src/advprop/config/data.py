@@ -27,6 +27,10 @@ class BatchesConfig(Config):
     sampling: Sampling = Sampling()
     mixing: Mixing = Mixing()
 
+    def places_to_set(self) -> str:
+        """The options of the command line that tell where the images lie."""
+        return " or ".join(f"--set data.{name}=" for name in self.places)
+
 
 class DecodedDataConfig(BatchesConfig):
     """The base of all sources of compressed images: how they are looked at (`View`).

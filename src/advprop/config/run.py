@@ -50,16 +50,24 @@ class ModelConfig(Config):
 
     def build(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> Standardized:
         """Build the model, without branches; it takes images of shape (channels, H, W)."""
-        model = build_model(
-            self.name,
-            num_classes=num_classes,
-            in_chans=image_shape[0],
-            image_size=image_shape[1:],
-            pretrained=self.pretrained,
-            mean=self.mean,
-            std=self.std,
-            **self.options,
-        )
+        try:
+            model = build_model(
+                self.name,
+                num_classes=num_classes,
+                in_chans=image_shape[0],
+                image_size=image_shape[1:],
+                pretrained=self.pretrained,
+                mean=self.mean,
+                std=self.std,
+                **self.options,
+            )
+        except ValueError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            raise ValueError(
+                f"{error}: --set model.pretrained=false takes none, "
+                "and --set model.checkpoint=FILE with it local ones"
+            ) from error
         if self.checkpoint is not None:
             load_local_weights(model, self.checkpoint)
         return model

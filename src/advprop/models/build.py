@@ -101,7 +101,7 @@ def _check_counts(**counts: int) -> None:
 
 def _small_resnet(options: Mapping[str, Any], *, pretrained: bool) -> SmallResNet:
     if pretrained:
-        raise ValueError(f"{SMALL_RESNET} has no pretrained weights: leave `pretrained` out")
+        raise ValueError(f"{SMALL_RESNET} has no pretrained weights: pretrained=false takes none")
     taken = [name for name in inspect.signature(SmallResNet.__init__).parameters if name != "self"]
     if unknown := [name for name in options if name not in taken]:
         raise ValueError(
@@ -124,7 +124,9 @@ def _timm_model(
     if image_size is not None and settings.fixed_input_size:
         options = {"img_size": image_size, **options}
     if pretrained and not settings.has_weights:
-        raise ValueError(f"{name}: timm has no pretrained weights of it; leave `pretrained` out")
+        raise ValueError(
+            f"{name}: timm has no pretrained weights of it; pretrained=false takes none"
+        )
     model: nn.Module
     try:
         model = timm.create_model(name, pretrained=pretrained, **options)

@@ -37,7 +37,10 @@ class SavedFacts(DataFacts):
 
 def load_data(config: RunConfig) -> tuple[ImageData, dict[str, Any]]:
     """The run's data, and all that is to be known of them and of the weights it begins with."""
-    data = config.data.load(config.seed)
+    try:
+        data = config.data.load(config.seed)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; {config.data.places_to_set()} names another") from None
     more = {"found": found_in(data).to_json(), "first_weights": config.model.first_weights()}
     return data, {**data_facts(data), **more}
 

@@ -53,9 +53,9 @@ class Run:
             return self.config.data.load(self.config.seed)
         except FileNotFoundError as error:
             go_on = shlex.join(["advprop", "train", str(self.folder / CONFIG), "--resume"])
-            places = " or ".join(f"--set data.{name}=" for name in self.config.data.places)
             raise FileNotFoundError(
-                f"{error}; where the images have moved: {go_on} {places} (the run stays as it is)"
+                f"{error}; where the images have moved: {go_on} "
+                f"{self.config.data.places_to_set()} (the run stays as it is)"
             ) from None
 
 

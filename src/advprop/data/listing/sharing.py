@@ -87,7 +87,8 @@ def _unread_pictures(passed_over: Counter[str]) -> tuple[str, ...]:
     if not (count := sum(endings.values())):
         return ()
     listed = ", ".join(ending for ending, number in endings.items() if number)
-    return (f"{count:,} pictures are not used, Pillow reads no {listed}: convert them to .jpg",)
+    pictures = "picture is" if count == 1 else "pictures are"
+    return (f"{count:,} {pictures} not used, Pillow reads no {listed}: convert to .jpg",)
 
 
 def _shared_out(folder: Path, classes: Classes, shares: Mapping[str, float]) -> dict[str, Classes]:
