@@ -126,6 +126,15 @@ def test_single_runs_of_one_setting_are_averaged_over_seeds(runs: list[Path]) ->
     assert details["notes"] == []
 
 
+def test_runs_with_settings_that_are_no_more_are_the_same(runs: list[Path], tmp_path: Path) -> None:
+    older = Path(shutil.copytree(runs[1], tmp_path / "older"))
+    config = json.loads((older / "config.json").read_text())
+    config["method"] |= {"stale_steps": 0, "attack_every": 1}
+    (older / "config.json").write_text(json.dumps(config))
+    (entry,) = gathered(runs[0], older)[0]["summary"]
+    assert (entry["method"], entry["seeds"]) == ("advprop", [0, 1])
+
+
 def test_an_evaluation_joins_the_run_that_it_is_of(runs: list[Path], tmp_path: Path) -> None:
     test = json.loads((runs[0] / "test.json").read_text())
     corruptions = {"corruptions_accuracy": 0.5, "images": "digits test", "num_images": 9}

@@ -140,7 +140,7 @@ def _here_note(plan: dict[str, Any]) -> str:
     return (
         f"{left_out}\nTimed now on this machine ({timed['device']}{threads}; vanilla steps: "
         f"{timed['steps']}, images each: {timed['images']}), as busy as it is; other methods by "
-        f"their FLOPs, right to about a fifth. Reading images and validation come on top. "
+        f"their FLOPs, roughly. Reading images and validation come on top. "
         f"{_ELSEWHERE}"
     )
 

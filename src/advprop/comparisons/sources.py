@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from advprop.comparisons.found import FoundRun, Source
-from advprop.config.overrides import with_identities
+from advprop.config.overrides import read_config, with_identities
 from advprop.files.json_files import read_json
 from advprop.files.parsing import Part
 from advprop.report.findings import Evaluation
@@ -103,10 +104,16 @@ def _of_folder(folder: Path, row: dict[str, Any], source: Path, recipe: str) -> 
 
 
 def _settings(folder: Path) -> dict[str, Any] | None:
-    """A run's configuration, in which it counts what lies in a place, and not where that is."""
+    """A run's configuration, in which it counts what lies in a place, and not where that is.
+
+    As this version writes it, if it can: a file of an older one has settings that are no more.
+    """
     if not is_run(folder):
         return None
-    return with_identities(read_json(folder / CONFIG, Settings), saved_facts(folder))
+    settings = read_json(folder / CONFIG, Settings)
+    with suppress(ValueError):
+        settings = read_config(folder / CONFIG).model_dump(mode="json")
+    return with_identities(settings, saved_facts(folder))
 
 
 def _subject(path: Path, test: dict[str, Any]) -> Path:
