@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo      is AdvProp worth it? vanilla, longer vanilla and AdvProp on real images (three minutes, two cores)"
+	@echo "make demo      is AdvProp worth it? vanilla, longer vanilla and AdvProp on real images (four minutes, two cores)"
 	@echo "make experiments-data  the colour images that experiments/ trains on (one minute, npm)"
 	@echo "make experiments       all experiments, which go on where they were stopped (QUICK=1: their smallest form)"
 	@echo "make bench     what training costs, against bare loops and other libraries (half an hour; QUICK=1: two minutes)"
