@@ -180,9 +180,8 @@ def _input_weights(
         layer, found = modules.get(name), weights.get(f"{name}.weight")
         if not isinstance(layer, nn.Conv2d) or found is None or found.ndim != 4:
             continue
-        wanted = int(getattr(model, "in_chans", layer.in_channels))
+        planes, wanted = found.shape[1], int(getattr(model, "in_chans", layer.in_channels))
         # a stem that moves pixels into channels has several for each of the image's
-        planes = found.shape[1]
         given = planes * wanted * layer.groups // layer.in_channels
         # such a stem timm adapts to grey alone; what it does not adapt is refused by its shape
         fits = planes == given or (wanted == 1 and given > 0 and planes % given == 0)
