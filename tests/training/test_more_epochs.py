@@ -122,6 +122,17 @@ def test_results_of_before_are_kept_and_a_kill_changes_no_bit(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_damaged_history_is_refused_and_not_replaced(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(quick(1), run, quiet=True)
+    for text in ("{", '{"history": 3}', '{"history": [1]}', "{}"):
+        (run / "history.json").write_text(text)
+        with pytest.raises(ValueError, match=r"history\.json: damaged, .*; move it away"):
+            train(quick(2), run, resume=True, more_epochs=True, quiet=True)
+        assert (run / "history.json").read_text() == text
+        assert is_finished(run)
+
+
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "unfinished"])
 def test_more_epochs_have_to_be_asked_for(finished: bool, tmp_path: Path) -> None:
     train(quick(1), tmp_path, quiet=True)
