@@ -183,10 +183,10 @@ def _input_weights(
         planes, wanted = found.shape[1], int(getattr(model, "in_chans", layer.in_channels))
         # a stem that moves pixels into channels has several for each of the image's
         given = planes * wanted * layer.groups // layer.in_channels
-        # such a stem timm adapts to grey alone; what it does not adapt is refused by its shape
-        fits = planes == given or (wanted == 1 and given > 0 and planes % given == 0)
-        if given == wanted or given not in (1, 3) or not fits:
+        if given == wanted or given not in (1, 3):
             continue
+        if planes != given and (wanted != 1 or planes % given):
+            continue  # such a stem timm adapts to grey alone; load_exactly tells its shape
         adapted[f"{name}.weight"] = adapt_input_conv(wanted, found, base_chans=given)
         warnings.warn(
             f"{path}: {name} takes {given} channels there and {wanted} here; its weights are "
