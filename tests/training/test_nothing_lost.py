@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from run_folders import log_of
 from torch import nn
 
 from advprop.config import RunConfig
@@ -32,10 +32,6 @@ from advprop.training.trainer import Trainer
 def quick(*settings: str) -> RunConfig:
     base = ["training.num_epochs=2", "data.num_train=60", "training.batch_size=20"]
     return apply_overrides(digits().with_method("vanilla"), [*base, *settings])
-
-
-def log(folder: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, *, step: int, times: int) -> None:
@@ -62,9 +58,9 @@ def test_a_loss_that_is_not_finite_goes_back_and_halves_the_rate(
     with pytest.warns(UserWarning, match="went back to step 3") as caught:
         train(config, tmp_path / "run", quiet=True)
     assert len(caught) == 2
-    assert [entry["epoch"] for entry in log(tmp_path / "run")] == [1, 2]
+    assert [entry["epoch"] for entry in log_of(tmp_path / "run")] == [1, 2]
     rate = config.training.learning_rate
-    assert [e["learning_rate"] for e in log(tmp_path / "run")] == [rate, rate / 4]
+    assert [e["learning_rate"] for e in log_of(tmp_path / "run")] == [rate, rate / 4]
     newest = Checkpoints(tmp_path / "run" / "checkpoints").load_newest()
     assert newest is not None
     assert newest["position"]["rollbacks"] == 2
