@@ -25,6 +25,10 @@ from advprop.attacks.schedule import GrowingSteps
 from advprop.attacks.threat_models import Linf
 from advprop.randomness import ImageStreams, Randomness
 
+FROM_THE_IMAGE = PGD(
+    threat_model=Linf(0.3), num_steps=4, step_size=0.1, random_start_probability=0.0
+)
+
 
 @pytest.mark.parametrize("streams", [True, False], ids=["streams", "generator"])
 @pytest.mark.parametrize("classes", [2, 10])
@@ -81,21 +85,9 @@ def test_least_likely_class() -> None:
 
 def test_least_likely_class_is_chosen_at_the_starting_point() -> None:
     model, images, labels = tiny_net().eval(), tiny_images(), tiny_labels()
-    attack = PGD(
-        threat_model=Linf(0.3),
-        num_steps=4,
-        step_size=0.1,
-        random_start_probability=0.0,
-        targets=least_likely_class,
-    )
+    attack = dataclasses.replace(FROM_THE_IMAGE, targets=least_likely_class)
     chosen, _ = least_likely_class(labels, model(images))
-    aimed = PGD(
-        threat_model=Linf(0.3),
-        num_steps=4,
-        step_size=0.1,
-        random_start_probability=0.0,
-        targets=given,
-    )
+    aimed = dataclasses.replace(FROM_THE_IMAGE, targets=given)
     assert torch.equal(attack(model, images, labels), aimed(model, images, chosen))
 
 
@@ -110,13 +102,7 @@ def test_the_target_is_chosen_once_and_kept(num_steps: int) -> None:
         met.append(logits)
         return random_other_class(labels, logits, generator)
 
-    attack = PGD(
-        threat_model=Linf(0.3),
-        num_steps=num_steps,
-        step_size=0.1,
-        random_start_probability=0.0,
-        targets=rule,
-    )
+    attack = dataclasses.replace(FROM_THE_IMAGE, num_steps=num_steps, targets=rule)
     adversarial = attack(model, images, labels, generator=seeded())
     assert len(met) == 1
     assert not met[0].requires_grad

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from advprop.config.methods import METHODS, REGISTRY, method_config
-from advprop.config.overrides import apply_overrides
 from advprop.recipes.builtin import digits
 from advprop.report.page.styles import method_styles
 
@@ -44,21 +43,20 @@ def test_it_has_a_file_a_card_and_tests(name: str) -> None:
     module = sys.modules[method.__module__]
     assert Path(inspect.getfile(module)).stem == name
     assert (TESTS.parent / "docs" / "methods" / f"{name}.md").is_file()
-    tests = [path for path in (TESTS / "methods").glob("test_*.py") if "all" not in path.stem]
-    limits = [path for path in tests if f"{method.__name__}(" in path.read_text()]
-    assert limits, f"no test in tests/methods makes a {method.__name__}: test its limiting case"
+    tests = (path.read_text() for path in (TESTS / "methods").glob("test_*.py"))
+    made = any(f"{method.__name__}(" in text for text in tests)
+    assert made, f"no test in tests/methods makes a {method.__name__}: test its limiting case"
 
 
-@every_method
-def test_the_command_line_and_the_report_know_it(name: str) -> None:
-    config = digits().with_method(name)
-    assert apply_overrides(config, []).method.kind == name
-    assert method_styles([name])[name].color
+def test_the_report_tells_all_methods_apart() -> None:
+    looks = {(style.color, style.symbol) for style in method_styles(list(METHODS)).values()}
+    assert len(looks) == len(METHODS)
 
 
 @every_method
 def test_a_configuration_survives_its_file(name: str) -> None:
     config = digits().with_method(name)
+    assert config.method.kind == name
     assert type(config).model_validate_json(config.model_dump_json()) == config
 
 

@@ -40,7 +40,8 @@ def mnist(tmp_path):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """Writes parquet files of splits as the hub has them: {"train": [label, ...], ...}."""
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     datasets.disable_progress_bars()
 

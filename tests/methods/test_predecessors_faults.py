@@ -2,7 +2,7 @@
 
 T14 (SyncBatchNorm) and T15 (fused activations) are tested over all layers in tests/auxiliary, T30
 (validation images kept out of tests) in tests/data, T33 (an export's mean, std and class names) in
-tests/test_exporting.py, T11 and T12 under DistributedDataParallel in test_distributed.py, T9
+tests/exports/test_export.py, T11 and T12 under DistributedDataParallel in test_distributed.py, T9
 (update speeds) and what is T10's (label leak) of `Fast` in test_fast.py and test_distributed.py.
 T18's matched masks have test_matched_masks.py. T24 to T26 and T32 belong to things that are not
 here.

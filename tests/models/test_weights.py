@@ -261,6 +261,18 @@ def test_weights_for_other_channels_are_adapted_as_timm_adapts_its_own(
         )
 
 
+@pytest.mark.parametrize(("given", "wanted", "planes"), [(1, 3, 16), (3, 1, 50)])
+def test_stems_that_timm_cannot_adapt_are_refused(
+    given: int, wanted: int, planes: int, tmp_path: Path
+) -> None:
+    """`tresnet_m` moves 16 pixels into channels."""
+    state = build_model("tresnet_m", num_classes=4, in_chans=given).model.state_dict()
+    state["body.conv1.conv.weight"] = torch.zeros(64, planes, 3, 3)
+    model = build_model("tresnet_m", num_classes=4, in_chans=wanted)
+    with pytest.raises(ValueError, match=rf"conv1\.conv\.weight is \(64, {planes}, 3, 3\) instead"):
+        load_local_weights(model, saved(tmp_path / "it.pth", state))
+
+
 def test_another_mean_is_told(tmp_path: Path) -> None:
     path = saved(tmp_path / "it.pth", WRITTEN["MadryLab"](small(seed=1).state_dict()))
     load_local_weights(standardized(small(), mean=[0.1], std=[0.2]), path)

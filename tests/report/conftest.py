@@ -309,7 +309,8 @@ def sample():
 @pytest.fixture(scope="module")
 def browser():
     """Debian's Chromium, which `make test-all` installs, driven by playwright."""
-    sync_api = pytest.importorskip("playwright.sync_api")
+    from playwright import sync_api
+
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("no chromium here")

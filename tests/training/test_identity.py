@@ -85,6 +85,7 @@ def test_the_same_shards_in_another_place_are_the_same(photos: Path, tmp_path: P
     write_shards(photos, tmp_path / "shards", images_per_shard=6)
     run = begun(of_shards(tmp_path / "shards"), tmp_path / "run")
     train(of_shards(moved(tmp_path / "shards")), run, resume=True, quiet=True)
+    assert not (run / "history.json").exists()
 
 
 def test_a_finished_run_learns_where_its_images_are_now(photos: Path, tmp_path: Path) -> None:
@@ -104,8 +105,9 @@ def test_a_finished_run_learns_where_its_images_are_now(photos: Path, tmp_path: 
         train(of_folder(copied_into_another_depth(place)), run, resume=True, quiet=True)
 
 
-def test_places_are_kept_absolute(photos: Path, tmp_path: Path, monkeypatch: object) -> None:
-    assert isinstance(monkeypatch, pytest.MonkeyPatch)
+def test_places_are_kept_absolute(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     train(of_folder(Path("photos")), "run", quiet=True)
     monkeypatch.chdir(tmp_path / "run")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from run_folders import log_of
 
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
@@ -53,7 +54,7 @@ def ending(folder: Path) -> dict[str, Any]:
     assert state is not None
     best = torch.load(checkpoints.best, weights_only=True)
     result = json.loads((folder / "result.json").read_text())
-    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    log = log_of(folder)
     return comparable({**state, "best": best, "result": result, "log": log})
 
 

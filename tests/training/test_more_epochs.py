@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
+from run_folders import cut_off, log_of, weights_of
 
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
@@ -27,23 +27,7 @@ def quick(epochs: int, *settings: str, method: str = "vanilla") -> RunConfig:
 
 
 def rates(folder: Path) -> list[float]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["learning_rate"] for line in lines]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_run(folder, weights="last").model.state_dict()
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    whole_step = Trainer.train_step
-
-    def dying(self: Trainer, *arguments: object) -> object:
-        if self.position.step == steps:
-            raise MemoryError("killed")
-        return whole_step(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Trainer, "train_step", dying)
+    return [entry["learning_rate"] for entry in log_of(folder)]
 
 
 @pytest.mark.parametrize(
@@ -65,24 +49,20 @@ def test_schedules_without_an_end_give_the_bits_of_the_longer_run(
     train(quick(4, *schedule), tmp_path / "whole", quiet=True)
     train(quick(2, *schedule), tmp_path / "run", quiet=True)
     train(quick(4, *schedule), tmp_path / "run", resume=True, more_epochs=True, quiet=True)
-    one, other = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    one, other = weights_of(tmp_path / "whole"), weights_of(tmp_path / "run")
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert rates(tmp_path / "run") == rates(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("cut", [None, 4], ids=["finished", "unfinished"])
 def test_cosine_goes_on_as_in_a_run_of_all_the_epochs(
-    cut: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: object
+    cut: int | None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert isinstance(capfd, pytest.CaptureFixture)
     run, peak = tmp_path / "run", 0.2
-    with monkeypatch.context() as patch:
-        if cut:
-            stop_after(patch, cut)
-            with pytest.raises(MemoryError):
-                train(quick(2), run, quiet=True)
-        else:
-            train(quick(2), run, quiet=True)
+    if cut:
+        cut_off(quick(2), run, after=cut)
+    else:
+        train(quick(2), run, quiet=True)
     from_epoch = 1 if cut else 2
     result = train(quick(4), run, resume=True, more_epochs=True)
 
@@ -100,26 +80,32 @@ def test_cosine_goes_on_as_in_a_run_of_all_the_epochs(
     assert entry["learning_rate"] == pytest.approx([before, start, expected[-1]])
 
 
-def test_results_of_before_are_kept_and_a_kill_changes_no_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_of_before_are_kept_and_a_kill_changes_no_bit(tmp_path: Path) -> None:
     for name in ("whole", "cut"):
         train(quick(2), tmp_path / name, quiet=True)
         (tmp_path / name / "test.json").write_text("{}")
     before = (tmp_path / "cut" / "result.json").read_text()
     train(quick(4), tmp_path / "whole", resume=True, more_epochs=True, quiet=True)
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2 * STEPS + 1)
-        with pytest.raises(MemoryError):
-            train(quick(4), tmp_path / "cut", resume=True, more_epochs=True, quiet=True)
+    cut_off(quick(4), tmp_path / "cut", resume=True, more_epochs=True, after=2 * STEPS + 1)
     assert not is_finished(tmp_path / "cut")
     assert not (tmp_path / "cut" / "test.json").exists()  # of other weights
     result = train(quick(4), tmp_path / "cut", resume=True, more_epochs=True, quiet=True)
     assert (tmp_path / "cut" / "result-2-epochs.json").read_text() == before
     assert (tmp_path / "cut" / "test-2-epochs.json").exists()
     assert (result["epochs"], len(result["history"])) == (4, 1)
-    one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    one, other = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_damaged_history_is_refused_and_not_replaced(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(quick(1), run, quiet=True)
+    for text in ("{", '{"history": 3}', '{"history": [1]}', "{}"):
+        (run / "history.json").write_text(text)
+        with pytest.raises(ValueError, match=r"history\.json: damaged, .*; move it away"):
+            train(quick(2), run, resume=True, more_epochs=True, quiet=True)
+        assert (run / "history.json").read_text() == text
+        assert is_finished(run)
 
 
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "unfinished"])
@@ -168,19 +154,10 @@ def test_methods_that_cannot_go_on_are_refused_by_name(
     assert is_finished(tmp_path)
 
 
-def test_an_unfinished_run_with_carried_perturbations_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        stop_after(patch, STEPS)
-        with pytest.raises(MemoryError):
-            train(quick(2, method="carried"), tmp_path, quiet=True)
-    assert (
-        train(quick(3, method="carried"), tmp_path, resume=True, more_epochs=True, quiet=True)[
-            "epochs"
-        ]
-        == 3
-    )
+def test_an_unfinished_run_with_carried_perturbations_goes_on(tmp_path: Path) -> None:
+    cut_off(quick(2, method="carried"), tmp_path, after=STEPS)
+    config = quick(3, method="carried")
+    assert train(config, tmp_path, resume=True, more_epochs=True, quiet=True)["epochs"] == 3
 
 
 def test_settings_that_are_gone_or_damaged_are_written_again(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from run_folders import log_of
 from torch import nn
 
 from advprop.config import RunConfig
@@ -32,10 +32,6 @@ from advprop.training.trainer import Trainer
 def quick(*settings: str) -> RunConfig:
     base = ["training.num_epochs=2", "data.num_train=60", "training.batch_size=20"]
     return apply_overrides(digits().with_method("vanilla"), [*base, *settings])
-
-
-def log(folder: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, *, step: int, times: int) -> None:
@@ -62,9 +58,9 @@ def test_a_loss_that_is_not_finite_goes_back_and_halves_the_rate(
     with pytest.warns(UserWarning, match="went back to step 3") as caught:
         train(config, tmp_path / "run", quiet=True)
     assert len(caught) == 2
-    assert [entry["epoch"] for entry in log(tmp_path / "run")] == [1, 2]
+    assert [entry["epoch"] for entry in log_of(tmp_path / "run")] == [1, 2]
     rate = config.training.learning_rate
-    assert [e["learning_rate"] for e in log(tmp_path / "run")] == [rate, rate / 4]
+    assert [e["learning_rate"] for e in log_of(tmp_path / "run")] == [rate, rate / 4]
     newest = Checkpoints(tmp_path / "run" / "checkpoints").load_newest()
     assert newest is not None
     assert newest["position"]["rollbacks"] == 2
@@ -81,8 +77,9 @@ def test_going_back_works_in_the_first_epoch_and_ends(
         train(quick("training.not_finite=rollback"), tmp_path / "run", quiet=True)
 
 
+@pytest.mark.parametrize("every", [1, None], ids=["each step", "each epoch"])
 def test_weights_that_are_not_finite_are_not_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int | None
 ) -> None:
     """A gradient may overflow where the loss does not: the next step would tell, too late."""
     whole = Vanilla.step
@@ -94,10 +91,16 @@ def test_weights_that_are_not_finite_are_not_saved(
         return metrics
 
     monkeypatch.setattr(Vanilla, "step", overflowing)
-    config = quick("training.checkpoint_every_steps=1", "training.num_epochs=1")
+    often = [] if every is None else [f"training.checkpoint_every_steps={every}"]
     with pytest.raises(NotFiniteError, match="weights are not finite after step 3"):
-        train(config, tmp_path / "run", quiet=True)
-    newest = Checkpoints(tmp_path / "run" / "checkpoints").load_newest()
+        train(quick("training.num_epochs=1", *often), tmp_path / "run", quiet=True)
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    assert not checkpoints.best.exists()
+    assert log(tmp_path / "run") == []
+    newest = checkpoints.load_newest()
+    if every is None:
+        assert newest is None
+        return
     assert newest is not None
     assert newest["position"]["step"] == 2
     assert all(tensor.isfinite().all() for tensor in newest["model"].values())

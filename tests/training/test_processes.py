@@ -18,12 +18,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from run_folders import weights_of
 
 from advprop.cli.main import run
 from advprop.config import RunConfig
 from advprop.recipes.resolve import resolve_run
 from advprop.runs import train
-from advprop.runs.folder import load_run
 from advprop.training import processes
 from advprop.training.processes import _check_own_gpu, join_processes
 from advprop.training.stopping import InterruptedTraining
@@ -119,9 +119,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     run_in_processes(count, config, tmp_path / "whole")
     run_in_processes(count, config, tmp_path / "cut", stop_after=2)
     run_in_processes(count, config, tmp_path / "cut")
-    whole, cut = (
-        load_run(tmp_path / name, weights="last").model.state_dict() for name in ("whole", "cut")
-    )
+    whole, cut = (weights_of(tmp_path / name) for name in ("whole", "cut"))
     assert [name for name in whole if not torch.equal(whole[name], cut[name])] == []
 
 

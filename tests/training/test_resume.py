@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from run_folders import cut_off, log_of
 
 from advprop.config import RunConfig
 from advprop.config.methods import METHODS
@@ -35,18 +35,6 @@ def quick(method: str = "advprop", *settings: str) -> RunConfig:
     return apply_overrides(digits().with_method(method), [*base, *settings])
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Let the trainer's next `fit` die after so many steps, as `kill -9` would: unsaved."""
-    whole_step = Trainer.train_step
-
-    def dying(self: Trainer, *arguments: object) -> object:
-        if self.position.step == steps:
-            raise MemoryError("killed")
-        return whole_step(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Trainer, "train_step", dying)
-
-
 def newest(folder: Path) -> dict[str, object]:
     return read_checkpoint(Checkpoints(folder / "checkpoints").by_step()[0])
 
@@ -62,8 +50,8 @@ def assert_equal_runs(one: Path, other: Path) -> None:
             assert torch.equal(tensor, states[1][key][name]), name
     logs = [
         [
-            {k: v for k, v in json.loads(line).items() if k not in ("seconds", "images_per_second")}
-            for line in (folder / "metrics.jsonl").read_text().splitlines()
+            {k: v for k, v in entry.items() if k not in ("seconds", "images_per_second")}
+            for entry in log_of(folder)
         ]
         for folder in (one, other)
     ]
@@ -72,15 +60,10 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("steps", [3, 5])
-def test_resumed_equals_uninterrupted(
-    method: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resumed_equals_uninterrupted(method: str, steps: int, tmp_path: Path) -> None:
     config = quick(method, "training.ema_decay=0.9")
     train(config, tmp_path / "whole", quiet=True)
-    with monkeypatch.context() as patch:
-        stop_after(patch, steps)
-        with pytest.raises(MemoryError):
-            train(config, tmp_path / "cut", quiet=True)
+    cut_off(config, tmp_path / "cut", after=steps)
     resumed = train(config, tmp_path / "cut", resume=True, quiet=True)
     assert resumed["epochs"] == 3
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
@@ -88,7 +71,7 @@ def test_resumed_equals_uninterrupted(
 
 @pytest.mark.parametrize("steps", [1, 7, 12])
 def test_what_is_carried_is_resumed_exactly_through_crops_and_loader_workers(
-    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    steps: int, tmp_path: Path
 ) -> None:
     """Killed before the first checkpoint, and in the middle of later epochs."""
     photographed(tmp_path / "photos")
@@ -101,10 +84,7 @@ def test_what_is_carried_is_resumed_exactly_through_crops_and_loader_workers(
         "method.pairing=decoupled",
     )
     train(config, tmp_path / "whole", quiet=True)
-    with monkeypatch.context() as patch:
-        stop_after(patch, steps)
-        with pytest.raises(MemoryError):
-            train(config, tmp_path / "cut", quiet=True)
+    cut_off(config, tmp_path / "cut", after=steps)
     assert (tmp_path / "cut" / "kept").is_dir()
     train(config, tmp_path / "cut", resume=True, quiet=True)
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
@@ -120,14 +100,9 @@ def photographed(root: Path) -> None:
         Image.fromarray(pixels).save(folder / f"{number}.png")
 
 
-def test_a_checkpoint_from_too_far_back_says_that_perturbations_are_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_from_too_far_back_says_that_perturbations_are_lost(tmp_path: Path) -> None:
     config = quick("carried", "training.checkpoint_every_steps=none", "training.num_epochs=5")
-    with monkeypatch.context() as patch:
-        stop_after(patch, 22)  # in epoch 5, of 5 steps each
-        with pytest.raises(MemoryError):
-            train(config, tmp_path / "cut", quiet=True)
+    cut_off(config, tmp_path / "cut", after=22)  # in epoch 5, of 5 steps each
     newest_first = Checkpoints(tmp_path / "cut" / "checkpoints").by_step()
     assert [path.name for path in newest_first] == ["step-000000020.pt", "step-000000015.pt"]
     newest_first[0].write_bytes(b"damaged")
@@ -138,14 +113,9 @@ def test_a_checkpoint_from_too_far_back_says_that_perturbations_are_lost(
         train(config, tmp_path / "cut", resume=True, quiet=True)
 
 
-def test_perturbations_that_are_gone_are_not_made_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_perturbations_that_are_gone_are_not_made_up(tmp_path: Path) -> None:
     config = quick("carried")
-    with monkeypatch.context() as patch:
-        stop_after(patch, 7)
-        with pytest.raises(MemoryError):
-            train(config, tmp_path / "cut", quiet=True)
+    cut_off(config, tmp_path / "cut", after=7)
     (tmp_path / "cut" / "kept" / "perturbations.bin").unlink()
     with pytest.raises(FileNotFoundError, match="perturbations that training goes on from are gon"):
         train(config, tmp_path / "cut", resume=True, quiet=True)
@@ -156,15 +126,10 @@ def test_resume_starts_where_there_is_nothing_yet(tmp_path: Path) -> None:
     assert load_run(tmp_path / "run").result["epochs"] == 3
 
 
-def test_a_truncated_checkpoint_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_truncated_checkpoint_is_passed_over(tmp_path: Path) -> None:
     config = quick()
     train(config, tmp_path / "whole", quiet=True)
-    with monkeypatch.context() as patch:
-        stop_after(patch, 9)
-        with pytest.raises(MemoryError):
-            train(config, tmp_path / "cut", quiet=True)
+    cut_off(config, tmp_path / "cut", after=9)
     last = Checkpoints(tmp_path / "cut" / "checkpoints").by_step()[0]
     last.write_bytes(last.read_bytes()[:-200])
     with pytest.warns(UserWarning, match="trying the one before"):

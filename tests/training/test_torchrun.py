@@ -10,6 +10,7 @@ import pytest
 import torch
 from launching import launched
 from PIL import Image
+from run_folders import log_of, weights_of
 from seen_batches import images_seen
 
 from advprop.config import RunConfig
@@ -17,7 +18,6 @@ from advprop.config.overrides import apply_overrides
 from advprop.data.shards.writing import write_shards
 from advprop.recipes.builtin import digits
 from advprop.runs import train
-from advprop.runs.folder import load_run
 
 KILLED = str(Path(__file__).with_name("killed_process.py"))
 LAYER_NORM = [
@@ -39,10 +39,6 @@ def command(config: RunConfig, folder: Path, *options: str) -> list[str]:
     return ["-m", "advprop", "train", str(settings), "--out", str(folder), *options]
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_run(folder, weights="last").model.state_dict()
-
-
 def test_two_processes_equal_one_where_no_layer_looks_at_the_batch(tmp_path: Path) -> None:
     """And everything is written and said once."""
     config = configured(*LAYER_NORM, "training.ema_decay=0.9")
@@ -55,14 +51,11 @@ def test_two_processes_equal_one_where_no_layer_looks_at_the_batch(tmp_path: Pat
         "2",
     ]
     train(config, tmp_path / "one", quiet=True)
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
     for name, tensor in one.items():
         # the same sums in another order; an attack's sign flips where a gradient is next to zero
         torch.testing.assert_close(two[name], tensor, rtol=1e-2, atol=1e-3)
-    logs = [
-        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
-        for run in ("one", "two")
-    ]
+    logs = [log_of(tmp_path / run) for run in ("one", "two")]
     assert [entry["step"] for entry in logs[1]] == [4, 8]
     for a, b in zip(*logs, strict=True):
         assert b["validation_accuracy"] == pytest.approx(a["validation_accuracy"], abs=0.02)
@@ -78,7 +71,7 @@ def test_statistics_of_each_process_differ_from_those_of_one_by_a_little(tmp_pat
     config = configured("model.options.width=8", "training.learning_rate=0.02")
     assert launched(command(config, tmp_path / "two")).returncode == 0
     train(config, tmp_path / "one", quiet=True)
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
     for name in one:
         if name.endswith("running_mean"):
             deviation = one[name.replace("running_mean", "running_var")].sqrt()
@@ -94,12 +87,9 @@ def test_a_killed_process_is_started_anew_and_changes_no_bit(tmp_path: Path) -> 
     ended = launched(killed, max_restarts=1)
     assert ended.returncode == 0, ended.stderr
     assert "another process of this run has ended" in ended.stderr
-    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
-    logs = [
-        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
-        for run in ("whole", "cut")
-    ]
+    logs = [log_of(tmp_path / run) for run in ("whole", "cut")]
     timings = ("seconds", "images_per_second")
     assert [{k: v for k, v in entry.items() if k not in timings} for entry in logs[0]] == [
         {k: v for k, v in entry.items() if k not in timings} for entry in logs[1]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
+from run_folders import log_of
 
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
@@ -23,13 +23,9 @@ def quick(*settings: str) -> RunConfig:
     return apply_overrides(digits().with_method("vanilla"), [*base, *settings])
 
 
-def log(folder: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
 def test_the_rate_warms_up_and_falls_as_a_cosine(tmp_path: Path) -> None:
     train(quick("training.learning_rate=0.2", "training.warmup_epochs=2"), tmp_path, quiet=True)
-    rates = [entry["learning_rate"] for entry in log(tmp_path)]
+    rates = [entry["learning_rate"] for entry in log_of(tmp_path)]
     # of the last of five steps in each epoch: step 4 of 10 to warm up, then steps 14 and 19 of 20
     warming = 0.02 + 4 * (0.2 - 0.02) / 10
     assert rates[0] == pytest.approx(warming)
@@ -40,7 +36,7 @@ def test_the_rate_warms_up_and_falls_as_a_cosine(tmp_path: Path) -> None:
 def test_a_constant_rate_stays(tmp_path: Path) -> None:
     config = quick("training.schedule=constant", "training.warmup_epochs=1")
     train(config, tmp_path, quiet=True)
-    assert [entry["learning_rate"] for entry in log(tmp_path)][1:] == [0.2, 0.2, 0.2]
+    assert [entry["learning_rate"] for entry in log_of(tmp_path)][1:] == [0.2, 0.2, 0.2]
 
 
 def test_clipping_bounds_the_first_step(tmp_path: Path) -> None:
@@ -86,7 +82,7 @@ def test_best_is_the_epoch_that_was_best_on_validation(tmp_path: Path) -> None:
     # a rate far too large at the end, so that the last epoch is not the best one
     config = quick("training.learning_rate=3", "training.warmup_epochs=4")
     train(config, tmp_path, quiet=True)
-    accuracies = [entry["validation_accuracy"] for entry in log(tmp_path)]
+    accuracies = [entry["validation_accuracy"] for entry in log_of(tmp_path)]
     best = read_checkpoint(Checkpoints(tmp_path / "checkpoints").best)["position"]
     assert best["epoch"] == accuracies.index(max(accuracies)) + 1
     assert best["best_validation_accuracy"] == max(accuracies)

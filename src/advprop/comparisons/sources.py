@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from advprop.comparisons.found import FoundRun, Source
-from advprop.config.overrides import read_config, with_identities
+from advprop.config.overrides import validated, with_identities
 from advprop.files.json_files import read_json
 from advprop.files.parsing import Part
 from advprop.report.findings import Evaluation
@@ -111,8 +111,8 @@ def _settings(folder: Path) -> dict[str, Any] | None:
     if not is_run(folder):
         return None
     settings = read_json(folder / CONFIG, Settings)
-    with suppress(ValueError):
-        settings = read_config(folder / CONFIG).model_dump(mode="json")
+    with suppress(ValueError):  # of a version whose settings this one does not know: as written
+        settings = validated(settings).model_dump(mode="json")
     return with_identities(settings, saved_facts(folder))
 
 

@@ -10,7 +10,6 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,18 +180,19 @@ def _input_weights(
         layer, found = modules.get(name), weights.get(f"{name}.weight")
         if not isinstance(layer, nn.Conv2d) or found is None or found.ndim != 4:
             continue
-        wanted = int(getattr(model, "in_chans", layer.in_channels))
+        planes, wanted = found.shape[1], int(getattr(model, "in_chans", layer.in_channels))
         # a stem that moves pixels into channels has several for each of the image's
-        given = found.shape[1] * wanted * layer.groups // layer.in_channels
+        given = planes * wanted * layer.groups // layer.in_channels
         if given == wanted or given not in (1, 3):
             continue
-        with suppress(NotImplementedError):
-            adapted[f"{name}.weight"] = adapt_input_conv(wanted, found, base_chans=given)
-            warnings.warn(
-                f"{path}: {name} takes {given} channels there and {wanted} here; its weights are "
-                "adapted as timm adapts its own",
-                stacklevel=3,
-            )
+        if planes != given and (wanted != 1 or planes % given):
+            continue  # such a stem timm adapts to grey alone; load_exactly tells its shape
+        adapted[f"{name}.weight"] = adapt_input_conv(wanted, found, base_chans=given)
+        warnings.warn(
+            f"{path}: {name} takes {given} channels there and {wanted} here; its weights are "
+            "adapted as timm adapts its own",
+            stacklevel=3,
+        )
     return adapted
 
 

@@ -144,6 +144,7 @@ def claim(
     """
     folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(in_use(folder))
+    read_history(folder)  # a damaged one is refused before anything is written
     tidy(folder, keep=keep)
     if not Checkpoints(folder / CHECKPOINTS).by_step():
         # of steps that no checkpoint knows of

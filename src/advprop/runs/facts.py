@@ -35,6 +35,12 @@ class SavedFacts(DataFacts):
     first_weights: str | None = None
 
 
+class History(Part):
+    """What `history.json` holds: for each change its words, and the epoch and step it came at."""
+
+    history: list[dict[str, Any]]
+
+
 def load_data(config: RunConfig) -> tuple[ImageData, dict[str, Any]]:
     """The run's data, and all that is to be known of them and of the weights it begins with."""
     try:
@@ -84,10 +90,12 @@ def saved_facts(folder: Path) -> dict[str, Any]:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """What has changed about a run after it began: its data, its number of epochs."""
+    """What has changed about a run after it began: its data, its number of epochs.
+
+    Raises ValueError where the file is damaged, which the next entry would replace.
+    """
     if not (folder / HISTORY).is_file():
         return []
-    with suppress(ValueError):  # nothing hangs on it
-        history = read_json(folder / HISTORY).get("history")
-        return history if isinstance(history, list) else []
-    return []
+    remedy = "move it away: it only tells what changed after the run began"
+    history: list[dict[str, Any]] = read_json(folder / HISTORY, History, remedy=remedy)["history"]
+    return history

@@ -102,11 +102,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
     try:
-        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("disks cannot be mounted here")
+        mounting = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        pytest.skip(f"disks cannot be mounted here: {error}")
+    if mounting.returncode:  # only root may; the writers that fail are tried everywhere
+        pytest.skip(f"disks cannot be mounted here: {mounting.stderr}")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
