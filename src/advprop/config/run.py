@@ -173,14 +173,17 @@ class RunConfig(Config):
         parts = {"data": self.data, "model": self.model}
         return self.model_copy(update={name: part.without_places() for name, part in parts.items()})
 
-    def start_lines(self, found: Found | None) -> list[str]:
-        """What `plan` and `train` say first: the data, the model, the method and its passes."""
+    def start_lines(self, found: Mapping[str, Any] | None) -> list[str]:
+        """What `plan` and `train` say first: the data, the model, the method and its passes.
+
+        `found` is `Found.to_json` of the data, None where they were not needed.
+        """
         epochs, passes = self.training.num_epochs, self.method.build().passes_per_image
         weights = ""
         if self.model.pretrained or self.model.checkpoint is not None:
             weights = f" from {self.model.checkpoint or 'pretrained weights'}"
         return [
-            *(found.lines() if found else []),
+            *(Found(**found).lines() if found else []),
             f"{self.model.name}{weights}, method {self.method.kind}: {passes:g} passes per image "
             f"and epoch, {epochs * passes:,.4g} in {epochs:,} epochs (vanilla {epochs:,})",
         ]
