@@ -96,7 +96,7 @@ def test_weights_that_are_not_finite_are_not_saved(
         train(quick("training.num_epochs=1", *often), tmp_path / "run", quiet=True)
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
     assert not checkpoints.best.exists()
-    assert log(tmp_path / "run") == []
+    assert log_of(tmp_path / "run") == []
     newest = checkpoints.load_newest()
     if every is None:
         assert newest is None
