@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from advprop.auxiliary.norm import Separate
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
-from advprop.config.data import DataConfig, DecodedDataConfig
+from advprop.config.data import DataConfig
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config, Place, removed_text
 from advprop.config.methods import AnyMethodConfig, method_config
@@ -142,8 +142,7 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _views_are_there(self) -> RunConfig:
-        asked = self.method.build().views
-        given = self.data.views if isinstance(self.data, DecodedDataConfig) else {}
+        asked, given = self.method.build().views, self.data.view_names
         if given and self.data.mixing.is_on:
             raise ValueError(
                 f"mixup and cutmix give images labels that do not fit data.views "
