@@ -53,9 +53,6 @@ def _reason(error: Exception) -> str | None:
     text = str(error)
     if type(error).__name__ == "SafetensorError" and "os error" in text:
         return text.rpartition("I/O error: ")[2]
-    # torch's writers of files turn a full disk into these
-    if "inline_container" in text or "PytorchStreamWriter" in text:
-        return "the disk takes no more"
     return None
 
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import nn
@@ -103,6 +103,17 @@ def load_weights(model: nn.Module, weights: object, *, source: str) -> None:
 def _write(path: Path, state: Mapping[str, Any]) -> None:
     write_atomically(
         path,
-        lambda file: torch.save({"format": FORMAT, **state}, file),
+        lambda file: _save({"format": FORMAT, **state}, file),
         remedy="the checkpoint before is whole: make room or give access, then go on with --resume",
     )
+
+
+def _save(state: Mapping[str, Any], file: IO[bytes]) -> None:
+    """`torch.save`; what `file` raises comes out as it is, be it a full disk or Ctrl-C."""
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        # torch's writer ends with an error of its own on top of the file's
+        if "inline_container" in str(error) and error.__context__ is not None:
+            raise error.__context__ from None
+        raise
