@@ -185,6 +185,17 @@ def test_imagenet_need_not_be_here(tmp_path: Path) -> None:
     assert sizes_of(efficientnet().model_copy(update={"data": some})).num_images == 5000
 
 
+def test_other_data_that_are_here_are_not_taken_for_imagenet(tmp_path: Path) -> None:
+    embedded = apply_overrides(efficientnet(), ["data.kind=builtin", "data.name=digits"])
+    found = sizes_of(embedded)
+    assert (found.num_images, found.num_classes) == (1000, 10)
+    shards = apply_overrides(efficientnet(), ["data.kind=shards", f"data.train={tmp_path}"])
+    with pytest.raises(ValueError, match="no shards"):
+        sizes_of(shards)
+    missing = apply_overrides(shards, [f"data.train={tmp_path}/none"])
+    assert sizes_of(missing) == sizes_of(efficientnet())
+
+
 @pytest.mark.parametrize(
     ("options", "overrides", "message"),
     [

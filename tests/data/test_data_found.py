@@ -55,7 +55,7 @@ def test_names_from_a_disk_cannot_move_a_terminals_cursor(write_images):
 
 def test_a_run_begins_with_data_model_and_passes():
     config = digits()
-    lines = config.start_lines(found_in(load_builtin("digits")))
+    lines = config.start_lines(found_in(load_builtin("digits")).to_json())
     assert lines[0].startswith("digits: 10 classes (0, 1, 2, 3, 4, 5, 6, 7, 8, 9): 1,000 training")
     assert lines[-1].startswith("small_resnet, method advprop: 5 passes per image and epoch")
 

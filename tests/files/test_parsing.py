@@ -10,7 +10,7 @@ import pytest
 from advprop.config.overrides import read_config
 from advprop.data.shards.classes import _read_names
 from advprop.files.json_files import read_json
-from advprop.files.parsing import parse_json
+from advprop.files.parsing import first_line, parse_json
 from advprop.recipes.builtin import digits
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be")
@@ -54,3 +54,15 @@ def test_json_is_refused(content: str | bytes, expected: str, tmp_path: Path) ->
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=r"file\.json: damaged, not JSON .*; do this"):
         read_json(path, remedy="do this")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        pytest.param(RuntimeError("no room\nat 0x1\nat 0x2"), "no room", id="lines"),
+        pytest.param(RuntimeError("\n  no room\n"), "no room", id="after an empty line"),
+        pytest.param(AssertionError(), "AssertionError", id="nothing"),
+    ],
+)
+def test_of_an_error_the_first_line_is_told(error: Exception, told: str) -> None:
+    assert first_line(error) == told

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import Linf
+from advprop.auxiliary.branches import branch_parameters
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method
@@ -106,6 +107,13 @@ def test_an_optimiser_of_all_parameters_is_not(parts: int) -> None:
     frozen = next(model.parameters()).requires_grad_(False)
     assert steps(model, torch.optim.SGD(model.parameters(), lr=0.1), parts=parts) == []
     assert frozen.grad is None
+
+
+def test_branches_that_train_alone_are_not() -> None:
+    model = tiny_branched_net().train()
+    for parameter in branch_parameters(model)["shared"]:
+        parameter.requires_grad_(False)
+    assert steps(model, torch.optim.SGD(model.parameters(), lr=0.1), parts=2) == []
 
 
 @pytest.mark.parametrize("cached", [True, False], ids=["cached", "not cached"])

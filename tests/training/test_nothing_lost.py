@@ -77,8 +77,9 @@ def test_going_back_works_in_the_first_epoch_and_ends(
         train(quick("training.not_finite=rollback"), tmp_path / "run", quiet=True)
 
 
+@pytest.mark.parametrize("every", [1, None], ids=["each step", "each epoch"])
 def test_weights_that_are_not_finite_are_not_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int | None
 ) -> None:
     """A gradient may overflow where the loss does not: the next step would tell, too late."""
     whole = Vanilla.step
@@ -90,10 +91,16 @@ def test_weights_that_are_not_finite_are_not_saved(
         return metrics
 
     monkeypatch.setattr(Vanilla, "step", overflowing)
-    config = quick("training.checkpoint_every_steps=1", "training.num_epochs=1")
+    often = [] if every is None else [f"training.checkpoint_every_steps={every}"]
     with pytest.raises(NotFiniteError, match="weights are not finite after step 3"):
-        train(config, tmp_path / "run", quiet=True)
-    newest = Checkpoints(tmp_path / "run" / "checkpoints").load_newest()
+        train(quick("training.num_epochs=1", *often), tmp_path / "run", quiet=True)
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    assert not checkpoints.best.exists()
+    assert log_of(tmp_path / "run") == []
+    newest = checkpoints.load_newest()
+    if every is None:
+        assert newest is None
+        return
     assert newest is not None
     assert newest["position"]["step"] == 2
     assert all(tensor.isfinite().all() for tensor in newest["model"].values())

@@ -51,7 +51,6 @@ def main(
     from advprop.config.methods import METHODS
     from advprop.cost.planning import plan
     from advprop.cost.timing import minutes_here
-    from advprop.data.found import Found
     from advprop.files.json_files import write_json
     from advprop.recipes.resolve import resolve_run
 
@@ -69,8 +68,7 @@ def main(
     )
     if here:
         result |= minutes_here(config, result)
-    found = result["data_found"]
-    _print_plan(result, config.start_lines(found and Found(**found)))
+    _print_plan(result, config.start_lines(result["data_found"]))
     if json is not None:
         write_json(json, result)
 

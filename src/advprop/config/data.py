@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Annotated, Any, ClassVar, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 
@@ -24,8 +25,27 @@ from advprop.data.view import View
 class BatchesConfig(Config):
     """What every source of images has in common: how batches are drawn and mixed."""
 
+    if TYPE_CHECKING:
+        num_train: int | None
+
     sampling: Sampling = Sampling()
     mixing: Mixing = Mixing()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the images come with a package, or something lies at one of their places."""
+        given = (getattr(self, name) for name in self.places)
+        return not self.places or any(place and Path(place).exists() for place in given)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(channels, height, width) of every image; None where loading alone tells."""
+        return None
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """The further versions that there are of each training image."""
+        return ()
 
     def places_to_set(self) -> str:
         """The options of the command line that tell where the images lie."""
@@ -55,6 +75,16 @@ class DecodedDataConfig(BatchesConfig):
     def _valid(self) -> Self:
         self.view(0)
         return self
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of every image."""
+        return self.channels, self.image_size, self.image_size
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """The names of `views`."""
+        return tuple(self.views)
 
     def view(self, seed: int) -> View:
         """The settings above, by the names of its own, and `seed`."""

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from advprop.auxiliary.norm import Separate
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
-from advprop.config.data import DataConfig, DecodedDataConfig
+from advprop.config.data import DataConfig
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config, Place, removed_text
 from advprop.config.methods import AnyMethodConfig, method_config
@@ -142,8 +142,7 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _views_are_there(self) -> RunConfig:
-        asked = self.method.build().views
-        given = self.data.views if isinstance(self.data, DecodedDataConfig) else {}
+        asked, given = self.method.build().views, self.data.view_names
         if given and self.data.mixing.is_on:
             raise ValueError(
                 f"mixup and cutmix give images labels that do not fit data.views "
@@ -174,14 +173,17 @@ class RunConfig(Config):
         parts = {"data": self.data, "model": self.model}
         return self.model_copy(update={name: part.without_places() for name, part in parts.items()})
 
-    def start_lines(self, found: Found | None) -> list[str]:
-        """What `plan` and `train` say first: the data, the model, the method and its passes."""
+    def start_lines(self, found: Mapping[str, Any] | None) -> list[str]:
+        """What `plan` and `train` say first: the data, the model, the method and its passes.
+
+        `found` is `Found.to_json` of the data, None where they were not needed.
+        """
         epochs, passes = self.training.num_epochs, self.method.build().passes_per_image
         weights = ""
         if self.model.pretrained or self.model.checkpoint is not None:
             weights = f" from {self.model.checkpoint or 'pretrained weights'}"
         return [
-            *(found.lines() if found else []),
+            *(Found(**found).lines() if found else []),
             f"{self.model.name}{weights}, method {self.method.kind}: {passes:g} passes per image "
             f"and epoch, {epochs * passes:,.4g} in {epochs:,} epochs (vanilla {epochs:,})",
         ]

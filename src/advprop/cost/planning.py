@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -106,16 +105,13 @@ def data_sizes(
 ) -> tuple[DataSizes, ImageData | None]:
     """The sizes of a run's data, and the data themselves if they were needed to tell.
 
-    Sizes are those given, configured, ImageNet's (for recipes of that name, if its folder is not
-    here), or those of the data. Raises ValueError if none of these tells them.
+    Sizes are those given, configured, ImageNet's (for recipes of that name, if no data are here),
+    or those of the data. Raises ValueError if none of these tells them.
     """
     _check_given(num_images, num_classes)
     data = config.data
-    size, channels = getattr(data, "image_size", None), getattr(data, "channels", None)
-    shape = None if size is None or channels is None else (channels, size, size)
-    root = getattr(data, "root", None)
-    num_images = num_images or getattr(data, "num_train", None)
-    if config.recipe.startswith("imagenet") and not (root and Path(root).exists()):
+    shape, num_images = data.image_shape, num_images or data.num_train
+    if config.recipe.startswith("imagenet") and not data.is_here:
         num_images, num_classes = num_images or _IMAGENET[0], num_classes or _IMAGENET[1]
     loaded = None
     if shape is None or num_images is None or num_classes is None:

@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
 from advprop.data.preprocessing import Preprocessing
+from advprop.files.parsing import first_line
 from advprop.models.standardize import Standardized
 from advprop.randomness import generator_for
 from advprop.shapes import Images, Logits, LogitsFn
@@ -182,7 +183,7 @@ def _named_errors(formats: Sequence[str]) -> Iterator[None]:
         raise
     except Exception as error:  # exporters raise all kinds of them
         listed = ", ".join(formats)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ValueError(
             f"the model cannot be written as {listed} ({type(error).__name__}: {reason}); nothing "
             f"was written, leave the format {listed} out"

@@ -62,6 +62,11 @@ def printable(text: str, *, lines: bool = True) -> str:
     return text if lines else text.replace("\n", "\\n").replace("\t", "\\t")
 
 
+def first_line(error: BaseException) -> str:
+    """What `error` says, of many lines the first; the name of its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def without_paths(tree: Any) -> Any:
     """Plain data with the last name alone of each absolute path in them, for other people."""
     if isinstance(tree, Mapping):

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from advprop.auxiliary.branches import SHARED, branch_parameters, has_auxiliary_norms
+from advprop.auxiliary.branches import branch_parameters, has_auxiliary_norms
 from advprop.auxiliary.modes import attack_mode
 from advprop.shapes import Images
 
@@ -17,13 +17,15 @@ def warn_of_unknown_branches(model: nn.Module) -> None:
 
     The optimiser, which has zeroed the others, does not know of these.
     """
-    empty = [parameter.grad is None for parameter in model.parameters()]
+    empty = [parameter.grad is None for parameter in model.parameters() if parameter.requires_grad]
     if all(empty) or not any(empty) or not has_auxiliary_norms(model):
         return
-    groups = branch_parameters(model)
-    shared, *branches = ([p.grad is not None for p in group] for group in groups.values())
+    shared, *branches = (
+        [parameter.grad is not None for parameter in group if parameter.requires_grad]
+        for group in branch_parameters(model).values()
+    )
     left = sum(map(sum, branches))
-    if left and groups[SHARED] and not any(shared):
+    if left and shared and not any(shared):
         warnings.warn(
             f"gradients of the last step are left in {left} parameters of auxiliary branches, and "
             "nowhere else: an optimiser made before add_auxiliary_norms does not train them; make "

@@ -12,6 +12,7 @@ import timm
 from timm.models import build_model_with_cfg, get_pretrained_cfg, split_model_name_tag
 from torch import nn
 
+from advprop.files.parsing import first_line
 from advprop.models.small_resnet import SmallResNet
 from advprop.models.standardize import Standardized, standardized
 from advprop.models.weights import zero_classifier
@@ -140,7 +141,7 @@ def _timm_model(
 
 
 def _build_problem(error: Exception, options: Mapping[str, Any]) -> str:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     unknown = re.search(r"unexpected keyword argument '(\w+)'", reason)
     if unknown and unknown[1] in options:
         return f"the architecture takes no option {unknown[1]!r}; leave it out"

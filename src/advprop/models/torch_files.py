@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from advprop.files.parsing import first_line
+
 
 def read_torch_file(path: Path) -> Any:
     """What `torch.save` wrote to `path`, its tensors on the CPU.
@@ -26,7 +28,7 @@ def read_torch_file(path: Path) -> Any:
     except (MemoryError, pickle.UnpicklingError):
         raise
     except Exception as error:  # torch's and Python's readers raise all kinds on damaged files
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ValueError(f"{path}: damaged, or no torch file ({reason})") from None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from advprop.files.parsing import first_line
+
 RUN_ERRORS = (RuntimeError, AssertionError, TypeError, IndexError, AttributeError)
 """What models raise for images of a size they cannot take."""
 
@@ -27,7 +29,7 @@ def check_forward(
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             logits = model(torch.full((1, *image_shape), 0.5))
     except (*RUN_ERRORS, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ValueError(
             f"{name} cannot take images of {shape} ({reason}): change data.image_size, "
             "model.options or model.name"

@@ -15,7 +15,6 @@ from accelerate import Accelerator
 from advprop.config.overrides import settings_of_weights
 from advprop.config.run import RunConfig
 from advprop.data.batches.workers import worker_deaths_explained
-from advprop.data.found import found_in
 from advprop.files.json_files import write_json
 from advprop.files.parsing import printable
 from advprop.files.writing import writing
@@ -65,7 +64,7 @@ def train(
         _go_on(trainer)
         if accelerator.is_main_process:
             if not quiet:
-                _say(config.start_lines(found_in(data)))
+                _say(config.start_lines(facts["found"]))
             begin(folder, config, facts, trainer, changes=changes, quiet=quiet)
             # a kill may have come between an epoch's entry and its checkpoint
             trainer.log.rewind(trainer.position.step)

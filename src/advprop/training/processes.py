@@ -13,6 +13,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from advprop.files.parsing import first_line
+
 
 class LostProcessError(RuntimeError):
     """Another process of the run has ended; checkpoints are from before."""
@@ -126,7 +128,7 @@ def _could_not_meet(error: Exception, place: str) -> ValueError:
     """What to tell a user; of torch's words the first line, which may have thousands."""
     if isinstance(error, ValueError):
         return error
-    reason = str(error).splitlines()[0][:200]
+    reason = first_line(error)[:200]
     if "EADDRINUSE" in str(error):
         remedy = "set MASTER_PORT to another, the same for all, or let torchrun --standalone choose"
         return ValueError(f"the port of {place} is in use: {remedy} ({reason})")

@@ -11,6 +11,7 @@ from types import FrameType
 import torch
 from torch import nn
 
+from advprop.files.parsing import first_line
 from advprop.training.position import Position
 from advprop.training.settings import TrainingSettings
 
@@ -53,7 +54,7 @@ def out_of_memory(error: BaseException) -> str | None:
     """What to tell a user whose device or computer has no memory left; None for other errors."""
     if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
         return None
-    reason = (str(error) or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     return (
         f"out of memory ({reason[:200]}): in training take a smaller "
         "training.batch_size, more training.gradient_accumulation, training.mixed_precision or "

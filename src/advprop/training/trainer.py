@@ -167,6 +167,7 @@ class Trainer:
     def finish_epoch(self) -> dict[str, Any]:
         """Validate when due, log, keep the best weights, and save; returns the log's entry."""
         position, settings = self.position, self.settings
+        self.state.check_finite(settings)  # a best checkpoint is written before `save` looks
         is_last = position.epoch + 1 == settings.num_epochs
         accuracy = None
         if is_last or (position.epoch + 1) % settings.evaluate_every_epochs == 0:

@@ -21,6 +21,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from advprop.data.splits import ImageSplit, Key
+from advprop.files.parsing import first_line
 from advprop.shapes import Batch
 
 _WAIT_AT_MOST_SECONDS = 1800
@@ -92,7 +93,7 @@ def worker_deaths_explained() -> Iterator[None]:
         if not str(error).startswith("DataLoader worker (pid"):
             raise
         raise OSError(
-            f"a process that loads images has died ({str(error).splitlines()[0]}), most often for "
+            f"a process that loads images has died ({first_line(error)}), most often for "
             "want of memory: use fewer training.num_workers, a smaller training.batch_size, or "
             "give more (shared) memory"
         ) from error

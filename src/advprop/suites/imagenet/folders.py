@@ -16,6 +16,7 @@ from advprop.data.listing.classes import list_classes, list_images, shortened
 from advprop.data.sets.folders import FileSplit
 from advprop.data.sets.stored import FramedSplit, StoredSplit
 from advprop.data.view import check_splits
+from advprop.files.parsing import first_line
 from advprop.suites.imagenet.classes import (
     described,
     imagenet_a_wnids,
@@ -203,5 +204,5 @@ def _check_takes(subject: Subject, image_shape: tuple[int, int, int]) -> None:
         size = f"{image_shape[2]} x {image_shape[1]} pixels"
         raise ValueError(
             f"{subject.name} does not take images of {size}, as this set is stored and tested "
-            f"({str(error).splitlines()[0]}): test a model of that size"
+            f"({first_line(error)}): test a model of that size"
         ) from error
