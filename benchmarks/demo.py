@@ -21,21 +21,21 @@ from advprop import compare
 from advprop.recipes import RECIPES
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "attacks, forward and backward passes": ("learner.py", "gradients"),
-    "reading and augmenting batches": ("loaders.py", "__iter__", "train_epoch"),
-    "all other of training": ("trainer.py", "fit"),
-    "tests": ("evaluating.py", "evaluate"),
-    "pictures and statistics for the report": ("recording.py", "_record"),
-    "report": ("writing.py", "write_comparison_report"),
+    "attacks, forward and backward passes": ("training/learner.py", "gradients"),
+    "reading and augmenting batches": ("data/batches/loaders.py", "__iter__", "train_epoch"),
+    "all other of training": ("training/trainer.py", "fit"),
+    "tests": ("suites/evaluating.py", "evaluate"),
+    "pictures and statistics for the report": ("suites/recording.py", "_record"),
+    "report": ("comparisons/page.py", "write_comparison_report"),
 }
-"""By file, function and its caller; the first two are inside the third."""
+"""By module, function and its caller; the first two are inside the third."""
 
 
 def seconds_of(stats: pstats.Stats, file: str, function: str, caller: str = "") -> float:
     """Seconds inside the functions of that name in that file, or those for one caller alone."""
     spent = 0.0
     for (path, _, name), entry in stats.stats.items():  # type: ignore[attr-defined]
-        if (Path(path).name, name) == (file, function):
+        if name == function and Path(path).as_posix().endswith(f"/advprop/{file}"):
             calls = entry[4] if caller else {("", 0, ""): entry}
             spent += sum(times[3] for key, times in calls.items() if key[2] == caller)
     return spent

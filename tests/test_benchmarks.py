@@ -76,6 +76,15 @@ def test_a_step_of_advprop_runs_through_few_files(monkeypatch: pytest.MonkeyPatc
     assert sum(one != other for one, other in pairwise(calls)) <= 120
 
 
+@pytest.mark.usefixtures("measuring")
+def test_the_demos_parts_are_functions_that_are_there() -> None:
+    """A profile has no time for a name that is gone, and says so to nobody."""
+    parts = importlib.import_module("demo").PARTS
+    for module, function, *_ in parts.values():
+        text = (Path(advprop.__file__).parent / module).read_text()
+        assert f"def {function}(" in text, module
+
+
 @pytest.mark.full
 def test_a_run_writes_table_and_results(tmp_path: Path) -> None:
     out = tmp_path / "results.json"

@@ -4,6 +4,7 @@ import pytest
 import torch
 from branch_nets import branched, buffers, layers_of, output, same, small_net, some_images
 from timm.layers import DropPath, EvoNorm2dB0
+from tiny import modes
 from torch import nn
 
 from advprop.auxiliary.branches import use_branch
@@ -12,13 +13,6 @@ from advprop.auxiliary.modes import attack_mode
 
 class StoppedError(Exception):
     """Raised inside the block under test."""
-
-
-def flags(model: nn.Module) -> list[tuple[bool, list[bool]]]:
-    return [
-        (layer.training, [parameter.requires_grad for parameter in layer.parameters(recurse=False)])
-        for layer in model.modules()
-    ]
 
 
 def attack_that_fails(model: nn.Module) -> None:
@@ -40,22 +34,22 @@ OPTIONS = ({}, {"statistics": "batch"}, {"statistics": "batch", "update": True})
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_flag_is_restored(options: dict) -> None:
     model = mixed_flags_net()
-    before = flags(model)
+    before = modes(model)
     with attack_mode(model, **options):
-        assert flags(model) != before
-    assert flags(model) == before
+        assert modes(model) != before
+    assert modes(model) == before
     with pytest.raises(StoppedError), attack_mode(model, **options):
         attack_that_fails(model)
-    assert flags(model) == before
+    assert modes(model) == before
 
 
 def test_modes_nest() -> None:
     model = mixed_flags_net()
     with attack_mode(model, statistics="batch"):
-        outer = flags(model)
+        outer = modes(model)
         with attack_mode(model):
             assert not any(layer.training for layer in model.modules())
-        assert flags(model) == outer
+        assert modes(model) == outer
         assert model[1].branches["adversarial"].training
 
 
@@ -169,10 +163,10 @@ def test_nothing_random_is_left(statistics: str) -> None:
 
 def test_a_model_without_branches_can_be_attacked_too() -> None:
     model = small_net(dropout=0.5).train()
-    before, kept = flags(model), buffers(model)
+    before, kept = modes(model), buffers(model)
     with attack_mode(model, statistics="batch"):
         assert torch.equal(model(some_images()), model(some_images()))
-    assert flags(model) == before
+    assert modes(model) == before
     assert same(buffers(model), kept)
 
 
