@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from advprop.attacks.pgd import Attack
 from advprop.attacks.schedule import Scheduled
 from advprop.auxiliary.branches import use_branch
+from advprop.auxiliary.gradients import scaled_gradients
 from advprop.auxiliary.modes import attack_mode
 from advprop.auxiliary.running import frozen_statistics
 from advprop.methods.loop_checks import check_logits, warn_of_unknown_branches
@@ -221,6 +222,12 @@ def perturbation_size(clean: Images, adversarial: Images) -> Tensor:
 def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside DistributedDataParallel, whose hooks an attack must not fire."""
     return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def scaled(model: nn.Module, factors: Mapping[str, float]) -> AbstractContextManager[None]:
+    """`scaled_gradients(...)` for one pass of each branch."""
+    reduced = isinstance(model, DistributedDataParallel)
+    return scaled_gradients(unwrapped(model), factors, reduced=reduced)
 
 
 def recomputing(model: nn.Module) -> AbstractContextManager[None]:

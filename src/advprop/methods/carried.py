@@ -12,7 +12,6 @@ from torch import nn
 
 from advprop.attacks.pgd import check_images
 from advprop.attacks.threat_models import Linf, ThreatModel
-from advprop.auxiliary.branches import scaled_gradients
 from advprop.auxiliary.route import CLEAN
 from advprop.methods.attacked_fraction import check_branch_is_used, check_fraction, num_clean
 from advprop.methods.base import (
@@ -21,8 +20,8 @@ from advprop.methods.base import (
     StepMetrics,
     TrainingFacts,
     perturbation_size,
+    scaled,
     through,
-    unwrapped,
 )
 from advprop.methods.kept.carrying import Carrying, CarryingMethod
 from advprop.methods.kept.store import Precision, precision_for
@@ -169,7 +168,7 @@ class Carried(CarryingMethod, SeveralKinds):
         if not self.auxiliary_branch:
             return nullcontext()
         factors = {branch: 1 / share for branch, share in shares.items()}
-        return scaled_gradients(unwrapped(model), factors)
+        return scaled(model, factors)
 
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {

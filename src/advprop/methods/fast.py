@@ -13,7 +13,6 @@ from torch.nn.parallel import DistributedDataParallel
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD, check_images
 from advprop.attacks.threat_models import ThreatModel
-from advprop.auxiliary.branches import scaled_gradients
 from advprop.auxiliary.route import CLEAN
 from advprop.methods.attacked_fraction import check_branch_is_used, check_fraction, num_clean
 from advprop.methods.base import (
@@ -21,8 +20,8 @@ from advprop.methods.base import (
     Context,
     StepMetrics,
     perturbation_size,
+    scaled,
     through,
-    unwrapped,
 )
 from advprop.methods.learning import SeveralKinds, learn, total_loss
 from advprop.methods.shuffling import shuffled
@@ -112,17 +111,19 @@ class Fast(SeveralKinds):
             NOISE: (1 - self.beta) * shares[NOISE],
             ADVERSARIAL: self.beta * shares[ADVERSARIAL],
         }
-        with scaled_gradients(unwrapped(model), self._factors(shares)):
-            generator = of_part(context.generator, slice(first, None))
+        factors = self._factors(shares)
+        generator = of_part(context.generator, slice(first, None))
+        with scaled(model, factors):
             noise, images = self._noise_pass(
                 model, source, replace(context, generator=generator), weight=weights[NOISE]
             )
-            parts = {
-                CLEAN: Batch(images=batch.images[:first], labels=batch.labels[:first]),
-                ADVERSARIAL: shuffled(
-                    Batch(images=images, labels=source.labels), model, step=context.step
-                ),
-            }
+        parts = {
+            CLEAN: Batch(images=batch.images[:first], labels=batch.labels[:first]),
+            ADVERSARIAL: shuffled(
+                Batch(images=images, labels=source.labels), model, step=context.step
+            ),
+        }
+        with scaled(model, factors):
             found = learn(model, parts, context, form=form, weights=weights, branches=True).kinds
         kinds = {CLEAN: found[CLEAN], NOISE: noise.kinds[NOISE], ADVERSARIAL: found[ADVERSARIAL]}
         return StepMetrics(
