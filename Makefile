@@ -26,7 +26,7 @@ help:
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/advprop compare mnist5k --methods advprop --seeds 5 --jobs 2 --out runs/demo \
-		--set training.num_epochs=10 \
+		--set training.num_epochs=11 \
 		--set method.attack.num_steps=1 --set method.attack.step_size=0.2 \
 		--set evaluation.attack.num_steps=5
 
