@@ -17,7 +17,6 @@ from torch.nn.parallel import DistributedDataParallel
 from advprop.attacks.pgd import Attack
 from advprop.attacks.schedule import Scheduled
 from advprop.auxiliary.branches import refuse_recomputation, use_branch
-from advprop.auxiliary.gradients import scaled_gradients
 from advprop.auxiliary.modes import attack_mode
 from advprop.methods import loop_checks
 from advprop.randomness import Randomness
@@ -235,12 +234,6 @@ def perturbation_size(clean: Images, adversarial: Images) -> Tensor:
 def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside DistributedDataParallel, whose hooks an attack must not fire."""
     return model.module if isinstance(model, DistributedDataParallel) else model
-
-
-def scaled(model: nn.Module, factors: Mapping[str, float]) -> AbstractContextManager[None]:
-    """`scaled_gradients(...)` for one pass of each branch."""
-    reduced = isinstance(model, DistributedDataParallel)
-    return scaled_gradients(unwrapped(model), factors, reduced=reduced)
 
 
 def through(
