@@ -214,6 +214,19 @@ def test_nothing_finished_yet_is_still_a_page():
     assert "Training curves" not in text
 
 
+def test_settings_of_the_engine_are_told_where_they_differ_from_the_defaults():
+    old = {"optimizer": "sgd", "batch_size": 4, "mixed_precision": "no", "compile": False}
+    new = {**old, "mixed_precision": "bf16", "deterministic": True, "compile": "max-autotune"}
+    facts = [
+        dict(run_facts([], [{"method": "vanilla", "config": {"training": training}}]))
+        for training in (old, new)
+    ]
+    assert [found.get("Engine") for found in facts] == [
+        None,
+        "bf16, compiled (max-autotune), deterministic",
+    ]
+
+
 def test_summary_is_made_from_runs_where_it_is_missing(results, details):
     whole = render_report(results, details)
     assert render_report({k: v for k, v in results.items() if k != "summary"}, details) == whole

@@ -96,10 +96,12 @@ class Method(ABC):
 
     `auxiliary` names the branches the model needs; `passes_per_image` counts forward-backward
     calls for each clean image, an attack step counting one, averaged over training;
-    `synchronises_statistics` tells whether normalisation may use those of all processes at once.
+    `synchronises_statistics` tells whether normalisation may use those of all processes at once,
+    `not_deterministic` which operation of a step, if any, has no deterministic form on a GPU.
     """
 
     synchronises_statistics: ClassVar[bool] = True
+    not_deterministic: ClassVar[str | None] = None
 
     @property
     def auxiliary(self) -> tuple[str, ...]:
