@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from advprop.report import render_report
+from advprop.report.facts import run_facts
 from advprop.report.page.render import typeset
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
