@@ -96,11 +96,13 @@ class Method(ABC):
     `auxiliary` names the branches the model needs; `passes_per_image` counts forward-backward
     calls for each clean image, an attack step counting one, averaged over training;
     `synchronises_statistics` tells whether normalisation may use those of all processes at once;
-    `needs_backward` whether a step uses the images' gradients that its backward passes leave.
+    `needs_backward` whether a step uses the images' gradients that its backward passes leave;
+    `not_deterministic` names an operation of a step that has no deterministic form on a GPU.
     """
 
     synchronises_statistics: ClassVar[bool] = True
     needs_backward: ClassVar[bool] = False
+    not_deterministic: ClassVar[str | None] = None
 
     @property
     def auxiliary(self) -> tuple[str, ...]:
@@ -154,9 +156,8 @@ class Method(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave. Raises ValueError where it does not fit."""
         if state:
-            raise ValueError(
-                f"{type(self).__name__} remembers nothing, but was given {list(state)}"
-            )
+            name = type(self).__name__
+            raise ValueError(f"{name} remembers nothing, but was given {list(state)}")
 
     def forward_backward(
         self,
