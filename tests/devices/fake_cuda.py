@@ -8,12 +8,13 @@ makes the host wait for the device (`.item()`, boolean masks, `nonzero`, copies 
 
 Before a backward pass, a torch built with CUDA asks the driver whether a device has a context
 (`GraphTask::stash_current_streams`), and fails where there is no driver. So Python has to be
-started with `build_shim`'s library preloaded, whose three lines answer in the driver's place.
+started in `environment`, which preloads a library whose three lines answer in the driver's place.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import subprocess
 import sys
@@ -46,13 +47,13 @@ int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) {
 _NO_KERNEL = {"_unsafe_view", "_reshape_alias", "unsafe_split", "set_", "lift_fresh"}
 
 
-def build_shim(folder: Path) -> Path | None:
-    """The library to preload, made in `folder`; None where torch, built without CUDA, needs none.
+def environment(folder: Path) -> dict[str, str]:
+    """Variables for a new Python, with the library that it preloads, made in `folder`.
 
-    Raises FileNotFoundError where there is no C compiler.
+    A torch built without CUDA needs none. Raises FileNotFoundError where there is no C compiler.
     """
     if torch.version.cuda is None:
-        return None
+        return {**os.environ}
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise FileNotFoundError("no C compiler (cc, gcc), which a backward pass without CUDA needs")
@@ -60,7 +61,12 @@ def build_shim(folder: Path) -> Path | None:
     source.write_text(_SHIM)
     options = ["-shared", "-fPIC", f"-Wl,-soname,{_SHIM_NAME}", "-o", str(library), str(source)]
     subprocess.run([compiler, *options], check=True)
-    return library
+    return {**os.environ, "LD_PRELOAD": str(library)}
+
+
+def is_prepared() -> bool:
+    """Whether this Python was started with the variables of `environment`."""
+    return torch.version.cuda is None or hasattr(ctypes.CDLL(None), "fake_cuda_devices")
 
 
 @dataclass
