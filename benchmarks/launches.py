@@ -3,10 +3,10 @@
     python benchmarks/launches.py [METHOD ...] [--net NAME] [--batch-size B] [--num-steps K]
                                   [--lines N]
 
-A step is the trainer's, in bf16, with an average of the weights, clipping and timm's sgd; counted is
-the second one. Launches outside passes, forward and backward, are what the package adds to them:
-they are told with the lines that ask for most. A `_foreach` operator counts once, however many
-kernels it takes, and an operator that torch composes of others counts each.
+A step is the trainer's, in bf16, with an average of the weights, clipping and timm's sgd; the
+second is counted. Launches outside passes, forward and backward, are what the package adds to
+them: they are told with the lines that ask for most. A `_foreach` operator counts once, however
+many kernels it takes, and each operator does of which torch composes one.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def steps(case: Case, precision: str, folder: Path, *, count: int = 2) -> list[F
     """What each of `count` steps, in an epoch of its own, asks of the device."""
     each = []
     with fake_cuda() as found:
-        found.floats = 0.0  # a gradient scaler reads whether there were overflows
+        found.number = 0  # a gradient scaler reads whether there were overflows
         trainer, batch = trainer_of(case, precision, folder), batch_of(case)
         trainer.model.train()
         found.watch(trainer.model)
