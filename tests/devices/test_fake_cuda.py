@@ -1,6 +1,6 @@
 """Runs the tests of fake CUDA tensors in a new Python, as their backward passes need it.
 
-    python tests/devices/test_fake_cuda.py [-k NAME]    # by hand, with options of pytest
+python tests/devices/test_fake_cuda.py [-k NAME]    # by hand, with options of pytest
 """
 
 from __future__ import annotations
