@@ -51,7 +51,7 @@ class Case:
     """A method, and what its step does on several processes.
 
     `unused` has DistributedDataParallel look for unused parameters. `forwards` (None: not counted)
-    are the passes that train, `backwards` those after which gradients are reduced; `exchanges` tells
+    are the passes that train, `backwards` those that reduce gradients; `exchanges` tells
     that what a process learns from depends on the others.
     """
 
