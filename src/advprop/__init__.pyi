@@ -37,6 +37,7 @@ from advprop.methods.fast import Fast as Fast
 from advprop.methods.fine_grained import FineGrained as FineGrained
 from advprop.methods.mixed import Mixed as Mixed
 from advprop.methods.pyramid import Pyramid as Pyramid
+from advprop.methods.sam import SAM as SAM
 from advprop.methods.universal import Universal as Universal
 from advprop.methods.vanilla import Vanilla as Vanilla
 from advprop.models.build import build_model as build_model
