@@ -117,6 +117,11 @@ class Method(ABC):
         return True
 
     @property
+    def kinds_of_steps(self) -> Mapping[int, float]:
+        """Step numbers that stand for all steps, with their shares: `plan` tries each."""
+        return {0: 1.0}
+
+    @property
     @abstractmethod
     def passes_per_image(self) -> float:
         """Cost in passes of vanilla training."""

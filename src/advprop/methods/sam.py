@@ -43,6 +43,11 @@ class SAM(Method):
         """One pass, and the one before it in every n-th step."""
         return 1 + 1 / self.every if self.rho else 1.0
 
+    @property
+    def kinds_of_steps(self) -> Mapping[int, float]:
+        """Step 0, and where there are steps between, the next."""
+        return {0: 1.0} if self.every == 1 else {0: 1 / self.every, 1: 1 - 1 / self.every}
+
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Find the gradient here, and learn from the one where it leads."""
         if not self.rho or context.step % self.every:
