@@ -85,6 +85,13 @@ def test_the_demos_parts_are_functions_that_are_there() -> None:
         assert f"def {function}(" in text, module
 
 
+def test_the_demo_is_measured_as_the_makefile_has_it() -> None:
+    demo = importlib.import_module("demo")
+    words = demo.command_of_the_demo()
+    assert demo.follow("compare", words) == ["mnist5k"]
+    assert "training.num_epochs=11" in demo.follow("--set", words)
+
+
 @pytest.mark.full
 def test_a_run_writes_table_and_results(tmp_path: Path) -> None:
     out = tmp_path / "results.json"

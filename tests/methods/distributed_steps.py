@@ -106,6 +106,10 @@ CASES: dict[str, Case] = {
     "carried mixed": Case(method=replace(CARRIED, auxiliary_branch=False), **ONE),
 }
 
+WITH_LOSS = [
+    name for name, case in CASES.items() if not case.method.needs_backward and case.backwards == 1
+]
+
 
 def net_for(name: str) -> nn.Module:
     if name.endswith(" token"):
@@ -114,14 +118,25 @@ def net_for(name: str) -> nn.Module:
     return (tiny_branched_net(auxiliary=auxiliary) if auxiliary else tiny_net()).train()
 
 
-def step(method: Method, model: nn.Module, rank: int, *, epoch: int | None = None) -> None:
-    """One step on the images of one rank."""
+def step(
+    method: Method,
+    model: nn.Module,
+    rank: int,
+    *,
+    epoch: int | None = None,
+    by_loss: bool = False,
+) -> None:
+    """One step on the images of one rank; `by_loss` with a backward pass of the caller's own."""
     share = slice(rank * 4, rank * 4 + 4)
     batch = Batch(
         images=tiny_images()[share], labels=tiny_labels()[share], indices=torch.arange(8)[share]
     )
     streams = ImageStreams.for_batch(0, 0, range(8)[share])
-    method.forward_backward(model, batch, Context(step=1, epoch=epoch, generator=streams))
+    context = Context(step=1, epoch=epoch, generator=streams)
+    if by_loss:
+        method.loss(model, batch, context).backward()
+    else:
+        method.forward_backward(model, batch, context)
 
 
 def handed_over(rank: int, folder: Path) -> tuple[Tensor, Tensor]:
@@ -194,6 +209,10 @@ def run_rank(rank: int, folder: str) -> None:
         model.zero_grad()
         step(method, model, rank)  # a second one shows a reduction that was not finished
         results[name] = found, counts, gradients(model.module), seen, remembered
+        if name in WITH_LOSS:
+            model = DistributedDataParallel(net_for(name))
+            step(method, model, rank, by_loss=True)
+            results[f"{name} by loss"] = gradients(model.module)
     results["exchanged"] = [exchanged(model, rank, step=number) for number in range(5)]
     results["handed over"] = handed_over(rank, Path(folder) / "shared")
     torch.save(results, Path(folder) / f"rank{rank}.pt")

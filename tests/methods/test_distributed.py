@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_steps import CASES, FACTS, FAST, RANKS, net_for, run_other_rank, run_rank, step
+from distributed_steps import (
+    CASES,
+    FACTS,
+    FAST,
+    RANKS,
+    WITH_LOSS,
+    net_for,
+    run_other_rank,
+    run_rank,
+    step,
+)
 from fast_by_hand import ByHand
 from tiny import IMAGE_SHAPE, gradients, same_tensors, tiny_images, tiny_labels
 from torch import multiprocessing
@@ -57,6 +67,14 @@ def test_gradients_are_the_mean_over_processes(results: list[dict[str, Any]], na
 def test_processes_agree_in_every_step(results: list[dict[str, Any]], name: str) -> None:
     for which in (0, 2):
         assert same_tensors(results[0][name][which], results[1][name][which])
+
+
+@pytest.mark.parametrize("name", WITH_LOSS)
+def test_a_loss_with_its_graph_gives_the_same_gradients(
+    results: list[dict[str, Any]], name: str
+) -> None:
+    for found in results:
+        assert same_tensors(found[f"{name} by loss"], found[name][0])
 
 
 @every_case

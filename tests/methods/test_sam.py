@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from advprop.methods.base import Context, Method, StepMetrics, recomputing
+from advprop.methods.base import Context, Method, StepMetrics
+from advprop.methods.learning import recomputing
 from advprop.methods.sam import SAM
 from advprop.methods.vanilla import Vanilla
 

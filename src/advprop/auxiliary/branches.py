@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from advprop.auxiliary.route import CLEAN, Branched, Route
@@ -53,6 +54,19 @@ def no_branch(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         route.active = previous
+
+
+def refuse_recomputation(model: nn.Module, loss: Tensor) -> None:
+    """Makes layers with branches raise RuntimeError if the backward pass of `loss` runs them again.
+
+    It runs outside `use_branch`, where activation checkpointing would take a wrong branch.
+    """
+    route = _route(model)
+
+    def begin(_: Tensor) -> None:
+        route.refused_backward = torch._C._current_graph_task_id()
+
+    loss.register_hook(begin)
 
 
 def branch_names(model: nn.Module) -> tuple[str, ...]:

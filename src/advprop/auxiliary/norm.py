@@ -10,7 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from advprop.auxiliary.route import CLEAN, Branched, Route, check_branch_chosen, split_batch
+from advprop.auxiliary.route import (
+    CLEAN,
+    Branched,
+    Route,
+    check_branch_chosen,
+    check_recomputation,
+    split_batch,
+)
 from advprop.auxiliary.running import frozen_statistics, running_statistics
 
 Separate = Literal["both", "affine", "statistics"]
@@ -74,6 +81,8 @@ class AuxiliaryNorm(Branched):
     def _run(self, name: str, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         branch = self.branches[name]
         recomputed = not torch.compiler.is_compiling() and in_recomputation()
+        if recomputed:
+            check_recomputation(self.route)
         with frozen_statistics(branch) if recomputed else nullcontext():
             output: Tensor = branch(images, *args, **kwargs)
         return output

@@ -26,6 +26,7 @@ class Route:
         self.no_tuple = no_tuple
         self.active: str | tuple[str, ...] = CLEAN
         self.shares: tuple[int, ...] | None = None
+        self.refused_backward = -1  # the backward pass (graph task) that may not run layers again
         self.checked: WeakSet[nn.Module] = WeakSet()  # models known to have no other route
         self.sharing: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # of statistics
 
@@ -54,6 +55,16 @@ def check_branch_chosen(active: str | tuple[str, ...]) -> None:
             "activation checkpointing runs layers with branches again in one backward pass over "
             'several branches, and cannot know which it was: use form="separate" or form="joint", '
             "or switch checkpointing off"
+        )
+
+
+def check_recomputation(route: Route) -> None:
+    """Raise RuntimeError where activation checkpointing runs layers again outside `use_branch`."""
+    if route.refused_backward == torch._C._current_graph_task_id():
+        raise RuntimeError(
+            "activation checkpointing runs layers with branches again in the backward pass of "
+            "method.loss, and cannot know which branch it was: call method.forward_backward, or "
+            "switch checkpointing off"
         )
 
 

@@ -16,10 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.pgd import Attack
 from advprop.attacks.schedule import Scheduled
-from advprop.auxiliary.branches import use_branch
+from advprop.auxiliary.branches import refuse_recomputation, use_branch
 from advprop.auxiliary.modes import attack_mode
-from advprop.auxiliary.running import frozen_statistics
-from advprop.methods.loop_checks import check_logits, warn_of_unknown_branches
+from advprop.methods import loop_checks
 from advprop.randomness import Randomness
 from advprop.shapes import Batch, Images, Labels, Logits
 
@@ -96,10 +95,12 @@ class Method(ABC):
 
     `auxiliary` names the branches the model needs; `passes_per_image` counts forward-backward
     calls for each clean image, an attack step counting one, averaged over training;
-    `synchronises_statistics` tells whether normalisation may use those of all processes at once.
+    `synchronises_statistics` tells whether normalisation may use those of all processes at once;
+    `needs_backward` whether a step uses gradients that its own backward passes leave.
     """
 
     synchronises_statistics: ClassVar[bool] = True
+    needs_backward: ClassVar[bool] = False
 
     @property
     def auxiliary(self) -> tuple[str, ...]:
@@ -134,10 +135,7 @@ class Method(ABC):
         """Called once before the first step; raises ValueError if it cannot train on this."""
 
     def check_distributed(self) -> None:  # noqa: B027  (most can)
-        """Raises ValueError if a backward pass of a step does not reach all parameters.
-
-        DistributedDataParallel, as `train` uses it on several processes, waits for each of them.
-        """
+        """Raises ValueError if a backward pass misses a parameter that processes would wait for."""
 
     def on_devices(self, model: nn.Module, devices: int) -> Method:
         """The same method, in the form that it has for `model` on so many devices."""
@@ -158,9 +156,7 @@ class Method(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave. Raises ValueError where it does not fit."""
         if state:
-            raise ValueError(
-                f"{type(self).__name__} remembers nothing, but was given {list(state)}"
-            )
+            raise ValueError(f"{type(self).__name__} remembers nothing, but got {list(state)}")
 
     def forward_backward(
         self,
@@ -177,26 +173,38 @@ class Method(ABC):
         of branches that the optimiser does not know of.
         """
         module = unwrapped(model)
-        if not module.training:
-            raise ValueError(
-                "the model is in eval mode, in which neither dropout nor normalisation trains: "
-                "call model.train() before; layers that are to keep their statistics may be in "
-                "eval mode"
-            )
-        if isinstance(images, Batch):
-            if isinstance(labels, Tensor):
-                raise TypeError("a Batch holds its labels: call (model, batch, context)")
-            batch, context = images, labels or context
-        elif isinstance(labels, Tensor):
-            batch = Batch(images=images, labels=labels)
-            warn_of_unknown_branches(module)
-        else:
-            raise TypeError("labels are missing: call (model, images, labels)")
+        loop_checks.check_training_mode(module)
+        batch = loop_checks.batch_of(module, images, labels)
+        context = context if isinstance(labels, Tensor) else labels or context
         try:
             return self.step(model, batch, context or Context())
         except (TypeError, AttributeError) as error:
-            check_logits(module, batch.images, error)
+            loop_checks.check_logits(module, batch.images, error)
             raise
+
+    def loss(
+        self,
+        model: nn.Module,
+        images: Batch | Images,
+        labels: Labels | Context | None = None,
+        context: Context | None = None,
+    ) -> Tensor:
+        """The loss of one batch with its graph, a scalar, for whoever calls `backward` himself.
+
+        Arguments and errors are those of `forward_backward`; so are the gradients, where its form
+        is "joint" or "summed". The graphs of all kinds of images are in memory at once. Raises
+        ValueError where `needs_backward`; the backward pass raises RuntimeError if activation
+        checkpointing runs layers with branches again.
+        """
+        loop_checks.check_has_loss(type(self).__name__, self.needs_backward)
+        batch = loop_checks.batch_of(unwrapped(model), images, labels)
+        context = (context if isinstance(labels, Tensor) else labels or context) or Context()
+        losses: list[Tensor] = []
+        self.forward_backward(model, batch, replace(context, backward=losses.append))
+        total = torch.stack(losses).sum()
+        if self.auxiliary:
+            refuse_recomputation(unwrapped(model), total)
+        return total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,11 +234,6 @@ def perturbation_size(clean: Images, adversarial: Images) -> Tensor:
 def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside DistributedDataParallel, whose hooks an attack must not fire."""
     return model.module if isinstance(model, DistributedDataParallel) else model
-
-
-def recomputing(model: nn.Module) -> AbstractContextManager[None]:
-    """Freeze running statistics while checkpointing runs layers again; they had the batch once."""
-    return frozen_statistics(unwrapped(model))
 
 
 def through(

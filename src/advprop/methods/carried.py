@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -48,6 +48,8 @@ class Carried(CarryingMethod, SeveralKinds):
 
     Needs `prepare`, and batches with `indices`.
     """
+
+    needs_backward: ClassVar[bool] = True
 
     threat_model: ThreatModel
     step_size: float | None = None

@@ -49,6 +49,7 @@ class Fast(SeveralKinds):
 
     # images that change processes meet other statistics only where each process has its own
     synchronises_statistics: ClassVar[bool] = False
+    needs_backward: ClassVar[bool] = True
 
     threat_model: ThreatModel
     step_size: float | None = None

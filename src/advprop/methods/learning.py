@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.auxiliary.branches import no_branch, shares_statistics, splits_batches
+from advprop.auxiliary.running import frozen_statistics
 from advprop.methods.base import (
     Context,
     KindMetrics,
@@ -128,6 +129,11 @@ class SeveralKinds(Method):
                 "alone, and DistributedDataParallel waits for the gradients of all; set "
                 f"method.form to {instead}, or train in one process"
             )
+
+
+def recomputing(model: nn.Module) -> AbstractContextManager[None]:
+    """Freeze running statistics while checkpointing runs layers again; they had the batch once."""
+    return frozen_statistics(unwrapped(model))
 
 
 def metrics_of(logits: Logits, labels: Labels, loss: Tensor) -> KindMetrics:

@@ -9,7 +9,38 @@ from torch import Tensor, nn
 
 from advprop.auxiliary.branches import branch_parameters, has_auxiliary_norms
 from advprop.auxiliary.modes import attack_mode
-from advprop.shapes import Images
+from advprop.shapes import Batch, Images
+
+
+def check_has_loss(method: str, needs_backward: bool) -> None:
+    """Raise ValueError for a method whose step cannot leave its backward passes to the caller."""
+    if needs_backward:
+        raise ValueError(
+            f"{method} uses the gradients of its own backward passes, so it has no loss to call "
+            "backward on: call method.forward_backward, or take a method with an attack, such as "
+            "AdvProp"
+        )
+
+
+def check_training_mode(model: nn.Module) -> None:
+    """Raise ValueError for a model in eval mode."""
+    if not model.training:
+        raise ValueError(
+            "the model is in eval mode, in which neither dropout nor normalisation trains: call "
+            "model.train() before; layers that are to keep their statistics may be in eval mode"
+        )
+
+
+def batch_of(model: nn.Module, images: Batch | Images, labels: object) -> Batch:
+    """What a step was given, as a batch; raises TypeError for missing or unexpected labels."""
+    if isinstance(images, Batch):
+        if isinstance(labels, Tensor):
+            raise TypeError("a Batch holds its labels: call (model, batch, context)")
+        return images
+    if not isinstance(labels, Tensor):
+        raise TypeError("labels are missing: call (model, images, labels)")
+    warn_of_unknown_branches(model)
+    return Batch(images=images, labels=labels)
 
 
 def warn_of_unknown_branches(model: nn.Module) -> None:
@@ -30,7 +61,7 @@ def warn_of_unknown_branches(model: nn.Module) -> None:
             f"gradients of the last step are left in {left} parameters of auxiliary branches, and "
             "nowhere else: an optimiser made before add_auxiliary_norms does not train them; make "
             "it from model.parameters() afterwards",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,8 @@ class SAM(Method):
     and the weights move back. Both passes meet the same dropout masks; running statistics count the
     first one. `every` n-th step is of this kind, the others are ordinary ones; `rho` 0 is vanilla.
     """
+
+    needs_backward: ClassVar[bool] = True
 
     rho: float = 0.05
     every: int = 1

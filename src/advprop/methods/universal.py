@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -33,6 +33,8 @@ class Universal(TwoPasses):
 
     Raises ValueError for what `PyramidPGD` refuses.
     """
+
+    needs_backward: ClassVar[bool] = True
 
     epsilon: float
     step_size: float

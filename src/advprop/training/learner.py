@@ -13,7 +13,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advprop.methods.base import Context, Method, StepMetrics, recomputing
+from advprop.methods.base import Context, Method, StepMetrics
+from advprop.methods.learning import recomputing
 from advprop.randomness import ImageStreams, derive_seed, seed_dropout
 from advprop.shapes import Batch
 from advprop.training.engine import memory_format
