@@ -26,6 +26,7 @@ BENCHMARKS = (
     "step_memory",
     "unused_branches",
     "switching",
+    "host",
     "attack_libraries",
     "split_batchnorm",
     "loader",

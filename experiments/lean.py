@@ -15,13 +15,13 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
-from costs import QUICK_TURNS, TURNS, step_costs
 from finetuning import finetune
 from settings import ATTACKS, longer, method
 from study import Group, Options, base_config, folder_of, read_options, write_results
 
 from advprop.comparisons.comparing import run_jobs
 from advprop.comparisons.plan import Job
+from advprop.comparisons.step_costs import TURNS, step_costs
 from advprop.config import RunConfig
 from advprop.config.attacks import AttackConfig, OneStepConfig
 from advprop.config.carried import CarriedConfig
@@ -94,7 +94,7 @@ def variants(base: RunConfig, attack: AttackConfig) -> dict[str, RunConfig]:
 
 def in_budget(configs: dict[str, RunConfig], budget: float, group: str, options: Options) -> Group:
     """Each for as long as `budget` times the measured time of vanilla."""
-    turns = QUICK_TURNS if options.quick else TURNS
+    turns = 6 if options.quick else TURNS
     costs = step_costs(configs, options.out / f"step_costs-{group}.json", turns=turns)
     return Group(
         name=f"{group}, {budget:g} x vanilla",

@@ -16,11 +16,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from costs import QUICK_TURNS, TURNS, step_costs
 from measures import shift
 from settings import longer, method
 from study import Group, Options, base_config, main
 
+from advprop.comparisons.step_costs import TURNS, step_costs
 from advprop.config import RunConfig
 
 NUM_EPOCHS = 24
@@ -124,7 +124,7 @@ def plan(name: str, options: Options) -> list[Group]:
 
 def _group(name: str, kind: str, base: RunConfig, options: Options) -> Group:
     configs = variants(base, class_token=kind == "ViT")
-    turns = QUICK_TURNS if options.quick else TURNS
+    turns = 6 if options.quick else TURNS
     costs = step_costs(configs, options.out / f"step_costs-{kind}-{name}.json", turns=turns)
     return Group(name=kind, variants=configs, costs=costs)
 

@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,9 @@ AT_THE_TOP = [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRI
 # the cards of methods have a suite of their own, tests/methods/test_method_cards.py
 WITH_CODE = [page for page in [ROOT / "README.md", *PAGES] if page.parent.name != "methods"]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+LIGHTNING = pytest.mark.skipif(find_spec("lightning") is None, reason="no extra `lightning` here")
 BLOCKS = [
-    pytest.param(block, id=f"{page.stem}-{number}")
+    pytest.param(block, id=f"{page.stem}-{number}", marks=LIGHTNING if "lightning" in block else ())
     for page in WITH_CODE
     for number, block in enumerate(BLOCK.findall(page.read_text()), start=1)
 ]
@@ -40,6 +42,11 @@ def anchors_of(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading).strip().replace(" ", "-") for heading in plain}
 
 
+# Lightning's advice on workers, and what it and transformers do where there is no GPU
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore:'pin_memory' argument")
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning:lightning", "ignore::DeprecationWarning:lightning"
+)
 @pytest.mark.parametrize("block", BLOCKS)
 def test_code_runs_as_it_stands(
     block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

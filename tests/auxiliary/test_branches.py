@@ -23,7 +23,6 @@ from advprop.auxiliary.branches import (
     branch_names,
     branch_parameters,
     has_auxiliary_norms,
-    scaled_gradients,
     use_branch,
 )
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
@@ -608,51 +607,3 @@ def test_a_checkpoint_names_no_tensor_twice(separate: str) -> None:
     model = batch_norm_net(separate)
     tensors = [tensor.data_ptr() for tensor in model.state_dict().values()]
     assert len(set(tensors)) == len(tensors)
-
-
-# gradients of a branch's own parameters
-
-
-def own_gradients(model: nn.Module) -> dict[str, list[torch.Tensor]]:
-    found = {
-        name: [parameter.grad.clone() for parameter in owned]
-        for name, owned in branch_parameters(model).items()
-    }
-    model.zero_grad()
-    return found
-
-
-def test_gradients_are_scaled_for_the_branch_named_while_inside() -> None:
-    model = branched(small_net())
-
-    def backward() -> None:
-        with use_branch(model, ("clean", "adversarial")):
-            model(some_images()).square().sum().backward()
-
-    model.eval()  # the same statistics each time
-    backward()
-    plain = own_gradients(model)
-    next(iter(branch_parameters(model)["clean"])).requires_grad_(False)
-    with pytest.raises(StoppedError), scaled_gradients(model, {"clean": 4.0, "adversarial": 1.0}):
-        raise StoppedError
-    next(iter(branch_parameters(model)["clean"])).requires_grad_(True)
-    backward()
-    assert_scaled(own_gradients(model), plain, {})
-    with scaled_gradients(model, {"clean": 4.0, "adversarial": 1.0}):
-        backward()
-    assert_scaled(own_gradients(model), plain, {"clean": 4.0})
-    backward()  # added to what was there before
-    with scaled_gradients(model, {"adversarial": 0.5}):
-        backward()
-    assert_scaled(own_gradients(model), plain, {"shared": 2.0, "clean": 2.0, "adversarial": 1.5})
-
-
-def assert_scaled(
-    found: dict[str, list[torch.Tensor]],
-    plain: dict[str, list[torch.Tensor]],
-    factors: dict[str, float],
-) -> None:
-    for name, gradients in found.items():
-        for gradient, expected in zip(gradients, plain[name], strict=True):
-            # powers of two, or sums of them: nothing is rounded
-            assert torch.equal(gradient, factors.get(name, 1.0) * expected)

@@ -359,6 +359,24 @@ def test_synchronised_layers(convert, build, training: bool, converted_first: bo
     assert list(plain.state_dict()) == list(build().state_dict())
 
 
+@pytest.mark.parametrize("separate", ["both", "affine", "statistics"])
+def test_synchronised_layers_share_and_save_what_they_did(separate: str) -> None:
+    model = branched(small_net(), separate=separate)
+    saved = snapshot(model)
+    clean, adversarial = (layers_of(model, name)[0] for name in BRANCHES)
+    shared = [
+        name for name in snapshot(clean) if getattr(clean, name) is getattr(adversarial, name)
+    ]
+    model = convert_sync_batchnorm(model)
+    assert list(snapshot(model)) == list(saved)
+    model.load_state_dict(saved)
+    clean, adversarial = (layers_of(model, name)[0] for name in BRANCHES)
+    assert shared == [
+        name for name in snapshot(clean) if getattr(clean, name) is getattr(adversarial, name)
+    ]
+    assert bool(shared) == (separate != "both")
+
+
 def test_a_conversion_that_loses_activations_is_refused() -> None:
     model = branched(fused_net())
     expected = outputs(model)

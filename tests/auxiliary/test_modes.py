@@ -170,6 +170,52 @@ def test_a_model_without_branches_can_be_attacked_too() -> None:
     assert same(buffers(model), kept)
 
 
+def test_modules_are_looked_at_once_and_not_assigned_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module's `__setattr__`, and `modules`, `eval` and `parameters` of torch, take longer."""
+    model = mixed_flags_net()
+    asked = []
+    for name in ("__setattr__", "named_modules", "named_parameters", "eval"):
+        monkeypatch.setattr(nn.Module, name, lambda *_, name=name, **__: asked.append(name))
+    with attack_mode(model):
+        pass
+    assert asked == []
+
+
+class Cached(nn.Module):
+    """Keeps what it made of its weight until it is told of a mode, as LeViT's attention does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.kept: torch.Tensor | None = None
+
+    def train(self, mode: bool = True) -> "Cached":
+        self.kept = None
+        return super().train(mode)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if not self.training and self.kept is None:
+            self.kept = self.weight.clone()
+        return images + (self.weight if self.training else self.kept)
+
+
+def test_a_module_that_keeps_what_depends_on_its_mode_is_told() -> None:
+    model = nn.Sequential(Cached()).train()
+    for step in range(2):
+        with torch.no_grad(), attack_mode(model):
+            assert model(torch.ones(1)) == 1 + step
+        model[0].weight.data += 1
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`")
+def test_scripted_modules_are_attacked_too() -> None:
+    model = nn.Sequential(torch.jit.script(nn.Dropout(0.5))).train()
+    with attack_mode(model):
+        assert torch.equal(model(torch.ones(99)), torch.ones(99))
+    assert model[0].training
+    assert not torch.equal(model(torch.ones(99)), torch.ones(99))
+
+
 def test_the_branch_is_left_alone() -> None:
     model = branched(small_net())
     with use_branch(model, "adversarial"), attack_mode(model):

@@ -133,6 +133,13 @@ WRONG = {
         lambda f: ["compare", "digits", "--set", "method.attack.foo=1", "--out", f / "c"],
         "method.attack.foo",
     ),
+    **{
+        f"part {part}": (
+            lambda f, part=part: ["compare", "digits", "--part", part, "--out", f / "c"],
+            f"part {part}: give K/N with K from 1 to N, as in 2/8",
+        )
+        for part in ("0/2", "3/2", "2", "a/b", "-1/2")
+    },
     "no seeds": (lambda f: ["compare", "digits", "--seeds", 0, "--out", f / "c"], "at least 1"),
     "report of nothing": (lambda f: ["report", f / "one"], "results.json"),
 }

@@ -43,6 +43,7 @@ from advprop.methods.learning import metrics_of
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.vanilla import Vanilla
+from advprop.models.trial import _NOT_DETERMINISTIC_ON_GPU, _Operations
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
 
@@ -545,3 +546,22 @@ def test_unnormalised_images_are_refused_before_anything_changes() -> None:
         run(AdvProp(attack=ATTACK), model, images=2 * tiny_images() - 1)
     assert active_branch(model) == "clean"
     assert model.training
+
+
+# --- the same in each run
+
+
+@every_method
+def test_a_method_says_what_no_gpu_repeats(case: Case) -> None:
+    """Of its own operations, whatever the model's are; with frames, as carried uses them."""
+    model, method = net_for(case.method), prepared(case.method)
+    frames = torch.tensor([[0.5, 0.0, 0.1], [0.0, 0.5, 0.1]]).expand(8, 2, 3)
+    images = tiny_images()
+    views = dict.fromkeys(method.views, images)
+    batch = Batch(
+        images=images, labels=tiny_labels(), indices=torch.arange(8), frames=frames, views=views
+    )
+    with _Operations() as seen:
+        method.forward_backward(model, batch, Context(generator=seeded()))
+    found = _NOT_DETERMINISTIC_ON_GPU & {*seen.names}
+    assert found == ({"grid_sampler_2d_backward"} if method.not_deterministic else set())

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from advprop.report import render_report
+from advprop.report.facts import run_facts
 from advprop.report.page.render import typeset
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
@@ -212,6 +213,19 @@ def test_nothing_finished_yet_is_still_a_page():
     text = Page(render_report({"recipe": "mnist5k", "runs": [], "summary": []})).text
     assert "No run has been tested yet" in text
     assert "Training curves" not in text
+
+
+def test_settings_of_the_engine_are_told_where_they_differ_from_the_defaults():
+    old = {"optimizer": "sgd", "batch_size": 4, "mixed_precision": "no", "compile": False}
+    new = {**old, "mixed_precision": "bf16", "deterministic": True, "compile": "max-autotune"}
+    facts = [
+        dict(run_facts([], [{"method": "vanilla", "config": {"training": training}}]))
+        for training in (old, new)
+    ]
+    assert [found.get("Engine") for found in facts] == [
+        None,
+        "bf16, compiled (max-autotune), deterministic",
+    ]
 
 
 def test_summary_is_made_from_runs_where_it_is_missing(results, details):

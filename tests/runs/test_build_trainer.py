@@ -23,7 +23,12 @@ from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
 from advprop.methods.vanilla import Vanilla
 from advprop.recipes.builtin import digits
-from advprop.runs.trainer import build_trainer, with_synchronised_statistics
+from advprop.runs.folder import build_run_model
+from advprop.runs.trainer import (
+    build_trainer,
+    check_deterministic,
+    with_synchronised_statistics,
+)
 from advprop.shapes import Batch
 
 
@@ -104,20 +109,91 @@ def test_defaults_and_methods_without_branches_are_not_refused(method: Method) -
     method.check_distributed()
 
 
+FAST = Fast(threat_model=Linf(0.1))
+
+
 @pytest.mark.parametrize(
-    ("method", "num_processes", "device", "synchronised"),
+    ("method", "wanted", "num_processes", "device", "synchronised"),
     [
-        (Vanilla(), 2, "cuda", True),
-        (Vanilla(), 1, "cuda", False),
-        (Vanilla(), 2, "cpu", False),  # torch has it for GPUs only
-        (Fast(threat_model=Linf(0.1)), 2, "cuda", False),  # or its shuffling would do nothing
+        (Vanilla(), None, 2, "cuda", True),
+        (Vanilla(), None, 1, "cuda", False),
+        (Vanilla(), None, 2, "cpu", False),  # torch has it for GPUs only
+        (FAST, None, 2, "cuda", False),  # or its shuffling would do nothing
+        (Vanilla(), False, 2, "cuda", False),
+        (Vanilla(), True, 2, "cuda", True),
+        (Vanilla(), True, 1, "cpu", False),
     ],
 )
 def test_statistics_are_those_of_all_gpus_where_the_method_allows_it(
-    method: Method, num_processes: int, device: str, synchronised: bool
+    method: Method, wanted: bool | None, num_processes: int, device: str, synchronised: bool
 ) -> None:
     model = with_synchronised_statistics(
-        tiny_branched_net(), method, num_processes=num_processes, device=torch.device(device)
+        tiny_branched_net(),
+        method,
+        wanted,
+        num_processes=num_processes,
+        device=torch.device(device),
     )
     kinds = [isinstance(layer, torch.nn.SyncBatchNorm) for layer in model.modules()]
     assert sum(kinds) == (4 if synchronised else 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "num_processes", "device", "message"),
+    [
+        (Vanilla(), 2, "cpu", "sync_batchnorm on 2 processes without GPUs: .*none or false"),
+        (FAST, 1, "cpu", "sync_batchnorm with Fast, which moves .*none or false"),
+        (FAST, 2, "cuda", "sync_batchnorm with Fast"),
+    ],
+)
+def test_statistics_of_all_are_refused_where_they_cannot_be(
+    method: Method, num_processes: int, device: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        with_synchronised_statistics(
+            tiny_branched_net(),
+            method,
+            True,
+            num_processes=num_processes,
+            device=torch.device(device),
+        )
+
+
+def test_torch_refuses_synchronised_layers_on_a_cpu(tmp_path: Path) -> None:
+    """Where this fails, torch has learnt it, and `sync_batchnorm` need not be refused there."""
+    layer = torch.nn.SyncBatchNorm(3)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    try:
+        with pytest.raises(ValueError, match="SyncBatchNorm expected input tensor to be on GPU"):
+            layer(torch.rand(2, 3, 4, 4))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("advprop", [], None),
+        ("carried", [], "method carried needs grid_sample's backward pass, .*another method, or"),
+        (
+            "vanilla",
+            ["model.name=test_resnet", 'model.options={"global_pool": "catavgmax"}'],
+            "test_resnet needs adaptive_max_pool2d_backward, .*model.options that avoid it, or",
+        ),
+    ],
+    ids=["fine", "method", "model"],
+)
+def test_what_no_gpu_repeats_is_refused_before_training(
+    method: str, settings: list[str], message: str | None
+) -> None:
+    given = ["model.mean=[0.5]", "model.std=[0.2]"] if settings else []
+    config = apply_overrides(digits().with_method(method), [*settings, *given])
+    data = config.data.load(0)
+    model = build_run_model(config, data)
+    if message is None:
+        check_deterministic(config, model, data.image_shape)
+        return
+    with pytest.raises(ValueError, match=f"training.deterministic: {message}"):
+        check_deterministic(config, model, data.image_shape)

@@ -43,7 +43,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.fx.GraphMod
         return graph.forward
 
     whole = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self: whole(self, backend=counting))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: whole(self, backend=counting))
     torch._dynamo.reset()
     yield made
     torch._dynamo.reset()

@@ -90,7 +90,7 @@ def test_a_compiled_checkpointed_model_counts_a_batch_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self: whole(self, backend="aot_eager"))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: whole(self, backend="aot_eager"))
     torch._dynamo.reset()
     settings = [*BATCH_NORM, "training.compile=true", "training.activation_checkpointing=true"]
     train(quick("vanilla", *settings), tmp_path, quiet=True)
@@ -197,7 +197,7 @@ def test_a_compiled_model_keeps_its_keys_and_trains(
         return graph.forward
 
     whole = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self: whole(self, backend=counting))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: whole(self, backend=counting))
     config = quick("advprop", "model.options.width=8")
     train(config, tmp_path / "eager", quiet=True)
     torch._dynamo.reset()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from advprop.auxiliary.modes import modules_of
 from advprop.auxiliary.route import CLEAN, Branched, Route
 from advprop.auxiliary.running import running_statistics
 
@@ -94,39 +96,39 @@ def shares_statistics(model: nn.Module) -> bool:
 
 def branch_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """All parameters of `model`, once each: "shared", and those that each branch alone owns."""
-    names = branch_names(model)
-    layers = [layer for layer in model.modules() if isinstance(layer, Branched)]
-    users: dict[nn.Parameter, set[str]] = {}
-    for layer in layers:
-        for name, branch in layer.branches.items():
-            for parameter in branch.parameters():
-                users.setdefault(parameter, set()).add(name)
-    groups: dict[str, list[nn.Parameter]] = {SHARED: [], **{name: [] for name in names}}
+    groups: dict[str, list[nn.Parameter]] = {name: [] for name in (SHARED, *branch_names(model))}
+    owners = owned_parameters(model)
     for parameter in model.parameters():
-        owners = users.get(parameter, set())
-        groups[next(iter(owners)) if len(owners) == 1 else SHARED].append(parameter)
+        owner, _ = owners.get(id(parameter), (SHARED, parameter))
+        groups[owner].append(parameter)
     return groups
 
 
-@contextmanager
-def scaled_gradients(model: nn.Module, factors: Mapping[str, float]) -> Iterator[None]:
-    """Multiply the gradients that reach a branch's own parameters inside, by its factor.
+def owned_parameters(model: nn.Module) -> dict[int, tuple[str, nn.Parameter]]:
+    """The parameters in branches, by id, each with the branch that alone uses it, or "shared".
 
-    Tensor hooks do it: before a gradient is added to `.grad` and reduced over processes. Gradients
-    of branches without a factor, or with 1, keep their bits.
+    Found anew each time: to tell that a model has not changed would take as long.
     """
-    owned = branch_parameters(model)
-    with ExitStack() as stack:
-        for branch, factor in factors.items():
-            for parameter in owned[branch] if factor != 1 else ():
-                if parameter.requires_grad:
-                    hook = parameter.register_hook(_multiplication(factor))
-                    stack.callback(hook.remove)
-        yield
+    owners: dict[int, tuple[str, nn.Parameter]] = {}
+    for module, branch in _modules_in_branches(model):
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                known, _ = owners.get(id(parameter), (branch, parameter))
+                owners[id(parameter)] = (branch if known == branch else SHARED, parameter)
+    return owners
 
 
-def _multiplication(factor: float) -> Callable[[Tensor], Tensor]:
-    return lambda gradient: factor * gradient
+def _modules_in_branches(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """All modules that a branch consists of, with its name."""
+    found: list[tuple[nn.Module, str]] = []
+    for module in modules_of(model):
+        if isinstance(module, Branched):
+            branches: Any = module._modules["branches"]
+            for name, branch in branches._modules.items():
+                found.append((branch, name))
+                if branch._modules:
+                    found += [(inner, name) for inner in modules_of(branch)[1:]]
+    return found
 
 
 def check_names(auxiliary: Sequence[str]) -> tuple[str, ...]:

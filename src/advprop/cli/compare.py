@@ -5,13 +5,29 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from advprop.cli.options import QuietOption, RecipeArgument, SetOption, comma_separated
 from advprop.cli.terminal import say
 from advprop.files.atomic import safe_name
+
+EqualOption = Annotated[
+    Literal["passes", "seconds"],
+    typer.Option(
+        help="Equal cost: vanilla_equal_cost for the passes of the dearest method, or all methods "
+        "for its time, by steps that are measured on this machine first."
+    ),
+]
+PartOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="K/N",
+        help="Only the K-th of N parts of the runs, for N machines that share --out; "
+        "the same command without --part gathers them.",
+    ),
+]
 
 
 def main(
@@ -24,6 +40,8 @@ def main(
     out: Annotated[
         Path | None, typer.Option(help="The comparison's folder; runs/compare-RECIPE by default.")
     ] = None,
+    equal: EqualOption = "passes",
+    part: PartOption = None,
     settings: SetOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -45,6 +63,8 @@ def main(
             num_seeds=seeds,
             jobs=jobs,
             overrides=settings or [],
+            equal=equal,
+            part=_part(part),
             report_finished=_ignore if quiet else _show,
             command=shlex.join(["advprop", *sys.argv[1:]]),
         )
@@ -54,13 +74,31 @@ def main(
             print_results({**found, "summary": summarise(found["runs"])})
         say(f"{folder}: the same command goes on", err=True)
         raise
-    print_results(results)
-    say(f"{folder}/results.json and {folder}/report.html written")
+    if part is None:
+        print_results(results)
+        say(f"{folder}/results.json and {folder}/report.html written")
+    else:
+        say(f"{folder}: part {part}: {len(results['runs'])} runs; gather them without --part")
+    _end(results)
+
+
+def _end(results: dict[str, Any]) -> None:
+    """Tell which runs failed; exit code 3 where some did."""
     for failed in results["failed"]:
         line = f"{failed['method']} seed {failed['seed']}: {failed['error']}"
         say(f"advprop: warning: {line}", err=True)
     if results["failed"]:
         raise typer.Exit(3)
+
+
+def _part(text: str | None) -> tuple[int, int] | None:
+    """The numbers of "2/8"."""
+    if text is None:
+        return None
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal()):
+        raise ValueError(f"part {text}: give K/N with K from 1 to N, as in 2/8")
+    return int(number), int(count)
 
 
 def _show(row: dict[str, Any]) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from advprop.comparisons.gathering import write_comparison_report
 from advprop.comparisons.jobs import outcomes, usable_threads
-from advprop.comparisons.plan import DEFAULT_METHODS, Job, plan_jobs
+from advprop.comparisons.plan import DEFAULT_METHODS, Equal, Job, plan_jobs
 from advprop.comparisons.sources import RESULTS
+from advprop.comparisons.step_costs import STEP_COSTS, read_costs, step_costs
 from advprop.config.overrides import differences, read_config
 from advprop.config.run import RunConfig
 from advprop.files.json_files import write_json
@@ -30,15 +32,21 @@ def compare(
     num_seeds: int = 3,
     jobs: int = 1,
     overrides: Sequence[str] = (),
+    equal: Equal = "passes",
+    part: tuple[int, int] | None = None,
     report_finished: Callable[[dict[str, Any]], None] = lambda row: None,
     command: str = "",
 ) -> dict[str, Any]:
     """Train and test `methods` with seeds 0 to `num_seeds` - 1, and `vanilla_equal_cost` always.
 
-    The latter is vanilla for as many epochs as cost what the dearest method does. Each of `jobs`
+    The latter is vanilla for as many epochs as cost what the dearest method does, in passes. With
+    `equal` "seconds", steps are measured on this machine first (`step_costs.json` keeps them), and
+    every method trains for as long as the dearest. Each of `jobs`
     processes has an equal, recorded share of the CPU's threads. Runs that are in `out` already
     are not trained again. Writes `results.json` (after each run) and `report.html`, and returns
     the former. `overrides` are those of `--set`: `method.*` reach the methods that have the path.
+    `part` (2, 8) runs the second of eight parts of all this, for as many machines that share `out`,
+    and writes neither; the same call without it gathers what is there, and runs what is not.
 
     A run that cannot be trained (a loss that is not finite, a method that cannot do with these
     settings, too little memory) is in `failed` of the results, and the others go on.
@@ -47,13 +55,20 @@ def compare(
     use, or a folder with other runs; KeyboardInterrupt after writing what there is.
     """
     folder = Path(out)
-    if num_seeds < 1:
-        raise ValueError(f"{num_seeds} seeds: give at least 1")
+    for name, number in (("seeds", num_seeds), ("jobs", jobs)):
+        if number < 1:
+            raise ValueError(f"{number} {name}: give at least 1")
+    _check_place(folder)
+    measure = None
+    if equal == "seconds":
+        path, threads = folder / STEP_COSTS, _threads(jobs)
+        measure = partial(step_costs, path=path, threads=threads)
     return run_jobs(
-        plan_jobs(config, folder, methods, num_seeds, overrides),
+        plan_jobs(config, folder, methods, num_seeds, overrides, measure=measure),
         folder,
         recipe=config.recipe,
         jobs=jobs,
+        part=part,
         report_finished=report_finished,
         command=command,
     )
@@ -65,6 +80,7 @@ def run_jobs(
     *,
     recipe: str,
     jobs: int = 1,
+    part: tuple[int, int] | None = None,
     report_finished: Callable[[dict[str, Any]], None] = lambda row: None,
     command: str = "",
 ) -> dict[str, Any]:
@@ -75,6 +91,8 @@ def run_jobs(
     """
     if jobs < 1:
         raise ValueError(f"{jobs} jobs: give at least 1")
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise ValueError(f"part {part[0]}/{part[1]}: give K/N with K from 1 to N, as in 2/8")
     _check_folder(folder, planned)
     first = planned[0].config  # a wrong folder or model shows now, not in every job
     data, facts = load_data(first)
@@ -82,11 +100,11 @@ def run_jobs(
     for change in {c for run in kept for c in check_same_data(run, facts, data)}:
         warnings.warn(f"{folder}: of some runs, {change}; they are not tested anew", stacklevel=2)
     check_plain_model(first, data)
-    threads = max(1, usable_threads() // jobs)
     folder.mkdir(parents=True, exist_ok=True)
-    comparison = _Comparison(folder, recipe, planned, jobs, threads, command)
+    comparison = _Comparison(folder, recipe, planned, jobs, command, writes=part is None)
+    own = planned if part is None else planned[part[0] - 1 :: part[1]]
     try:
-        for job, outcome in outcomes(planned, jobs, threads):
+        for job, outcome in outcomes(own, jobs, comparison.threads):
             row = comparison.add(job, outcome)
             if row is not None:
                 report_finished(row)
@@ -105,11 +123,13 @@ class _Comparison:
         recipe: str,
         planned: Sequence[Job],
         jobs: int,
-        threads: int,
         command: str,
+        *,
+        writes: bool,
     ) -> None:
         self.folder, self.recipe, self.planned = folder, recipe, planned
-        self.jobs, self.threads, self.command = jobs, threads, command
+        self.jobs, self.threads, self.command = jobs, _threads(jobs), command
+        self.writes = writes
         self.rows: dict[tuple[str, int], dict[str, Any]] = {}
         self.failed: list[dict[str, Any]] = []
         self.errors: list[Exception] = []
@@ -128,7 +148,8 @@ class _Comparison:
                 "folder": os.path.relpath(job.folder, self.folder),
             }
             self.rows[key] = row
-        write_json(self.folder / RESULTS, self.results())
+        if self.writes:
+            write_json(self.folder / RESULTS, self.results())
         return row
 
     def results(self) -> dict[str, Any]:
@@ -144,26 +165,37 @@ class _Comparison:
             "planned_runs": len(self.planned),
             "runs": runs,
             "failed": self.failed,
+            "step_costs": read_costs(self.folder / STEP_COSTS),
             "summary": summarise(runs),
         }
 
     def check_any(self) -> None:
         """Raise the first run's ValueError where no run at all could be trained."""
-        if not self.rows and all(isinstance(error, ValueError) for error in self.errors):
+        refused = all(isinstance(error, ValueError) for error in self.errors)
+        if self.errors and refused and not self.rows:
             raise self.errors[0]
 
     def write_report(self) -> None:
         """Write `report.html`, if there is anything to show."""
-        if self.rows:
+        if self.rows and self.writes:
             write_comparison_report(self.folder, self.results())
 
 
-def _check_folder(folder: Path, planned: Sequence[Job]) -> None:
+def _threads(jobs: int) -> int:
+    """Each run's share of the CPU's threads."""
+    return max(1, usable_threads() // jobs)
+
+
+def _check_place(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: a file, not a folder; give another --out")
-    known = any((folder / name).exists() for name in ("runs", RESULTS))
+    known = any((folder / name).exists() for name in ("runs", RESULTS, STEP_COSTS))
     if folder.is_dir() and any(folder.iterdir()) and not known:
         raise ValueError(f"{folder}: not empty, and not a comparison; give another --out")
+
+
+def _check_folder(folder: Path, planned: Sequence[Job]) -> None:
+    _check_place(folder)
     for job in planned:
         if is_run(job.folder):
             changed = differences(read_config(job.folder / "config.json"), job.config)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from advprop.config.methods import METHODS
 from advprop.config.overrides import apply_overrides, has_path, parse_override
@@ -14,6 +15,10 @@ from advprop.config.run import RunConfig
 from advprop.results.summary import EQUAL_COST, VANILLA
 
 DEFAULT_METHODS = ("vanilla", "adversarial", "mixed", "advprop")
+
+Equal: TypeAlias = Literal["passes", "seconds"]
+"""What methods are compared at: see `plan_jobs`."""
+Costs: TypeAlias = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +36,30 @@ def plan_jobs(
     methods: Sequence[str],
     num_seeds: int,
     overrides: Sequence[str],
+    *,
+    measure: Callable[[Mapping[str, RunConfig]], Costs] | None = None,
 ) -> list[Job]:
     """One job for each method and seed, seed by seed, so that an interrupted comparison compares.
 
+    All methods train for the same number of epochs, and vanilla at equal cost for as many as give
+    it the passes of the dearest one. With `measure`, which tells what a step of each takes in steps
+    of vanilla, all train for as long as the dearest: the others for more epochs, vanilla too.
     Raises ValueError for an unknown method, or a setting that fits none.
     """
     configs = _method_configs(config, methods, overrides)
+    general = [override for override in overrides if not _is_of_method(override)]
+    vanilla = apply_overrides(config.with_method(VANILLA), general)
+    if measure is None:
+        dearest = max(c.method.build().passes_per_image for c in configs.values())
+    else:
+        costs = measure({VANILLA: vanilla, **configs})
+        dearest = max(costs.values())
+        configs = {
+            name: stretched(own, dearest / costs[name], whole=math.floor)
+            for name, own in configs.items()
+            if name != VANILLA  # what it would be is vanilla at equal cost
+        }
+    configs[EQUAL_COST] = stretched(vanilla, dearest)
     return [
         Job(
             method=method,
@@ -58,14 +81,10 @@ def _method_configs(
     names = [name for name in names if name != EQUAL_COST]
     bases = {name: config.with_method(name) for name in names or [VANILLA]}
     _check_overrides(bases, overrides)
-    configs = {
+    return {
         name: apply_overrides(base, [o for o in overrides if not _is_of_method(o) or _has(base, o)])
         for name, base in bases.items()
     }
-    dearest = max(c.method.build().passes_per_image for c in configs.values())
-    general = [override for override in overrides if not _is_of_method(override)]
-    vanilla = apply_overrides(config.with_method(VANILLA), general)
-    return {**configs, EQUAL_COST: stretched(vanilla, dearest)}
 
 
 def _check_overrides(bases: dict[str, RunConfig], overrides: Sequence[str]) -> None:
@@ -74,18 +93,23 @@ def _check_overrides(bases: dict[str, RunConfig], overrides: Sequence[str]) -> N
             raise ValueError(f'"{_path(override)}" is no setting of {", ".join(bases)}')
 
 
-def stretched(vanilla: RunConfig, factor: float) -> RunConfig:
-    """Vanilla at `factor` times the cost, its schedule stretched with it."""
-    settings = vanilla.training
+def stretched(
+    config: RunConfig, factor: float, *, whole: Callable[[float], int] = math.ceil
+) -> RunConfig:
+    """The same run `factor` times as long, its schedule stretched with it.
+
+    `whole` makes whole epochs of what comes out.
+    """
+    settings = config.training
     training = dataclasses.replace(
         settings,
-        num_epochs=math.ceil(settings.num_epochs * factor),
+        num_epochs=whole(settings.num_epochs * factor),
         warmup_epochs=settings.warmup_epochs * factor,
         decay_epochs=settings.decay_epochs * factor,
         milestones=tuple(milestone * factor for milestone in settings.milestones),
         evaluate_every_epochs=math.ceil(settings.evaluate_every_epochs * factor),
     )
-    return vanilla.model_copy(update={"training": training})
+    return config.model_copy(update={"training": training})
 
 
 def _path(override: str) -> str:

@@ -54,6 +54,12 @@ def comparison_source(folder: Path, results: dict[str, Any]) -> Source:
     """The runs of `results`, which lie in or beside `folder`."""
     missing = results["planned_runs"] - len(results["runs"])
     notes = [f"{missing} of {results['planned_runs']} runs are missing."] if missing else []
+    if costs := results.get("step_costs"):
+        listed = ", ".join(f"{name} {cost:.2f}" for name, cost in costs.items())
+        notes += [
+            "All methods trained for as long as the dearest one, by steps that were measured first "
+            f"(in steps of vanilla: {listed})."
+        ]
     notes += [f"{f['method']}, seed {f['seed']}: {f['error']}" for f in results["failed"]]
     recipe = str(results.get("recipe") or "unnamed")
     runs = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +23,7 @@ from advprop.methods.kept.carrying import NO_MIXTURES
 from advprop.models.build import build_model, check_options
 from advprop.models.standardize import Standardized
 from advprop.models.weights import load_local_weights, weights_file
+from advprop.results.engine import engine_words
 from advprop.training.settings import TrainingSettings
 
 _GIVEN = frozenset(inspect.signature(build_model).parameters)
@@ -179,13 +181,14 @@ class RunConfig(Config):
         `found` is `Found.to_json` of the data, None where they were not needed.
         """
         epochs, passes = self.training.num_epochs, self.method.build().passes_per_image
-        weights = ""
+        weights, engine = "", engine_words(asdict(self.training))
         if self.model.pretrained or self.model.checkpoint is not None:
             weights = f" from {self.model.checkpoint or 'pretrained weights'}"
         return [
             *(Found(**found).lines() if found else []),
             f"{self.model.name}{weights}, method {self.method.kind}: {passes:g} passes per image "
             f"and epoch, {epochs * passes:,.4g} in {epochs:,} epochs (vanilla {epochs:,})",
+            *([f"engine: {engine}"] if engine else []),
         ]
 
     def with_method(self, name: str) -> RunConfig:

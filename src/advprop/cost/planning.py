@@ -158,6 +158,7 @@ def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int)
     method = method.on_devices(empty, devices)
     model = prepare_model(empty, settings, torch.device("meta"))
     half = settings.mixed_precision != "no"
+    synchronised = method.synchronises_statistics and settings.sync_batchnorm is not False
     try:
         batch = empty_batch(images, sizes.image_shape)
         step = step_cost(model, method, batch, float_bytes=2 if half else None)
@@ -177,7 +178,7 @@ def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int)
         "bytes_on_disk": method.bytes_on_disk(
             TrainingFacts(num_images=sizes.num_images, image_shape=sizes.image_shape)
         ),
-        "exchanged": asdict(exchange(model, settings, synchronised=method.synchronises_statistics)),
+        "exchanged": asdict(exchange(model, settings, synchronised=synchronised)),
     }
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from advprop.auxiliary.gradients import scaled_gradients
+from advprop.methods.base import unwrapped
 
 _FEWEST = 2  # images of a kind; of a single one there are no batch statistics
 
@@ -38,3 +45,13 @@ def check_branch_is_used(fraction: float, auxiliary: Sequence[str]) -> None:
             "DistributedDataParallel waits for one; set method.attacked_fraction above 0, or train "
             "vanilla, which is the same"
         )
+
+
+def at_same_speed(model: nn.Module, shares: Mapping[str, float]) -> AbstractContextManager[None]:
+    """Have one pass inside divide each branch's own gradients by the branch's share of the images.
+
+    So they are as large as if all images had gone through it.
+    """
+    factors = {branch: 1 / share for branch, share in shares.items()}
+    reduced = isinstance(model, DistributedDataParallel)
+    return scaled_gradients(unwrapped(model), factors, reduced=reduced)

@@ -101,6 +101,7 @@ class Method(ABC):
 
     synchronises_statistics: ClassVar[bool] = True
     needs_backward: ClassVar[bool] = False
+    not_deterministic: ClassVar[str | None] = None
 
     @property
     def auxiliary(self) -> tuple[str, ...]:

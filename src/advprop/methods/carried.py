@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -12,9 +12,13 @@ from torch import nn
 
 from advprop.attacks.pgd import check_images
 from advprop.attacks.threat_models import Linf, ThreatModel
-from advprop.auxiliary.branches import scaled_gradients
 from advprop.auxiliary.route import CLEAN
-from advprop.methods.attacked_fraction import check_branch_is_used, check_fraction, num_clean
+from advprop.methods.attacked_fraction import (
+    at_same_speed,
+    check_branch_is_used,
+    check_fraction,
+    num_clean,
+)
 from advprop.methods.base import (
     ADVERSARIAL,
     Context,
@@ -22,7 +26,6 @@ from advprop.methods.base import (
     TrainingFacts,
     perturbation_size,
     through,
-    unwrapped,
 )
 from advprop.methods.kept.carrying import Carrying, CarryingMethod
 from advprop.methods.kept.store import Precision, precision_for
@@ -159,19 +162,10 @@ class Carried(CarryingMethod, SeveralKinds):
             return learn(model, kinds, context, form=form, branches=branches)
         count = sum(len(part) for part in kinds.values())
         shares = {kind: len(part) / count for kind, part in kinds.items()}
-        with self._update_speeds(model, shares):
+        with at_same_speed(model, shares) if branches else nullcontext():
             found = learn(model, kinds, context, form=form, weights=shares, branches=branches)
         each = {kind: replace(found.kinds[kind], share=shares[kind]) for kind in kinds}
         return replace(found, kinds=each)
-
-    def _update_speeds(
-        self, model: nn.Module, shares: Mapping[str, float]
-    ) -> AbstractContextManager[None]:
-        """Bring the gradients of each branch's own parameters to the size of the others."""
-        if not self.auxiliary_branch:
-            return nullcontext()
-        factors = {branch: 1 / share for branch, share in shares.items()}
-        return scaled_gradients(unwrapped(model), factors)
 
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {

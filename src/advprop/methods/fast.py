@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -13,16 +12,19 @@ from torch.nn.parallel import DistributedDataParallel
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD, check_images
 from advprop.attacks.threat_models import ThreatModel
-from advprop.auxiliary.branches import scaled_gradients
 from advprop.auxiliary.route import CLEAN
-from advprop.methods.attacked_fraction import check_branch_is_used, check_fraction, num_clean
+from advprop.methods.attacked_fraction import (
+    at_same_speed,
+    check_branch_is_used,
+    check_fraction,
+    num_clean,
+)
 from advprop.methods.base import (
     ADVERSARIAL,
     Context,
     StepMetrics,
     perturbation_size,
     through,
-    unwrapped,
 )
 from advprop.methods.learning import SeveralKinds, learn, total_loss
 from advprop.methods.shuffling import shuffled
@@ -113,17 +115,19 @@ class Fast(SeveralKinds):
             NOISE: (1 - self.beta) * shares[NOISE],
             ADVERSARIAL: self.beta * shares[ADVERSARIAL],
         }
-        with scaled_gradients(unwrapped(model), self._factors(shares)):
-            generator = of_part(context.generator, slice(first, None))
+        speeds = {branch: shares[branch] for branch in (CLEAN, ADVERSARIAL) if self.synchronise}
+        generator = of_part(context.generator, slice(first, None))
+        with at_same_speed(model, speeds):
             noise, images = self._noise_pass(
                 model, source, replace(context, generator=generator), weight=weights[NOISE]
             )
-            parts = {
-                CLEAN: Batch(images=batch.images[:first], labels=batch.labels[:first]),
-                ADVERSARIAL: shuffled(
-                    Batch(images=images, labels=source.labels), model, step=context.step
-                ),
-            }
+        parts = {
+            CLEAN: Batch(images=batch.images[:first], labels=batch.labels[:first]),
+            ADVERSARIAL: shuffled(
+                Batch(images=images, labels=source.labels), model, step=context.step
+            ),
+        }
+        with at_same_speed(model, speeds):
             found = learn(model, parts, context, form=form, weights=weights, branches=True).kinds
         kinds = {CLEAN: found[CLEAN], NOISE: noise.kinds[NOISE], ADVERSARIAL: found[ADVERSARIAL]}
         return StepMetrics(
@@ -131,10 +135,6 @@ class Fast(SeveralKinds):
             kinds={kind: replace(kinds[kind], share=shares[kind]) for kind in kinds},
             perturbation=perturbation_size(source.images, images),
         )
-
-    def _factors(self, shares: Mapping[str, float]) -> dict[str, float]:
-        """Factors that bring gradients of a branch's own parameters to the size of the others."""
-        return {name: 1 / shares[name] for name in (CLEAN, ADVERSARIAL) if self.synchronise}
 
     def _noise_pass(
         self, model: nn.Module, batch: Batch, context: Context, *, weight: float

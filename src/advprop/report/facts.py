@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from advprop.files.trees import at
+from advprop.results.engine import engine_words
 
 Json = Mapping[str, Any]
 
@@ -67,6 +68,8 @@ def _of_config(config: Json) -> Iterable[tuple[str, str]]:
             f"{training['optimizer']}, batches of {training['batch_size']}, learning rate "
             f"{training.get('learning_rate')}",
         )
+    if engine := engine_words(training):
+        yield "Engine", engine
     if attack := _attack(at(config, "method", "attack")):
         yield "Attack in training", attack
     noise = at(config, "evaluation", "noise_standard_deviation")

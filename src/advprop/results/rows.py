@@ -88,4 +88,5 @@ class Results(Part):
     runs: tuple[Row, ...]
     failed: tuple[Failed, ...]
     versions: dict[str, str] | None = None
+    step_costs: dict[str, Cost] = Field(default_factory=dict)
     summary: tuple[dict[str, Any], ...] = Field(default=())

@@ -18,7 +18,7 @@ from advprop.data.batches.unreadable import UnreadableTally
 from advprop.data.splits import ImageData, ImageSplit
 from advprop.evaluation.accuracy import evaluate_clean
 from advprop.methods.base import Method, TrainingFacts
-from advprop.models.trial import check_forward
+from advprop.models.trial import check_forward, not_deterministic_on_gpu
 from advprop.runs.folder import CHECKPOINTS, KEPT, METRICS, build_run_model
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.processes import num_machines
@@ -36,8 +36,9 @@ def build_trainer(
         method.check_distributed()
     method.prepare(_facts(config, data, folder, accelerator))
     model = with_synchronised_statistics(
-        _checked_model(config, data),
+        _checked_model(config, data, accelerator.device),
         method,
+        settings.sync_batchnorm,
         num_processes=accelerator.num_processes,
         device=accelerator.device,
     )
@@ -87,13 +88,33 @@ def check_plain_model(config: RunConfig, data: ImageData) -> None:
     )
 
 
-def _checked_model(config: RunConfig, data: ImageData) -> nn.Module:
-    """The run's model. Raises ValueError if it cannot take the images."""
+def _checked_model(config: RunConfig, data: ImageData, device: torch.device) -> nn.Module:
+    """The run's model. Raises ValueError if it cannot take the images, or not be deterministic."""
     model = build_run_model(config, data)
     check_forward(
         model, config.model.name, image_shape=data.image_shape, num_classes=data.num_classes
     )
+    if config.training.deterministic and device.type == "cuda":
+        check_deterministic(config, model, data.image_shape)
     return model
+
+
+def check_deterministic(
+    config: RunConfig, model: nn.Module, image_shape: tuple[int, int, int]
+) -> None:
+    """Raise ValueError for operations of the run that have no deterministic form on a GPU."""
+    without = "or set training.deterministic=false"
+    if operation := config.method.build().not_deterministic:
+        raise ValueError(
+            f"training.deterministic: method {config.method.kind} needs {operation}, which has no "
+            f"deterministic form on a GPU: take another method, {without}"
+        )
+    if operations := not_deterministic_on_gpu(model, image_shape):
+        raise ValueError(
+            f"training.deterministic: {config.model.name} needs {', '.join(operations)}, which "
+            "no GPU computes deterministically: take another model.name, or model.options "
+            f"that avoid it, {without}"
+        )
 
 
 def _facts(
@@ -112,10 +133,32 @@ def _facts(
 
 
 def with_synchronised_statistics(
-    model: nn.Module, method: Method, *, num_processes: int, device: torch.device
+    model: nn.Module,
+    method: Method,
+    wanted: bool | None,
+    *,
+    num_processes: int,
+    device: torch.device,
 ) -> nn.Module:
-    """`model` with SyncBatchNorm, where several GPUs train it by a method that can do with it."""
-    if num_processes == 1 or device.type != "cuda" or not method.synchronises_statistics:
+    """`model` with SyncBatchNorm in every branch, if several processes train it and `wanted`.
+
+    None wants it on GPUs, for a method that can do with it. Raises ValueError where it is wanted
+    and cannot be.
+    """
+    if wanted and not method.synchronises_statistics:
+        raise ValueError(
+            f"training.sync_batchnorm with {type(method).__name__}, which moves images to other "
+            "processes so that they are normalised among others: set it to none or false"
+        )
+    if wanted and num_processes > 1 and device.type == "cpu":
+        raise ValueError(
+            f"training.sync_batchnorm on {num_processes} processes without GPUs: torch's "
+            "SyncBatchNorm needs them; set it to none or false, by which running statistics are "
+            "averaged after each step, or train in one process"
+        )
+    if wanted is None:
+        wanted = device.type == "cuda" and method.synchronises_statistics
+    if num_processes == 1 or not wanted:
         return model
     converted: nn.Module = convert_sync_batchnorm(model)
     return converted
@@ -166,6 +209,7 @@ def shared_accuracy(
         num_workers=num_workers,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
+        pin_memory=accelerator.device.type != "cpu",
     )
     moved = (
         batch.to(accelerator.device, memory_format=torch.contiguous_format) for batch in batches

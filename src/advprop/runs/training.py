@@ -26,6 +26,7 @@ from advprop.training.agreement import check_same, each, first
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_accelerator
 from advprop.training.processes import LostProcessError, is_lost_process
+from advprop.training.switches import torch_switches
 from advprop.training.trackers import begin_trackers, check_trackers
 from advprop.training.trainer import Trainer
 
@@ -49,8 +50,9 @@ def train(
     (with it), or that another process trains in; NotFiniteError and InterruptedTraining end a run
     early, saved. Under `torchrun` every process calls this; the first judges and writes the folder.
     """
-    folder, accelerator = Path(out), build_accelerator(config.training)
-    with _process_group(accelerator, folder), ExitStack() as held:
+    with torch_switches(config.training), ExitStack() as held:
+        folder, accelerator = Path(out), build_accelerator(config.training)
+        held.enter_context(_process_group(accelerator, folder))
         first(accelerator, lambda: check_trackers(tensorboard, wandb))
         judge = partial(judge_folder, folder, config, resume=resume, more_epochs=more_epochs)
         result = first(accelerator, judge)

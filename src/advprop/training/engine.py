@@ -15,17 +15,31 @@ from torch.nn.parallel import DistributedDataParallel
 from advprop.models.standardize import Standardized
 from advprop.training.optim import freeze_layers
 from advprop.training.processes import join_processes
-from advprop.training.settings import TrainingSettings
+from advprop.training.settings import CompileMode, TrainingSettings
 
 # branches, modes and gradient states multiply, and each needs a program of its own
 _PROGRAMS = 64
+# variables by which `accelerate launch` asks for what its own objects would do
+_PLUGINS = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a model divided over devices",
+}
+_LAUNCHER_SETTINGS = {
+    "ACCELERATE_MIXED_PRECISION": ("no", "mixed_precision"),
+    "ACCELERATE_DYNAMO_BACKEND": ("no", "compile"),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "gradient_accumulation"),
+}
 
 
 def build_accelerator(settings: TrainingSettings) -> Accelerator:
     """The process's device and precision, and its fellows if `torchrun` started it.
 
-    Raises ValueError for a precision that the device has not, and for processes that cannot meet.
+    Raises ValueError for a precision that the device has not, for processes that cannot meet, and
+    for what accelerate's environment variables ask for beyond DistributedDataParallel.
     """
+    _check_launcher(settings)
     if AcceleratorState._shared_state:
         # a second run in one process may use another precision
         AcceleratorState._reset_state()
@@ -37,6 +51,24 @@ def build_accelerator(settings: TrainingSettings) -> Accelerator:
         os.environ.pop("LOCAL_RANK", None)
     # without cpu=True, processes that torchrun starts on a CPU would not know of each other
     return Accelerator(cpu=on_cpu, mixed_precision=settings.mixed_precision)
+
+
+def _check_launcher(settings: TrainingSettings) -> None:
+    """Raise ValueError where accelerate would do what this training does not know of."""
+    given = {name: value.strip().lower() for name, value in os.environ.items()}
+    for name, plugin in _PLUGINS.items():
+        if given.get(name, "false") not in ("false", "0", "no", ""):
+            raise ValueError(
+                f"{name}={os.environ[name]}: {plugin} does not work here yet, several devices are "
+                f"used by DistributedDataParallel alone: unset {name}, or start with torchrun"
+            )
+    for name, (idle, setting) in _LAUNCHER_SETTINGS.items():
+        value, own = given.get(name, idle), getattr(settings, setting)
+        if value not in (idle, str(own).lower()):
+            raise ValueError(
+                f"{name}={os.environ[name]}, but training.{setting} is {own}: settings of a run "
+                f"are its own; set training.{setting}, and unset {name}"
+            )
 
 
 def memory_format(settings: TrainingSettings) -> torch.memory_format:
@@ -59,7 +91,7 @@ def prepare_model(model: nn.Module, settings: TrainingSettings, device: torch.de
 def distribute(model: nn.Module, settings: TrainingSettings, accelerator: Accelerator) -> nn.Module:
     """`model` compiled, in its precision, and with DistributedDataParallel on several processes."""
     if settings.compile:
-        compile_model(model)
+        compile_model(model, mode=None if settings.compile is True else settings.compile)
     # accelerate's own wrapper would come in a group of one process too, and take LOCAL_RANK for
     # the number of a GPU that a process with one of its own does not see
     prepared = cast("nn.Module", accelerator.prepare_model(model, evaluation_mode=True))
@@ -90,10 +122,10 @@ def build_average(model: nn.Module, settings: TrainingSettings) -> ModelEmaV3 | 
     return ModelEmaV3(model, decay=settings.ema_decay, use_warmup=settings.ema_warmup)
 
 
-def compile_model(model: nn.Module) -> None:
+def compile_model(model: nn.Module, *, mode: CompileMode | None = None) -> None:
     """Let `torch.compile` work on `model` in place, so that keys of its weights stay."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _PROGRAMS)
-    model.compile()
+    model.compile(mode=mode)
 
 
 def _checkpoint_activations(model: nn.Module) -> None:

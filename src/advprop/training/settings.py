@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 MOST_WORKERS = 1024  # processes that read images
+CompileMode = Literal["reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+"""The modes of `torch.compile` beside its default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,12 @@ class TrainingSettings:
     "constant", "staircase" (times `decay_rate` every `decay_epochs`) or "milestones" (times
     `decay_rate` at each of them, in epochs). `ema_decay` keeps an average of the weights, None
     none; `ema_warmup` lets a short run's average forget its initial weights.
+
+    `compile` uses `torch.compile`, in its default mode (True) or another. `deterministic` has torch
+    take operations whose results are the same in each run, and refuse others; `cudnn_benchmark`
+    lets cuDNN try which convolution is fastest. `tf32` lets convolutions and matrix products in
+    float32 round to TF32, or not; None leaves it to torch. `sync_batchnorm` normalises by
+    the images of all processes; None does so on several GPUs if the method allows it.
 
     Checkpoints are written at the end of every epoch, and every `checkpoint_every_steps` steps or
     `checkpoint_every_minutes`; the last `keep_checkpoints` stay. A loss that is not finite stops
@@ -56,7 +64,11 @@ class TrainingSettings:
     ema_warmup: bool = True
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = True
-    compile: bool = False
+    compile: bool | CompileMode = False
+    deterministic: bool = False
+    cudnn_benchmark: bool = False
+    tf32: bool | None = None
+    sync_batchnorm: bool | None = None
     activation_checkpointing: bool = False
     checkpoint_every_steps: int | None = None
     checkpoint_every_minutes: float | None = None
@@ -105,6 +117,11 @@ class TrainingSettings:
             )
 
     def _check_optional(self) -> None:
+        if self.deterministic and self.cudnn_benchmark:
+            raise ValueError(
+                "deterministic and cudnn_benchmark, which may choose other convolutions in each "
+                "run: set one of them to false"
+            )
         if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise ValueError(f"gradient_clip {self.gradient_clip}: a number above 0, or none")
         if self.checkpoint_every_steps is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Int
@@ -115,6 +115,8 @@ class CarryingMethod(Method):
 
     `dataclasses.replace` gives a method that remembers nothing and is not prepared.
     """
+
+    not_deterministic: ClassVar[str | None] = "grid_sample's backward pass"
 
     memory: dict[str, Carrying] = field(default_factory=dict, init=False, repr=False, compare=False)
 

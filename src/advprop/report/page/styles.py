@@ -29,7 +29,7 @@ KNOWN = {
     "vanilla_equal_cost": (
         "baseline-long",
         "circle",
-        "vanilla, trained longer: for the passes of the dearest method",
+        "vanilla, trained longer: at the cost of the dearest method",
     ),
     "advprop": (
         "method-1",

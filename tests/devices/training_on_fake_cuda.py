@@ -178,7 +178,7 @@ def test_waits_are_found(name: str) -> None:
     fault, kind = FAULTS[name]
     with fake_cuda() as found:
         fault()
-    assert list(found.waits) == [(kind, "on_fake_cuda.py:<lambda>")]
+    assert list(found.waits) == [(kind, "training_on_fake_cuda.py:<lambda>")]
 
 
 def test_what_does_not_wait_is_no_wait() -> None:
@@ -216,7 +216,7 @@ def test_launches_are_counted_inside_and_outside_passes() -> None:
         assert (found.launches, found.outside.total()) == (1, 0)
         total = output.view(-1)[1:].sum()  # one, since a view has none
         assert list(found.outside) == [
-            f"on_fake_cuda.py:test_launches_are_counted_inside_and_outside_passes:{LINE}"
+            f"training_on_fake_cuda.py:test_launches_are_counted_inside_and_outside_passes:{LINE}"
         ]
         total.backward()
         assert found.launches > 4

@@ -1,0 +1,172 @@
+"""What a step asks of the host beside its passes: milliseconds of one core, and operators.
+
+    python benchmarks/host.py [--quick]
+
+On a GPU the host must give out work faster than it is done, so these times bound the step. Every
+weight and image is cut down to one value, and the foreach operators do nothing, so that what is
+left is the host's: walks over the model, and calls of operators. `operators` counts the latter, a
+foreach one once, whatever the number of its tensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+from measuring import Row, Times, interleaved
+from showing import show
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import advprop
+from advprop.attacks.objectives import random_other_class
+from advprop.auxiliary.branches import branch_parameters
+from advprop.auxiliary.gradients import scaled_gradients
+from advprop.models.build import build_model
+from advprop.randomness import ImageStreams, uniform
+from advprop.training.engine import build_average
+from advprop.training.processes import average_statistics
+from advprop.training.settings import TrainingSettings
+
+ARCHITECTURES = ("resnet50", "efficientnet_b0", "efficientnet_b7")
+BRANCHES = ("clean", "adversarial")
+NUM_IMAGES = 256
+TARGET = 0.3  # milliseconds, on ResNet-50
+FOREACH = ("_foreach_lerp_", "_foreach_copy_", "_foreach_mul_", "_foreach_add_")
+
+
+class Operators(TorchDispatchMode):
+    """Counts what is called inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def hollow(architecture: str) -> nn.Module:
+    """The net with an auxiliary branch, every tensor of one value."""
+    with torch.device("meta"):
+        model = advprop.add_auxiliary_norms(build_model(architecture, num_classes=10, in_chans=3))
+    for layer in model.modules():
+        for tensors in (layer._parameters, layer._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    small = torch.ones(1, dtype=tensor.dtype)
+                    kept = isinstance(tensor, nn.Parameter)
+                    tensors[name] = nn.Parameter(small) if kept else small
+    return model.train()
+
+
+def attack(model: nn.Module) -> None:
+    with advprop.attack_mode(model):
+        pass
+
+
+class OfOnes(torch.autograd.Function):
+    """Its backward pass makes a gradient for each parameter, as a layer's does."""
+
+    @staticmethod
+    def forward(ctx: Any, *parameters: Tensor) -> Tensor:
+        ctx.count = len(parameters)
+        return torch.ones(())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.ones(1) for _ in range(ctx.count))
+
+
+def backward(owned: list[nn.Parameter], model: nn.Module | None) -> None:
+    """Gradients of the branches' own parameters, scaled where a model is given."""
+    for parameter in owned:
+        parameter.grad = None
+    factors = {"clean": 1.25, "adversarial": 5.0}
+    with contextlib.nullcontext() if model is None else scaled_gradients(model, factors):
+        OfOnes.apply(*owned).backward()
+
+
+def streams() -> ImageStreams:
+    return ImageStreams.for_batch(0, 0, range(NUM_IMAGES))
+
+
+def items(model: nn.Module) -> dict[str, Callable[[], object]]:
+    """What surrounds the passes, by the rows' names."""
+    average = build_average(model, TrainingSettings(batch_size=2, num_epochs=1, ema_decay=0.99))
+    assert average is not None
+    owned = [p for branch in BRANCHES for p in branch_parameters(model)[branch]]
+    several: Any = SimpleNamespace(num_processes=2)
+    return {
+        "attack_mode": partial(attack, model),
+        "average of weights": lambda: average.update(model, step=1000),
+        "(backward)": partial(backward, owned, None),
+        "scaled_gradients": partial(backward, owned, model),
+        "average_statistics": lambda: average_statistics(several, model),
+    }
+
+
+def draws() -> dict[str, Callable[[], object]]:
+    """What is drawn for each image of a batch."""
+    labels, logits = torch.zeros(NUM_IMAGES, dtype=torch.int64), torch.zeros(NUM_IMAGES, 2)
+    column = torch.zeros(NUM_IMAGES, 1)
+    return {
+        "random starts": lambda: uniform(column, streams(), purpose="random start"),
+        "targets": lambda: random_other_class(labels, logits, streams()),
+    }
+
+
+@contextlib.contextmanager
+def without_arithmetic() -> Iterator[None]:
+    """Foreach operators and exchanges between processes do nothing inside."""
+    with contextlib.ExitStack() as stack:
+        for name in FOREACH:
+            stack.enter_context(mock.patch.object(torch, name))
+        stack.enter_context(mock.patch.object(torch.distributed, "all_reduce"))
+        yield
+
+
+def counted(action: Callable[[], object]) -> int:
+    with mock.patch.object(torch.distributed, "all_reduce"), Operators() as found:
+        action()
+    return found.count
+
+
+def rows(case: str, actions: dict[str, Callable[[], object]], repeats: int) -> Iterator[Row]:
+    with without_arithmetic():
+        times = interleaved(actions, repeats=repeats)
+    for name, action in actions.items():
+        if name.startswith("("):
+            continue
+        target = TARGET if "resnet50" in case and name != "average_statistics" else None
+        shown = less(times, name, "(backward)") if name == "scaled_gradients" else times
+        yield shown.absolute(name, scale=1e3, unit="ms", case=case, target=target)
+        count = counted(action) - (
+            counted(actions["(backward)"]) if name == "scaled_gradients" else 0
+        )
+        yield Row(what=f"{name}: operators", case=case, value=float(count), unit="")
+
+
+def less(times: Times, of: str, without: str) -> Times:
+    """The same times of `of`, less those of `without` in the same round."""
+    pairs = zip(times.seconds[of], times.seconds[without], strict=True)
+    return Times({of: [upper - lower for upper, lower in pairs]}, times.spent)
+
+
+def measure(quick: bool) -> Iterator[Row]:
+    repeats = 10 if quick else 100
+    yield from rows(f"{NUM_IMAGES} images", draws(), repeats)
+    for architecture in ARCHITECTURES[:1] if quick else ARCHITECTURES:
+        yield from rows(architecture, items(hollow(architecture)), repeats)
+
+
+if __name__ == "__main__":
+    show(measure)

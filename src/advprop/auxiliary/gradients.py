@@ -1,0 +1,64 @@
+"""Gradients of the parameters that a branch has for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from advprop.auxiliary.branches import owned_parameters
+
+
+@contextmanager
+def scaled_gradients(
+    model: nn.Module, factors: Mapping[str, float], *, reduced: bool = False
+) -> Iterator[None]:
+    """Multiply the gradients that reach a branch's own parameters inside, by its factor.
+
+    Those in `.grad` before stay as they are, and what is made inside is added to them. Gradients of
+    branches without a factor, or with 1, keep their bits. All of a branch are multiplied at once,
+    on leaving; where DistributedDataParallel adds up those of all processes before (`reduced`), a
+    tensor hook multiplies each, at the cost of a call.
+    """
+    owned: dict[float, list[nn.Parameter]] = {}
+    for branch, parameter in owned_parameters(model).values():
+        factor = factors.get(branch, 1)
+        if factor != 1 and parameter.requires_grad:
+            owned.setdefault(factor, []).append(parameter)
+    with ExitStack() as stack:
+        for factor, parameters in owned.items():
+            if reduced:
+                for parameter in parameters:
+                    hook = parameter.register_hook(_multiplication(factor))
+                    stack.callback(hook.remove)
+            else:
+                before = [parameter.grad for parameter in parameters]
+                stack.callback(_multiply, parameters, before, factor)
+                for parameter in parameters:
+                    parameter.grad = None
+        yield
+
+
+def _multiplication(factor: float) -> Callable[[Tensor], Tensor]:
+    return lambda gradient: factor * gradient
+
+
+@torch.no_grad()
+def _multiply(
+    parameters: Sequence[nn.Parameter], before: Sequence[Tensor | None], factor: float
+) -> None:
+    """Multiply each `.grad`, and add it to what was there before."""
+    made = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if made:
+        torch._foreach_mul_(made, factor)
+    sums, summands = [], []
+    for parameter, old in zip(parameters, before, strict=True):
+        if old is not None:
+            if parameter.grad is not None:
+                sums.append(old)
+                summands.append(parameter.grad)
+            parameter.grad = old
+    if sums:
+        torch._foreach_add_(sums, summands)

@@ -1,0 +1,59 @@
+"""transformers: its image classifiers as models of images in [0, 1], and its Trainer."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BaseImageProcessor, PreTrainedModel, Trainer
+
+from advprop.methods.base import Context, Method
+from advprop.models.standardize import Standardized
+from advprop.shapes import Images, Logits
+
+
+class ImageClassifier(Standardized):
+    """A transformers model behind mean and std of its processor; gives logits, not a ModelOutput.
+
+    Images are those of `processor(images, do_normalize=False)`, in [0, 1]. `.model` is the
+    transformers model: once branches are removed, its `save_pretrained` writes a plain one.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: BaseImageProcessor) -> None:
+        super().__init__(model, mean=processor.image_mean, std=processor.image_std)
+        self.config = model.config
+
+    def forward(self, pixel_values: Images) -> Logits:
+        """Logits of images in [0, 1], of shape [batch, classes]."""
+        logits: Logits = self.model((pixel_values - self.mean) / self.std).logits
+        return logits
+
+
+class MethodTrainer(Trainer):
+    """transformers' Trainer of an `ImageClassifier`, which learns as `method` does.
+
+    Examples have "pixel_values" in [0, 1] and "labels". `method` is one that has a `loss`;
+    `label_smoothing_factor` applies, `compute_loss_func` does not.
+    """
+
+    def __init__(self, *args: Any, method: Method, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.method = method
+        self.label_names = ["labels"]
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
+    ) -> Any:
+        """The method's loss in training, that of the clean branch in evaluation."""
+        images, labels = inputs["pixel_values"], inputs["labels"]
+        loss_fn = partial(F.cross_entropy, label_smoothing=self.args.label_smoothing_factor)
+        if model.training:
+            step, epoch = self.state.global_step, int(self.state.epoch or 0)
+            progress = step / self.state.max_steps
+            context = Context(progress=progress, step=step, epoch=epoch, loss_fn=loss_fn)
+            return self.method.loss(model, images, labels, context)
+        logits = model(images)
+        loss = loss_fn(logits, labels)
+        return (loss, {"logits": logits}) if return_outputs else loss

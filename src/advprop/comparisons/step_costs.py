@@ -1,0 +1,134 @@
+"""What a training step of each method costs on this machine, in steps of vanilla.
+
+Seconds of runs that lay side by side on a busy machine compare little. Here all methods take turns,
+one step each, in one process; a method's cost is the median of its time over vanilla's in the same
+turn. A method that changes in the course of training is timed all along it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import fmean, median
+from tempfile import TemporaryDirectory
+
+import torch
+
+from advprop.config.run import RunConfig
+from advprop.files.json_files import read_json, write_json
+from advprop.files.parsing import Number, Part
+from advprop.results.summary import VANILLA
+from advprop.runs.trainer import build_trainer
+from advprop.training.engine import build_accelerator
+
+STEP_COSTS = "step_costs.json"
+TURNS = 48
+_PLACES = tuple((number + 0.5) / 6 for number in range(6))  # of the training, timed in turn
+
+
+class StepCosts(Part):
+    """The file of measured costs."""
+
+    costs: dict[str, Number]
+    threads: int
+    turns: int
+
+
+def step_costs(
+    configs: Mapping[str, RunConfig], path: Path, *, threads: int = 1, turns: int = TURNS
+) -> dict[str, float]:
+    """Each configuration's step in vanilla steps; measured once and kept in `path`.
+
+    `configs` has one of the name "vanilla". Those that `path` does not hold yet are measured,
+    against vanilla anew, on `threads` threads of the CPU in `turns` turns. Where several processes
+    measure for the same `path` at the same time, all use what the first one wrote.
+
+    Raises ValueError for a configuration that cannot be trained, or a damaged file.
+    """
+    kept = read_costs(path)
+    missing = {name: config for name, config in configs.items() if name not in kept}
+    if missing:
+        found = _measured({VANILLA: configs[VANILLA], **missing}, threads, turns)
+        content = {"costs": kept | found, "threads": threads, "turns": turns}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_first(path, content, replace=bool(kept))
+        kept = read_costs(path)
+    return {name: kept[name] for name in configs}
+
+
+def read_costs(path: Path) -> dict[str, float]:
+    """What `step_costs` keeps in `path`, empty where it keeps nothing.
+
+    Raises ValueError for a damaged file.
+    """
+    remedy = "delete it, and steps are measured anew"
+    return dict(read_json(path, StepCosts, remedy=remedy)["costs"]) if path.is_file() else {}
+
+
+def _write_first(path: Path, content: Mapping[str, object], *, replace: bool) -> None:
+    """Write `path`, unless another process has in the meantime and it was not there before."""
+    if replace:
+        write_json(path, content)
+        return
+    own = path.with_name(f"{path.name}.{os.getpid()}")
+    write_json(own, content)
+    try:
+        os.link(own, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            own.replace(path)
+    finally:
+        own.unlink(missing_ok=True)
+
+
+def _measured(configs: Mapping[str, RunConfig], threads: int, turns: int) -> dict[str, float]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with TemporaryDirectory() as folder:
+            steps = {
+                name: _steps(config, Path(folder) / str(number))
+                for number, (name, config) in enumerate(configs.items())
+            }
+            taken = list(islice(_turns(steps), turns))
+    finally:
+        torch.set_num_threads(before)
+    at_place = [taken[place :: len(_PLACES)] for place in range(min(turns, len(_PLACES)))]
+    return {
+        name: fmean(median(turn[name] / turn[VANILLA] for turn in own) for own in at_place)
+        for name in configs
+    }
+
+
+def _turns(steps: Mapping[str, Iterator[float]]) -> Iterator[dict[str, float]]:
+    for times in zip(*steps.values(), strict=True):
+        yield dict(zip(steps, times, strict=True))
+
+
+def _steps(config: RunConfig, folder: Path) -> Iterator[float]:
+    """Seconds of one step after another, at each of `_PLACES` in turn."""
+    accelerator = build_accelerator(config.training)
+    trainer = build_trainer(config, config.data.load(config.seed), folder, accelerator)
+    trainer.model.train()
+    batches = list(islice(trainer.batches(0, 0), 5))
+    for batch in batches[:2]:
+        trainer.train_step(batch)
+    for turn, (batch, place) in enumerate(zip(cycle(batches), cycle(_PLACES), strict=False)):
+        position = trainer.position
+        position.step = int(place * trainer.total_steps)
+        position.epoch = turn  # of what images carry from epoch to epoch: never back
+        began = _now(accelerator.device)
+        trainer.train_step(batch)
+        yield _now(accelerator.device) - began
+
+
+def _now(device: torch.device) -> float:
+    """The clock, once `device` has done what it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter()

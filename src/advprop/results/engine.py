@@ -1,0 +1,27 @@
+"""The words for how a run used its devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_SWITCHES = {
+    "tf32": {True: "TF32", False: "no TF32"},
+    "deterministic": {True: "deterministic"},
+    "cudnn_benchmark": {True: "convolutions chosen by trial"},
+    "sync_batchnorm": {True: "SyncBatchNorm", False: "no SyncBatchNorm"},
+}
+
+
+def engine_words(training: Mapping[str, Any]) -> str:
+    """What of a run's training settings says how it computed, beside the defaults; "" if nothing.
+
+    Takes settings of earlier versions, which know fewer of them.
+    """
+    precision, compiled = training.get("mixed_precision", "no"), training.get("compile", False)
+    words = [] if precision == "no" else [str(precision)]
+    if compiled:
+        words.append("compiled" if compiled is True else f"compiled ({compiled})")
+    for name, texts in _SWITCHES.items():
+        words += [text for value, text in texts.items() if training.get(name) is value]
+    return ", ".join(words)

@@ -1,0 +1,93 @@
+"""torch's global switches: on as a run's settings say, and as they were after it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.backends import cuda, cudnn
+
+from advprop.training.settings import TrainingSettings
+
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+_CUBLAS_DETERMINISTIC = (":4096:8", ":16:8")
+
+
+@contextmanager
+def torch_switches(settings: TrainingSettings) -> Iterator[None]:
+    """Inside, torch computes as `deterministic`, `cudnn_benchmark` and `tf32` of `settings` say.
+
+    Switches that the settings leave alone stay as the caller has them; all are put back, but for
+    the environment variable that cuBLAS reads once a process. To be entered before CUDA starts.
+    Raises ValueError where it is too late for that, and, with the operation's name, where torch
+    meets one inside that has no deterministic form.
+    """
+    before = _Switches()
+    try:
+        if settings.deterministic:
+            _fix_cublas()
+            torch.use_deterministic_algorithms(True)
+            cudnn.benchmark = False
+        elif settings.cudnn_benchmark:
+            cudnn.benchmark = True
+        if settings.tf32 is not None:
+            cuda.matmul.allow_tf32 = cudnn.allow_tf32 = settings.tf32
+        yield
+    except RuntimeError as error:
+        message = _not_deterministic(str(error))
+        if message is None:
+            raise
+        raise ValueError(message) from error
+    finally:
+        before.restore()
+
+
+class _Switches:
+    """The switches as they are."""
+
+    def __init__(self) -> None:
+        self.deterministic = torch.are_deterministic_algorithms_enabled()
+        self.warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+        self.benchmark = cudnn.benchmark
+        self.tf32 = cuda.matmul.allow_tf32, cudnn.allow_tf32
+
+    def restore(self) -> None:
+        """Put back what differs."""
+        now = _Switches()
+        if (now.deterministic, now.warn_only) != (self.deterministic, self.warn_only):
+            torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+        cudnn.benchmark = self.benchmark
+        if now.tf32 != self.tf32:
+            cuda.matmul.allow_tf32, cudnn.allow_tf32 = self.tf32
+
+
+def _fix_cublas() -> None:
+    """Set the workspace of cuBLAS, which it reads when CUDA starts."""
+    given = os.environ.get(_CUBLAS)
+    if given in _CUBLAS_DETERMINISTIC:
+        return
+    if given is not None or torch.cuda.is_initialized():
+        raise ValueError(
+            f"training.deterministic with {_CUBLAS}={given or '(none)'}"
+            f"{' after CUDA has started' * (given is None)}: start Python with {_CUBLAS}="
+            f"{_CUBLAS_DETERMINISTIC[0]} in its environment, or set training.deterministic=false"
+        )
+    os.environ[_CUBLAS] = _CUBLAS_DETERMINISTIC[0]
+
+
+def _not_deterministic(text: str) -> str | None:
+    """What to tell a user of torch's refusal in deterministic mode; None for other errors."""
+    if found := re.search(r"(\S+) does not have a deterministic implementation", text):
+        return (
+            f"training.deterministic: {found[1]} has no deterministic form on this device: take a "
+            "model or method without it, or set training.deterministic=false"
+        )
+    if "not deterministic because it uses CuBLAS" in text:
+        return (
+            f"training.deterministic: cuBLAS had started before {_CUBLAS} was set: start Python "
+            f"with {_CUBLAS}={_CUBLAS_DETERMINISTIC[0]} in its environment"
+        )
+    return None

@@ -1,0 +1,134 @@
+"""What methods are compared at, and a comparison in parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from advprop.comparisons import comparing
+from advprop.comparisons.comparing import compare
+from advprop.comparisons.plan import plan_jobs
+from advprop.comparisons.step_costs import STEP_COSTS, step_costs
+from advprop.config import RunConfig
+from advprop.config.overrides import apply_overrides
+from advprop.recipes.builtin import digits, mnist5k
+
+QUICK = ["training.num_epochs=1", "training.warmup_epochs=0", "data.num_train=50"]
+METHODS = ("vanilla", "mixed", "advprop")
+
+
+def costs(configs: Mapping[str, RunConfig]) -> dict[str, float]:
+    return {name: {"vanilla": 1.0, "mixed": 3.1, "advprop": 4.0}[name] for name in configs}
+
+
+def test_at_equal_seconds_each_method_trains_as_long_as_the_dearest() -> None:
+    config = apply_overrides(mnist5k(), ["training.num_epochs=20", "training.warmup_epochs=2"])
+    jobs = plan_jobs(config, Path("out"), METHODS, 2, [], measure=costs)
+    epochs = {job.method: job.config.training.num_epochs for job in jobs}
+    assert epochs == {"mixed": 25, "advprop": 20, "vanilla_equal_cost": 80}
+    longer = next(job.config.training for job in jobs if job.method == "vanilla_equal_cost")
+    assert longer.warmup_epochs == 8  # the schedule is stretched with it
+    assert len(jobs) == 6
+
+
+def test_at_equal_passes_vanilla_alone_trains_longer() -> None:
+    config = apply_overrides(mnist5k(), ["training.num_epochs=20"])
+    jobs = plan_jobs(config, Path("out"), METHODS, 1, [])
+    epochs = {job.method: job.config.training.num_epochs for job in jobs}
+    assert epochs == {"vanilla": 20, "mixed": 20, "advprop": 20, "vanilla_equal_cost": 100}
+
+
+def test_steps_are_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = apply_overrides(digits(), QUICK)
+    configs = {name: config.with_method(name) for name in ("vanilla", "advprop")}
+    path = tmp_path / STEP_COSTS
+    found = step_costs(configs, path, turns=2)
+    assert found["vanilla"] == 1
+    assert found["advprop"] > 0
+    assert json.loads(path.read_text())["costs"] == found
+    monkeypatch.setattr(comparing.step_costs.__module__ + "._measured", _never)
+    assert step_costs(configs, path) == found
+    assert [entry.name for entry in tmp_path.iterdir()] == [STEP_COSTS]
+
+
+def _never(*_: object) -> dict[str, float]:
+    raise AssertionError("measured again")
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+def test_processes_that_measure_at_the_same_time_use_what_the_first_wrote(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, path = apply_overrides(digits(), QUICK), tmp_path / STEP_COSTS
+    first = {"costs": {"vanilla": 1.0, "mixed": 7.0}, "threads": 1, "turns": 2}
+
+    def overtaken(*_: object) -> dict[str, float]:
+        path.write_text(json.dumps(first))
+        return {"vanilla": 1.0, "mixed": 5.0}
+
+    monkeypatch.setattr(comparing.step_costs.__module__ + "._measured", overtaken)
+    if not links:
+        monkeypatch.setattr("os.link", _refused)
+    configs = {name: config.with_method(name) for name in ("vanilla", "mixed")}
+    assert step_costs(configs, path) == first["costs"]
+    assert [entry.name for entry in tmp_path.iterdir()] == [STEP_COSTS]
+
+
+def _refused(*_: object) -> None:
+    raise PermissionError("no hard links here")
+
+
+def test_damaged_costs_are_named(tmp_path: Path) -> None:
+    (tmp_path / STEP_COSTS).write_text('{"costs": {"vanilla": "much"}, "threads": 1, "turns": 2}')
+    configs = {"vanilla": digits().with_method("vanilla")}
+    with pytest.raises(ValueError, match=r"step_costs\.json: damaged.*measured anew"):
+        step_costs(configs, tmp_path / STEP_COSTS)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    def kept(configs: Mapping[str, RunConfig], path: Path, threads: int) -> dict[str, float]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"costs": costs(configs), "threads": threads, "turns": 2}))
+        return costs(configs)
+
+    monkeypatch.setattr(comparing, "step_costs", kept)
+    return kept
+
+
+def test_parts_are_gathered_by_the_same_call(
+    tmp_path: Path, measured: Callable[..., object]
+) -> None:
+    config, out = apply_overrides(digits(), QUICK), tmp_path / "out"
+    changes = ["method.attack.num_steps=1"]
+
+    def run(part: tuple[int, int] | None) -> dict[str, object]:
+        return compare(
+            config, out, methods=["mixed"], num_seeds=1, overrides=changes, equal="seconds",
+            part=part,
+        )  # fmt: skip
+
+    assert len(run((1, 3))["runs"]) == 1  # type: ignore[arg-type]
+    assert not (out / "results.json").exists()
+    assert len(run((2, 3))["runs"]) == 1  # type: ignore[arg-type]
+    assert run((3, 3))["runs"] == []  # there are two runs only
+    finished = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")}
+    assert len(finished) == 2
+    whole = run(None)
+    assert len(whole["runs"]) == 2  # type: ignore[arg-type]
+    assert whole["step_costs"] == {"vanilla": 1.0, "mixed": 3.1}
+    assert finished == {path: path.stat().st_mtime_ns for path in finished}
+    assert (
+        "measured first (in steps of vanilla: vanilla 1.00, mixed 3.10)"
+        in (out / "report.html").read_text()
+    )
+
+
+def test_another_folder_is_left_alone_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not empty, and not a comparison"):
+        compare(digits(), tmp_path, equal="seconds")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["letter.txt"]
