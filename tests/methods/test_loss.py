@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +23,6 @@ from torch.utils.checkpoint import checkpoint
 from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.branches import branch_names
-from advprop.config.methods import METHODS
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method, TrainingFacts
 from advprop.methods.learning import SeveralKinds
@@ -131,11 +129,3 @@ def test_activation_checkpointing_works_without_branches() -> None:
     Vanilla().loss(own, tiny_images(), tiny_labels()).backward()
     Vanilla().forward_backward(ours, tiny_images(), tiny_labels())
     assert same_tensors(gradients(own), gradients(ours))
-
-
-def test_the_page_tells_which_methods_have_one() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "bridges.md").read_text()
-    having, refusing = page.split("\n\n")[2].split(" have a\nloss. ")
-    for name in METHODS:
-        method = CASES[name].method
-        assert f"`{type(method).__name__}`" in (refusing if method.needs_backward else having)
