@@ -116,3 +116,19 @@ def test_a_run_writes_table_and_results(tmp_path: Path) -> None:
     rows = json.loads(out.read_text())["rows"]
     assert rows[0] == switch  # others stay, with the date they are of
     assert [row["benchmark"] for row in rows].count("gpu") == 1
+
+
+@pytest.mark.full
+def test_the_script_for_a_gpu_runs_on_a_cpu(tmp_path: Path) -> None:
+    """With tiny nets: what ten minutes on a GPU are spent on has to run to its end there."""
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, str(FOLDER / "gpu.py"), "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    head, *rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert done.returncode == 0, [row for row in rows if row["value"] is None]
+    assert head["machine"]["cores"]
+    blocks = importlib.import_module("gpu").BLOCKS
+    measured = {row["case"].partition(":")[0] for row in rows if row["value"] is not None}
+    assert measured == set(blocks)
+    exact = [row for row in rows if row["what"] == "tensors that differ"]
+    assert [row["value"] for row in exact] == [0, 0]  # on a CPU, whatever the setting

@@ -8,12 +8,13 @@ makes the host wait for the device (`.item()`, boolean masks, `nonzero`, copies 
 
 Before a backward pass, a torch built with CUDA asks the driver whether a device has a context
 (`GraphTask::stash_current_streams`), and fails where there is no driver. So Python has to be
-started with `build_shim`'s library preloaded, whose three lines answer in the driver's place.
+started in `environment`, which preloads a library whose three lines answer in the driver's place.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -46,13 +48,13 @@ int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) {
 _NO_KERNEL = {"_unsafe_view", "_reshape_alias", "unsafe_split", "set_", "lift_fresh"}
 
 
-def build_shim(folder: Path) -> Path | None:
-    """The library to preload, made in `folder`; None where torch, built without CUDA, needs none.
+def environment(folder: Path) -> dict[str, str]:
+    """Variables for a new Python, with the library that it preloads, made in `folder`.
 
-    Raises FileNotFoundError where there is no C compiler.
+    A torch built without CUDA needs none. Raises FileNotFoundError where there is no C compiler.
     """
     if torch.version.cuda is None:
-        return None
+        return {**os.environ}
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise FileNotFoundError("no C compiler (cc, gcc), which a backward pass without CUDA needs")
@@ -60,7 +62,12 @@ def build_shim(folder: Path) -> Path | None:
     source.write_text(_SHIM)
     options = ["-shared", "-fPIC", f"-Wl,-soname,{_SHIM_NAME}", "-o", str(library), str(source)]
     subprocess.run([compiler, *options], check=True)
-    return library
+    return {**os.environ, "LD_PRELOAD": str(library)}
+
+
+def is_prepared() -> bool:
+    """Whether this Python was started with the variables of `environment`."""
+    return torch.version.cuda is None or hasattr(ctypes.CDLL(None), "fake_cuda_devices")
 
 
 @dataclass
@@ -68,13 +75,13 @@ class Findings:
     """What was asked of the device: waits by (kind, function), and launches of kernels.
 
     `outside` are, by line, the launches outside of the forward and backward passes of a model that
-    is watched. `floats` is what a floating point number reads as; others read as true or 1.
+    is watched. `number` is what numbers read as; booleans are true.
     """
 
     waits: Counter[tuple[str, str]] = field(default_factory=Counter)
     outside: Counter[str] = field(default_factory=Counter)
     launches: int = 0
-    floats: float = 1.0
+    number: int = 1
     passes: int = 0
 
     def clear(self) -> None:
@@ -153,7 +160,8 @@ class Watch(TorchDispatchMode):
     def _read(self, func: Any, args: Any, kwargs: Any) -> float:
         self._wait("item")
         dtype = args[0].dtype
-        return self.found.floats if dtype.is_floating_point else dtype == torch.bool or 1
+        number = self.found.number
+        return float(number) if dtype.is_floating_point else dtype == torch.bool or number
 
     def _nonzero(self, func: Any, args: Any, kwargs: Any) -> Tensor:
         self._wait("nonzero")
@@ -268,12 +276,15 @@ def fake_cuda() -> Iterator[Findings]:
         stack.callback(FakeGenerator.devices.clear)
         for owner, name, value in (
             (torch, "Generator", FakeGenerator),
+            (FakeTensor, "__format__", lambda tensor, form: format(tensor.item(), form)),
             (FakeTensor, "tolist", lambda tensor: tensor.cpu().tolist()),
             (torch.autograd, "_engine_run_backward", engine),
             (nn.functional, "scaled_dot_product_attention", attention),
             (torch.cuda, "get_rng_state", lambda *device: None),
             (torch.cuda, "set_rng_state", lambda *state: None),
             (torch.cuda, "is_bf16_supported", lambda *including: True),
+            # timm's optimisers ask for the size of a cache
+            (torch.cuda, "get_device_properties", lambda *of: SimpleNamespace(L2_cache_size=2**25)),
             (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
             # tensors that foreach kernels take, by type
             (foreach, "_foreach_supported_types", [*foreach._foreach_supported_types, FakeTensor]),

@@ -23,7 +23,7 @@ from advprop.training.run_log import RunLog
 from advprop.training.settings import TrainingSettings
 from advprop.training.trainer import Trainer
 
-NUM_CLASSES, BATCH_SIZE = 5, 8
+NUM_CLASSES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class Case:
     method: Method
     net: Callable[[], nn.Module]
     size: int = 32
+    batch_size: int = 8
     surgery: Callable[[nn.Module, tuple[str, ...]], nn.Module] = add_auxiliary_norms
     frames: bool = False
     soft: bool = False
@@ -41,8 +42,8 @@ class Case:
 
 def batch_of(case: Case) -> Batch:
     """On the CPU, as a loader yields it."""
-    images = torch.rand(BATCH_SIZE, 3, case.size, case.size)
-    indices = torch.arange(BATCH_SIZE)
+    images = torch.rand(case.batch_size, 3, case.size, case.size)
+    indices = torch.arange(case.batch_size)
     labels = indices % NUM_CLASSES
     return Batch(
         images=images,
@@ -50,7 +51,7 @@ def batch_of(case: Case) -> Batch:
         indices=indices,
         copies=torch.zeros_like(indices),
         views=dict.fromkeys(case.method.views, images),
-        frames=0.8 * torch.eye(2, 3).repeat(BATCH_SIZE, 1, 1) if case.frames else None,
+        frames=0.8 * torch.eye(2, 3).repeat(case.batch_size, 1, 1) if case.frames else None,
     )
 
 
@@ -58,7 +59,7 @@ def trainer_of(case: Case, precision: str, folder: Path) -> Trainer:
     """The trainer itself, with accelerate's precision; only inside `fake_cuda`."""
     settings = TrainingSettings(
         num_epochs=2,
-        batch_size=BATCH_SIZE,
+        batch_size=case.batch_size,
         ema_decay=0.99,
         gradient_clip=1.0,
         mixed_precision=precision,
@@ -67,7 +68,8 @@ def trainer_of(case: Case, precision: str, folder: Path) -> Trainer:
     model = case.net()
     if case.method.auxiliary:
         model = case.surgery(model, case.method.auxiliary)
-    case.method.prepare(TrainingFacts(num_images=BATCH_SIZE, image_shape=(3, case.size, case.size)))
+    shape = (3, case.size, case.size)
+    case.method.prepare(TrainingFacts(num_images=case.batch_size, image_shape=shape))
     with (
         mock.patch.dict(os.environ, ACCELERATE_TORCH_DEVICE=str(DEVICE)),
         mock.patch.object(torch.accelerator, "is_available", return_value=True),
@@ -92,7 +94,7 @@ def steps(case: Case, precision: str, folder: Path, *, count: int = 2) -> list[F
     """What each of `count` steps, in an epoch of its own, asks of the device."""
     each = []
     with fake_cuda() as found:
-        found.floats = 0.0  # a gradient scaler reads whether there were overflows
+        found.number = 0  # a gradient scaler reads whether there were overflows
         trainer, batch = trainer_of(case, precision, folder), batch_of(case)
         trainer.model.train()
         found.watch(trainer.model)

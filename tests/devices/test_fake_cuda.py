@@ -1,29 +1,29 @@
-"""Runs `on_fake_cuda.py` in a Python that was started for it, as a backward pass there needs.
+"""Runs the tests of fake CUDA tensors in a new Python, as their backward passes need it.
 
 python tests/devices/test_fake_cuda.py [-k NAME]    # by hand, with options of pytest
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-from fake_cuda import build_shim
+from fake_cuda import environment
 
-TESTS = Path(__file__).with_name("on_fake_cuda.py")
+TRAINING, EVALUATION = (
+    Path(__file__).with_name(name)
+    for name in ("training_on_fake_cuda.py", "evaluation_on_fake_cuda.py")
+)
 
 
 def run(options: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Pytest over `TESTS`, with the shim preloaded."""
-    shim = build_shim(folder)
-    environment = {**os.environ, **({} if shim is None else {"LD_PRELOAD": str(shim)})}
+    """Pytest over both files; FileNotFoundError where there is no C compiler."""
     plain = ["-p", "no:xdist", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", *plain, str(TESTS), *options]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", *plain, str(TRAINING), str(EVALUATION), *options]
+    return subprocess.run(command, env=environment(folder), capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("marks", ["not full", pytest.param("full", marks=pytest.mark.full)])

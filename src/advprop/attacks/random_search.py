@@ -34,19 +34,21 @@ def random_search(
     check_images(images)
     channels, height, width = images.shape[1:]
     stripes = _signs(streams.draw((len(images), channels, 1, width), "stripes", normal=False))
-    best = stripes.to(images).expand(-1, -1, height, -1).clone()
+    best = stripes.to(images, non_blocking=True).expand(-1, -1, height, -1)
     adversarial = _perturbed(images, best, threat_model)
     least = margins(logits_fn(adversarial), labels)
     drawn = streams.draw((len(images), num_queries, channels + 2), "squares", normal=False)
+    drawn = drawn.to(images.device, non_blocking=True)
     for query in range(1, num_queries):
         share = _LARGEST * (_SMALLEST / _LARGEST) ** (query / num_queries)
         inside, signs = _squares(drawn[:, query], height, width, share)
-        pattern = best.where(~inside.to(images.device), signs.to(images))
+        pattern = best.where(~inside, signs.to(images.dtype))
         candidate = _perturbed(images, pattern, threat_model)
         margin = margins(logits_fn(candidate), labels)
         better = margin < least
         least = margin.where(better, least)
-        best[better], adversarial[better] = pattern[better], candidate[better]
+        column = better[:, None, None, None]
+        best, adversarial = pattern.where(column, best), candidate.where(column, adversarial)
     return adversarial
 
 

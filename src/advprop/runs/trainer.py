@@ -209,6 +209,7 @@ def shared_accuracy(
         num_workers=num_workers,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
+        pin_memory=accelerator.device.type != "cpu",
     )
     moved = (
         batch.to(accelerator.device, memory_format=torch.contiguous_format) for batch in batches

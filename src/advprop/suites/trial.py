@@ -101,6 +101,7 @@ class OnDevice:
             batch_size=self.batch_size,
             limit=self.limit,
             num_workers=self.num_workers,
+            pin_memory=self.device.type != "cpu",
         )
         for batch in batches:
             yield batch.to(self.device, memory_format=torch.contiguous_format)
