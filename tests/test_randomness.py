@@ -9,12 +9,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from operators import Operators
+from scipy.stats import kstest
 from torch import Tensor
 
 from advprop.randomness import (
     ImageStreams,
     derive_seed,
     generator_for,
+    hashed,
     normal,
     random_streams,
     uniform,
@@ -84,6 +87,89 @@ def test_distributions(streams: bool) -> None:
     bell = normal(like, randomness, purpose="b")
     assert abs(bell.mean()) < 4 / count**0.5
     assert abs(bell.var() - 1) < 4 * (2 / count) ** 0.5
+
+
+def hashed_by_hand(seed: int, count: int) -> list[float]:
+    """The documented arithmetic, in Python's integers."""
+
+    def mix(word: int, *factors: int) -> int:
+        for factor in factors:
+            word = (word ^ (word >> 32)) * factor % 2**64
+        return word
+
+    golden, *both = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+    found = []
+    for number in range(1, count // 2 + 1):
+        word = mix((mix(seed, *both) | 1) * mix(number * golden % 2**64, *both) % 2**64, both[0])
+        found += [word % 2**32, word >> 32]
+    # halves are signed: 0 is in the middle
+    return [(half ^ 2**31) // 2**8 / 2**24 for half in found]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7, 2**63 - 1])
+def test_the_hash_is_what_is_documented_in_every_version(seed: int) -> None:
+    # a resumed run meets the same numbers
+    found = hashed(torch.tensor([seed]), 1000, normal=False)
+    assert found.tolist() == [hashed_by_hand(seed, 1000)]
+
+
+SEEDS = torch.tensor([*range(64), *(derive_seed(0, image) for image in range(64))])
+
+
+@pytest.mark.parametrize("chosen", [[0], [100, 3], [5, 5], list(range(127, -1, -1))], ids=str)
+@pytest.mark.parametrize("is_normal", [True, False])
+def test_a_row_of_the_hash_depends_on_its_seed_alone(is_normal: bool, chosen: list[int]) -> None:
+    whole = hashed(SEEDS, 15, normal=is_normal)
+    assert whole.dtype == torch.float32
+    assert torch.equal(hashed(SEEDS[chosen], 15, normal=is_normal), whole[chosen])
+    assert torch.equal(hashed(SEEDS, 8, normal=is_normal), whole[:, :8])
+
+
+@pytest.mark.parametrize("is_normal", [True, False])
+def test_distributions_of_the_hash(is_normal: bool) -> None:
+    values = hashed(SEEDS, 2001, normal=is_normal)
+    flat = values.flatten().double()
+    mean, variance = (0.0, 1.0) if is_normal else (0.5, 1 / 12)
+    fourth = 3.0 if is_normal else 1.8
+    assert abs(flat.mean() - mean) < 4 * (variance / len(flat)) ** 0.5
+    assert abs(flat.var() / variance - 1) < 4 * ((fourth - 1) / len(flat)) ** 0.5
+    if not is_normal:
+        assert flat.min() >= 0
+        assert flat.max() < 1
+    # no set of numbers is further from its distribution than one in ten thousand is by chance
+    for some in (flat, *values[::16].double(), *values.T[::250].double()):
+        assert kstest(some, "norm" if is_normal else "uniform").pvalue > 1e-4
+
+
+def test_images_and_neighbours_of_the_hash_are_not_related() -> None:
+    values = hashed(SEEDS, 4000, normal=False) - 0.5
+    between = torch.corrcoef(values).fill_diagonal_(0)
+    assert between.abs().max() < 5.5 / 4000**0.5  # of 8,128 pairs
+    for lag in (1, 2, 3, 64):
+        product = 12 * values[:, :-lag] * values[:, lag:]
+        assert abs(product.mean()) < 4 / product.numel() ** 0.5
+    bits = ((values + 0.5) * 2**24).long()[..., None] >> torch.arange(24) & 1
+    share = bits.double().mean((0, 1))
+    assert (share - 0.5).abs().max() < 4 * 0.5 / values.numel() ** 0.5
+
+
+def test_devices_other_than_the_cpu_draw_by_the_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = ImageStreams.for_batch(7, 2, [3, 9, 3])
+    # no other device is here
+    monkeypatch.setattr(
+        "advprop.randomness.hashed",
+        lambda *of, normal, device: hashed(*of, normal=normal),
+    )
+    first, other, same = (
+        streams.draw((3, 2, 5), purpose, normal=False, device="cuda") for purpose in ("a", "b", "a")
+    )
+    assert torch.equal(first, same)
+    assert torch.equal(first[0], first[2])
+    assert not torch.isin(first[:2], other).any()
+    assert first[:2].unique().numel() == 20
+    with Operators() as called:
+        ImageStreams.for_batch(7, 2, range(256)).draw((256, 3), "a", normal=True, device="cuda")
+    assert len(called.names) < 64
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

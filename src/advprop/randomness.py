@@ -7,10 +7,12 @@ the number of devices changes what an image meets.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -105,13 +107,18 @@ class ImageStreams:
     ) -> Tensor:
         """Random numbers of `shape`; row i depends on the key of image i and `purpose` alone.
 
-        They are drawn on `device`, where copying them from the CPU would cost more than a step;
-        each kind of device has numbers of its own.
+        They are drawn on `device`, since copying them from the CPU would cost more than a step: on
+        the CPU by torch's generator, seeded for each image; elsewhere, where that would take a
+        kernel an image, by `hashed`, the same on every GPU.
         """
         if len(self.keys) != shape[0]:
             raise ValueError(
                 f"{len(self.keys)} random streams for {shape[0]} images: one for each is needed"
             )
+        if torch.device(device).type != "cpu":
+            seeds = self._seeds ^ derive_seed(purpose)
+            count = math.prod(shape[1:])
+            return hashed(seeds, count, normal=normal, device=device).view(*shape)
         values = torch.empty(tuple(shape), device=device)
         stream = torch.Generator(device=device)
         for row, key in zip(values, self.keys, strict=True):
@@ -119,6 +126,44 @@ class ImageStreams:
             row.normal_(generator=stream) if normal else row.uniform_(generator=stream)
         return values
 
+    @cached_property
+    def _seeds(self) -> Tensor:
+        return torch.tensor([derive_seed(*key) for key in self.keys], dtype=torch.int64)
+
+
+def hashed(
+    seeds: Tensor, count: int, *, normal: bool, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Random float32 numbers of shape [len(seeds), count]; a row depends on its seed alone.
+
+    Uniform in [0, 1), multiples of 2^-24; or standard `normal`, by the inverse of the distribution.
+    Numbers 2 k and 2 k + 1 are the halves of a 64-bit hash of k and a seed (an int64 on the CPU):
+    the product of both, each mixed before, mixed once more. A few kernels make a batch, in integers
+    that are the same on every device (normal numbers are up to their last bits).
+    """
+    words = torch.arange(1, -(-count // 2) + 1, device=device) * _GOLDEN
+    factors = (_mix(seeds.clone(), *_FACTORS) | 1).to(device, non_blocking=True)
+    product = _mix(factors[:, None] * _mix(words, *_FACTORS), _FACTORS[0])
+    bits = 23 if normal else 24  # one less, so that the middle between two numbers is exact
+    values = product.view(torch.int32)[:, :count] >> (32 - bits)
+    middle = torch.tensor(0.5, dtype=torch.float32)
+    if normal:
+        return (values + middle).mul_(2.0 ** (1 - bits)).erfinv_().mul_(math.sqrt(2))
+    return torch.add(middle, values, alpha=2.0**-bits)
+
+
+def _mix(words: Tensor, *factors: int) -> Tensor:
+    """Put word ^ (word >> 32) times a factor in each 64-bit word's place, once for each factor."""
+    halves = words.view(torch.int32)
+    for factor in factors:
+        halves[..., ::2] ^= halves[..., 1::2]
+        words *= factor
+    return words
+
+
+# the constants of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), as signed integers
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_FACTORS = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 
 Randomness: TypeAlias = torch.Generator | ImageStreams | None
 """A generator, one stream an image, or None for torch's global stream."""
