@@ -28,8 +28,8 @@ from advprop.shapes import Images, Labels
 
 ATTACK = PGD(
     threat_model=Linf(0.1),
-    num_steps=2,
-    step_size=0.05,
+    num_steps=1,
+    step_size=0.1,
     random_start_probability=0.0,
     targets=untargeted,
 )

@@ -29,6 +29,7 @@ from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
+from advprop.methods.sam import SAM
 from advprop.methods.vanilla import Vanilla
 from advprop.models.small_resnet import SmallResNet
 
@@ -81,6 +82,13 @@ def test_a_phase_counts_by_its_share() -> None:
     assert (cost.training_passes, cost.attack_passes) == (1, 0.75)
     executed = 0.25 * executed_flops(method, 0.0) + 0.75 * executed_flops(method, 0.999)
     assert cost.flops_per_image == executed
+
+
+def test_kinds_of_steps_count_by_their_shares() -> None:
+    every_fourth, vanilla = cost_of(SAM(every=4)), cost_of(Vanilla())
+    assert every_fourth.training_passes == SAM(every=4).passes_per_image == 1.25
+    assert every_fourth.flops_per_image == 1.25 * vanilla.flops_per_image
+    assert every_fourth.activation_bytes == pytest.approx(vanilla.activation_bytes, rel=0.01)
 
 
 def test_an_attack_step_is_about_two_thirds_of_a_training_pass() -> None:

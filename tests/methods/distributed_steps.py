@@ -50,9 +50,9 @@ FACTS = TrainingFacts(num_images=8, image_shape=IMAGE_SHAPE)
 class Case:
     """A method, and what its step does on several processes.
 
-    `unused` has DistributedDataParallel look for unused parameters. `forwards` and `backwards` are
-    the passes that train, None where the suite does not know them; `exchanges` tells that what a
-    process learns from depends, or may depend, on the others.
+    `unused` has DistributedDataParallel look for unused parameters. `forwards` (None: not counted)
+    are the passes that train, `backwards` those that reduce gradients; `exchanges` tells
+    that what a process learns from depends on the others.
     """
 
     method: Method
@@ -77,8 +77,7 @@ OWN: dict[str, Case] = {
 }
 CASES: dict[str, Case] = {
     **{
-        name: OWN.get(name)
-        or Case(method=method_config(name, ATTACK_CONFIG).build(), exchanges=True)
+        name: OWN.get(name) or Case(method=method_config(name, ATTACK_CONFIG).build())
         for name in METHODS
     },
     "advprop joint": Case(method=AdvProp(attack=ATTACK, form="joint"), **ONE),

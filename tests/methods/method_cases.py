@@ -56,7 +56,8 @@ class Case:
     `weights` are those of the kinds' mean
     losses, 1 where a kind is left out; `counts` how many of a batch of 8 images are of a kind, 8
     likewise. `averages` tells that `passes_per_image` is a mean over training, which is tried at
-    `progress`. `largest` bounds a perturbation's mean size.
+    `progress`. `largest` bounds a perturbation's mean size. `statistics` counts the batches that a
+    step adds to a branch's running statistics, 1 where a branch is left out.
     """
 
     method: Method
@@ -66,6 +67,7 @@ class Case:
     counts: Mapping[str, int] = field(default_factory=dict)
     averages: bool = False
     largest: float = 8 / 255
+    statistics: Mapping[str, int] = field(default_factory=dict)
 
 
 def _decoupled(method: Method) -> Case:
@@ -82,17 +84,21 @@ def _fast(method: Fast, largest: float = 8 / 255) -> Case:
         "adversarial": 0.25 * method.beta,
     }
     counts = {"clean": 6, "noise": 2, "adversarial": 2}
-    return Case(method=method, weights=weights, counts=counts, largest=largest)
+    twice = {"adversarial": 2}  # at the random start, and attacked
+    return Case(method=method, weights=weights, counts=counts, largest=largest, statistics=twice)
 
 
+BOTH_KINDS = {"clean": 2}
+"""Batches that a layer counts which clean and adversarial images share, a pass each."""
 OWN: dict[str, Case] = {
     "vanilla": Case(method=method_config("vanilla").build(), draws=False),
     "adversarial_then_clean": Case(
         method=AdversarialThenClean(attack=ATTACK), progress=0.2, averages=True
     ),
     "fast": _fast(FAST),
-    "universal": Case(method=UNIVERSAL, draws=False),  # its start is the same for all processes
-    "pyramid": Case(method=Pyramid(attack=PYRAMID)),
+    # its start is the same for all processes
+    "universal": Case(method=UNIVERSAL, draws=False, statistics=BOTH_KINDS),
+    "pyramid": Case(method=Pyramid(attack=PYRAMID), statistics=BOTH_KINDS),
     "advprop_lean": _decoupled(AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.25)),
 }
 VARIANTS: dict[str, Case] = {
@@ -114,7 +120,7 @@ VARIANTS: dict[str, Case] = {
     "fast summed": _fast(dataclasses.replace(FAST, form="summed")),
     "fast l2": _fast(dataclasses.replace(FAST, threat_model=L2(1.0)), largest=0.1),
     "fast not synchronised": _fast(dataclasses.replace(FAST, beta=0.25, synchronise=False)),
-    "pyramid summed": Case(method=Pyramid(attack=PYRAMID, form="summed")),
+    "pyramid summed": Case(method=Pyramid(attack=PYRAMID, form="summed"), statistics=BOTH_KINDS),
     "pyramid branch": Case(method=Pyramid(attack=PYRAMID, auxiliary_branch=True)),
     "universal branch": Case(
         method=dataclasses.replace(UNIVERSAL, auxiliary_branch=True, form="summed"), draws=False

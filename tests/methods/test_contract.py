@@ -97,7 +97,7 @@ def run(
 class FailingNet(nn.Module):
     """Raises in its forward call number `fails_at`."""
 
-    def __init__(self, net: nn.Module, fails_at: int) -> None:
+    def __init__(self, net: nn.Module, fails_at: int | None) -> None:
         super().__init__()
         self.net, self.fails_at, self.calls = net, fails_at, 0
 
@@ -158,6 +158,16 @@ def test_branch_and_modes_survive_a_failing_loss(case: Case, part: str) -> None:
         run(case, model, **{part: fail})
     assert active_branch(model) == "clean"
     assert modes(model) == found
+
+
+@every_method
+@pytest.mark.parametrize("fails_at", [0, 1, 2, None], ids=str)
+def test_weights_are_left_as_found(case: Case, fails_at: int | None) -> None:
+    model = FailingNet(net_for(case.method), fails_at)
+    before = copy.deepcopy(dict(model.named_parameters()))
+    with suppress(KeyError):
+        run(case, model)
+    assert same_tensors(before, dict(model.named_parameters()))
 
 
 @every_method
@@ -249,6 +259,22 @@ def test_gradients_under_autocast(case: Case) -> None:
             assert F.cosine_similarity(gradient.flatten(), exact.flatten(), dim=0) > 0.9, name
 
 
+@every_method
+def test_weights_that_change_are_seen_under_autocast(case: Case) -> None:
+    """Autocast keeps copies of the weights while it lasts, and does not see that they change."""
+    found = []
+    for keeps_copies in (True, False):
+        model = net_for(case.method)
+        with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=keeps_copies):
+            losses = [run(case, model).loss]
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(1.5)
+            losses.append(run(case, model).loss)
+            found.append([*losses, model(tiny_images())])
+    assert equal(*found)
+
+
 # --- branches
 
 
@@ -271,6 +297,23 @@ def test_a_method_keeps_to_the_branches_it_names(case: Case) -> None:
         owned = branch_parameters(model)[name]
         without = all(parameter.grad is None for parameter in owned)
         assert untouched == without == (name not in case.method.auxiliary)
+
+
+@every_method
+def test_statistics_count_a_batch_once(case: Case) -> None:
+    """As often as kinds of images go through a branch in passes of their own."""
+    slow, fast = net_for(case.method, momentum=0.1), net_for(case.method, momentum=1.0)
+    before = copy.deepcopy(slow).state_dict()
+    run(case, slow)
+    run(case, fast)
+    after, last = slow.state_dict(), fast.state_dict()
+    for name, value in before.items():
+        branch = name.split(".")[2] if "branches" in name else "clean"
+        passes = case.statistics.get(branch, 1)
+        if name.endswith("num_batches_tracked"):
+            assert after[name] - value == passes
+        elif "running" in name and passes == 1:
+            torch.testing.assert_close(after[name], 0.9 * value + 0.1 * last[name])
 
 
 @advprop_forms

@@ -19,6 +19,7 @@ from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.learning import Form
 from advprop.methods.mixed import Mixed
+from advprop.methods.sam import SAM
 from advprop.methods.vanilla import Vanilla
 
 
@@ -102,6 +103,15 @@ class FastConfig(OneStepAttackingConfig):
     form: Form = "auto"
 
 
+class SAMConfig(MethodConfig):
+    """`SAM`."""
+
+    builds = SAM
+    kind: Literal["sam"] = "sam"
+    rho: float = 0.05
+    every: int = 1
+
+
 REGISTRY: tuple[type[MethodConfig], ...] = (
     VanillaConfig,
     AdversarialConfig,
@@ -114,6 +124,7 @@ REGISTRY: tuple[type[MethodConfig], ...] = (
     UniversalConfig,
     CarriedConfig,
     AdvPropLeanConfig,
+    SAMConfig,
 )
 """Every method. The command line, comparisons, cards, and the suites that all methods pass are
 derived from it."""

@@ -14,7 +14,7 @@ from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.modes import attack_mode
 from advprop.cost.flops import FlopCounter
 from advprop.cost.memory import SavedTensors
-from advprop.methods.base import Method, TrainingFacts
+from advprop.methods.base import Context, Method, TrainingFacts
 from advprop.shapes import Batch
 
 _NO_ATTACK = PGD(threat_model=Linf(0.0), num_steps=0, step_size=0.0, random_start_probability=0.0)
@@ -73,8 +73,12 @@ def step_cost(
     with sdpa_kernel(SDPBackend.MATH):
         with FlopCounter() as forward, torch.no_grad():
             model(batch.images)
+        passes = 0.0
         with FlopCounter() as training, saved, _ImagesSeen(model) as seen:
-            plain.forward_backward(model, batch)
+            for number, share in plain.kinds_of_steps.items():
+                before = seen.count
+                plain.forward_backward(model, batch, Context(step=number))
+                passes += share * (seen.count - before) / len(batch)
         held = saved if attack_passes else nullcontext()
         with FlopCounter() as attack, held, attack_mode(model):
             fgsm(Linf(1 / 255))(model, batch.images, batch.labels)
@@ -82,7 +86,7 @@ def step_cost(
         forward_flops=round(forward.flops / len(batch)),
         training_flops=round(training.flops / seen.count),
         attack_flops=round(attack.flops / len(batch)),
-        training_passes=seen.count / len(batch),
+        training_passes=passes,
         attack_passes=attack_passes,
         activation_bytes=saved.peak,
     )

@@ -96,8 +96,7 @@ class Method(ABC):
     `auxiliary` names the branches the model needs; `passes_per_image` counts forward-backward
     calls for each clean image, an attack step counting one, averaged over training;
     `synchronises_statistics` tells whether normalisation may use those of all processes at once;
-    `needs_backward` whether a step uses the images' gradients that its backward passes leave;
-    `not_deterministic` names an operation of a step that has no deterministic form on a GPU.
+    `needs_backward` whether a step uses gradients that its own backward passes leave.
     """
 
     synchronises_statistics: ClassVar[bool] = True
@@ -120,6 +119,11 @@ class Method(ABC):
         return True
 
     @property
+    def kinds_of_steps(self) -> Mapping[int, float]:
+        """Step numbers that stand for all steps, with their shares: `plan` tries each."""
+        return {0: 1.0}
+
+    @property
     @abstractmethod
     def passes_per_image(self) -> float:
         """Cost in passes of vanilla training."""
@@ -132,10 +136,7 @@ class Method(ABC):
         """Called once before the first step; raises ValueError if it cannot train on this."""
 
     def check_distributed(self) -> None:  # noqa: B027  (most can)
-        """Raises ValueError if a backward pass of a step does not reach all parameters.
-
-        DistributedDataParallel, as `train` uses it on several processes, waits for each of them.
-        """
+        """Raises ValueError if a backward pass misses a parameter that processes would wait for."""
 
     def on_devices(self, model: nn.Module, devices: int) -> Method:
         """The same method, in the form that it has for `model` on so many devices."""
@@ -156,8 +157,7 @@ class Method(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave. Raises ValueError where it does not fit."""
         if state:
-            name = type(self).__name__
-            raise ValueError(f"{name} remembers nothing, but was given {list(state)}")
+            raise ValueError(f"{type(self).__name__} remembers nothing, but got {list(state)}")
 
     def forward_backward(
         self,

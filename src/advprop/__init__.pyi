@@ -1,0 +1,53 @@
+"""The public names: what type checkers see, and what `__init__.py` reads to find them."""
+
+from advprop.attacks.objectives import given as given
+from advprop.attacks.objectives import least_likely_class as least_likely_class
+from advprop.attacks.objectives import random_other_class as random_other_class
+from advprop.attacks.objectives import untargeted as untargeted
+from advprop.attacks.pgd import PGD as PGD
+from advprop.attacks.pgd import Attack as Attack
+from advprop.attacks.pgd import fgsm as fgsm
+from advprop.attacks.pyramid import PyramidPGD as PyramidPGD
+from advprop.attacks.schedule import GrowingSteps as GrowingSteps
+from advprop.attacks.threat_models import L2 as L2
+from advprop.attacks.threat_models import Linf as Linf
+from advprop.attacks.threat_models import ThreatModel as ThreatModel
+from advprop.auxiliary.branches import branch_names as branch_names
+from advprop.auxiliary.branches import branch_parameters as branch_parameters
+from advprop.auxiliary.branches import has_auxiliary_norms as has_auxiliary_norms
+from advprop.auxiliary.branches import use_branch as use_branch
+from advprop.auxiliary.modes import attack_mode as attack_mode
+from advprop.auxiliary.surgery import add_auxiliary_norms as add_auxiliary_norms
+from advprop.auxiliary.surgery import remove_auxiliary_norms as remove_auxiliary_norms
+from advprop.auxiliary.token import add_auxiliary_tokens as add_auxiliary_tokens
+from advprop.comparisons.comparing import compare as compare
+from advprop.config import RunConfig as RunConfig
+from advprop.exports.export import load_export as load_export
+from advprop.exports.prediction import predict as predict
+from advprop.methods.adversarial import Adversarial as Adversarial
+from advprop.methods.adversarial_then_clean import AdversarialThenClean as AdversarialThenClean
+from advprop.methods.advprop import AdvProp as AdvProp
+from advprop.methods.advprop_lean import AdvPropLean as AdvPropLean
+from advprop.methods.base import Context as Context
+from advprop.methods.base import Method as Method
+from advprop.methods.base import StepMetrics as StepMetrics
+from advprop.methods.base import TrainingFacts as TrainingFacts
+from advprop.methods.carried import Carried as Carried
+from advprop.methods.fast import Fast as Fast
+from advprop.methods.fine_grained import FineGrained as FineGrained
+from advprop.methods.mixed import Mixed as Mixed
+from advprop.methods.pyramid import Pyramid as Pyramid
+from advprop.methods.sam import SAM as SAM
+from advprop.methods.universal import Universal as Universal
+from advprop.methods.vanilla import Vanilla as Vanilla
+from advprop.models.build import build_model as build_model
+from advprop.models.standardize import Standardized as Standardized
+from advprop.models.standardize import standardized as standardized
+from advprop.randomness import ImageStreams as ImageStreams
+from advprop.runs import train as train
+from advprop.runs.folder import export as export
+from advprop.runs.folder import load_run as load_run
+from advprop.shapes import Batch as Batch
+from advprop.suites import evaluate as evaluate
+
+__version__: str
