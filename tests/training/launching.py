@@ -9,14 +9,18 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
+from accelerate.state import AcceleratorState
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -24,6 +28,31 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 PATIENCE = 240
 """Seconds after which a process is ended."""
 _IMPORTED = ["advprop.cli.main", "advprop.runs", "advprop.recipes.builtin", "advprop.suites"]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def variables(count: int, rank: int, port: int) -> dict[str, str]:
+    """What torchrun tells a process."""
+    numbers = {"WORLD_SIZE": count, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
+    return {"MASTER_ADDR": "127.0.0.1"} | {name: str(number) for name, number in numbers.items()}
+
+
+def forked(function: Callable[..., None], environment: dict[str, str], *arguments) -> ForkProcess:
+    """A process as torchrun starts them, but by fork: to import torch and timm takes seconds."""
+
+    def begin() -> None:
+        os.environ.update(environment)
+        warnings.resetwarnings()
+        AcceleratorState._reset_state(reset_partial_state=True)
+        function(*arguments)
+
+    process = multiprocessing.get_context("fork").Process(target=begin, daemon=True)
+    process.start()
+    return process
 
 
 def launched(

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import timedelta
-from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from launching import forked, free_port, variables
 from run_folders import weights_of
 
 from advprop.cli.main import run
@@ -25,7 +22,7 @@ from advprop.config import RunConfig
 from advprop.recipes.resolve import resolve_run
 from advprop.runs import train
 from advprop.training import processes
-from advprop.training.processes import _check_own_gpu, join_processes
+from advprop.training.processes import LOST_AFTER, _check_own_gpu, join_processes
 from advprop.training.stopping import InterruptedTraining
 from advprop.training.trainer import Trainer
 
@@ -35,31 +32,6 @@ def port() -> Iterator[int]:
     """One that is in use."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-def variables(count: int, rank: int, port: int) -> dict[str, str]:
-    """What torchrun tells a process."""
-    numbers = {"WORLD_SIZE": count, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
-    return {"MASTER_ADDR": "127.0.0.1"} | {name: str(number) for name, number in numbers.items()}
-
-
-def forked(function: Callable[..., None], environment: dict[str, str], *arguments) -> ForkProcess:
-    """A process as torchrun starts them, but by fork: to import torch and timm takes seconds."""
-
-    def begin() -> None:
-        os.environ.update(environment)
-        warnings.resetwarnings()
-        AcceleratorState._reset_state(reset_partial_state=True)
-        function(*arguments)
-
-    process = multiprocessing.get_context("fork").Process(target=begin, daemon=True)
-    process.start()
-    return process
 
 
 def run_in_processes(
@@ -121,6 +93,42 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     run_in_processes(count, config, tmp_path / "cut")
     whole, cut = (weights_of(tmp_path / name) for name in ("whole", "cut"))
     assert [name for name in whole if not torch.equal(whole[name], cut[name])] == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_a_lost_process_ends_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
+    """At once where its connections close, else when it has not answered for the stated time."""
+    assert timedelta(minutes=10) == LOST_AFTER  # what docs/training.md states
+    monkeypatch.setattr(processes, "LOST_AFTER", timedelta(seconds=3))
+    reading, writing = os.pipe()
+    monkeypatch.setattr("typer.echo", lambda text, **_: os.write(writing, text.encode()))
+    small = ["training.batch_size=9", "data.num_train=63", "training.num_epochs=1"]
+    options = [word for setting in small for word in ("--set", setting)]
+    arguments = ["advprop", "train", "digits", "--quiet", *options, "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", arguments)
+
+    def lose_the_second() -> None:
+        def step(self: Trainer, *arguments: object) -> None:
+            if self.position.step == 2 and os.environ["RANK"] == "1":
+                os.kill(os.getpid(), how)
+            whole_step(self, *arguments)
+
+        whole_step, Trainer.train_step = Trainer.train_step, step
+        run()
+
+    port = free_port()
+    ranks = [forked(lose_the_second, variables(3, rank, port)) for rank in range(3)]
+    os.close(writing)
+    for number in (0, 2):
+        ranks[number].join(60)
+    ranks[1].kill()
+    ranks[1].join(20)
+    assert [process.exitcode for process in ranks] == [4, -signal.SIGKILL, 4]
+    said = os.read(reading, 10_000).decode()
+    message = "another process of this run has ended, or did not answer for 10 minutes; go on"
+    assert said.count(message) == 2
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])

@@ -25,7 +25,7 @@ from advprop.runs.trainer import build_trainer
 from advprop.training.agreement import check_same, each, first
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_accelerator
-from advprop.training.processes import LostProcessError, is_lost_process
+from advprop.training.processes import LOST_AFTER, LostProcessError, is_lost_process
 from advprop.training.switches import torch_switches
 from advprop.training.trackers import begin_trackers, check_trackers
 from advprop.training.trainer import Trainer
@@ -120,7 +120,9 @@ def _process_group(accelerator: Accelerator, folder: Path) -> Iterator[None]:
     except RuntimeError as error:
         if accelerator.num_processes > 1 and is_lost_process(error):
             raise LostProcessError(
-                "another process of this run has ended; go on with the same command and --resume"
+                "another process of this run has ended, or did not answer for "
+                f"{LOST_AFTER.total_seconds() / 60:g} minutes; go on with the same command and "
+                "--resume"
             ) from error
         raise
     finally:

@@ -17,11 +17,13 @@ from advprop.files.parsing import first_line
 
 
 class LostProcessError(RuntimeError):
-    """Another process of the run has ended; checkpoints are from before."""
+    """Another process of the run has ended, or answers no more; checkpoints are from before."""
 
     exit_code = 4
 
 
+LOST_AFTER = timedelta(minutes=10)
+"""A process that has not answered the others for so long is lost: torch's own bound with NCCL."""
 _SAY_AFTER_SECONDS = 10.0
 _WAIT_AT_MOST = timedelta(minutes=30)
 _VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -97,6 +99,7 @@ def _meet(local_rank: int, on_cpu: bool, failures: list[Exception]) -> None:
             store=store,
             rank=rank,
             world_size=world_size,
+            timeout=LOST_AFTER,
         )
     except (RuntimeError, ValueError) as error:
         failures.append(error)
@@ -183,9 +186,14 @@ def average_statistics(accelerator: Accelerator, model: nn.Module) -> None:
 
 
 def is_lost_process(error: BaseException) -> bool:
-    """Whether `error` says that another process is gone."""
+    """Whether `error` says that another process is gone, or has not answered in time."""
     text = str(error)
     return isinstance(error, torch.distributed.DistError) or any(
         words in text
-        for words in ("Connection closed by peer", "Connection reset by peer", "Timed out waiting")
+        for words in (
+            "Connection closed by peer",
+            "Connection reset by peer",
+            "Timed out waiting",
+            "Application timeout caused pair closure",
+        )
     )
