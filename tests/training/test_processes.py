@@ -26,6 +26,9 @@ from advprop.training.processes import LOST_AFTER, _check_own_gpu, join_processe
 from advprop.training.stopping import InterruptedTraining
 from advprop.training.trainer import Trainer
 
+END = 300.0
+"""Seconds after which a process hangs: a busy machine takes long to do what takes it one."""
+
 
 @pytest.fixture
 def port() -> Iterator[int]:
@@ -52,7 +55,7 @@ def run_in_processes(
     port = free_port()
     ranks = [forked(go_on, variables(count, rank, port)) for rank in range(count)]
     for process in ranks:
-        process.join(60)
+        process.join(END)
         assert process.exitcode == 0
 
 
@@ -122,9 +125,9 @@ def test_a_lost_process_ends_the_others(
     ranks = [forked(lose_the_second, variables(3, rank, port)) for rank in range(3)]
     os.close(writing)
     for number in (0, 2):
-        ranks[number].join(60)
+        ranks[number].join(END)
     ranks[1].kill()
-    ranks[1].join(20)
+    ranks[1].join(END)
     assert [process.exitcode for process in ranks] == [4, -signal.SIGKILL, 4]
     said = os.read(reading, 10_000).decode()
     message = "another process of this run has ended, or did not answer for 10 minutes; go on"
@@ -147,7 +150,7 @@ def test_a_process_that_waits_in_vain_says_so_and_can_be_ended(
     os.close(writing)
     said = os.read(reading, 1000).decode()
     os.kill(process.pid, signum)
-    process.join(20)
+    process.join(END)
     assert process.exitcode == 128 + signum
     assert "warning: process 0 (RANK) waits for all 2 (WORLD_SIZE) to meet at 127.0.0.1" in said
     assert "30 minutes at most" in said
@@ -211,7 +214,7 @@ def test_variables_of_one_process_are_not_looked_at(
     config = resolve_run("digits", overrides=["data.num_train=20", "training.num_epochs=1"])
     environment = variables(1, 0, port) | {"RANK": "3"}
     process = forked(lambda: train(config, tmp_path / "run", quiet=True) and None, environment)
-    process.join(60)
+    process.join(END)
     assert process.exitcode == 0
 
 
