@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -15,14 +15,23 @@ from types import SimpleNamespace
 import pytest
 import torch
 from launching import forked, free_port, variables
+from operators import Operators
 from run_folders import weights_of
+from tiny import tiny_net
+from torch import nn
 
+from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.cli.main import run
 from advprop.config import RunConfig
 from advprop.recipes.resolve import resolve_run
 from advprop.runs import train
 from advprop.training import processes
-from advprop.training.processes import LOST_AFTER, _check_own_gpu, join_processes
+from advprop.training.processes import (
+    LOST_AFTER,
+    _check_own_gpu,
+    average_statistics,
+    join_processes,
+)
 from advprop.training.stopping import InterruptedTraining
 from advprop.training.trainer import Trainer
 
@@ -232,3 +241,33 @@ def test_two_processes_with_one_gpu_are_refused(monkeypatch: pytest.MonkeyPatch)
                 _check_own_gpu(store, 0, 2)
         else:
             _check_own_gpu(store, 0, 2)
+
+
+def mean_with_a_second_process(flat: torch.Tensor) -> None:
+    """Stands in for the exchange: the other process has twice the numbers of this one."""
+    flat *= 3
+
+
+def test_statistics_of_all_branches_become_those_of_all_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.distributed, "all_reduce", mean_with_a_second_process)
+    model = add_auxiliary_norms(tiny_net(), separate="affine")  # both branches have one tensor
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with Operators() as called:
+        average_statistics(SimpleNamespace(num_processes=2), model)
+    for name, buffer in model.named_buffers():
+        factor = 1.5 if "running_" in name else 1
+        assert torch.equal(buffer, factor * before[name])
+    changing = [name for name in called.names if name.endswith("_")]
+    assert changing == ["mul_", "div_", "_foreach_copy_"]
+
+
+@pytest.mark.parametrize(
+    "net", [nn.SyncBatchNorm.convert_sync_batchnorm, lambda _: nn.Linear(2, 2)]
+)
+def test_statistics_that_agree_already_are_not_exchanged(
+    net: Callable[[nn.Module], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda _: pytest.fail("exchanged"))
+    average_statistics(SimpleNamespace(num_processes=2), net(tiny_net()))

@@ -8,11 +8,11 @@ from typing import cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.models.standardize import Standardized
+from advprop.training.average import WeightAverage
 from advprop.training.optim import freeze_layers
 from advprop.training.processes import join_processes
 from advprop.training.settings import CompileMode, TrainingSettings
@@ -97,7 +97,8 @@ def distribute(model: nn.Module, settings: TrainingSettings, accelerator: Accele
     prepared = cast("nn.Module", accelerator.prepare_model(model, evaluation_mode=True))
     if accelerator.num_processes == 1:
         return prepared
-    shared = DistributedDataParallel(prepared)
+    # statistics are averaged after each step (`average_statistics`), and nothing else changes
+    shared = DistributedDataParallel(prepared, broadcast_buffers=False)
     _settle_buckets(shared)
     return shared
 
@@ -115,11 +116,11 @@ def _settle_buckets(model: DistributedDataParallel) -> None:
     model.zero_grad(set_to_none=True)
 
 
-def build_average(model: nn.Module, settings: TrainingSettings) -> ModelEmaV3 | None:
+def build_average(model: nn.Module, settings: TrainingSettings) -> WeightAverage | None:
     """The average of weights and statistics that `settings` ask for."""
     if settings.ema_decay is None:
         return None
-    return ModelEmaV3(model, decay=settings.ema_decay, use_warmup=settings.ema_warmup)
+    return WeightAverage(model, decay=settings.ema_decay, use_warmup=settings.ema_warmup)
 
 
 def compile_model(model: nn.Module, *, mode: CompileMode | None = None) -> None:

@@ -166,23 +166,26 @@ def average_statistics(accelerator: Accelerator, model: nn.Module) -> None:
     """Give all processes the mean of their running statistics, in every branch.
 
     Each process normalises by its own share of a batch, as is usual; but an attack, which goes
-    around DistributedDataParallel, must see the same model everywhere.
+    around DistributedDataParallel, must see the same model everywhere. SyncBatchNorm's agree.
     """
     if accelerator.num_processes == 1:
         return
-    statistics = [
-        buffer
-        for name, buffer in model.named_buffers()
-        if name.rpartition(".")[2].startswith("running_")
-    ]
-    if not statistics:
+    found = {
+        id(buffer): buffer
+        for module in model.modules()
+        if not isinstance(module, nn.SyncBatchNorm)
+        for name, buffer in module._buffers.items()
+        if buffer is not None and name.startswith("running_")
+    }
+    if not found:
         return
+    statistics = [*found.values()]
     flat = torch.cat([buffer.flatten() for buffer in statistics])
     torch.distributed.all_reduce(flat)
     flat /= accelerator.num_processes
     parts = flat.split([buffer.numel() for buffer in statistics])
-    for buffer, part in zip(statistics, parts, strict=True):
-        buffer.copy_(part.view_as(buffer))
+    means = [part.view_as(buffer) for buffer, part in zip(statistics, parts, strict=True)]
+    torch._foreach_copy_(statistics, means)
 
 
 def is_lost_process(error: BaseException) -> bool:

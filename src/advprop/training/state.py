@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import nn
 
 from advprop.methods.base import Method
+from advprop.training.average import WeightAverage
 from advprop.training.checkpoint import load_weights
 from advprop.training.optimizer_state import check_number, load_optimizer, load_scaler
 from advprop.training.position import Position
@@ -28,7 +28,7 @@ class TrainingState:
 
     model: nn.Module
     optimizer: Any  # accelerate's wrapper of one
-    ema: ModelEmaV3 | None
+    ema: WeightAverage | None
     scaler: Any
     method: Method
     position: Position = field(default_factory=Position)
