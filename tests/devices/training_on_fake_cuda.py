@@ -24,10 +24,12 @@ from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.attacks import PAPER_ATTACK
 from advprop.config.methods import METHODS, method_config
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Method
+from advprop.methods.base import Context, Method, StepMetrics
 from advprop.methods.carried import Carried
 from advprop.methods.fine_grained import FineGrained
+from advprop.methods.vanilla import Vanilla
 from advprop.models.standardize import standardized
+from advprop.shapes import Batch
 
 FIGURES = Path(__file__).parent / "launches.json"
 TOLERANCE = 0.1  # torch's releases differ in the kernels that they launch
@@ -179,6 +181,17 @@ def test_waits_are_found(name: str) -> None:
     with fake_cuda() as found:
         fault()
     assert list(found.waits) == [(kind, "training_on_fake_cuda.py:<lambda>")]
+
+
+def test_a_method_that_waits_is_named(tmp_path: Path) -> None:
+    class Waiting(Vanilla):
+        def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
+            assert batch.images.max() > 0
+            return super().step(model, batch, context)
+
+    each = steps(case(Waiting()), "bf16", tmp_path, count=1)
+    with pytest.raises(AssertionError, match=r"step 0 waits .*'item', 'methods/base.py:forward_b"):
+        check_waits(each, "bf16")
 
 
 def test_what_does_not_wait_is_no_wait() -> None:

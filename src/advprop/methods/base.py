@@ -24,7 +24,6 @@ from advprop.shapes import Batch, Images, Labels, Logits
 
 ADVERSARIAL = "adversarial"
 """The auxiliary branch of AdvProp, and the name of its images in metrics."""
-
 LossFn: TypeAlias = Callable[[Logits, Labels], Tensor]
 
 
@@ -166,16 +165,18 @@ class Method(ABC):
         labels: Labels | Context | None = None,
         context: Context | None = None,
     ) -> StepMetrics:
-        """Add one batch's gradients to the `.grad` of the parameters, and return metrics.
+        """Add one batch's gradients to `.grad`, and return metrics.
 
-        Call it as `(model, images, labels)` in a loop of one's own, images in [0, 1], or as
-        `(model, batch, context)`. The caller zeroes gradients before and steps after. Raises
-        ValueError for a model in eval mode, TypeError for one that does not return logits; warns
-        of branches that the optimiser does not know of.
+        Call it as `(model, images, labels)`, images in [0, 1], or as `(model, batch, context)`. The
+        caller zeroes gradients before and steps after. Raises ValueError for a model in eval mode,
+        TypeError for one without logits; warns of branches that the optimiser does not know of.
         """
         module = unwrapped(model)
-        loop_checks.check_training_mode(module)
-        batch = loop_checks.batch_of(module, images, labels)
+        if not module.training:
+            loop_checks.refuse_eval_mode()
+        batch = images if isinstance(images, Batch) else None
+        if batch is None or isinstance(labels, Tensor):
+            batch = loop_checks.batch_of(module, images, labels)
         context = context if isinstance(labels, Tensor) else labels or context
         try:
             return self.step(model, batch, context or Context())
@@ -192,10 +193,9 @@ class Method(ABC):
     ) -> Tensor:
         """The loss of one batch with its graph, a scalar, for whoever calls `backward` himself.
 
-        Arguments and errors are those of `forward_backward`; so are the gradients, where its form
-        is "joint" or "summed". The graphs of all kinds of images are in memory at once. Raises
-        ValueError where `needs_backward`; the backward pass raises RuntimeError if activation
-        checkpointing runs layers with branches again.
+        Arguments, errors and gradients are those of `forward_backward` in the form "joint" or
+        "summed", with all graphs in memory at once. Raises ValueError where `needs_backward`; the
+        backward pass raises RuntimeError if checkpointing runs layers with branches again.
         """
         loop_checks.check_has_loss(type(self).__name__, self.needs_backward)
         batch = loop_checks.batch_of(unwrapped(model), images, labels)
