@@ -180,11 +180,12 @@ def average_statistics(accelerator: Accelerator, model: nn.Module) -> None:
     if not found:
         return
     statistics = [*found.values()]
-    flat = torch.cat([buffer.flatten() for buffer in statistics])
+    flat = torch.cat([buffer.flatten() if buffer.ndim != 1 else buffer for buffer in statistics])
     torch.distributed.all_reduce(flat)
     flat /= accelerator.num_processes
     parts = flat.split([buffer.numel() for buffer in statistics])
-    means = [part.view_as(buffer) for buffer, part in zip(statistics, parts, strict=True)]
+    shaped = zip(parts, statistics, strict=True)
+    means = [part.view_as(buffer) if buffer.ndim != 1 else part for part, buffer in shaped]
     torch._foreach_copy_(statistics, means)
 
 
