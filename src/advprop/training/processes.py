@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import nn
 
 from advprop.files.parsing import first_line
 
@@ -139,20 +139,6 @@ def _could_not_meet(error: Exception, place: str) -> ValueError:
         f"the processes did not meet at {place} ({reason}): start all of them, and let MASTER_ADDR "
         "be a name of the first one's machine; unset WORLD_SIZE to train in one process"
     )
-
-
-def agree(accelerator: Accelerator, loss: Tensor, signum: int | None) -> tuple[bool, int | None]:
-    """Is every process's loss finite, and which signal has any of them received?
-
-    One small exchange a step, so that all processes stop at the same step or none does. Reading
-    the answer is the one place of a step that waits for the device.
-    """
-    if accelerator.num_processes == 1:
-        return bool(torch.isfinite(loss).item()), signum
-    flags = torch.stack([(~torch.isfinite(loss)).float(), loss.new_tensor(signum or 0).float()])
-    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-    is_bad, received = flags.tolist()
-    return not is_bad, int(received) or None
 
 
 def num_machines(accelerator: Accelerator) -> int:
