@@ -45,6 +45,8 @@ def forked(function: Callable[..., None], environment: dict[str, str], *argument
     """A process as torchrun starts them, but by fork: to import torch and timm takes seconds."""
 
     def begin() -> None:
+        # a shell's job in the background, which the tests may be, ignores Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.update(environment)
         warnings.resetwarnings()
         AcceleratorState._reset_state(reset_partial_state=True)
