@@ -153,6 +153,16 @@ def test_images_and_neighbours_of_the_hash_are_not_related() -> None:
     assert (share - 0.5).abs().max() < 4 * 0.5 / values.numel() ** 0.5
 
 
+def test_numbers_of_images_differ_by_seed_epoch_image_and_copy() -> None:
+    streams = [
+        ImageStreams.for_batch(seed, epoch, [index], [copy])
+        for seed, epoch, index, copy in itertools.product(
+            range(3), range(3), (0, 1, 2**30), range(3)
+        )
+    ]
+    assert len({streams._seeds.item() for streams in streams}) == 81
+
+
 def test_devices_other_than_the_cpu_draw_by_the_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     streams = ImageStreams.for_batch(7, 2, [3, 9, 3])
     # no other device is here

@@ -71,10 +71,10 @@ def image_key(seed: int, epoch: int, index: int, copy: int = 0) -> tuple[int, ..
 class ImageStreams:
     """One random stream for each image of a batch, whatever batch or rank the image is in.
 
-    `keys` has one entry an image; equal keys draw equal numbers for the same purpose.
+    `keys` has an `image_key` for each; equal ones draw equal numbers for the same purpose.
     """
 
-    keys: Sequence[tuple[int | str, ...]]
+    keys: Sequence[tuple[int, ...]]
 
     @classmethod
     def for_batch(
@@ -128,7 +128,14 @@ class ImageStreams:
 
     @cached_property
     def _seeds(self) -> Tensor:
-        return torch.tensor([derive_seed(*key) for key in self.keys], dtype=torch.int64)
+        """A number for each image, other than those of all images, epochs and uses.
+
+        A digest for all would take most of the time of a draw, and the hash mixes what is alike.
+        """
+        bases = {base: derive_seed(*base) for base in {key[:2] for key in self.keys}}
+        places = [index + (sum(copy) << 40) for _, _, index, *copy in self.keys]
+        pairs = zip(self.keys, places, strict=True)
+        return torch.tensor([bases[key[:2]] ^ place for key, place in pairs], dtype=torch.int64)
 
 
 def hashed(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
 from run_folders import log_of
+from torch import nn
 
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
 from advprop.recipes.builtin import digits
 from advprop.runs import train
 from advprop.runs.folder import load_run
+from advprop.shapes import Batch
 from advprop.training.checkpoint import Checkpoints, read_checkpoint
 from advprop.training.settings import TrainingSettings
 
@@ -110,3 +113,20 @@ def test_two_checkpoints_and_the_best_are_kept(tmp_path: Path) -> None:
 def test_settings_that_cannot_train_are_refused(setting: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainingSettings(**{"num_epochs": 2, "batch_size": 10, **setting})
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_validation_has_the_precision_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    seen = []
+
+    def evaluated(model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        seen.append(model(next(iter(batches)).images).dtype)
+        return {"clean_accuracy": 0.5, "num_images": 2}
+
+    monkeypatch.setattr("advprop.runs.trainer.evaluate_clean", evaluated)
+    # the model itself is prepared by accelerate, its average is not
+    settings = ["training.ema_decay=0.9", f"training.mixed_precision={precision}"]
+    train(quick("training.num_epochs=1", *settings), tmp_path, quiet=True)
+    assert seen == [torch.bfloat16 if precision == "bf16" else torch.float32]

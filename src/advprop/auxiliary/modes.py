@@ -69,8 +69,9 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
 
 def _evaluate(modules: Sequence[nn.Module]) -> None:
     """As `model.eval()`, which takes many times as long."""
+    plain = nn.Module.train
     for module in modules:
-        if type(module).train is not nn.Module.train:
+        if type(module).train is not plain:
             module.train(False)  # LeViT's forgets here what it keeps of older weights
     _set_modes(modules, [False] * len(modules))
 

@@ -199,7 +199,8 @@ def shared_accuracy(
 ) -> float:
     """Accuracy of the clean branch in eval mode, each process testing its share of `split`.
 
-    Each has `num_workers` of its own to read it. The model's mode is as before after it.
+    In the precision of the training, also that of an average of weights. Each process has
+    `num_workers` of its own to read images. The model's mode is as before after it.
     """
     training = model.training
     model.eval()
@@ -215,7 +216,8 @@ def shared_accuracy(
         batch.to(accelerator.device, memory_format=torch.contiguous_format) for batch in batches
     )
     try:
-        found = evaluate_clean(model, moved) if len(batches) else None
+        with accelerator.autocast():
+            found = evaluate_clean(model, moved) if len(batches) else None
     finally:
         model.train(training)
     images = found["num_images"] if found else 0
