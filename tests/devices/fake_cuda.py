@@ -276,6 +276,7 @@ def fake_cuda() -> Iterator[Findings]:
         stack.callback(FakeGenerator.devices.clear)
         for owner, name, value in (
             (torch, "Generator", FakeGenerator),
+            (torch, "Event", lambda device: mock.MagicMock()),
             (FakeTensor, "__format__", lambda tensor, form: format(tensor.item(), form)),
             (FakeTensor, "tolist", lambda tensor: tensor.cpu().tolist()),
             (torch.autograd, "_engine_run_backward", engine),

@@ -36,7 +36,6 @@ TOLERANCE = 0.1  # torch's releases differ in the kernels that they launch
 
 # every place of a step that makes the host wait for the device, and why it may
 WAITS = {
-    ("item", "training/processes.py:agree"): "a look at the loss, one a step",
     ("copy to cpu", "methods/kept/store.py:write"): "perturbations are kept on the host",
     ("copy to cuda", "methods/kept/carrying.py:_kept"): "places of new images: the first epoch",
 }

@@ -27,6 +27,7 @@ from advprop.runs.folder import load_run
 from advprop.training.checkpoint import Checkpoints, read_checkpoint
 from advprop.training.stopping import NotFiniteError
 from advprop.training.trainer import Trainer
+from advprop.training.watch import Watch
 
 
 def quick(*settings: str) -> RunConfig:
@@ -48,6 +49,19 @@ def poison(monkeypatch: pytest.MonkeyPatch, *, step: int, times: int) -> None:
     monkeypatch.setattr(Vanilla, "step", poisoned)
 
 
+@pytest.fixture(params=[False, True], ids=["at once", "a step later"])
+def read(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses are looked at as on a CPU, and as on a GPU."""
+
+    def watch(self: Watch, *arguments: object) -> None:
+        whole(self, *arguments)  # type: ignore[arg-type]
+        self.reads_late = request.param
+
+    whole = Watch.__init__
+    monkeypatch.setattr(Watch, "__init__", watch)
+
+
+@pytest.mark.usefixtures("read")
 def test_a_loss_that_is_not_finite_goes_back_and_halves_the_rate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +80,7 @@ def test_a_loss_that_is_not_finite_goes_back_and_halves_the_rate(
     assert newest["position"]["rollbacks"] == 2
 
 
+@pytest.mark.usefixtures("read")
 def test_going_back_works_in_the_first_epoch_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +92,7 @@ def test_going_back_works_in_the_first_epoch_and_ends(
         train(quick("training.not_finite=rollback"), tmp_path / "run", quiet=True)
 
 
+@pytest.mark.usefixtures("read")
 @pytest.mark.parametrize("every", [1, None], ids=["each step", "each epoch"])
 def test_weights_that_are_not_finite_are_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int | None
@@ -104,6 +120,31 @@ def test_weights_that_are_not_finite_are_not_saved(
     assert newest is not None
     assert newest["position"]["step"] == 2
     assert all(tensor.isfinite().all() for tensor in newest["model"].values())
+
+
+@pytest.mark.usefixtures("read")
+@pytest.mark.parametrize("step", [1, 2], ids=["in between", "the epoch's last"])
+@pytest.mark.parametrize("every", [1, None], ids=["each step", "each epoch"])
+def test_the_step_of_a_loss_that_is_not_finite_is_told_and_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int | None, step: int
+) -> None:
+    whole = Vanilla.step
+
+    def poisoned(self: Vanilla, model: nn.Module, batch: object, context: object) -> StepMetrics:
+        metrics = whole(self, model, batch, context)  # type: ignore[arg-type]
+        if context.step != step:  # type: ignore[attr-defined]
+            return metrics
+        next(model.parameters()).grad.fill_(torch.nan)  # type: ignore[union-attr]
+        return StepMetrics(loss=torch.tensor(torch.nan), kinds=metrics.kinds)
+
+    monkeypatch.setattr(Vanilla, "step", poisoned)
+    often = [] if every is None else [f"training.checkpoint_every_steps={every}"]
+    with pytest.raises(NotFiniteError, match=f"loss became nan in epoch 1, step {step + 1}:"):
+        train(quick("training.num_epochs=1", *often), tmp_path / "run", quiet=True)
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    assert not checkpoints.best.exists()
+    newest = checkpoints.load_newest()
+    assert (None if newest is None else newest["position"]["step"]) == (every and step)
 
 
 def test_checkpoints_come_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
@@ -23,17 +24,23 @@ from torch import nn
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.cli.main import run
 from advprop.config import RunConfig
+from advprop.config.overrides import apply_overrides
+from advprop.recipes.builtin import digits
 from advprop.recipes.resolve import resolve_run
 from advprop.runs import train
 from advprop.training import processes
+from advprop.training.checkpoint import Checkpoints
+from advprop.training.position import Position
 from advprop.training.processes import (
     LOST_AFTER,
     _check_own_gpu,
     average_statistics,
     join_processes,
 )
+from advprop.training.settings import TrainingSettings
 from advprop.training.stopping import InterruptedTraining
 from advprop.training.trainer import Trainer
+from advprop.training.watch import Watch
 
 END = 300.0
 """Seconds after which a process hangs: a busy machine takes long to do what takes it one."""
@@ -105,6 +112,42 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     run_in_processes(count, config, tmp_path / "cut")
     whole, cut = (weights_of(tmp_path / name) for name in ("whole", "cut"))
     assert [name for name in whole if not torch.equal(whole[name], cut[name])] == []
+
+
+def test_processes_that_read_answers_late_stop_at_the_same_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one gets a signal after step 2: all hear of it in step 3, and read it in step 4."""
+
+    def watch(self: Watch, *arguments: object) -> None:
+        whole(self, *arguments)
+        self.reads_late = True  # as on GPUs
+
+    whole = Watch.__init__
+    monkeypatch.setattr(Watch, "__init__", watch)
+    settings = ["data.num_train=48", "training.batch_size=8", "training.num_epochs=1"]
+    config = apply_overrides(digits().with_method("vanilla"), settings)
+    run_in_processes(2, config, tmp_path / "run", stop_after=2)
+    newest = Checkpoints(tmp_path / "run" / "checkpoints").load_newest()
+    assert newest is not None
+    assert newest["position"]["step"] == 4
+
+
+@pytest.mark.parametrize("minutes", [1, 3])
+def test_the_clock_of_one_process_counts_for_all(
+    monkeypatch: pytest.MonkeyPatch, minutes: int
+) -> None:
+    several = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
+    settings = TrainingSettings(num_epochs=1, batch_size=2, checkpoint_every_minutes=minutes)
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda flags, _: flags)
+    watch = Watch(several, settings)
+    now = 90.0
+    watch.look(torch.tensor(0.5), Position(), signal.SIGTERM)
+    assert watch.agreed(None) == (signal.SIGTERM, minutes == 1)
+    watch.settle()
+    assert watch.agreed(None) == (signal.SIGTERM, False)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])

@@ -20,15 +20,15 @@ class WeightAverage(ModelEmaV3):
 
     def __init__(self, model: nn.Module, **options: Any) -> None:
         super().__init__(model, **options)
-        self._modules_seen: list[nn.Module] = []
+        self._children: list[tuple[dict[str, Any], str, nn.Module | None]] = []
         self._places: list[_Place] = []
         self._num_floats = 0
 
     def apply_update_(self, model: nn.Module, decay: float) -> None:
         """Move the average by 1 - `decay` towards `model`; what is no float is copied."""
-        modules = [*model.modules()]
-        if modules != self._modules_seen:  # tensors may be replaced, modules may not
-            self._find_places(modules)
+        # tensors may be replaced without harm, modules would be others than those remembered
+        if not self._places or any(of.get(name) is not child for of, name, child in self._children):
+            self._find_places(model)
         own = [kept[name] for kept, _, name in self._places]
         present = [values[name] for _, values, name in self._places]
         count = self._num_floats
@@ -37,10 +37,13 @@ class WeightAverage(ModelEmaV3):
         if own[count:]:
             torch._foreach_copy_(own[count:], present[count:])
 
-    def _find_places(self, modules: list[nn.Module]) -> None:
+    def _find_places(self, model: nn.Module) -> None:
         """The tables that hold a tensor of the average and the model's, and its name."""
         found: dict[int, _Place] = {}
-        for kept, present in zip(self.module.modules(), modules, strict=True):
+        self._children = []
+        for kept, present in zip(self.module.modules(), model.modules(), strict=True):
+            children = present._modules
+            self._children += [(children, name, child) for name, child in children.items()]
             for own, values in zip(_tables(kept), _tables(present), strict=True):
                 for name, tensor in own.items():
                     if tensor is not None and name not in kept._non_persistent_buffers_set:
@@ -48,8 +51,7 @@ class WeightAverage(ModelEmaV3):
         groups: dict[bool, list[_Place]] = {True: [], False: []}
         for own, values, name in found.values():
             groups[own[name].is_floating_point()].append((own, values, name))
-        self._modules_seen, self._places = modules, groups[True] + groups[False]
-        self._num_floats = len(groups[True])
+        self._places, self._num_floats = groups[True] + groups[False], len(groups[True])
 
 
 def _tables(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import nn
 
 from advprop.files.parsing import first_line
 
@@ -141,20 +141,6 @@ def _could_not_meet(error: Exception, place: str) -> ValueError:
     )
 
 
-def agree(accelerator: Accelerator, loss: Tensor, signum: int | None) -> tuple[bool, int | None]:
-    """Is every process's loss finite, and which signal has any of them received?
-
-    One small exchange a step, so that all processes stop at the same step or none does. Reading
-    the answer is the one place of a step that waits for the device.
-    """
-    if accelerator.num_processes == 1:
-        return bool(torch.isfinite(loss).item()), signum
-    flags = torch.stack([(~torch.isfinite(loss)).float(), loss.new_tensor(signum or 0).float()])
-    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-    is_bad, received = flags.tolist()
-    return not is_bad, int(received) or None
-
-
 def num_machines(accelerator: Accelerator) -> int:
     """On how many machines the processes of the run are, whatever started them; all have to ask."""
     if accelerator.num_processes == 1:
@@ -180,11 +166,12 @@ def average_statistics(accelerator: Accelerator, model: nn.Module) -> None:
     if not found:
         return
     statistics = [*found.values()]
-    flat = torch.cat([buffer.flatten() for buffer in statistics])
+    flat = torch.cat([buffer.flatten() if buffer.ndim != 1 else buffer for buffer in statistics])
     torch.distributed.all_reduce(flat)
     flat /= accelerator.num_processes
     parts = flat.split([buffer.numel() for buffer in statistics])
-    means = [part.view_as(buffer) for buffer, part in zip(statistics, parts, strict=True)]
+    shaped = zip(parts, statistics, strict=True)
+    means = [part.view_as(buffer) if buffer.ndim != 1 else part for part, buffer in shaped]
     torch._foreach_copy_(statistics, means)
 
 

@@ -17,7 +17,7 @@ from advprop.training.settings import TrainingSettings
 
 
 class NotFiniteError(RuntimeError):
-    """The loss became infinite or not a number; weights and checkpoints are from before."""
+    """The loss became infinite or not a number; checkpoints are from before."""
 
     exit_code = 3
 

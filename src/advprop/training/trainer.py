@@ -19,14 +19,15 @@ from advprop.training.engine import build_average, distribute, prepare_model
 from advprop.training.learner import Learner
 from advprop.training.optim import build_optimizer, build_schedule, set_learning_rate
 from advprop.training.position import Position
-from advprop.training.processes import agree, average_statistics
+from advprop.training.processes import average_statistics
 from advprop.training.progress import TrainingProgress
 from advprop.training.run_log import RunLog, epoch_entry
 from advprop.training.settings import TrainingSettings
 from advprop.training.state import TrainingState
-from advprop.training.stopping import InterruptedTraining, NotFiniteError, not_finite, stop_signal
+from advprop.training.stopping import InterruptedTraining, NotFiniteError, stop_signal
 from advprop.training.totals import EpochTotals
 from advprop.training.trackers import flat_numbers, track
+from advprop.training.watch import Watch
 
 _MAX_ROLLBACKS = 5
 _TRACK_EVERY_STEPS = 50
@@ -75,8 +76,8 @@ class Trainer:
         self.learner = Learner(
             model=self.model, method=method, settings=settings, seed=seed, accelerator=accelerator
         )
-        self.stop_signum: int | None = None
-        self._clock = self._saved_at = time.monotonic()
+        self.watch = Watch(accelerator, settings)
+        self._clock = time.monotonic()
 
     @property
     def total_steps(self) -> int:
@@ -133,9 +134,7 @@ class Trainer:
         set_learning_rate(self.schedule, position.step, position.rollbacks)
         parts = self.learner.gradients(batch, position, progress=position.step / self.total_steps)
         loss = torch.stack([metrics.loss for metrics in parts]).mean()
-        is_finite, self.stop_signum = agree(self.accelerator, loss, signum)
-        if not is_finite:
-            raise not_finite(loss.item(), position, self.settings)
+        self.watch.look(loss, position, signum)
         if self.settings.gradient_clip is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
         self.optimizer.step()
@@ -148,14 +147,11 @@ class Trainer:
 
     def save_when_due(self, signum: int | None = None) -> None:
         """Write a checkpoint in the middle of an epoch, on schedule or because a signal came."""
-        settings, in_epoch = self.settings, self.position.batch < self.steps_per_epoch
-        steps, minutes = settings.checkpoint_every_steps, settings.checkpoint_every_minutes
-        is_due = steps is not None and self.position.step % steps == 0
-        is_due |= minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
-        if in_epoch and is_due:
+        stop, is_due = self.watch.agreed(signum)
+        steps = self.settings.checkpoint_every_steps
+        is_due |= steps is not None and self.position.step % steps == 0
+        if is_due and self.position.batch < self.steps_per_epoch:
             self.save()
-        # several processes stop by what they agreed on, at the same step
-        stop = signum if self.accelerator.num_processes == 1 else self.stop_signum
         if stop is not None:
             self.save()
             raise InterruptedTraining(
@@ -167,7 +163,7 @@ class Trainer:
     def finish_epoch(self) -> dict[str, Any]:
         """Validate when due, log, keep the best weights, and save; returns the log's entry."""
         position, settings = self.position, self.settings
-        self.state.check_finite(settings)  # a best checkpoint is written before `save` looks
+        self._check_finite()  # a best checkpoint is written before `save` looks
         is_last = position.epoch + 1 == settings.num_epochs
         accuracy = None
         if is_last or (position.epoch + 1) % settings.evaluate_every_epochs == 0:
@@ -203,6 +199,7 @@ class Trainer:
         state = self.checkpoints.load_newest() if allowed else None
         if state is None:
             raise error
+        self.watch.forget()
         self.load_state_dict(state)
         self.position.rollbacks = rollbacks
         if self.accelerator.is_main_process:
@@ -214,8 +211,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint at the present position; the first process alone does."""
-        self.state.check_finite(self.settings)
-        self._saved_at = time.monotonic()
+        self._check_finite()
         if self.accelerator.is_main_process:
             self.checkpoints.save(self.position.step, self.state.state_dict())
 
@@ -226,6 +222,10 @@ class Trainer:
         )
         if self.accelerator.is_main_process:
             self.log.rewind(self.position.step)
+
+    def _check_finite(self) -> None:
+        self.watch.settle()
+        self.state.check_finite(self.settings)
 
     def _count(self, parts: Sequence[StepMetrics]) -> None:
         self.state.totals.add(*parts)
