@@ -103,5 +103,7 @@ def _shortened(gradients: list[Tensor], length: float) -> list[Tensor]:
     norm = torch.linalg.vector_norm(torch.stack(norms))
     has_direction = norm.isfinite() & (norm > 0)
     factor = torch.where(has_direction, length / norm, 0.0)
-    # not by the factor alone: infinity times 0 is not 0
-    return [torch.where(has_direction, factor * gradient, 0.0) for gradient in gradients]
+    found = torch._foreach_mul(gradients, factor)
+    for gradient in found:
+        gradient.nan_to_num_(0.0, 0.0, 0.0)  # infinity times 0 is not 0
+    return list(found)
