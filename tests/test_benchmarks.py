@@ -85,6 +85,7 @@ def test_the_demos_parts_are_functions_that_are_there() -> None:
         assert f"def {function}(" in text, module
 
 
+@pytest.mark.usefixtures("measuring")
 def test_the_demo_is_measured_as_the_makefile_has_it() -> None:
     demo = importlib.import_module("demo")
     words = demo.command_of_the_demo()
@@ -119,6 +120,7 @@ def test_a_run_writes_table_and_results(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("measuring")
 def test_the_script_for_a_gpu_runs_on_a_cpu(tmp_path: Path) -> None:
     """With tiny nets: what ten minutes on a GPU are spent on has to run to its end there."""
     out = tmp_path / "gpu.json"
