@@ -6,7 +6,6 @@ import re
 import runpy
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,9 +22,8 @@ AT_THE_TOP = [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRI
 # the cards of methods have a suite of their own, tests/methods/test_method_cards.py
 WITH_CODE = [page for page in [ROOT / "README.md", *PAGES] if page.parent.name != "methods"]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-LIGHTNING = pytest.mark.skipif(find_spec("lightning") is None, reason="no extra `lightning` here")
 BLOCKS = [
-    pytest.param(block, id=f"{page.stem}-{number}", marks=LIGHTNING if "lightning" in block else ())
+    pytest.param(block, id=f"{page.stem}-{number}")
     for page in WITH_CODE
     for number, block in enumerate(BLOCK.findall(page.read_text()), start=1)
 ]

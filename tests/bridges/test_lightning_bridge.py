@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pytest
 import torch
 from digits_to_learn import (
@@ -25,15 +26,13 @@ from digits_to_learn import (
     net,
     state,
 )
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from tiny import same_tensors
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-lightning = pytest.importorskip("lightning", reason="the extra `lightning` is not installed")
-from lightning.pytorch.callbacks import EMAWeightAveraging  # noqa: E402
-
-from advprop.bridges.lightning import MethodModule  # noqa: E402
-from advprop.methods.base import Method  # noqa: E402
+from advprop.bridges.lightning import MethodModule
+from advprop.methods.base import Method
 
 # advice on workers and processes, and what Lightning itself uses that torch is to drop
 pytestmark = pytest.mark.filterwarnings(

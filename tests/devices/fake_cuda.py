@@ -48,16 +48,20 @@ int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) {
 _NO_KERNEL = {"_unsafe_view", "_reshape_alias", "unsafe_split", "set_", "lift_fresh"}
 
 
+class NoCompilerError(RuntimeError):
+    """The library that backward passes need here cannot be made."""
+
+
 def environment(folder: Path) -> dict[str, str]:
     """Variables for a new Python, with the library that it preloads, made in `folder`.
 
-    A torch built without CUDA needs none. Raises FileNotFoundError where there is no C compiler.
+    A torch built without CUDA needs none. Raises NoCompilerError where there is no C compiler.
     """
     if torch.version.cuda is None:
         return {**os.environ}
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        raise FileNotFoundError("no C compiler (cc, gcc), which a backward pass without CUDA needs")
+        raise NoCompilerError("no C compiler (cc, gcc), which a backward pass without CUDA needs")
     source, library = folder / "shim.c", folder / _SHIM_NAME
     source.write_text(_SHIM)
     options = ["-shared", "-fPIC", f"-Wl,-soname,{_SHIM_NAME}", "-o", str(library), str(source)]

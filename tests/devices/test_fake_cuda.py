@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from fake_cuda import environment
+from fake_cuda import NoCompilerError, environment
 
 TRAINING, EVALUATION = (
     Path(__file__).with_name(name)
@@ -20,7 +20,7 @@ TRAINING, EVALUATION = (
 
 
 def run(options: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Pytest over both files; FileNotFoundError where there is no C compiler."""
+    """Pytest over both files; NoCompilerError where there is no C compiler."""
     plain = ["-p", "no:xdist", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *plain, str(TRAINING), str(EVALUATION), *options]
     return subprocess.run(command, env=environment(folder), capture_output=True, text=True)
@@ -30,7 +30,7 @@ def run(options: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 def test_on_fake_cuda(marks: str, tmp_path: Path) -> None:
     try:
         done = run(["-m", marks], tmp_path)
-    except FileNotFoundError as error:
+    except NoCompilerError as error:
         pytest.skip(str(error))
     assert done.returncode == 0, done.stdout + done.stderr
 
