@@ -23,6 +23,7 @@ from advprop.files.parsing import Number, Part
 from advprop.results.summary import VANILLA
 from advprop.runs.trainer import build_trainer
 from advprop.training.engine import build_accelerator
+from advprop.training.switches import torch_switches
 
 STEP_COSTS = "step_costs.json"
 TURNS = 48
@@ -90,7 +91,7 @@ def _measured(configs: Mapping[str, RunConfig], threads: int, turns: int) -> dic
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with TemporaryDirectory() as folder:
+        with TemporaryDirectory() as folder, torch_switches(configs[VANILLA].training):
             steps = {
                 name: _steps(config, Path(folder) / str(number))
                 for number, (name, config) in enumerate(configs.items())
