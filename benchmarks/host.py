@@ -22,13 +22,13 @@ import torch
 from measuring import Row, Times, interleaved
 from showing import show
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import advprop
 from advprop.attacks.objectives import random_other_class
 from advprop.auxiliary.branches import branch_parameters
 from advprop.auxiliary.gradients import scaled_gradients
 from advprop.models.build import build_model
+from advprop.models.trial import Operations
 from advprop.randomness import ImageStreams, derive_seed, hashed, uniform
 from advprop.training.engine import build_average
 from advprop.training.processes import average_statistics
@@ -39,20 +39,6 @@ BRANCHES = ("clean", "adversarial")
 NUM_IMAGES = 256
 TARGET = 0.3  # milliseconds, on ResNet-50
 FOREACH = ("_foreach_lerp_", "_foreach_copy_", "_foreach_mul_", "_foreach_add_")
-
-
-class Operators(TorchDispatchMode):
-    """Counts what is called inside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
-        self.count += 1
-        return func(*args, **(kwargs or {}))
 
 
 def hollow(architecture: str) -> nn.Module:
@@ -144,9 +130,9 @@ def without_arithmetic() -> Iterator[None]:
 
 
 def counted(action: Callable[[], object]) -> int:
-    with mock.patch.object(torch.distributed, "all_reduce"), Operators() as found:
+    with mock.patch.object(torch.distributed, "all_reduce"), Operations() as found:
         action()
-    return found.count
+    return len(found.names)
 
 
 def rows(case: str, actions: dict[str, Callable[[], object]], repeats: int) -> Iterator[Row]:

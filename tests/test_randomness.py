@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from operators import Operators
 from scipy.stats import kstest
 from torch import Tensor
 
+from advprop.models.trial import Operations
 from advprop.randomness import (
     ImageStreams,
     derive_seed,
@@ -177,7 +177,7 @@ def test_devices_other_than_the_cpu_draw_by_the_hash(monkeypatch: pytest.MonkeyP
     assert torch.equal(first[0], first[2])
     assert not torch.isin(first[:2], other).any()
     assert first[:2].unique().numel() == 20
-    with Operators() as called:
+    with Operations() as called:
         ImageStreams.for_batch(7, 2, range(256)).draw((256, 3), "a", normal=True, device="cuda")
     assert len(called.names) < 64
 

@@ -6,11 +6,11 @@ from functools import partial
 import pytest
 import torch
 from branch_nets import branched, small_net, some_images
-from operators import Operators
 from torch import nn
 
 from advprop.auxiliary.branches import branch_names, branch_parameters, use_branch
 from advprop.auxiliary.gradients import scaled_gradients
+from advprop.models.trial import Operations
 
 
 class StoppedError(Exception):
@@ -58,7 +58,7 @@ def test_all_gradients_of_a_branch_are_scaled_at_once(monkeypatch: pytest.Monkey
     (first, *_), adversarial = (branch_parameters(model)[name] for name in branch_names(model))
     before = first.grad = torch.ones_like(first)
     hooks = monkeypatch.setattr(torch.Tensor, "register_hook", None)
-    with Operators() as called, scaled_gradients(model, {"clean": 2.0, "adversarial": 3.0}):
+    with Operations() as called, scaled_gradients(model, {"clean": 2.0, "adversarial": 3.0}):
         assert first.grad is None
         first.grad = torch.full_like(first, 5.0)
         adversarial[-1].grad = torch.ones_like(adversarial[-1])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from operators import Operators
 from timm.utils import ModelEmaV3
 from tiny import tiny_net
 from torch import nn
 
 from advprop.auxiliary.surgery import add_auxiliary_norms
+from advprop.models.trial import Operations
 from advprop.training.average import WeightAverage
 
 OPTIONS = {"decay": 0.9, "use_warmup": True}
@@ -49,7 +49,7 @@ def test_an_update_is_two_operators_and_asks_for_no_state_dict() -> None:
     average = WeightAverage(model, **OPTIONS)
     average.update(model, step=2)
     model.register_state_dict_pre_hook(lambda *_: pytest.fail("asked"))
-    with Operators() as called:
+    with Operations() as called:
         average.update(model, step=3)
     assert called.names == ["_foreach_lerp_", "_foreach_copy_"]
 

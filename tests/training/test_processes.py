@@ -16,7 +16,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from launching import forked, free_port, variables
-from operators import Operators
 from run_folders import weights_of
 from tiny import tiny_net
 from torch import nn
@@ -25,6 +24,7 @@ from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.cli.main import run
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
+from advprop.models.trial import Operations
 from advprop.recipes.builtin import digits
 from advprop.recipes.resolve import resolve_run
 from advprop.runs import train
@@ -300,7 +300,7 @@ def test_statistics_of_all_branches_become_those_of_all_processes(
     monkeypatch.setattr(torch.distributed, "all_reduce", mean_with_a_second_process)
     model = add_auxiliary_norms(tiny_net(), separate="affine")  # both branches have one tensor
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with Operators() as called:
+    with Operations() as called:
         average_statistics(SimpleNamespace(num_processes=2), model)
     for name, buffer in model.named_buffers():
         factor = 1.5 if "running_" in name else 1

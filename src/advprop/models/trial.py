@@ -54,9 +54,9 @@ def not_deterministic_on_gpu(model: nn.Module, image_shape: tuple[int, int, int]
     """
     images = torch.full((1, *image_shape), 0.5, requires_grad=True)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with _in_eval_mode(model), _Operations() as seen:
+    with _in_eval_mode(model), Operations() as seen:
         torch.autograd.grad(model(images).sum(), [images, *parameters], allow_unused=True)
-    return [name for name in seen.names if name in _NOT_DETERMINISTIC_ON_GPU]
+    return [name for name in dict.fromkeys(seen.names) if name in _NOT_DETERMINISTIC_ON_GPU]
 
 
 @contextmanager
@@ -73,15 +73,15 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
             layer.training = training
 
 
-class _Operations(TorchDispatchMode):
-    """Collects the names of torch's operations that are called inside, each once."""
+class Operations(TorchDispatchMode):
+    """Keeps the `names` of torch's operations that are called inside, such as "mul", in order."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.names: dict[str, None] = {}
+        self.names: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names[func.overloadpacket.__name__] = None
+        self.names.append(func.overloadpacket.__name__)
         return func(*args, **(kwargs or {}))
 
 
