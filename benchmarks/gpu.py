@@ -1,4 +1,4 @@
-"""What only a GPU shows, in ten minutes: eight blocks, each within its share of the time.
+"""What only a GPU shows, in ten minutes: nine blocks, each within its share of the time.
 
     python benchmarks/gpu.py [--quick] [--out benchmarks/results-gpu.json]
 

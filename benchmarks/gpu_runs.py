@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -120,7 +119,7 @@ def weights_after(config: RunConfig, folder: Path) -> dict[str, torch.Tensor]:
 
 def loader_and_step(scale: Scale) -> Iterator[Row]:
     """Images a second that a vanilla step takes over those that this machine's CPUs can give."""
-    workers = (torch.get_num_threads() if CUDA else 0) and len(_cpus())
+    workers = torch.multiprocessing.cpu_count() if CUDA else 0
     subject = scale.large[0]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -136,10 +135,6 @@ def loader_and_step(scale: Scale) -> Iterator[Row]:
         seconds, _ = measured(trainer, batch, scale.repeats)
     ratios = [subject.batch_size / second / given for second in seconds]
     yield row_of("a vanilla step asks for", ratios, against="the loader", case=case, target=1.0)
-
-
-def _cpus() -> range:
-    return range(torch.multiprocessing.cpu_count())
 
 
 def store(scale: Scale) -> Iterator[Row]:
@@ -169,16 +164,14 @@ def two_processes(scale: Scale) -> Iterator[Row]:
     """Two on one GPU are refused at once; on CPUs, or with two GPUs, they train."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc_per_node", "2", "-m", "advprop", "train", "digits", "--out", folder]
-        shutil.rmtree(folder)
+        command += ["--nproc_per_node", "2", "-m", "advprop", "train", "digits"]
         done = subprocess.run(
-            [*command, "--set", "training.num_epochs=1"],
+            [*command, "--set", "training.num_epochs=1", "--out", f"{folder}/run"],
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
-        Path(folder).mkdir(exist_ok=True)
     expected = "GPUs" if CUDA and torch.cuda.device_count() < 2 else ""
     is_right = expected in done.stderr and (done.returncode == 0) == (not expected)
     case = "torchrun --nproc_per_node 2, digits"

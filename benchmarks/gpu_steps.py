@@ -15,6 +15,7 @@ from subjects import LAYOUTS
 from torch.profiler import ProfilerActivity, profile
 
 from advprop.config.methods import METHODS
+from advprop.methods.kept.carrying import CarryingMethod
 from advprop.shapes import Batch
 from advprop.training.engine import compile_model
 from advprop.training.trainer import Trainer
@@ -53,7 +54,7 @@ def launches_and_waits(scale: Scale) -> Iterator[Row]:
                     case=launched["case"],
                     value=len(waits),
                     unit="",
-                    target=1,  # the look at the loss
+                    target=float(isinstance(trainer.method, CarryingMethod)),  # its store's
                     note="; ".join(waits),
                 )
 
