@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -43,7 +43,7 @@ from advprop.methods.learning import metrics_of
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.vanilla import Vanilla
-from advprop.models.trial import _NOT_DETERMINISTIC_ON_GPU, _Operations
+from advprop.models.trial import _NOT_DETERMINISTIC_ON_GPU, Operations
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
 
@@ -165,7 +165,8 @@ def test_branch_and_modes_survive_a_failing_loss(case: Case, part: str) -> None:
 def test_weights_are_left_as_found(case: Case, fails_at: int | None) -> None:
     model = FailingNet(net_for(case.method), fails_at)
     before = copy.deepcopy(dict(model.named_parameters()))
-    with suppress(KeyError):
+    # a method with fewer passes does not fail
+    with nullcontext() if fails_at is None else suppress(KeyError):
         run(case, model)
     assert same_tensors(before, dict(model.named_parameters()))
 
@@ -561,7 +562,7 @@ def test_a_method_says_what_no_gpu_repeats(case: Case) -> None:
     batch = Batch(
         images=images, labels=tiny_labels(), indices=torch.arange(8), frames=frames, views=views
     )
-    with _Operations() as seen:
+    with Operations() as seen:
         method.forward_backward(model, batch, Context(generator=seeded()))
     found = _NOT_DETERMINISTIC_ON_GPU & {*seen.names}
     assert found == ({"grid_sampler_2d_backward"} if method.not_deterministic else set())
