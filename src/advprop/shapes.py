@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +24,8 @@ LogitsFn: TypeAlias = Callable[[Images], Logits]
 class Batch:
     """What a loader yields and a method trains on.
 
+    Labels other than `Labels`, for a task that takes them, have an entry for each image: a tensor,
+    or a sequence that can be sliced.
     `indices` are the images' positions in their data set, `copies` tell the uses of one image in
     an epoch apart (0 is the first); `views` holds further versions of the same images under the
     name of the branch that learns from them (fine-grained AdvProp). `frames` tell where in its
@@ -33,7 +35,7 @@ class Batch:
     """
 
     images: Images
-    labels: Labels
+    labels: Labels | Any
     indices: Int[Tensor, " batch"] | None = None
     views: Mapping[str, Images] = field(default_factory=dict)
     copies: Int[Tensor, " batch"] | None = None
