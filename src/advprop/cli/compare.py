@@ -45,7 +45,7 @@ def main(
     settings: SetOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train and test methods side by side; goes on with what the folder has already."""
+    """Train and test methods side by side; runs that the folder already holds are kept."""
     from advprop.cli.tables import print_results
     from advprop.comparisons.comparing import compare
     from advprop.comparisons.sources import RESULTS, read_results
@@ -83,7 +83,7 @@ def main(
 
 
 def _end(results: dict[str, Any]) -> None:
-    """Tell which runs failed; exit code 3 where some did."""
+    """Print the failed runs and exit with code 3 if there are any."""
     for failed in results["failed"]:
         line = f"{failed['method']} seed {failed['seed']}: {failed['error']}"
         say(f"advprop: warning: {line}", err=True)
@@ -92,7 +92,7 @@ def _end(results: dict[str, Any]) -> None:
 
 
 def _part(text: str | None) -> tuple[int, int] | None:
-    """The numbers of "2/8"."""
+    """Return the two numbers of a text such as "2/8"."""
     if text is None:
         return None
     number, _, count = text.partition("/")

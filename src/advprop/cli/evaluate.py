@@ -63,7 +63,7 @@ def main(
     settings: EvaluationSetOption = None,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
 ) -> None:
-    """Test a model: clean accuracy, under noise, under attack; red flags where figures mislead."""
+    """Test a model on clean, noisy and attacked images; red flags mark misleading results."""
     from advprop.files.json_files import write_json
     from advprop.runs.folder import check_weights
     from advprop.suites import DEFAULT_SUITES, evaluate
@@ -98,7 +98,7 @@ def main(
 
 
 def _record(run: Path, result: dict[str, Any], other: list[str]) -> str:
-    """Keep in the run's folder what was tested as all runs are; say so, or why it was not."""
+    """Record the test in the run's folder if its options are standard; return a line about it."""
     from advprop.suites.recording import record_test
 
     if other:

@@ -57,7 +57,7 @@ def main(
 
 
 def _write(found: Iterable[Prediction], json: str | None) -> tuple[int, int]:
-    """Show or write `found`; returns how many there were, and how many could not be read."""
+    """Print or write `found`; returns the number of images and of unreadable ones."""
     import sys
 
     from advprop.files.json_files import write_atomically
