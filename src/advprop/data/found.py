@@ -124,7 +124,7 @@ def _nearly_black(split: ImageSplit) -> list[str]:
         return []
     return [
         f"the brightest pixel of {len(brightest)} training images has {max(brightest):.1%} of "
-        "white: where their files hold fewer bits than they have room for (12 in 16), scale them up"
+        "white: if their files use fewer bits than their format has (12 of 16), scale them up"
     ]
 
 

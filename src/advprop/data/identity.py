@@ -112,7 +112,7 @@ def _compared(
     if before == now:
         return [], []
     if not before or not now or split is None:
-        return [f"there are {'no' if now else 'now no'} {name} images"], []
+        return [f"there {'were' if now else 'are now'} no {name} images"], []
     if before.get("num") != now["num"]:
         return [f"there were {before.get('num')} {name} images, there are {now['num']}"], []
     if before.get("order_sha256") != now["order_sha256"]:

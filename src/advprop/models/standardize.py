@@ -126,5 +126,5 @@ def _check_channels(mean: Sequence[float], std: Sequence[float]) -> None:
     if max(map(abs, mean)) > 1 or max(std) > 1:
         raise ValueError(
             f"mean={list(mean)}, std={list(std)}: images are in [0, 1], so neither can exceed 1; "
-            "divide by 255 what was measured on bytes"
+            "divide values measured on bytes by 255"
         )

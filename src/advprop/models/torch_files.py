@@ -23,7 +23,7 @@ def read_torch_file(path: Path) -> Any:
         pass  # raises OSError for a missing or forbidden file, so that it is not called damaged
     try:
         if damaged := _damaged_part(path):
-            raise ValueError(f"the checksum of {damaged} is another")
+            raise ValueError(f"the checksum of {damaged} does not match")
         return torch.load(path, map_location="cpu", weights_only=True)
     except (MemoryError, pickle.UnpicklingError):
         raise

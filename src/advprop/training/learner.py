@@ -83,7 +83,7 @@ def _small_batches_explained(size: int) -> Iterator[None]:
         if "more than 1 value per channel" not in str(error):
             raise
         raise ValueError(
-            f"batch normalisation needs more than one value a channel to train, and meets one in "
+            f"batch normalisation needs more than one value a channel to train, but gets one from "
             f"{size} images a pass ({error}): raise training.batch_size, or lower "
             "training.gradient_accumulation or the number of processes, which divide it"
         ) from error

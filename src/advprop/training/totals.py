@@ -73,4 +73,4 @@ def _check(sums: dict[str, Tensor], steps: int) -> None:
         if not isinstance(total, Tensor) or total.dim() or not total.isfinite():
             raise ValueError(f"sum {name} is {total!r}: a single finite number is expected")
         if not name.endswith("#") and not (f"{name}#" in sums and sums[f"{name}#"] > 0):
-            raise ValueError(f"sum {name} is of no steps: a number of steps is expected")
+            raise ValueError(f"sum {name} has no number of steps: one above 0 is expected")

@@ -83,7 +83,7 @@ def worker_deaths_explained() -> Iterator[None]:
         if "DataLoader timed out" in str(error):
             raise OSError(
                 f"no images for {_WAIT_AT_MOST_SECONDS // 60} minutes: a process that loads them "
-                "hangs, or what they are read from does; training.num_workers=0 shows where"
+                "hangs, or the storage does; training.num_workers=0 shows where"
             ) from error
         if "Too many open files" in str(error):
             raise OSError(
