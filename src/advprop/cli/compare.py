@@ -16,8 +16,8 @@ from advprop.files.atomic import safe_name
 EqualOption = Annotated[
     Literal["passes", "seconds"],
     typer.Option(
-        help="Equal cost: vanilla_equal_cost for the passes of the dearest method, or all methods "
-        "for its time, by steps that are measured on this machine first."
+        help="Equal cost: vanilla_equal_cost gets as many passes as the dearest method, or all "
+        "methods get its time, by steps that are timed on this machine first."
     ),
 ]
 PartOption = Annotated[
@@ -36,7 +36,7 @@ def main(
         str, typer.Option(help="Methods, separated by commas; vanilla_equal_cost always joins.")
     ] = "vanilla,adversarial,mixed,advprop",
     seeds: Annotated[int, typer.Option(help="Seeds 0 to N-1.")] = 3,
-    jobs: Annotated[int, typer.Option(help="So many runs at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
     out: Annotated[
         Path | None, typer.Option(help="The comparison's folder; runs/compare-RECIPE by default.")
     ] = None,

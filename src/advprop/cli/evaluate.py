@@ -24,13 +24,13 @@ DataOption = Annotated[
     typer.Option(metavar="SUITE=DIR", help="The images for a suite; may be repeated."),
 ]
 LimitOption = Annotated[
-    int | None, typer.Option(help="So many images at most, in proportion to the classes.", min=1)
+    int | None, typer.Option(help="At most N images, in proportion to the classes.", min=1)
 ]
-RestartsOption = Annotated[int | None, typer.Option(help="Attack each image so often.")]
+RestartsOption = Annotated[int | None, typer.Option(help="Attack each image up to N times.")]
 EpsilonsOption = Annotated[
     str | None, typer.Option(help="A curve over these, as in 1/255,2/255,4/255.")
 ]
-L2EpsilonsOption = Annotated[str | None, typer.Option(help="The same in L2.")]
+L2EpsilonsOption = Annotated[str | None, typer.Option(help="The same for L2.")]
 AttackBranchOption = Annotated[
     str | None, typer.Option(help="The branch that is attacked; by default the one tested.")
 ]
@@ -41,7 +41,7 @@ CheckpointOption = Annotated[
     Path | None, typer.Option(help="Local weights for a timm model, in place of timm's.")
 ]
 SourceOption = Annotated[
-    Path | None, typer.Option(help="The run or export whose images suite transfer shows.")
+    Path | None, typer.Option(help="The run or export that suite transfer attacks.")
 ]
 
 
@@ -56,7 +56,7 @@ def main(
     epsilons: EpsilonsOption = None,
     l2_epsilons: L2EpsilonsOption = None,
     source: SourceOption = None,
-    source_branch: Annotated[str, typer.Option(help="The branch of it attacked.")] = "clean",
+    source_branch: Annotated[str, typer.Option(help="The source's branch to attack.")] = "clean",
     weights: WeightsOption = None,
     checkpoint: CheckpointOption = None,
     limit: LimitOption = None,

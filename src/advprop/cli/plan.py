@@ -30,12 +30,12 @@ def main(
     ] = None,
     devices: Annotated[
         int | None,
-        typer.Option(help="Plan for so many other devices, which share each batch, in hours."),
+        typer.Option(help="Plan hours for this many other devices, which share each batch."),
     ] = None,
     device_tflops: Annotated[
         float | None,
         typer.Option(
-            help=f"Assumed rate of one, 10^12 FLOPs a second (by default {A100_TFLOPS:g})."
+            help=f"Assumed rate of a device, 10^12 FLOPs a second (by default {A100_TFLOPS:g})."
         ),
     ] = None,
     utilisation: Annotated[

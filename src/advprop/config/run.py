@@ -67,8 +67,8 @@ class ModelConfig(Config):
             if not isinstance(error.__cause__, OSError):
                 raise
             raise ValueError(
-                f"{error}: --set model.pretrained=false takes none, "
-                "and --set model.checkpoint=FILE with it local ones"
+                f"{error}: --set model.pretrained=false takes random weights, "
+                "and --set model.checkpoint=FILE in addition local ones"
             ) from error
         if self.checkpoint is not None:
             load_local_weights(model, self.checkpoint)

@@ -34,9 +34,9 @@ def check_gradients(numbers: Mapping[str, Any]) -> list[RedFlag]:
         found.append(
             RedFlag(
                 flag="masked_gradients",
-                message=f"a tenth of epsilon along the gradient does not make {fruitless} of "
-                f"{total} images less sure (up to {FRUITLESS:.0%} is usual): the gradients do "
-                "not tell where the model is weak, and accuracy under gradient attacks is too high",
+                message=f"a step of epsilon / 10 along the gradient does not lower the margin of "
+                f"{fruitless} of {total} images (up to {FRUITLESS:.0%} is usual): the gradients do "
+                "not show where the model is weak, and accuracy under gradient attacks is too high",
             )
         )
     return found
@@ -50,7 +50,7 @@ def check_outputs(numbers: Mapping[str, Any]) -> list[RedFlag]:
             RedFlag(
                 flag="probabilities",
                 message="the outputs are not negative and add up to one: probabilities, not "
-                "logits, of which the loss's gradients vanish where the model is sure; take the "
+                "logits; gradients of the loss vanish where the model is confident; take the "
                 "softmax out of the model",
             )
         )

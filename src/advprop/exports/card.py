@@ -129,7 +129,7 @@ def _training(provenance: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "began with", f"weights of a local file, {checkpoint.rpartition('/')[2]}"
     yield "epochs", at(result, "epochs") or at(config, "training", "num_epochs")
     if result == {}:
-        yield "state", "the run had not come to its end"
+        yield "state", "the run was not finished"
     yield "forward-backward passes for each image and epoch", at(result, "passes_per_image")
     yield "forward-backward passes for each image in all", at(result, "total_passes")
     yield "seconds", at(result, "train_seconds")
