@@ -17,6 +17,7 @@ from advprop.auxiliary.branches import branch_parameters as branch_parameters
 from advprop.auxiliary.branches import has_auxiliary_norms as has_auxiliary_norms
 from advprop.auxiliary.branches import use_branch as use_branch
 from advprop.auxiliary.modes import attack_mode as attack_mode
+from advprop.auxiliary.soup import mix_branches as mix_branches
 from advprop.auxiliary.surgery import add_auxiliary_norms as add_auxiliary_norms
 from advprop.auxiliary.surgery import remove_auxiliary_norms as remove_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens as add_auxiliary_tokens
