@@ -18,7 +18,7 @@ def browse(records: Sequence[Record], *, most_bytes: int = MOST_BYTES) -> dict[s
     `labels` are class names, `images` lists of [picture, index of the label, name]. `sets` are
     lists of image indices, each shared by all runs on the same images. `methods` hold their runs,
     each with its set, predictions (as indices of labels) and confidences in percent. Pictures
-    beyond `most_bytes` are dropped with their predictions, evenly over sets; `left_out` counts them.
+    beyond `most_bytes` are dropped with predictions, evenly over sets; `left_out` counts them.
     """
     records = [record for record in records if record.predictions.images]
     if not records:
