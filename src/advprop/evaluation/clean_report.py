@@ -37,7 +37,7 @@ class Answers:
 def report_clean(
     logits_fn: LogitsFn, batches: Iterable[Batch], *, class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Extend `evaluate_clean` by `ci95`, `per_class`, `calibration`, `confusion` (docs/results.md).
+    """Return `evaluate_clean`, `ci95`, `per_class`, `calibration`, `confusion` (docs/results.md).
 
     Raises ValueError if there are no images or the classes are not as many as `class_names`.
     """
