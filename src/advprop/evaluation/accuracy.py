@@ -43,7 +43,7 @@ def evaluate_clean(logits_fn: LogitsFn, batches: Iterable[Batch]) -> dict[str, A
 def evaluate_noise(
     logits_fn: LogitsFn, batches: Iterable[Batch], *, standard_deviation: float
 ) -> dict[str, Any]:
-    """Return the accuracy under Gaussian noise, fixed for each image; images stay in [0, 1]."""
+    """Return `noise_accuracy` under Gaussian noise (fixed for each image), clipped to [0, 1]."""
     parts: list[Tensor] = []
     for images, labels, streams in _parts(batches):
         noise = standard_deviation * normal(images, streams, purpose="noise")
