@@ -24,13 +24,13 @@ DataOption = Annotated[
     typer.Option(metavar="SUITE=DIR", help="The images for a suite; may be repeated."),
 ]
 LimitOption = Annotated[
-    int | None, typer.Option(help="So many images at most, in proportion to the classes.", min=1)
+    int | None, typer.Option(help="At most N images, in proportion to the classes.", min=1)
 ]
-RestartsOption = Annotated[int | None, typer.Option(help="Attack each image so often.")]
+RestartsOption = Annotated[int | None, typer.Option(help="Attack each image up to N times.")]
 EpsilonsOption = Annotated[
     str | None, typer.Option(help="A curve over these, as in 1/255,2/255,4/255.")
 ]
-L2EpsilonsOption = Annotated[str | None, typer.Option(help="The same in L2.")]
+L2EpsilonsOption = Annotated[str | None, typer.Option(help="The same for L2.")]
 AttackBranchOption = Annotated[
     str | None, typer.Option(help="The branch that is attacked; by default the one tested.")
 ]
@@ -41,7 +41,7 @@ CheckpointOption = Annotated[
     Path | None, typer.Option(help="Local weights for a timm model, in place of timm's.")
 ]
 SourceOption = Annotated[
-    Path | None, typer.Option(help="The run or export whose images suite transfer shows.")
+    Path | None, typer.Option(help="The run or export that suite transfer attacks.")
 ]
 
 
@@ -56,14 +56,14 @@ def main(
     epsilons: EpsilonsOption = None,
     l2_epsilons: L2EpsilonsOption = None,
     source: SourceOption = None,
-    source_branch: Annotated[str, typer.Option(help="The branch of it attacked.")] = "clean",
+    source_branch: Annotated[str, typer.Option(help="The source's branch to attack.")] = "clean",
     weights: WeightsOption = None,
     checkpoint: CheckpointOption = None,
     limit: LimitOption = None,
     settings: EvaluationSetOption = None,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
 ) -> None:
-    """Test a model: clean accuracy, under noise, under attack; red flags where figures mislead."""
+    """Test a model on clean, noisy and attacked images; red flags mark misleading results."""
     from advprop.files.json_files import write_json
     from advprop.runs.folder import check_weights
     from advprop.suites import DEFAULT_SUITES, evaluate
@@ -98,7 +98,7 @@ def main(
 
 
 def _record(run: Path, result: dict[str, Any], other: list[str]) -> str:
-    """Keep in the run's folder what was tested as all runs are; say so, or why it was not."""
+    """Record the test in the run's folder if its options are standard; return a line about it."""
     from advprop.suites.recording import record_test
 
     if other:

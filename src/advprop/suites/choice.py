@@ -1,4 +1,4 @@
-"""Which suites are run, and whether what was asked for goes together."""
+"""Chooses the suites to run and checks that the requested options are compatible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from advprop.suites.timm_subjects import names_timm_model
 def choose_suites(
     name: str | Path, suites: Sequence[str] | None, folders: Mapping[str, Path]
 ) -> Sequence[str]:
-    """The suites asked for, else those there are images for; ValueError: unusable ones."""
+    """Return `suites`, or by default all that have images; raises ValueError for unusable ones."""
     has_images = not names_timm_model(name)
     if suites is None:
         suites = list(dict.fromkeys([*(DEFAULT_SUITES if has_images else ()), *folders]))
@@ -26,7 +26,7 @@ def choose_suites(
 
 
 def check_attacks(suites: Sequence[str], *, all_branches: bool, source: str | Path | None) -> None:
-    """Raise ValueError where an attack's setting has no suite to use it, or a suite no source."""
+    """Raise ValueError if no suite uses an attack's option, or a suite lacks its source."""
     if all_branches and "adversarial" not in suites:
         raise ValueError(
             f"all branches are attacked in suite adversarial, which is not among "
