@@ -35,10 +35,7 @@ def mix_branches(
     Raises ValueError for a weight out of bounds, an unknown branch, a model without branches, or
     no images where statistics have to be estimated.
     """
-    if not 0 <= weight <= 1:
-        raise ValueError(
-            f"weight={weight}: must be from 0 (the clean branch) to 1 (the auxiliary one)"
-        )
+    check_weight(weight)
     chosen = branch_names(model)[1] if branch is None else branch
     other = remove_auxiliary_norms(copy.deepcopy(model), keep=chosen)
     mixed = remove_auxiliary_norms(copy.deepcopy(model), keep=CLEAN)
@@ -48,6 +45,14 @@ def mix_branches(
                 own.lerp_(theirs, weight)
         _estimate_statistics(mixed, images)
     return mixed
+
+
+def check_weight(weight: float) -> None:
+    """Raise ValueError for a weight outside [0, 1]."""
+    if not 0 <= weight <= 1:
+        raise ValueError(
+            f"weight={weight}: must be from 0 (the clean branch) to 1 (the auxiliary one)"
+        )
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ from advprop.data.batches.loaders import test_batches
 from advprop.evaluation.gallery import record_gallery, record_predictions
 from advprop.files.json_files import read_json, write_json
 from advprop.files.parsing import Part
-from advprop.report.findings import OwnTest, Record
+from advprop.report.findings import OwnTest
+from advprop.report.records import Record
 from advprop.runs.folder import CONFIG, DATA, METRICS, DataFacts, Run, load_run, read_result
 from advprop.suites import DEFAULT_SUITES, evaluate, through_branch
 from advprop.training.run_log import RunLog
@@ -61,8 +62,9 @@ def record_test(folder: Path, found: dict[str, Any]) -> bool:
     """Keep `found`, which `evaluate` returned for the run in `folder`, with what was known before.
 
     A suite that was tested again is replaced; the curve and the pairs of branches that it had stay
-    where the new test has none. So does whatever belongs to other suites. Returns False, and keeps
-    nothing, where the run's default suites are neither in `found` nor recorded: they come first.
+    where the new test has none. So do branch soups, and whatever belongs to other suites. Returns
+    False, and keeps nothing, where the run's default suites are neither in `found` nor recorded:
+    they come first.
     """
     known = read_test(folder)
     if not known and not set(DEFAULT_SUITES) <= set(found["suites"]):
@@ -71,6 +73,7 @@ def record_test(folder: Path, found: dict[str, Any]) -> bool:
     suites = {name: _kept(before.pop(name, {})) | new for name, new in found["suites"].items()}
     flags = [flag for flag in known.get("red_flags") or () if _suite_of(flag) in before]
     whole = {
+        **({"mix": known["mix"]} if "mix" in known else {}),
         **found,
         "suites": before | suites,
         "checks": (known.get("checks") or {}) | found["checks"],
