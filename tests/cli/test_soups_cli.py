@@ -34,7 +34,7 @@ def test_without_branches_there_is_one_message(cli: Cli, tmp_path: Path) -> None
         ended = cli(*command)
         assert ended.code == 2
         assert ended.err.count("\n") == 1
-        assert "its model has no branches to mix; name a run of a method with" in ended.err
+        assert "the model has no branches to mix; name a run of a method with" in ended.err
     ended = cli("evaluate", run, "--mix", "half")
     assert ended.code == 2
     assert 'advprop: --mix "half": could not convert' in ended.err

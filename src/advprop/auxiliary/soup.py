@@ -19,7 +19,7 @@ from advprop.shapes import Images
 def mix_branches(
     model: nn.Module, weight: float, *, branch: str | None = None, images: Iterable[Images] = ()
 ) -> nn.Module:
-    """A plain copy of `model` whose parameters lie between its clean branch and another one.
+    """Return a plain copy of `model` with parameters between its clean and another branch.
 
     Every parameter, class tokens included, is (1 - weight) x that of branch "clean" + weight x
     that of `branch`, by default the first auxiliary one (Rebuffi, Croce, Gowal, ICLR 2023, arXiv

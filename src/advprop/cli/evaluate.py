@@ -24,13 +24,13 @@ DataOption = Annotated[
     typer.Option(metavar="SUITE=DIR", help="The images for a suite; may be repeated."),
 ]
 LimitOption = Annotated[
-    int | None, typer.Option(help="So many images at most, in proportion to the classes.", min=1)
+    int | None, typer.Option(help="At most N images, in proportion to the classes.", min=1)
 ]
-RestartsOption = Annotated[int | None, typer.Option(help="Attack each image so often.")]
+RestartsOption = Annotated[int | None, typer.Option(help="Attack each image up to N times.")]
 EpsilonsOption = Annotated[
     str | None, typer.Option(help="A curve over these, as in 1/255,2/255,4/255.")
 ]
-L2EpsilonsOption = Annotated[str | None, typer.Option(help="The same in L2.")]
+L2EpsilonsOption = Annotated[str | None, typer.Option(help="The same for L2.")]
 AttackBranchOption = Annotated[
     str | None, typer.Option(help="The branch that is attacked; by default the one tested.")
 ]
@@ -44,12 +44,12 @@ MixOption = Annotated[
     str | None,
     typer.Option(
         metavar="W,W,...",
-        help="Test branch soups too, at these weights between the clean branch (0) and the "
-        "auxiliary one (1); by default on corruptions besides.",
+        help="Test branch soups of these weights too, from 0 (clean branch) to 1 (auxiliary "
+        "branch); corruptions are then among the default suites.",
     ),
 ]
 SourceOption = Annotated[
-    Path | None, typer.Option(help="The run or export whose images suite transfer shows.")
+    Path | None, typer.Option(help="The run or export that suite transfer attacks.")
 ]
 
 
@@ -64,7 +64,7 @@ def main(
     epsilons: EpsilonsOption = None,
     l2_epsilons: L2EpsilonsOption = None,
     source: SourceOption = None,
-    source_branch: Annotated[str, typer.Option(help="The branch of it attacked.")] = "clean",
+    source_branch: Annotated[str, typer.Option(help="The source's branch to attack.")] = "clean",
     weights: WeightsOption = None,
     checkpoint: CheckpointOption = None,
     mix: MixOption = None,
@@ -72,7 +72,7 @@ def main(
     settings: EvaluationSetOption = None,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
 ) -> None:
-    """Test a model: clean accuracy, under noise, under attack; red flags where figures mislead."""
+    """Test a model on clean, noisy and attacked images; red flags mark misleading results."""
     from advprop.files.json_files import write_json
     from advprop.runs.folder import check_weights
     from advprop.suites import evaluate
@@ -108,7 +108,7 @@ def main(
 def _record(
     run: Path, result: dict[str, Any], asked: dict[str, Any], folders: dict[str, str]
 ) -> str:
-    """Keep in the run's folder what was tested as all runs are; say so, or why it was not."""
+    """Record the test in the run's folder if its options are standard; return a line about it."""
     from advprop.suites import DEFAULT_SUITES
     from advprop.suites.recording import record_test
 

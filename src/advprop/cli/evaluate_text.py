@@ -1,4 +1,4 @@
-"""What `advprop evaluate` prints."""
+"""The text that `advprop evaluate` prints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Numbers = Mapping[str, Any]
 
 
 def result_lines(result: Numbers) -> Iterator[str]:
-    """What was tested, and some lines for each suite."""
+    """Yield a line about the tested model, and some lines for each suite."""
     yield f"{result['run']}: branch {result['branch']}, weights {result['weights']}"
     for name, numbers in result["suites"].items():
         first, *more = _lines(name, numbers)
@@ -20,14 +20,14 @@ def result_lines(result: Numbers) -> Iterator[str]:
 
 
 def flag_lines(result: Numbers) -> Iterator[str]:
-    """A line for each red flag."""
+    """Yield a line for each red flag."""
     for flag in result["red_flags"]:
         suite = f" ({flag['suite']})" if flag["suite"] else ""
         yield f"RED FLAG {flag['flag']}{suite}: {flag['message']}; see {flag['page']}"
 
 
 def _lines(suite: str, numbers: Numbers) -> Iterator[str]:
-    """A line of figures, and one for each point of a curve and each pair of branches."""
+    """Yield a line with the results, and one for each point of a curve and pair of branches."""
     low, high = numbers["ci95"]
     accuracy = cast("float", numbers[f"{suite}_accuracy"])
     text = f"{accuracy:.2%} [{low:.1%}, {high:.1%}]"
@@ -43,7 +43,7 @@ def _lines(suite: str, numbers: Numbers) -> Iterator[str]:
 
 
 def _soup_lines(points: Sequence[Numbers]) -> Iterator[str]:
-    """A line for each weight, with its accuracy in each suite."""
+    """Yield a line per weight, with its accuracy in each suite."""
     for weight, own in groupby(points, key=lambda point: point["weight"]):
         found = list(own)
         accuracies = ", ".join(f"{point['suite']} {point['accuracy']:.2%}" for point in found)

@@ -33,7 +33,7 @@ def main(
         ),
     ] = "hub",
 ) -> None:
-    """Write the plain model, its outputs proven equal, with a model card."""
+    """Write the plain model, checked to have equal outputs, with a model card."""
     from advprop.exports.format import read_checks
     from advprop.runs.exporting import export
     from advprop.runs.folder import check_weights

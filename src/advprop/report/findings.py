@@ -1,7 +1,7 @@
-"""What the suites found, checked and typed: the report's view of the JSON.
+"""The report's schema of suite results in JSON.
 
-Keys that the report does not draw are passed over; all parts may be missing, but in a file of
-`Tested`. A value of the wrong kind is a ValueError that says where.
+Unknown keys are ignored; all parts are optional, except in `Tested`. A value of the wrong type
+raises ValueError with its path.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ClassResult(Part):
 
 
 class Bin(Part):
-    """Images whose confidence lies between `low` and `high`."""
+    """The images with confidence from `low` to `high`."""
 
     low: Number
     high: Number
@@ -46,14 +46,14 @@ class Bin(Part):
 
 
 class Calibration(Part):
-    """Expected calibration error and the bins it is made of."""
+    """The expected calibration error and its bins."""
 
     ece: Number
     bins: tuple[Bin, ...] = ()
 
 
 class Confusion(Part):
-    """How many images of a class were taken for another."""
+    """The number of images of a class that were predicted as another."""
 
     name: str = Field(alias="class")
     predicted: str
@@ -61,7 +61,7 @@ class Confusion(Part):
 
 
 class Suite(Accuracies):
-    """What every suite says."""
+    """The fields of every suite."""
 
     images: str | None = None
     num_images: Count = 0
@@ -76,7 +76,7 @@ class Clean(Suite):
 
 
 class CurvePoint(Part):
-    """Accuracy under one attack of a series."""
+    """The accuracy under one attack of a curve."""
 
     threat_model: str
     epsilon: Epsilon
@@ -86,7 +86,7 @@ class CurvePoint(Part):
 
 
 class Pair(Part):
-    """Accuracy where one branch is attacked and one evaluated."""
+    """The accuracy for a pair of attacked branch and evaluated branch."""
 
     attack_branch: str
     eval_branch: str
@@ -101,7 +101,7 @@ class Adversarial(Suite):
 
 
 class Corruption(Part):
-    """Accuracies of one corruption, severity 1 first."""
+    """The accuracies of one corruption, severity 1 first."""
 
     accuracy: tuple[Share, ...] = ()
     mean_error: Number | None = None
@@ -118,13 +118,13 @@ class Corruptions(Suite):
 
 
 class AutoAttack(Suite):
-    """The AutoAttack suite: accuracy that is left after each of its attacks."""
+    """The AutoAttack suite, with the accuracy after each of its attacks."""
 
     after: dict[str, Share] = Field(default_factory=dict)
 
 
 class Suites(Part):
-    """All suites by name; the report draws more of these than an accuracy."""
+    """All suites by name; of suites without a field here, the report uses only the accuracy."""
 
     __pydantic_extra__: dict[str, Suite] = Field(init=False)
 
@@ -145,7 +145,7 @@ class SoupPoint(Part):
 
 
 class Findings(Part):
-    """What `advprop evaluate` found of one run."""
+    """The results of `advprop evaluate` for one run."""
 
     method: str = ""
     seed: str = ""
@@ -164,7 +164,7 @@ class Findings(Part):
 
 
 class Tested(Findings):
-    """The same of a finished test: each suite has its accuracy, and says of what images."""
+    """The results of a finished test, in which each suite has its accuracy and `images`."""
 
     suites: Suites
 
@@ -179,7 +179,7 @@ class Tested(Findings):
 
 
 class OwnTest(Tested):
-    """`test.json` of a run, in which the clean suite is never left out."""
+    """The contents of a run's `test.json`, which always includes the clean suite."""
 
     @model_validator(mode="after")
     def _clean(self) -> OwnTest:
@@ -189,13 +189,13 @@ class OwnTest(Tested):
 
 
 class Evaluation(Tested):
-    """What `advprop evaluate --json` writes."""
+    """The contents of a file of `advprop evaluate --json`."""
 
     run: PathText
 
 
 def read_findings(found: Iterable[Json]) -> dict[str, list[Findings]]:
-    """Findings of each method."""
+    """Return the findings of each method."""
     by_method: dict[str, list[Findings]] = {}
     for item in found:
         parsed = read_part(Findings, item)

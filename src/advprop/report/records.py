@@ -1,7 +1,7 @@
-"""What a run recorded, checked and typed: the report's view of the JSON.
+"""The report's schema of run records in JSON.
 
-Keys that the report does not draw are passed over, and all parts may be missing. A value of the
-wrong kind is a ValueError that says where.
+Unknown keys are ignored, and all parts are optional. A value of the wrong type raises ValueError
+with its path.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Json = Mapping[str, Any]
 
 
 class PredictedImage(Part):
-    """A test image: what it is called by, its class and (where kept) its picture."""
+    """A test image: its id and name, its class, and its picture if stored."""
 
     id: str
     label: str
@@ -26,7 +26,7 @@ class PredictedImage(Part):
 
 
 class Predictions(Part):
-    """Answers to test images, in the same order."""
+    """Predictions for test images, in the same order."""
 
     images: tuple[PredictedImage, ...] = ()
     clean: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class Predictions(Part):
 
 
 class Attacked(Part):
-    """A test image of the gallery: its class, and what the model takes it for."""
+    """A test image of the gallery: its class, and the predictions when clean and attacked."""
 
     label: str
     clean_prediction: str
@@ -48,7 +48,7 @@ class Attacked(Part):
 
 
 class Layer(Part):
-    """How far the branches of a normalisation layer lie apart."""
+    """The distances between the branches of a normalisation layer."""
 
     layer: str
     mean_distance: Number | None = None
@@ -58,7 +58,7 @@ class Layer(Part):
 
 
 class Record(Part):
-    """What a run recorded for the report."""
+    """The record of a run for the report."""
 
     method: str = ""
     seed: str = ""
@@ -68,5 +68,5 @@ class Record(Part):
 
 
 def read_records(records: Sequence[Json]) -> list[Record]:
-    """The records, as far as they are browsed."""
+    """Return the validated records."""
     return [read_part(Record, record) for record in records]

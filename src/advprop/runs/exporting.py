@@ -1,4 +1,4 @@
-"""From a run's folder to its plain model as a folder of its own."""
+"""Exporting the plain model of a run."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def export(
 ) -> Path:
     """Write the run's plain model (`advprop.exports.export.write_export`) into the folder `out`.
 
-    That is the clean branch, or with `mix` the branch soup of this weight (`mix_run`), which the
-    card tells. The export contains no paths of this machine.
+    The plain model is the clean branch, or the branch soup of weight `mix` (`mix_run`), which the
+    model card states. The export contains no paths of this machine.
     """
     loaded = load_run(run, weights=weights)
     data, test = read_json(loaded.folder / DATA), loaded.folder / "test.json"

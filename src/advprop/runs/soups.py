@@ -1,4 +1,4 @@
-"""A run's branch soups: plain models between its clean and its first auxiliary branch."""
+"""The branch soups of a run: plain models between its clean and its first auxiliary branch."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from advprop.runs.folder import Run
 from advprop.shapes import Images
 
 NUM_IMAGES = 10_000
-"""At most so many training images estimate the statistics of BatchNorm."""
+"""The largest number of training images that estimate the running statistics."""
 
 
 def mix_run(run: Run, weight: float) -> Standardized:
-    """The soup of the run's model at `weight`, plain, in eval mode and on the model's device.
+    """Return the run's branch soup of `weight`: a plain model in eval mode on the same device.
 
-    Statistics come from the run's training images as its first epoch meets them, augmented and in
-    its order: always the same, and no test image. ValueError: the model has no branches, or a
-    weight outside [0, 1]. OSError: the images are not there, and layers keep statistics.
+    Running statistics are estimated from the run's training images as its first epoch augments and
+    orders them, so they are the same each time, and no test image is used. Raises ValueError for a
+    model without branches or a weight outside [0, 1], and OSError if images are needed but missing.
     """
     check_branches(run.model, str(run.folder))
     mixed = mix_branches(run.model, weight, images=_training_images(run))
@@ -36,7 +36,7 @@ def check_branches(model: nn.Module, name: str) -> None:
     """Raise ValueError where `model`, which the user knows as `name`, has no branches."""
     if not has_auxiliary_norms(model):
         raise ValueError(
-            f"{name}: its model has no branches to mix; name a run of a method with an auxiliary "
+            f"{name}: the model has no branches to mix; name a run of a method with an auxiliary "
             "branch, such as advprop"
         )
 

@@ -1,4 +1,4 @@
-"""Branch soups under the suites: the same tests for plain models between two branches."""
+"""Tests of branch soups: the suites for plain models between two branches."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from advprop.suites.trial import Trial
 def checked_weights(
     subject: Subject, weights: Sequence[float], *, branches: tuple[str, str]
 ) -> tuple[float, ...]:
-    """`weights` sorted, once each and 0 among them; none where there are none.
+    """Return `weights` sorted, each once and 0 among them; an empty tuple if there are none.
 
-    ValueError: one outside [0, 1], a subject without branches, or `branches` (tested and attacked)
-    that are not the clean one, which the points are drawn beside.
+    Raises ValueError for a weight outside [0, 1], a subject without branches, or `branches` (the
+    tested and the attacked one) other than the clean branch, which is the soup of weight 0.
     """
     if not weights:
         return ()
@@ -30,8 +30,8 @@ def checked_weights(
         check_weight(weight)
     if branches != (CLEAN, CLEAN):
         raise ValueError(
-            f"branches {', '.join(branches)}: soups have none, and stand beside the clean branch; "
-            "leave --eval-branch and --attack-branch out, or --mix"
+            f"branch {next(b for b in branches if b != CLEAN)} together with branch soups: soups "
+            "have no branches; leave --eval-branch and --attack-branch out, or leave --mix out"
         )
     return tuple(sorted({0.0, *map(float, weights)}))
 
@@ -39,9 +39,9 @@ def checked_weights(
 def soup_points(
     trials: Mapping[str, Trial], known: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """`{branch, weight, suite, accuracy, ci95}` of each soup in each suite, weight by weight.
+    """Return `{branch, weight, suite, accuracy, ci95}` for each weight and suite.
 
-    `known` is what the suites found of the clean branch, which is the soup of weight 0.
+    `known` has the suites' results for the clean branch, which is the soup of weight 0.
     """
     any_trial = next(iter(trials.values()))
     subject, points = any_trial.subject, []

@@ -1,4 +1,4 @@
-"""What is tested: the model of a run or an export, with what its testing needs."""
+"""Loads the subject of a test: the model of a run or an export, with its test settings."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from advprop.shapes import Images, Logits, LogitsFn
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A model in eval mode, and what testing it needs.
+    """A model in eval mode, with its evaluation settings, classes and preprocessing.
 
-    `load_data` gives the data set it was trained on, where that is known. `mix` gives a run's
-    branch soup of a weight (`mix_run`).
+    `load_data` loads the data set that it was trained on, or is None if that is unknown.
+    `mix` returns a run's branch soup of a weight (`mix_run`).
     """
 
     name: str
@@ -42,14 +42,14 @@ class Subject:
 
 
 def load_subject(path: Path, *, weights: Weights | None = None) -> Subject:
-    """Load a run's or an export's model in eval mode. Raises ValueError or OSError."""
+    """Load a run's or an export's model in eval mode; raises ValueError or OSError if unusable."""
     if not path.exists():
         raise ValueError(f"{path}: no such folder; give a run's or an export's")
     return _of_export(path, weights) if is_export(path) else _of_run(path, weights)
 
 
 def known_branch(model: nn.Module, branch: str) -> str:
-    """`branch`, if `model` has it; else ValueError."""
+    """Return `branch` if `model` has it; raises ValueError otherwise."""
     known = branch_names(model) if has_auxiliary_norms(model) else (CLEAN,)
     if branch not in known:
         raise ValueError(f'branch "{branch}" unknown, this model has {", ".join(known)}')
@@ -57,7 +57,7 @@ def known_branch(model: nn.Module, branch: str) -> str:
 
 
 def through_branch(model: nn.Module, branch: str) -> LogitsFn:
-    """`model` as a function that goes through `branch`, whatever branch is active."""
+    """Return `model` as a function through `branch`, whatever branch is active."""
     if not has_auxiliary_norms(model):
         return model
 
@@ -84,7 +84,7 @@ def _of_run(path: Path, weights: Weights | None) -> Subject:
 
 
 def _load_data(config: RunConfig) -> Callable[[], ImageData] | None:
-    """How to load a run's data; None where its export does not tell where they lie."""
+    """Return a function that loads a run's data, or None if its export names no place."""
     data = config.data
     told = not data.places or any(getattr(data, place) is not None for place in data.places)
     return (lambda: data.load(config.seed)) if told else None

@@ -1,4 +1,4 @@
-"""Lines of accuracies with their intervals, one a method."""
+"""Lines of accuracies with intervals, one per method."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from advprop.report.answer.estimates import Estimate
 from advprop.report.figures.drawing import band, error_bar, mark, plot_text
 from advprop.report.page.styles import MethodStyle
 
-MOST_BANDS = 6  # with more methods intervals are bars: bands would cover each other
+MOST_BANDS = 6  # with more methods, bands would overlap, so intervals are bars
 
 
 def line_traces(
@@ -19,7 +19,7 @@ def line_traces(
     word: str,
     place: Callable[[float], float] = float,
 ) -> list[dict[str, Any]]:
-    """A line a method over its points in percent; `word` names what `place` puts on the x axis."""
+    """Return a line per method in percent; `word` names the points, `place` gives their x."""
     traces: list[dict[str, Any]] = []
     for method, points in lines.items():
         x = [place(value) for value in points]

@@ -1,4 +1,4 @@
-"""Accuracy over the strength of the attack, a figure a threat model."""
+"""Draws accuracy over the strength of the attack, a figure for each threat model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from advprop.report.findings import Findings
 from advprop.report.page.styles import MethodStyle
 
 Found = Mapping[str, Sequence[Findings]]
-LOG_RATIO = 16  # strongest over weakest attack from which the axis is logarithmic
+LOG_RATIO = 16  # the axis is logarithmic from this ratio of strongest to weakest attack
 MOST_TICKS = 7
 
 
 def robustness_panels(found: Found, styles: Mapping[str, MethodStyle]) -> list[Panel]:
-    """A panel a threat model: accuracy over epsilon, a line a method, with intervals."""
+    """Return a panel per threat model: accuracy over epsilon, a line with intervals per method."""
     names = dict.fromkeys(
         point.threat_model
         for runs in found.values()
@@ -29,7 +29,7 @@ def robustness_panels(found: Found, styles: Mapping[str, MethodStyle]) -> list[P
 
 
 def strengths(found: Found) -> list[str]:
-    """How the curves' attacks were set, a phrase for each setting that occurs."""
+    """Return a phrase for each combination of steps and restarts in the curves' attacks."""
     points = [p for runs in found.values() for run in runs for p in run.suites.adversarial.curve]
     settings = sorted({(p.num_steps or 0, p.restarts or 0) for p in points if p.epsilon > 0})
     return [
@@ -46,9 +46,9 @@ def strengths(found: Found) -> list[str]:
 def epsilon_scale(
     epsilons: Sequence[float], name: str
 ) -> tuple[Callable[[float], float], dict[str, Any]]:
-    """Where an epsilon stands, and the axis: logarithmic where they span much.
+    """Return a function from epsilon to its x position, and the axis; logarithmic for a wide range.
 
-    On a logarithmic axis epsilon 0, the clean images, stands one step before the smallest.
+    On a logarithmic axis, epsilon 0 (clean images) is one step before the smallest epsilon.
     """
     positive = [e for e in sorted(set(epsilons)) if e > 0]
     logarithmic = len(positive) > 2 and positive[-1] / positive[0] >= LOG_RATIO
@@ -73,7 +73,7 @@ def epsilon_scale(
 
 
 def _ticks(epsilons: Sequence[float], place: Callable[[float], float]) -> list[float]:
-    """The epsilons that get a tick: as many as can be read, first and last among them."""
+    """Return the epsilons with a tick: as many as are readable, including the first and last."""
     least = (place(epsilons[-1]) - place(epsilons[0])) / MOST_TICKS
     kept = [epsilons[0]]
     for epsilon in epsilons[1:]:
@@ -99,7 +99,7 @@ def _panel(name: str, found: Found, styles: Mapping[str, MethodStyle]) -> Panel:
 
 
 def series(runs: Sequence[Findings], name: str) -> dict[float, Estimate]:
-    """Accuracy by epsilon under attacks of one threat model."""
+    """Return the accuracy by epsilon under attacks of one threat model."""
     values: dict[float, list[float]] = {}
     for run in runs:
         for point in run.suites.adversarial.curve:

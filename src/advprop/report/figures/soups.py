@@ -1,4 +1,4 @@
-"""Accuracy of branch soups over their weight, a figure a suite."""
+"""Figures of branch soups: accuracy over the weight, one panel per suite."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from advprop.report.findings import Findings, SoupPoint
 from advprop.report.page.styles import MethodStyle
 
 Lines = Mapping[str, Mapping[float, Estimate]]
-"""Accuracy by weight, of each method."""
+"""Accuracy by weight for each method."""
 
 
 def soup_panels(
     found: Mapping[str, Sequence[Findings]], styles: Mapping[str, MethodStyle]
 ) -> list[Panel]:
-    """A panel a suite: accuracy over the weight, a line a method, with intervals."""
+    """Return a panel per suite with a line per method: accuracy over the weight, with intervals."""
     return [_panel(suite, lines, styles) for suite, lines in soup_series(found).items()]
 
 
 def soup_series(found: Mapping[str, Sequence[Findings]]) -> dict[str, Lines]:
-    """By suite, the accuracy of each method's soups by weight."""
+    """Return each method's accuracy by weight, for each suite."""
     values: dict[str, dict[str, dict[float, list[SoupPoint]]]] = {}
     for method, runs in found.items():
         for point in (point for run in runs for point in run.mix):
@@ -40,7 +40,7 @@ def soup_series(found: Mapping[str, Sequence[Findings]]) -> dict[str, Lines]:
 
 
 def _estimate(points: Sequence[SoupPoint]) -> Estimate:
-    """Over seeds; of a single one with its interval over images."""
+    """Return the mean over seeds; for a single seed the interval is the one over images."""
     own = estimate([point.accuracy for point in points])
     return replace(own, ends=points[0].ci95) if own.n == 1 else own
 

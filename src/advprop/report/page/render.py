@@ -1,4 +1,4 @@
-"""From `results.json` and what the runs recorded to the one HTML file of the report."""
+"""Renders the report's HTML from `results.json` and the records of runs."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ BEFORE_UNIT = re.compile(r"(?<=\d) (?=%|points)|(?<=\bp) (?=[=<])|(?<=\bp [=<]) 
 
 
 def render_report(results: Json, details: Json | None = None) -> str:
-    """The report as one HTML text that needs nothing from anywhere else.
+    """Return the report as one self-contained HTML text.
 
-    `results` is what `results.json` holds, `details` what docs/results.md lists under the
-    report: command, curves, records, tests, notes. Whatever is missing is said to be missing.
-    Raises ValueError for values of the wrong kind.
+    `results` is the contents of `results.json`, `details` has the entries that docs/results.md
+    lists under the report: command, curves, records, tests, notes. The report names missing parts.
+    Raises ValueError for values of the wrong type.
     """
     details = details or {}
     runs = list(results.get("runs") or ())
@@ -85,7 +85,7 @@ def render_report(results: Json, details: Json | None = None) -> str:
 def _numbers(
     summary: Sequence[Json], runs: Sequence[Json], found: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The tables, and what their columns are called."""
+    """Return the tables and the titles of their columns."""
     return {
         "table": tables.main_rows(summary),
         "accuracy_titles": [accuracy_title(name) for name in tables.main_accuracies(summary)],
@@ -127,7 +127,7 @@ def _template() -> Any:
 
 
 def _assets() -> dict[str, Markup]:
-    """Our style and scripts, and plotly.js: trusted text of installed packages, not escaped."""
+    """Return the style sheet and scripts, trusted text of installed packages, without escaping."""
     return {
         "css": Markup(_own_file("report.css")),
         "script": Markup("\n".join(_own_file(name) for name in ("report.js", "browse.js"))),
@@ -140,11 +140,11 @@ def _own_file(name: str) -> str:
 
 
 def typeset(text: str) -> str:
-    """Minus signs for hyphens in front of numbers, and no line break between number and unit."""
+    """Replace hyphens before numbers by minus signs, and spaces before units by no-break spaces."""
     return BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", NEGATIVE.sub("\N{MINUS SIGN}", text))
 
 
 def _script_json(value: Any) -> Markup:
-    """JSON that is harmless inside a script element, whatever its strings hold."""
+    """Return JSON that is safe inside a script element, whatever its strings contain."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return Markup(text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"}))
