@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, cast
 
 Numbers = Mapping[str, Any]
@@ -15,6 +16,7 @@ def result_lines(result: Numbers) -> Iterator[str]:
         first, *more = _lines(name, numbers)
         yield f"  {name}: {first}"
         yield from (f"    {line}" for line in more)
+    yield from _soup_lines(result.get("mix", ()))
 
 
 def flag_lines(result: Numbers) -> Iterator[str]:
@@ -38,6 +40,14 @@ def _lines(suite: str, numbers: Numbers) -> Iterator[str]:
     for pair in numbers.get("pairs", ()):
         branches = f"attacked {pair['attack_branch']}, tested {pair['eval_branch']}"
         yield f"{branches}: {pair['accuracy']:.2%}"
+
+
+def _soup_lines(points: Sequence[Numbers]) -> Iterator[str]:
+    """Yield a line per weight, with its accuracy in each suite."""
+    for weight, own in groupby(points, key=lambda point: point["weight"]):
+        found = list(own)
+        accuracies = ", ".join(f"{point['suite']} {point['accuracy']:.2%}" for point in found)
+        yield f"  weight {weight:g} towards {found[0]['branch']}: {accuracies}"
 
 
 def _protocol(numbers: Numbers) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -18,6 +19,7 @@ from advprop.data.splits import ImageData
 from advprop.exports.export import is_export, load_export
 from advprop.models.standardize import Standardized
 from advprop.runs.folder import Weights, load_run
+from advprop.runs.soups import mix_run
 from advprop.shapes import Images, Logits, LogitsFn
 
 
@@ -26,6 +28,7 @@ class Subject:
     """A model in eval mode, with its evaluation settings, classes and preprocessing.
 
     `load_data` loads the data set that it was trained on, or is None if that is unknown.
+    `mix` returns a run's branch soup of a weight (`mix_run`).
     """
 
     name: str
@@ -35,6 +38,7 @@ class Subject:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     load_data: Callable[[], ImageData] | None = None
+    mix: Callable[[float], Standardized] | None = None
 
 
 def load_subject(path: Path, *, weights: Weights | None = None) -> Subject:
@@ -75,6 +79,7 @@ def _of_run(path: Path, weights: Weights | None) -> Subject:
         class_names=run.class_names,
         preprocessing=run.preprocessing,
         load_data=run.load_data,
+        mix=partial(mix_run, run),
     )
 
 
