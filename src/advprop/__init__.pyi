@@ -32,8 +32,8 @@ from advprop.methods.advprop_lean import AdvPropLean as AdvPropLean
 from advprop.methods.base import Context as Context
 from advprop.methods.base import Method as Method
 from advprop.methods.base import StepMetrics as StepMetrics
-from advprop.methods.base import TrainingFacts as TrainingFacts
 from advprop.methods.carried import Carried as Carried
+from advprop.methods.facts import TrainingFacts as TrainingFacts
 from advprop.methods.fast import Fast as Fast
 from advprop.methods.fine_grained import FineGrained as FineGrained
 from advprop.methods.mixed import Mixed as Mixed
@@ -50,5 +50,8 @@ from advprop.runs.exporting import export as export
 from advprop.runs.folder import load_run as load_run
 from advprop.shapes import Batch as Batch
 from advprop.suites import evaluate as evaluate
+from advprop.tasks.classification import Classification as Classification
+from advprop.tasks.multi_label import MultiLabel as MultiLabel
+from advprop.tasks.task import Task as Task
 
 __version__: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -30,10 +30,12 @@ class Batch:
     its source image: affine maps from its coordinates to those of the source, as in torch's
     `affine_grid` with `align_corners=False`; None if all are whole images. `unreadable` names the
     files that were replaced by other images, and the reason.
+    `labels` other than `Labels`, for a task that takes them, have an entry for each image: they are
+    a tensor or a sequence that can be sliced.
     """
 
     images: Images
-    labels: Labels
+    labels: Labels | Any
     indices: Int[Tensor, " batch"] | None = None
     views: Mapping[str, Images] = field(default_factory=dict)
     copies: Int[Tensor, " batch"] | None = None

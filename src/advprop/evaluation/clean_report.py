@@ -37,9 +37,10 @@ class Answers:
 def report_clean(
     logits_fn: LogitsFn, batches: Iterable[Batch], *, class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return `evaluate_clean`, `ci95`, `per_class`, `calibration`, `confusion` (docs/results.md).
+    """Return the results of `evaluate_clean` and further entries of docs/results.md.
 
-    Raises ValueError if there are no images or the classes are not as many as `class_names`.
+    These are `ci95`, `per_class`, `calibration` and `confusion`. Raises ValueError without images
+    or if the model's classes are not as many as `class_names`.
     """
     answers = collect_answers(logits_fn, batches)
     if answers.num_classes != len(class_names):

@@ -27,14 +27,15 @@ class EpochTotals:
             self.steps += 1
             for kind, numbers in metrics.kinds.items():
                 self._add(f"{kind}.loss", numbers.loss)
-                self._add(f"{kind}.accuracy", numbers.accuracy)
+                for name, value in numbers.metrics.items():
+                    self._add(f"{kind}.{name}", value)
                 if numbers.share != 1:
                     self._add(f"{kind}.share", torch.full_like(numbers.loss, numbers.share))
             if metrics.perturbation is not None:
                 self._add("perturbation", metrics.perturbation)
 
     def means(self) -> dict[str, Any]:
-        """Return mean loss and accuracy of each kind of images, and the mean perturbation.
+        """Return mean loss and metrics of each kind of images, and the mean perturbation.
 
         A kind's means are over the steps that have it. A kind that is only a part of each batch
         also has its `share`.
