@@ -20,7 +20,7 @@ from advprop.auxiliary.branches import refuse_recomputation, use_branch
 from advprop.auxiliary.modes import attack_mode
 from advprop.methods import loop_checks
 from advprop.randomness import Randomness
-from advprop.shapes import Batch, Images, Labels, Logits
+from advprop.shapes import AugMixed, Batch, Images, Labels, Logits
 
 ADVERSARIAL = "adversarial"
 """The auxiliary branch of AdvProp, and the name of its images in metrics."""
@@ -66,10 +66,7 @@ class TrainingFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class KindMetrics:
-    """Mean loss and accuracy over one kind of images, as tensors: reading them may wait.
-
-    `share` is the share of the batch that they were taken over.
-    """
+    """Mean loss and accuracy of one kind of images, a `share` of the batch; reading may wait."""
 
     loss: Tensor
     accuracy: Tensor
@@ -109,8 +106,13 @@ class Method(ABC):
 
     @property
     def views(self) -> tuple[str, ...]:
-        """Branches that learn from `Batch.views`, versions of the images that the loader makes."""
-        return ()
+        """Names in `Batch.views` of the versions of the images that it learns from."""
+        return tuple(self.versions)
+
+    @property
+    def versions(self) -> Mapping[str, AugMixed]:
+        """How the loader makes those of `views` that `data.views` says nothing of."""
+        return {}
 
     @property
     def takes_mixtures(self) -> bool:
@@ -172,11 +174,8 @@ class Method(ABC):
         TypeError for one without logits; warns of branches that the optimiser does not know of.
         """
         module = unwrapped(model)
-        if not module.training:
-            loop_checks.refuse_eval_mode()
-        batch = images if isinstance(images, Batch) else None
-        if batch is None or isinstance(labels, Tensor):
-            batch = loop_checks.batch_of(module, images, labels)
+        loop_checks.check_training(module)
+        batch = loop_checks.batch_of(module, images, labels)
         context = context if isinstance(labels, Tensor) else labels or context
         try:
             return self.step(model, batch, context or Context())

@@ -22,12 +22,13 @@ def check_has_loss(method: str, needs_backward: bool) -> None:
         )
 
 
-def refuse_eval_mode() -> None:
+def check_training(model: nn.Module) -> None:
     """Raise ValueError for a model that is in eval mode."""
-    raise ValueError(
-        "the model is in eval mode, in which neither dropout nor normalisation trains: call "
-        "model.train() before; layers that are to keep their statistics may be in eval mode"
-    )
+    if not model.training:
+        raise ValueError(
+            "the model is in eval mode, in which neither dropout nor normalisation trains: call "
+            "model.train() before; layers that are to keep their statistics may be in eval mode"
+        )
 
 
 def batch_of(model: nn.Module, images: Batch | Images, labels: object) -> Batch:
