@@ -33,8 +33,8 @@ from advprop.methods.augmix import AugMix as AugMix
 from advprop.methods.base import Context as Context
 from advprop.methods.base import Method as Method
 from advprop.methods.base import StepMetrics as StepMetrics
-from advprop.methods.base import TrainingFacts as TrainingFacts
 from advprop.methods.carried import Carried as Carried
+from advprop.methods.facts import TrainingFacts as TrainingFacts
 from advprop.methods.fast import Fast as Fast
 from advprop.methods.fine_grained import FineGrained as FineGrained
 from advprop.methods.mixed import Mixed as Mixed
@@ -47,9 +47,12 @@ from advprop.models.standardize import Standardized as Standardized
 from advprop.models.standardize import standardized as standardized
 from advprop.randomness import ImageStreams as ImageStreams
 from advprop.runs import train as train
-from advprop.runs.folder import export as export
+from advprop.runs.exporting import export as export
 from advprop.runs.folder import load_run as load_run
 from advprop.shapes import Batch as Batch
 from advprop.suites import evaluate as evaluate
+from advprop.tasks.classification import Classification as Classification
+from advprop.tasks.multi_label import MultiLabel as MultiLabel
+from advprop.tasks.task import Task as Task
 
 __version__: str

@@ -10,13 +10,23 @@ import pytest
 import torch
 from test_limits import trained
 from timm.loss import JsdCrossEntropy
-from tiny import gradients, same_tensors, tiny_images, tiny_labels, tiny_net, with_views
+from tiny import (
+    gradients,
+    same_tensors,
+    seeded,
+    tiny_images,
+    tiny_labels,
+    tiny_net,
+    with_views,
+)
 from torch.nn import functional as F
 
 from advprop.methods.augmix import AugMix, jensen_shannon
 from advprop.methods.base import Context
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import AugMixed, Batch
+from advprop.tasks.classification import Classification
+from advprop.tasks.multi_label import MultiLabel
 
 
 def batch_for(method: AugMix) -> Batch:
@@ -69,11 +79,11 @@ def test_without_consistency_it_is_vanilla_on_the_view() -> None:
 def test_the_divergence_has_its_bounds_and_finite_gradients() -> None:
     certain = torch.eye(3) * 1e4  # probabilities of exactly 0 and 1
     certain.requires_grad_()
-    largest = jensen_shannon(certain[:1], certain[1:2], certain[2:])
+    largest = jensen_shannon(certain.log_softmax(dim=1).split(1))
     assert largest.item() == pytest.approx(math.log(3), rel=1e-6)
     largest.backward()
     assert certain.grad.isfinite().all()
-    assert jensen_shannon(certain, certain, certain).abs().item() < 1e-6
+    assert jensen_shannon([certain.log_softmax(dim=1)] * 3).abs().item() < 1e-6
 
 
 def test_metrics_tell_clean_images_and_views_apart() -> None:
@@ -93,6 +103,15 @@ def test_metrics_tell_clean_images_and_views_apart() -> None:
     torch.testing.assert_close(
         metrics.loss, metrics.kinds["clean"].loss + 12 * metrics.kinds["augmix"].loss
     )
+
+
+def test_of_several_labels_each_is_made_consistent_by_itself() -> None:
+    """As a classification into present and absent."""
+    logits = 3 * torch.randn(3, 4, 2, generator=seeded())  # of three versions, images, labels
+    found = jensen_shannon([*MultiLabel().log_probabilities(logits.flatten(0, 1)).split(4)])
+    pairs = torch.stack([logits, torch.zeros_like(logits)], dim=-1).view(3, 8, 2)
+    expected = jensen_shannon([Classification().log_probabilities(part) for part in pairs])
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from advprop.cost.step import empty_batch, step_cost
 from advprop.data.batches.loaders import num_train_batches
 from advprop.data.found import found_in
 from advprop.data.splits import ImageData
-from advprop.methods.base import TrainingFacts
+from advprop.methods.facts import TrainingFacts
 from advprop.models.standardize import Standardized
 from advprop.models.trial import RUN_ERRORS
 from advprop.training.engine import prepare_model

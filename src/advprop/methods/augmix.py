@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from advprop.auxiliary.route import CLEAN
 from advprop.methods.base import Context, KindMetrics, Method, StepMetrics
-from advprop.methods.learning import learn, metrics_of
-from advprop.shapes import AugMixed, Batch, Labels, Logits
+from advprop.methods.learning import learn
+from advprop.shapes import AugMixed, Batch
 
 AUGMIX = "augmix"
 """What metrics call the images that AugMix made."""
@@ -57,38 +57,35 @@ class AugMix(Method):
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Learn from all versions in one pass, so that one batch normalises them."""
-        views = [batch.view(name) for name in self.views]
+        views, task = [batch.view(name) for name in self.views], context.task
         if not self.jsd:
             return learn(model, {AUGMIX: Batch(images=views[0], labels=batch.labels)}, context)
-        found: dict[str, KindMetrics] = {}
+        torch.clear_autocast_cache()  # the weights may have changed since the last pass
+        labels = task.join([batch.labels] * 3)
+        outputs = task.outputs(model, torch.cat([batch.images, *views]), labels)
+        clean, others = outputs.split([len(batch), 2 * len(batch)])
+        loss = task.loss(clean, batch.labels)
+        divergence = jensen_shannon(task.log_probabilities(outputs).chunk(3))
+        total = loss + self.jsd * divergence
+        context.backward(total)
+        found = {
+            CLEAN: KindMetrics(loss=loss.detach(), metrics=task.metrics(clean, batch.labels)),
+            AUGMIX: KindMetrics(
+                loss=divergence.detach(),
+                metrics=task.metrics(others, labels[len(batch) :]),
+                share=2.0,
+            ),
+        }
+        return StepMetrics(loss=total.detach(), kinds=found)
 
-        def loss_fn(logits: Logits, labels: Labels) -> Tensor:
-            clean, *others = logits.split(len(batch))
-            loss, divergence = context.loss_fn(clean, batch.labels), jensen_shannon(clean, *others)
-            mixed = metrics_of(logits[len(batch) :], labels[len(batch) :], divergence)
-            found[CLEAN] = metrics_of(clean, batch.labels, loss)
-            found[AUGMIX] = replace(mixed, share=float(len(others)))
-            return loss + self.jsd * divergence
 
-        versions = [batch.images, *views]
-        joint = Batch(images=torch.cat(versions), labels=torch.cat([batch.labels] * len(versions)))
-        metrics = learn(model, {CLEAN: joint}, replace(context, loss_fn=loss_fn))
-        return replace(metrics, kinds=found)
+def jensen_shannon(logs: Sequence[Tensor]) -> Tensor:
+    """The mean Jensen-Shannon divergence between predictions for the same images.
 
-
-def jensen_shannon(*logits: Logits) -> Tensor:
-    """The Jensen-Shannon divergence between predictions for the same images, their mean.
-
-    It is the mean Kullback-Leibler divergence of each prediction from the mean of all, between 0
-    and the logarithm of their number. Probabilities of that mean below 1e-7 count as 1e-7, as in
-    the paper's code.
+    `logs` are logarithms of probabilities along the last dimension. The divergence is the mean
+    Kullback-Leibler divergence of each prediction from the mean of all, between 0 and the logarithm
+    of their number. Probabilities of that mean below 1e-7 count as 1e-7, as in the paper's code.
     """
-    precise = [part.to(torch.promote_types(part.dtype, torch.float32)) for part in logits]
-    logs = [F.log_softmax(part, dim=1) for part in precise]
     mixture = torch.stack([log.exp() for log in logs]).mean(dim=0).clamp(1e-7, 1).log()
-    return torch.stack([_divergence(log, mixture) for log in logs]).mean()
-
-
-def _divergence(log: Logits, mixture: Logits) -> Tensor:
-    # with the target as a logarithm, gradients are finite where a probability is 0
-    return F.kl_div(mixture, log, reduction="batchmean", log_target=True)
+    each = [F.kl_div(mixture, log, reduction="none", log_target=True).sum(dim=-1) for log in logs]
+    return torch.stack(each).mean()

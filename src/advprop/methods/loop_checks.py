@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import warnings
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from advprop.auxiliary.branches import branch_parameters, has_auxiliary_norms
-from advprop.auxiliary.modes import attack_mode
 from advprop.shapes import Batch, Images
 
 
@@ -22,22 +20,21 @@ def check_has_loss(method: str, needs_backward: bool) -> None:
         )
 
 
-def check_training(model: nn.Module) -> None:
+def refuse_eval_mode() -> None:
     """Raise ValueError for a model that is in eval mode."""
-    if not model.training:
-        raise ValueError(
-            "the model is in eval mode, in which neither dropout nor normalisation trains: call "
-            "model.train() before; layers that are to keep their statistics may be in eval mode"
-        )
+    raise ValueError(
+        "the model is in eval mode, in which neither dropout nor normalisation trains: call "
+        "model.train() before; layers that are to keep their statistics may be in eval mode"
+    )
 
 
 def batch_of(model: nn.Module, images: Batch | Images, labels: object) -> Batch:
     """What a step was given, as a batch; raises TypeError for missing or unexpected labels."""
     if isinstance(images, Batch):
-        if isinstance(labels, Tensor):
+        if labels is not None:
             raise TypeError("a Batch holds its labels: call (model, batch, context)")
         return images
-    if not isinstance(labels, Tensor):
+    if labels is None:
         raise TypeError("labels are missing: call (model, images, labels)")
     warn_of_unknown_branches(model)
     return Batch(images=images, labels=labels)
@@ -63,15 +60,3 @@ def warn_of_unknown_branches(model: nn.Module) -> None:
             "it from model.parameters() afterwards",
             stacklevel=4,
         )
-
-
-def check_logits(model: nn.Module, images: Images, error: Exception) -> None:
-    """Raise TypeError where `error` comes from a model that returns something else than logits."""
-    with torch.no_grad(), attack_mode(model):
-        found = model(images[:1])
-    if not isinstance(found, Tensor):
-        raise TypeError(
-            f"the model returns a {type(found).__name__}, where logits are needed, a tensor of "
-            "(batch, classes): wrap it in a module whose forward returns them, as in "
-            "self.model(images).logits"
-        ) from error

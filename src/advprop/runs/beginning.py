@@ -93,16 +93,16 @@ def _check_same_run(folder: Path, saved: RunConfig, config: RunConfig) -> None:
         shorter = "; a run may be given more epochs, not fewer" * (_EPOCHS in changed)
         as_saved = shlex.join(["advprop", "train", str(folder / CONFIG), "--resume"])
         raise ValueError(
-            f"{folder}: holds another run, not to be resumed as this one{shorter}:\n  {listed}\n"
-            f"give another --out, or go on with the settings there: {as_saved}"
+            f"{folder}: holds another run, which cannot resume with these settings{shorter}:"
+            f"\n  {listed}\ngive another --out, or go on with the settings there: {as_saved}"
         )
 
 
 def _more_not_asked(folder: Path, saved: RunConfig, config: RunConfig) -> str:
     now, then = config.training.num_epochs, saved.training.num_epochs
     return (
-        f"{folder}: a run of {then} epochs, and this command does not say whether it is to have "
-        f"{now}, as its recipe has: add --set {_EPOCHS}={then} to go on with it, or --set "
+        f"{folder}: a run of {then} epochs, but the recipe has {now}, and this command does not "
+        f"say which is meant: add --set {_EPOCHS}={then} to go on with it, or --set "
         f"{_EPOCHS}={now} to give it more epochs (in Python: more_epochs=True)"
     )
 

@@ -17,7 +17,8 @@ from advprop.data.batches.loaders import Batches, num_train_batches, test_batche
 from advprop.data.batches.unreadable import UnreadableTally
 from advprop.data.splits import ImageData, ImageSplit
 from advprop.evaluation.accuracy import evaluate_clean
-from advprop.methods.base import Method, TrainingFacts
+from advprop.methods.base import Method
+from advprop.methods.facts import TrainingFacts
 from advprop.models.trial import check_forward, not_deterministic_on_gpu
 from advprop.runs.folder import CHECKPOINTS, KEPT, METRICS, build_run_model
 from advprop.training.checkpoint import Checkpoints

@@ -119,7 +119,7 @@ def check_no_splits(folder: Path, classes: Classes) -> None:
         raise ValueError(
             f"{folder} has {shortened(nested)}, which hold no images themselves but the same "
             f"folders ({shortened(sorted(common), 3)}): they look like splits or parts of one data "
-            "set. Call them train/, val/ and test/, or name the folder of one; where they are "
+            "set. Call them train/, val/ and test/, or name the folder of one; if they are "
             "classes, move their images directly into them"
         )
 

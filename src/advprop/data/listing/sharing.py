@@ -110,7 +110,7 @@ def _in_order_of(train: Classes, classes: Classes, folder: Path) -> Classes:
     unknown = sorted(own.keys() - wanted.keys())
     if missing or unknown:
         problems = [f"without {shortened(missing)}"] * bool(missing)
-        problems += [f"with {shortened(unknown)}, which train/ has not"] * bool(unknown)
+        problems += [f"with {shortened(unknown)}, which train/ lacks"] * bool(unknown)
         raise ValueError(
             f"{folder} has other classes than train/: {', and '.join(problems)}; give both the "
             "same folders"

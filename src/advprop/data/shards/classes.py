@@ -27,8 +27,8 @@ def read_class_names(path: str | Path | None, folder: Path, train: ShardSplit) -
         if missing:
             raise ValueError(
                 f"labels go up to {max(present)}, but there are no images of class "
-                f"{shortened(str(label) for _, label in missing)}: where that is right, name the "
-                f"classes in {beside[1]}, a line for each, from 0 on"
+                f"{shortened(str(label) for _, label in missing)}: if that is right, name the "
+                f"classes in {beside[1]}, one a line, starting with class 0"
             )
         names = [str(label) for label in range(len(present))]
     if len(names) < 2:
@@ -61,5 +61,5 @@ def _read_names(path: Path) -> list[str]:
     except ValueError as error:
         raise ValueError(f"{path} cannot be read ({error}): write a list of names") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path} must hold a list of names, that of class 0 first")
+        raise ValueError(f"{path} must hold a list of names, starting with class 0")
     return names
