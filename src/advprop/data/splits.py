@@ -13,7 +13,7 @@ from torch import Tensor
 
 from advprop.data.preprocessing import Preprocessing
 from advprop.randomness import generator_for
-from advprop.shapes import Batch, Images
+from advprop.shapes import Batch, Images, StoredImages
 
 MAX_COMPARED_BYTES = 2**20
 """How much of an image `ImageSplit.stored` gives at most."""
@@ -34,8 +34,9 @@ class ImageSplit(ABC):
     """One split of a data set; a map-style data set for torch's `DataLoader`.
 
     An image depends on its key alone, so loader workers keep no state and a run may go on from any
-    batch. `labels` are int64 of shape [num_images]; `max_unreadable` is the share of the images
-    that training may find unreadable.
+    batch. Batches hold what `images` gives, or the same in bytes where `__getitems__` says so.
+    `labels` are int64 of shape [num_images]; `max_unreadable` is the share of the images that
+    training may find unreadable.
     """
 
     labels: Int[Tensor, " num_images"]
@@ -75,7 +76,7 @@ class ImageSplit(ABC):
         return self.batch_of(keys, self.images(keys))
 
     def batch_of(
-        self, keys: Sequence[Key], images: Images, unreadable: Sequence[str] = ()
+        self, keys: Sequence[Key], images: StoredImages, unreadable: Sequence[str] = ()
     ) -> Batch:
         """`images`, those of `keys`, with their labels, indices and copies."""
         indices, copies = (
@@ -100,7 +101,15 @@ class ArraySplit(ImageSplit):
 
     def images(self, keys: Sequence[Key]) -> Images:
         """The images of `keys`, cut out in one go; they are the same in every epoch."""
-        return self.pixels[[key[1] for key in keys]].to(torch.float32).div_(self.brightest)
+        return self._chosen(keys).to(torch.float32).div_(self.brightest)
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """The batch of `keys`, in bytes where 255 is the brightest."""
+        images = self._chosen(keys) if self.brightest == 255 else self.images(keys)
+        return self.batch_of(keys, images)
+
+    def _chosen(self, keys: Sequence[Key]) -> UInt8[Tensor, "batch C H W"]:
+        return self.pixels[[key[1] for key in keys]]
 
 
 @dataclass(frozen=True, kw_only=True)

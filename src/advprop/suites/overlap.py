@@ -7,7 +7,7 @@ from typing import Any
 
 from advprop.data.batches.loaders import test_batches
 from advprop.data.splits import ImageSplit
-from advprop.shapes import Batch
+from advprop.shapes import Batch, unit_range
 from advprop.suites.subjects import Subject
 
 
@@ -47,5 +47,5 @@ def _digests(split: ImageSplit, limit: int) -> list[bytes]:
 
 def _batch_digests(batch: Batch) -> list[bytes]:
     # whole numbers, so that an image decoded twice is the same however its values were divided
-    pixels = (batch.images * 255).round().byte().numpy()
+    pixels = (unit_range(batch.images) * 255).round().byte().numpy()
     return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
 from advprop.auxiliary.modes import attack_mode
 from advprop.auxiliary.route import CLEAN
 from advprop.auxiliary.statistics import branch_distances
-from advprop.data.batches.loaders import test_batches
 from advprop.evaluation.gallery import record_gallery, record_predictions
 from advprop.files.json_files import read_json, write_json
 from advprop.files.parsing import Part
 from advprop.report.findings import OwnTest, Record
 from advprop.runs.folder import CONFIG, DATA, METRICS, DataFacts, Run, load_run, read_result
 from advprop.suites import DEFAULT_SUITES, evaluate, through_branch
+from advprop.suites.trial import OnDevice
 from advprop.training.run_log import RunLog
 
 TEST, RECORD = "test.json", "record.json"
@@ -137,19 +138,19 @@ def _record(folder: Path) -> dict[str, Any]:
     data = run.load_data()
     split = data.validation if data.test is None else data.test
     logits_fn, names = through_branch(run.model, CLEAN), split.names()
+    batches = partial(OnDevice, split=split, device=run.model.mean.device)
     with attack_mode(run.model):
         gallery = record_gallery(
             logits_fn,
-            next(iter(test_batches(split, batch_size=_GALLERY_SIZE, limit=_GALLERY_SIZE))),
+            next(iter(batches(batch_size=_GALLERY_SIZE, limit=_GALLERY_SIZE))),
             attack=run.config.evaluation.attack.build(),
             attacked_logits_fn=logits_fn,
             class_names=data.class_names,
             names=names,
         )
-    batch_size = run.config.evaluation.batch_size
     predictions = record_predictions(
         logits_fn,
-        test_batches(split, batch_size=batch_size, limit=_NUM_PREDICTIONS),
+        batches(batch_size=run.config.evaluation.batch_size, limit=_NUM_PREDICTIONS),
         class_names=data.class_names,
         names=names,
     )
