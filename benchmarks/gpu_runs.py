@@ -19,7 +19,7 @@ from measuring import Row, interleaved, row_of
 from photographs import save_crops
 from subjects import method_of
 
-from advprop.attacks.objectives import Classification, gradient_of, untargeted
+from advprop.attacks.objectives import TargetedLoss, gradient_of, untargeted
 from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.modes import attack_mode
 from advprop.config.overrides import apply_overrides
@@ -73,7 +73,7 @@ def found(model: Any, batch: Batch, attack: Any, precision: str) -> tuple[torch.
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     try:
         with torch.autocast(DEVICE.type, dtype=dtype, enabled=dtype is not None):
-            objective = Classification(model, batch.labels, untargeted, None)
+            objective = TargetedLoss(model, batch.labels, untargeted, None)
             gradient = gradient_of(objective, batch.images)
             torch.manual_seed(0)
             moved = attack(model, batch.images, batch.labels) - batch.images

@@ -43,7 +43,7 @@ os.fsync = lambda _: None
 
 torch.set_num_threads(1)  # bit-equality holds at one thread count
 
-CHECKED = ["advprop.attacks", "advprop.methods", "advprop.shapes"]
+CHECKED = ["advprop.attacks", "advprop.methods", "advprop.shapes", "advprop.tasks"]
 install_import_hook(CHECKED, "shape_checks.checked")
 
 

@@ -17,6 +17,7 @@ from advprop.auxiliary.branches import branch_parameters as branch_parameters
 from advprop.auxiliary.branches import has_auxiliary_norms as has_auxiliary_norms
 from advprop.auxiliary.branches import use_branch as use_branch
 from advprop.auxiliary.modes import attack_mode as attack_mode
+from advprop.auxiliary.soup import mix_branches as mix_branches
 from advprop.auxiliary.surgery import add_auxiliary_norms as add_auxiliary_norms
 from advprop.auxiliary.surgery import remove_auxiliary_norms as remove_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens as add_auxiliary_tokens
@@ -31,8 +32,8 @@ from advprop.methods.advprop_lean import AdvPropLean as AdvPropLean
 from advprop.methods.base import Context as Context
 from advprop.methods.base import Method as Method
 from advprop.methods.base import StepMetrics as StepMetrics
-from advprop.methods.base import TrainingFacts as TrainingFacts
 from advprop.methods.carried import Carried as Carried
+from advprop.methods.facts import TrainingFacts as TrainingFacts
 from advprop.methods.fast import Fast as Fast
 from advprop.methods.fine_grained import FineGrained as FineGrained
 from advprop.methods.mixed import Mixed as Mixed
@@ -45,9 +46,12 @@ from advprop.models.standardize import Standardized as Standardized
 from advprop.models.standardize import standardized as standardized
 from advprop.randomness import ImageStreams as ImageStreams
 from advprop.runs import train as train
-from advprop.runs.folder import export as export
+from advprop.runs.exporting import export as export
 from advprop.runs.folder import load_run as load_run
 from advprop.shapes import Batch as Batch
 from advprop.suites import evaluate as evaluate
+from advprop.tasks.classification import Classification as Classification
+from advprop.tasks.multi_label import MultiLabel as MultiLabel
+from advprop.tasks.task import Task as Task
 
 __version__: str

@@ -1,7 +1,7 @@
-"""Randomness as a function of (seed, epoch or step, image, purpose), never as a state.
+"""Random numbers as a function of (seed, epoch or step, image, purpose), without any state.
 
-A resumed run therefore needs no generator states, and neither the number of loader workers nor
-the number of devices changes what an image meets.
+Therefore a resumed run needs no generator states, and each image gets the same random numbers with
+any number of loader workers or devices.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from torch import Tensor
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that depends on every one of `parts` and on their order."""
+    """Return a 63-bit seed that depends on all `parts` and their order."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def generator_for(*parts: int | str) -> torch.Generator:
-    """A CPU generator seeded by `derive_seed(*parts)`."""
+    """Return a CPU generator seeded by `derive_seed(*parts)`."""
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
 def seed_dropout(seed: int) -> None:
-    """Seed torch's global streams of all devices there are.
+    """Seed torch's global random streams on all devices.
 
-    `torch.manual_seed` takes ten times as long where there is no other device than the CPU.
+    Without an accelerator, it avoids `torch.manual_seed`, which takes ten times as long there.
     """
     if torch.accelerator.is_available():
         torch.manual_seed(seed)
@@ -43,14 +43,14 @@ def seed_dropout(seed: int) -> None:
 
 
 def mark_dropout(device: torch.device) -> Callable[[], None]:
-    """Remember where torch's global streams of the CPU and of `device` stand.
+    """Record the states of torch's global streams on the CPU and `device`.
 
-    Calling the result puts them back, so that masks are drawn again. Waits for no device: a
-    generator's state lies on the host.
+    Calling the result restores them, so that dropout draws the same masks again. It does not wait
+    for the device, since a generator's state is on the host.
     """
     host = torch.get_rng_state()
     module = torch.get_device_module(device) if device.type not in ("cpu", "meta") else None
-    # torch.mps, which has one device, takes none
+    # torch.mps has one device, and its functions take no device argument
     of_device = () if device.type == "mps" else (device,)
     state = None if module is None else module.get_rng_state(*of_device)
 
@@ -63,15 +63,15 @@ def mark_dropout(device: torch.device) -> Callable[[], None]:
 
 
 def image_key(seed: int, epoch: int, index: int, copy: int = 0) -> tuple[int, ...]:
-    """The parts of a seed that belong to one use of an image; its first, copy 0, adds none."""
+    """Return the parts of a seed for one use of an image; `copy` is left out for the first use."""
     return (seed, epoch, index, copy) if copy else (seed, epoch, index)
 
 
 @dataclass(frozen=True)
 class ImageStreams:
-    """One random stream for each image of a batch, whatever batch or rank the image is in.
+    """One random stream for each image of a batch, independent of the batch and the process.
 
-    `keys` has an `image_key` for each; equal ones draw equal numbers for the same purpose.
+    `keys` has one `image_key` for each image; equal keys draw equal numbers for the same purpose.
     """
 
     keys: Sequence[tuple[int, ...]]
@@ -84,10 +84,10 @@ class ImageStreams:
         indices: Tensor | Sequence[int],
         copies: Tensor | Sequence[int] | None = None,
     ) -> ImageStreams:
-        """The streams of the images `indices` in `epoch` of the run with this `seed`.
+        """Return the streams of the images `indices` in `epoch` of the run with this `seed`.
 
-        `copies` tell the uses of one image in an epoch apart (None: each is used once).
-        ValueError: another number of copies than of images.
+        `copies` number the uses of one image in an epoch (None: each is used once). Raises
+        ValueError if the numbers of copies and images differ.
         """
         copies = [0] * len(indices) if copies is None else torch.as_tensor(copies).tolist()
         return cls(
@@ -105,11 +105,11 @@ class ImageStreams:
         normal: bool,
         device: torch.device | str = "cpu",
     ) -> Tensor:
-        """Random numbers of `shape`; row i depends on the key of image i and `purpose` alone.
+        """Draw float32 numbers of `shape`; row i depends on the key of image i and `purpose` alone.
 
-        They are drawn on `device`, since copying them from the CPU would cost more than a step: on
-        the CPU by torch's generator, seeded for each image; elsewhere, where that would take a
-        kernel an image, by `hashed`, the same on every GPU.
+        On the CPU, torch's generator is seeded for each image. Elsewhere that would take a kernel
+        an image, and a copy from the CPU would cost more than a step, so `hashed` draws them there,
+        the same on every GPU. Raises ValueError if there are not `shape[0]` keys.
         """
         if len(self.keys) != shape[0]:
             raise ValueError(
@@ -128,9 +128,9 @@ class ImageStreams:
 
     @cached_property
     def _seeds(self) -> Tensor:
-        """A number for each image, other than those of all images, epochs and uses.
+        """A number for each image, different for all images, epochs and uses.
 
-        A digest for all would take most of the time of a draw, and the hash mixes what is alike.
+        It is no digest, which would take most of the time of a draw; `hashed` mixes similar seeds.
         """
         bases = {base: derive_seed(*base) for base in {key[:2] for key in self.keys}}
         places = [index + (sum(copy) << 40) for _, _, index, *copy in self.keys]
@@ -141,17 +141,17 @@ class ImageStreams:
 def hashed(
     seeds: Tensor, count: int, *, normal: bool, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Random float32 numbers of shape [len(seeds), count]; a row depends on its seed alone.
+    """Return float32 numbers of shape [len(seeds), count]; a row depends on its seed alone.
 
-    Uniform in [0, 1), multiples of 2^-24; or standard `normal`, by the inverse of the distribution.
-    Numbers 2 k and 2 k + 1 are the halves of a 64-bit hash of k and a seed (an int64 on the CPU):
-    the product of both, each mixed before, mixed once more. A few kernels make a batch, in integers
-    that are the same on every device (normal numbers are up to their last bits).
+    They are uniform in [0, 1), multiples of 2^-24, or standard `normal` by the inverse
+    distribution. Numbers 2 k and 2 k + 1 are the halves of a 64-bit hash of k and the seed (int64
+    on the CPU): both are mixed and multiplied, and the product is mixed again. A few kernels make a
+    batch. The hash is the same on every device; normal numbers may differ in their last bits.
     """
     words = torch.arange(1, -(-count // 2) + 1, device=device) * _GOLDEN
     factors = (_mix(seeds.clone(), *_FACTORS) | 1).to(device, non_blocking=True)
     product = _mix(factors[:, None] * _mix(words, *_FACTORS), _FACTORS[0])
-    bits = 23 if normal else 24  # one less, so that the middle between two numbers is exact
+    bits = 23 if normal else 24  # 23, so that the added 0.5 is exact in float32
     values = product.view(torch.int32)[:, :count] >> (32 - bits)
     middle = torch.tensor(0.5, dtype=torch.float32)
     if normal:
@@ -160,7 +160,7 @@ def hashed(
 
 
 def _mix(words: Tensor, *factors: int) -> Tensor:
-    """Put word ^ (word >> 32) times a factor in each 64-bit word's place, once for each factor."""
+    """Replace each 64-bit word in place by (word ^ (word >> 32)) * factor, factor by factor."""
     halves = words.view(torch.int32)
     for factor in factors:
         halves[..., ::2] ^= halves[..., 1::2]
@@ -173,11 +173,11 @@ _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _FACTORS = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 
 Randomness: TypeAlias = torch.Generator | ImageStreams | None
-"""A generator, one stream an image, or None for torch's global stream."""
+"""A generator, one stream for each image, or None for torch's global stream."""
 
 
 def of_part(randomness: Randomness, part: slice | Sequence[int]) -> Randomness:
-    """The randomness of some images of a batch."""
+    """Return the randomness of some images of a batch."""
     if not isinstance(randomness, ImageStreams):
         return randomness
     keys = randomness.keys
@@ -185,17 +185,17 @@ def of_part(randomness: Randomness, part: slice | Sequence[int]) -> Randomness:
 
 
 def uniform(like: Tensor, randomness: Randomness, *, purpose: str) -> Tensor:
-    """Numbers uniform in [0, 1) (in half precision up to 1), shaped and typed as `like`."""
+    """Draw uniform numbers in [0, 1), shaped and typed as `like`; half precision may round to 1."""
     return _draw(like, randomness, purpose, normal=False)
 
 
 def normal(like: Tensor, randomness: Randomness, *, purpose: str) -> Tensor:
-    """Standard normal numbers, shaped and typed as `like`."""
+    """Draw standard normal numbers, shaped and typed as `like`."""
     return _draw(like, randomness, purpose, normal=True)
 
 
 def _draw(like: Tensor, randomness: Randomness, purpose: str, *, normal: bool) -> Tensor:
-    # drawn in float32, so that half precision meets the same numbers, rounded
+    # drawn in float32, so that half precision gets the same numbers, rounded
     if isinstance(randomness, ImageStreams):
         values = randomness.draw(like.shape, purpose, normal=normal, device=like.device)
     else:
@@ -210,10 +210,10 @@ def _draw(like: Tensor, randomness: Randomness, purpose: str, *, normal: bool) -
 
 @contextmanager
 def random_streams(*parts: int | str) -> Iterator[None]:
-    """Seed the global streams of `random`, numpy and torch inside, and put them back after.
+    """Seed the global streams of `random`, numpy and torch inside, and restore them after.
 
-    For libraries that know no generators (augmentation, dropout); nothing else of ours touches
-    these streams. The current CUDA device's is seeded too, where CUDA was initialised.
+    It serves libraries without generator arguments (augmentation, dropout). The stream of the
+    current CUDA device is seeded too if CUDA is initialised.
     """
     with kept_streams():
         seed_streams(*parts)
@@ -222,9 +222,9 @@ def random_streams(*parts: int | str) -> Iterator[None]:
 
 @contextmanager
 def kept_streams() -> Iterator[None]:
-    """Put the global streams back after whatever `seed_streams` does inside.
+    """Restore the global streams after calls of `seed_streams` inside.
 
-    Once around many images: reading and writing numpy's state takes as long as a small image.
+    Use it once for many images: saving numpy's state takes as long as preparing a small image.
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(_cuda_devices()):
@@ -236,7 +236,7 @@ def kept_streams() -> Iterator[None]:
 
 
 def seed_streams(*parts: int | str) -> None:
-    """Seed the global streams; only inside `kept_streams`, which puts them back."""
+    """Seed the global streams; only to be called inside `kept_streams`, which restores them."""
     seed = derive_seed(*parts)
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -246,5 +246,5 @@ def seed_streams(*parts: int | str) -> None:
 
 
 def _cuda_devices() -> list[int]:
-    # never all devices: a rank has one, and a forked loader worker may not initialise any
+    # not all devices: a process uses one, and a forked loader worker must not initialise CUDA
     return [torch.cuda.current_device()] if torch.cuda.is_initialized() else []

@@ -1,10 +1,10 @@
-"""The words for tensors that the whole package shares."""
+"""Types of images, labels, logits and batches, shared by the whole package."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -14,10 +14,10 @@ Images: TypeAlias = Float[Tensor, "batch channels height width"]
 """Images with values in [0, 1]; standardisation is a layer of the model."""
 
 StoredImages: TypeAlias = Images | UInt8[Tensor, "batch channels height width"]
-"""Images, or the same in bytes, a quarter of the memory: 255 times as much."""
+"""Images in [0, 1], or the same in bytes (times 255), which take a quarter of the memory."""
 
 Labels: TypeAlias = Int[Tensor, " batch"] | Float[Tensor, "batch classes"]
-"""Class indices, or one distribution over the classes an image (mixup, label smoothing)."""
+"""Class indices, or a distribution over the classes for each image (mixup, label smoothing)."""
 
 Logits: TypeAlias = Float[Tensor, "batch classes"]
 LogitsFn: TypeAlias = Callable[[Images], Logits]
@@ -25,18 +25,22 @@ LogitsFn: TypeAlias = Callable[[Images], Logits]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What a loader yields and, once `to` has made its images floats, a method trains on.
+    """A batch of images and labels, which a loader yields and a method trains on.
 
-    `indices` are the images' positions in their data set, `copies` tell the uses of one image in
-    an epoch apart (0 is the first); `views` holds further versions of the same images under the
-    name of the branch that learns from them (fine-grained AdvProp). `frames` tell where in its
-    source image each image lies: affine maps from its coordinates to those of the whole source,
-    both as in torch's `affine_grid` with `align_corners=False`; None where each is the whole.
-    `unreadable` names the files that other images stand in for, and why.
+    A loader may yield images in bytes; `to` makes floats of them, which methods need.
+
+    `indices` are the images' positions in their data set; `copies` number the uses of one image in
+    an epoch (0 is the first); `views` holds further versions of the same images under the name of
+    the branch that learns from them (fine-grained AdvProp). `frames` give each image's position in
+    its source image: affine maps from its coordinates to those of the source, as in torch's
+    `affine_grid` with `align_corners=False`; None if all are whole images. `unreadable` names the
+    files that were replaced by other images, and the reason.
+    `labels` other than `Labels`, for a task that takes them, have an entry for each image: they are
+    a tensor or a sequence that can be sliced.
     """
 
     images: StoredImages
-    labels: Labels
+    labels: Labels | Any
     indices: Int[Tensor, " batch"] | None = None
     views: Mapping[str, StoredImages] = field(default_factory=dict)
     copies: Int[Tensor, " batch"] | None = None
@@ -47,7 +51,7 @@ class Batch:
         return len(self.images)
 
     def to(self, device: torch.device, *, memory_format: torch.memory_format) -> Batch:
-        """The same batch on `device`, images in [0, 1]; the copy does not wait for the device."""
+        """Return the batch on `device`, images in [0, 1]; the copy does not wait for the device."""
 
         def move(images: StoredImages) -> Images:
             moved = images.to(device, non_blocking=True, memory_format=memory_format)
@@ -62,7 +66,7 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """The same batch in memory from which a device copies without waiting."""
+        """Return the same batch in pinned memory, which a device copies asynchronously."""
         return replace(
             self,
             images=self.images.pin_memory(),
@@ -72,7 +76,7 @@ class Batch:
         )
 
     def share_memory(self) -> Batch:
-        """The same batch, moved into memory that processes share; RuntimeError where it is full."""
+        """Move the batch into shared memory and return it; raises RuntimeError if that is full."""
         others = (self.indices, self.copies, self.frames)
         for tensor in (self.images, self.labels, *self.views.values(), *others):
             if tensor is not None:
@@ -81,21 +85,21 @@ class Batch:
 
 
 def unit_range(images: Tensor) -> Tensor:
-    """Bytes as float32 in [0, 1], the same numbers on every device; floats as they are."""
+    """Convert bytes to float32 in [0, 1], the same values on every device; floats are unchanged."""
     if images.dtype != torch.uint8:
         return images
-    # not by a plain number: a GPU would multiply with 1 / 255, which is rounded
+    # a tensor: on a GPU torch replaces a division by a number by a product with the rounded inverse
     return images.to(torch.float32).div_(torch.full((), 255.0, device=images.device))
 
 
 def correct_predictions(logits: Logits, labels: Labels) -> Tensor:
-    """A boolean an image: is the largest logit that of the (most probable) label?"""
+    """Return for each image whether the largest logit is that of the (most probable) label."""
     truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
     return logits.argmax(dim=1) == truth
 
 
 def margins(logits: Logits, labels: Labels) -> Tensor:
-    """For each image the logit of its label minus the largest other; negative where it is wrong."""
+    """Return each image's logit of its label minus the largest other; negative if misclassified."""
     truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
     own = logits.gather(1, truth[:, None])[:, 0]
     return own - logits.scatter(1, truth[:, None], -torch.inf).amax(dim=1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from advprop.attacks.objectives import (
-    Classification,
+    TargetedLoss,
     TargetRule,
     given,
     least_likely_class,
@@ -152,7 +152,7 @@ by_gradient = pytest.mark.parametrize("attack", BY_GRADIENT.values(), ids=BY_GRA
 def test_classification_is_one_objective(attack: GradientAttack) -> None:
     model, images, labels = tiny_net().eval(), tiny_images(), tiny_labels()
     streams = ImageStreams.for_batch(0, 0, range(len(images)))
-    objective = Classification(model, labels, attack.targets, streams)
+    objective = TargetedLoss(model, labels, attack.targets, streams)
     found = attack.maximise(objective, images, generator=streams)
     assert torch.equal(found, attack(model, images, labels, generator=streams))
 

@@ -50,7 +50,7 @@ def test_large_sets_are_not_opened_at_start_but_name_the_file_when_it_comes(
         ({"train/a": 1, "train/b": 1, "val/a": 1}, "val has other classes than train/: without b"),
         (
             {"train/a": 1, "train/b": 1, "test/a": 1, "test/b": 1, "test/c": 1},
-            "test has other classes than train/: with c, which train/ has not",
+            "test has other classes than train/: with c, which train/ lacks",
         ),
         ({"train/a": 3, "val/a": 1}, r"one class only \(a\): at least 2"),
         ({"a": 5}, r"one class only \(a\): at least 2"),

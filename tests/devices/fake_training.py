@@ -15,7 +15,8 @@ from fake_cuda import DEVICE, Findings, fake_cuda
 from torch import nn
 
 from advprop.auxiliary.surgery import add_auxiliary_norms
-from advprop.methods.base import Method, TrainingFacts
+from advprop.methods.base import Method
+from advprop.methods.facts import TrainingFacts
 from advprop.shapes import Batch, unit_range
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_accelerator

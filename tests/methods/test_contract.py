@@ -36,16 +36,16 @@ from advprop.methods.base import (
     Context,
     Method,
     StepMetrics,
-    TrainingFacts,
     perturbation_size,
 )
-from advprop.methods.learning import metrics_of
+from advprop.methods.facts import TrainingFacts
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.vanilla import Vanilla
 from advprop.models.trial import _NOT_DETERMINISTIC_ON_GPU, Operations
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
+from advprop.tasks.classification import Classification
 
 every_method = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 advprop_forms = pytest.mark.parametrize("form", ["separate", "joint", "summed"])
@@ -440,7 +440,7 @@ def test_accuracy_pairs_each_image_with_its_own_label() -> None:
     logits = torch.eye(NUM_CLASSES)[[0, 1, 2, 3]]
     labels = torch.tensor([0, 1, 2, 0])
     for given in (labels, F.one_hot(labels, NUM_CLASSES) * 0.6 + 0.4 / NUM_CLASSES):
-        assert metrics_of(logits, given, torch.tensor(1.0)).accuracy == 0.75
+        assert Classification().metrics(logits, given)["accuracy"] == 0.75
 
 
 def test_perturbation_is_a_size_not_a_sum_of_signs() -> None:

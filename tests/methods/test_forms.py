@@ -28,8 +28,9 @@ from advprop.auxiliary.branches import shares_statistics
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, Method, TrainingFacts
+from advprop.methods.base import Context, Method
 from advprop.methods.carried import Carried
+from advprop.methods.facts import TrainingFacts
 from advprop.methods.fine_grained import FineGrained
 from advprop.shapes import Batch
 

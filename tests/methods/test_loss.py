@@ -24,7 +24,8 @@ from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.branches import branch_names
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, Method, TrainingFacts
+from advprop.methods.base import Context, Method
+from advprop.methods.facts import TrainingFacts
 from advprop.methods.learning import SeveralKinds
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch

@@ -200,6 +200,14 @@ def test_facts_of_an_older_run_and_keys_of_a_newer_one_are_taken(photos: Path) -
     assert changes.harmless == ["num_test was None, is 4"]
 
 
+def test_test_images_that_are_new_are_told(photos: Path) -> None:
+    data: ImageData = of_folder(photos).data.load(0)
+    now = data_facts(data)
+    images = {name: facts for name, facts in now["images"].items() if name != "test"}
+    changes = find_changes({**now, "num_test": None, "images": images}, now, data)
+    assert changes.harmless == ["there were no test images"]
+
+
 def test_reports_tell_images_apart_by_what_they_are(photos: Path, tmp_path: Path) -> None:
     def counted(root: Path) -> object:
         config = of_folder(root)

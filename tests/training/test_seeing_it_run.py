@@ -222,7 +222,7 @@ def test_a_narrow_terminal_shows_all_numbers_and_each_epoch(
     )
     totals = EpochTotals()
     kinds = {
-        kind: KindMetrics(loss=torch.tensor(loss), accuracy=torch.tensor(accuracy))
+        kind: KindMetrics(loss=torch.tensor(loss), metrics={"accuracy": torch.tensor(accuracy)})
         for kind, loss, accuracy in (("clean", 2.5, 0.25), ("adversarial", 2.75, 0.125))
     }
     perturbation = torch.tensor(2 / 255)

@@ -1,4 +1,4 @@
-"""What an attack raises: any function of images, or a classifier's loss by a target rule."""
+"""What an attack raises: any function of images, or a loss on logits by a target rule."""
 
 from __future__ import annotations
 
@@ -29,16 +29,26 @@ def gradient_of(objective: Objective, images: Images) -> Images:
     return gradient
 
 
-class Classification:
-    """The cross-entropy of a classifier, summed, in the direction that a target rule gives.
+def _cross_entropy(logits: Logits, labels: Labels) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="sum")
 
-    The rule sets the goal once, at the first images that the attack asks about.
+
+class TargetedLoss:
+    """A loss on logits in the direction that a target rule gives; cross-entropy, if not another.
+
+    `loss` is a sum over images. The rule sets the goal once, at the first images that the attack
+    asks about.
     """
 
     def __init__(
-        self, logits_fn: LogitsFn, labels: Labels, targets: TargetRule, generator: Randomness
+        self,
+        logits_fn: LogitsFn,
+        labels: Labels,
+        targets: TargetRule,
+        generator: Randomness,
+        loss: Callable[[Logits, Labels], Tensor] = _cross_entropy,
     ) -> None:
-        self.logits_fn, self.labels = logits_fn, labels
+        self.logits_fn, self.labels, self.loss = logits_fn, labels, loss
         self.targets, self.generator = targets, generator
         self._goal: tuple[Labels, Literal[-1, 1]] | None = None
 
@@ -49,7 +59,7 @@ class Classification:
             self._goal = self.targets(self.labels, logits.detach(), self.generator)
         labels, sign = self._goal
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return sign * F.cross_entropy(logits, labels, reduction="sum")
+        return sign * self.loss(logits, labels)
 
 
 @runtime_checkable

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from advprop.attacks.objectives import (
-    Classification,
     Objective,
+    TargetedLoss,
     TargetRule,
     gradient_of,
     random_other_class,
@@ -71,7 +71,7 @@ class GradientAttack(ABC):
 
         `labels` are class indices or distributions.
         """
-        objective = Classification(logits_fn, labels, self.targets, generator)
+        objective = TargetedLoss(logits_fn, labels, self.targets, generator)
         return self.maximise(objective, images, generator=generator)
 
 

@@ -17,13 +17,15 @@ def attack_mode(
     *,
     statistics: Literal["running", "batch"] = "running",
     update: bool = False,
+    layers_only: bool = False,
 ) -> Iterator[None]:
     """Ready `model` for an attack, and restore every mode and flag on exit and on exception.
 
     Inside, dropout and stochastic depth are off and all parameters are frozen (their `.grad`
     stays untouched, and a compiled backward skips them). Normalisation takes its "running"
     statistics (as AdvProp does; Mei et al. 2022, section 3.2.2) or those of the "batch", which
-    reach the running ones only with `update=True`.
+    reach the running ones only with `update=True`. With `layers_only` modules that hold others stay
+    in training mode: torchvision's detectors give losses in no other.
 
     Raises ValueError where `update` could have no effect.
     """
@@ -41,7 +43,7 @@ def attack_mode(
     ]
     with ExitStack() as stack:
         stack.callback(_restore, modules, modes, trainable)
-        _evaluate(modules)
+        _evaluate([m for m in modules if not m._modules] if layers_only else modules)
         for parameter in trainable:
             parameter.requires_grad = False
         if statistics == "batch":

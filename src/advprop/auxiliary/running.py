@@ -25,7 +25,7 @@ def running_statistics(layer: nn.Module) -> dict[str, Tensor]:
 
 
 def copies_of(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """A copy of each, on a GPU by a few kernels for all of a type."""
+    """Return a copy of each tensor; on a GPU a few kernels copy all of one type."""
     copies = [torch.empty_like(tensor) for tensor in tensors]
     for kind in {tensor.dtype for tensor in tensors}:
         torch._foreach_copy_(

@@ -1,4 +1,4 @@
-"""Lightning: a module whose training step is a method's; all else is Lightning's and the user's."""
+"""Lightning: a module whose training step uses a method; the rest is Lightning's and the user's."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from advprop.shapes import Images, Labels, Logits
 
 
 class MethodModule(lightning.LightningModule):
-    """Learns from batches of images in [0, 1] and labels as `method` does, in `training_step`.
+    """A module whose `training_step` trains with `method`, on images in [0, 1] and labels.
 
-    A subclass sets `model`, with the branches that `method` needs, and `method`, one that has a
-    `loss`; and writes `configure_optimizers`, `validation_step` and what else it has. Precision,
-    accumulation, clipping, averages and several processes are those of Lightning's trainer, whose
-    optimisation stays automatic.
+    A subclass sets `model`, with the branches that `method` needs, and `method`, which must have a
+    `loss`; it defines `configure_optimizers`, `validation_step` and other hooks. Precision,
+    accumulation, clipping, averages and several processes are controlled by Lightning's trainer;
+    its optimisation must stay automatic.
     """
 
     model: nn.Module
     method: Method
 
     def loss_fn(self, logits: Logits, labels: Labels) -> Tensor:
-        """The mean loss of one kind of images, a scalar: cross-entropy, if not overridden."""
+        """Return the mean loss of one kind of images, a scalar; cross-entropy unless overridden."""
         return F.cross_entropy(logits, labels)
 
     def forward(self, images: Images) -> Logits:
-        """Logits, by the branch that is active: the clean one."""
+        """Return the logits of the active branch, which is the clean one outside training steps."""
         logits: Logits = self.model(images)
         return logits
 
     def training_step(self, batch: tuple[Images, Labels], batch_idx: int) -> Tensor:
-        """The method's loss, logged as "train_loss"; raises what `Method.loss` raises."""
+        """Return the method's loss, logged as "train_loss"; raises the errors of `Method.loss`."""
         images, labels = batch
         loss = self.method.loss(self.model, images, labels, self.context())
         self.log("train_loss", loss.detach(), batch_size=len(images))
         return loss
 
     def context(self) -> Context:
-        """Where training is, for methods that change with it."""
+        """Return the step, epoch and progress of training, for methods that depend on them."""
         return Context(
             progress=min(1.0, self.global_step / self.trainer.estimated_stepping_batches),
             step=self.global_step,

@@ -1,4 +1,4 @@
-"""timm: a task for its training script, or a loop like it, that learns as a method does."""
+"""timm: a task that trains with a method, for timm's training script or a similar loop."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from advprop.shapes import Images, Labels
 
 
 class MethodTask(ClassificationTask):
-    """timm's classification task, with the loss of `method`, one that has a `loss`.
+    """timm's classification task with the loss of `method`, which must have a `loss`.
 
-    Images are in [0, 1]: mean and std are the model's (`advprop.standardized`), and the loader's
-    are 0 and 1. `num_batches` is how many a whole training has, for methods that change with its
-    progress; what is counted is saved in timm's checkpoints. `criterion` and `options` are those of
-    `ClassificationTask`.
+    Images are in [0, 1]: the model standardises them (`advprop.standardized`); the loader must have
+    mean 0 and std 1. `num_batches` is the number of batches in the whole training, for methods that
+    depend on its progress; timm's checkpoints save the number of batches seen. `criterion` and
+    `options` are those of `ClassificationTask`.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class MethodTask(ClassificationTask):
         self.method, self.num_batches, self.batches = method, num_batches, 0
 
     def forward(self, input: Images, target: Labels) -> dict[str, Tensor]:
-        """The loss of a batch, by its name; raises what `Method.loss` raises."""
+        """Return {"loss": the loss of the batch}; raises the errors of `Method.loss`."""
         progress = min(1.0, self.batches / self.num_batches)
         context = Context(progress=progress, step=self.batches, loss_fn=self.criterion)
         loss = self.method.loss(self.trainable_module, input, target, context)
@@ -40,7 +40,7 @@ class MethodTask(ClassificationTask):
         return {"loss": loss}
 
     def get_task_state(self, module: Any = None, ema: bool = False) -> dict[str, Any]:
-        """The number of batches seen, for a checkpoint."""
+        """Return the number of batches seen, for a checkpoint."""
         return {} if ema else {"batches": self.batches}
 
     def load_task_state(
@@ -50,6 +50,6 @@ class MethodTask(ClassificationTask):
         module: Any = None,
         ema: bool = False,
     ) -> None:
-        """Go on from there."""
+        """Restore the number of batches seen."""
         if state and not ema:
             self.batches = state["batches"]

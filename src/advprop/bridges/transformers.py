@@ -1,4 +1,4 @@
-"""transformers: its image classifiers as models of images in [0, 1], and its Trainer."""
+"""transformers: image classifiers that take images in [0, 1], and a Trainer for methods."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from advprop.shapes import Images, Logits
 
 
 class ImageClassifier(Standardized):
-    """A transformers model behind mean and std of its processor; gives logits, not a ModelOutput.
+    """A transformers model behind its processor's mean and std that returns logits.
 
     Images are those of `processor(images, do_normalize=False)`, in [0, 1]. `.model` is the
-    transformers model: once branches are removed, its `save_pretrained` writes a plain one.
+    transformers model; after branches are removed, its `save_pretrained` writes a plain model.
     """
 
     def __init__(self, model: PreTrainedModel, processor: BaseImageProcessor) -> None:
@@ -26,16 +26,16 @@ class ImageClassifier(Standardized):
         self.config = model.config
 
     def forward(self, pixel_values: Images) -> Logits:
-        """Logits of images in [0, 1], of shape [batch, classes]."""
+        """Return the logits, shape [batch, classes], of images in [0, 1]."""
         logits: Logits = self.model((pixel_values - self.mean) / self.std).logits
         return logits
 
 
 class MethodTrainer(Trainer):
-    """transformers' Trainer of an `ImageClassifier`, which learns as `method` does.
+    """transformers' Trainer that trains an `ImageClassifier` with `method`.
 
-    Examples have "pixel_values" in [0, 1] and "labels". `method` is one that has a `loss`;
-    `label_smoothing_factor` applies, `compute_loss_func` does not.
+    Examples have "pixel_values" in [0, 1] and "labels". `method` must have a `loss`;
+    `label_smoothing_factor` applies, `compute_loss_func` is ignored.
     """
 
     def __init__(self, *args: Any, method: Method, **kwargs: Any) -> None:
@@ -46,7 +46,7 @@ class MethodTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
     ) -> Any:
-        """The method's loss in training, that of the clean branch in evaluation."""
+        """Return the method's loss in training, the loss of the clean branch in evaluation."""
         images, labels = inputs["pixel_values"], inputs["labels"]
         loss_fn = partial(F.cross_entropy, label_smoothing=self.args.label_smoothing_factor)
         if model.training:

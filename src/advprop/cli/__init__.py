@@ -1,1 +1,1 @@
-"""The command line: one short file a subcommand; heavy imports wait until they are needed."""
+"""The command line: one short file per subcommand, with heavy imports inside functions."""

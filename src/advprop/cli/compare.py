@@ -16,8 +16,8 @@ from advprop.files.atomic import safe_name
 EqualOption = Annotated[
     Literal["passes", "seconds"],
     typer.Option(
-        help="Equal cost: vanilla_equal_cost for the passes of the dearest method, or all methods "
-        "for its time, by steps that are measured on this machine first."
+        help="Equal cost: vanilla_equal_cost gets as many passes as the dearest method, or all "
+        "methods get its time, by steps that are timed on this machine first."
     ),
 ]
 PartOption = Annotated[
@@ -36,7 +36,7 @@ def main(
         str, typer.Option(help="Methods, separated by commas; vanilla_equal_cost always joins.")
     ] = "vanilla,adversarial,mixed,advprop",
     seeds: Annotated[int, typer.Option(help="Seeds 0 to N-1.")] = 3,
-    jobs: Annotated[int, typer.Option(help="So many runs at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
     out: Annotated[
         Path | None, typer.Option(help="The comparison's folder; runs/compare-RECIPE by default.")
     ] = None,
@@ -45,7 +45,7 @@ def main(
     settings: SetOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train and test methods side by side; goes on with what the folder has already."""
+    """Train and test methods side by side; runs that the folder already holds are kept."""
     from advprop.cli.tables import print_results
     from advprop.comparisons.comparing import compare
     from advprop.comparisons.sources import RESULTS, read_results
@@ -83,7 +83,7 @@ def main(
 
 
 def _end(results: dict[str, Any]) -> None:
-    """Tell which runs failed; exit code 3 where some did."""
+    """Print the failed runs and exit with code 3 if there are any."""
     for failed in results["failed"]:
         line = f"{failed['method']} seed {failed['seed']}: {failed['error']}"
         say(f"advprop: warning: {line}", err=True)
@@ -92,7 +92,7 @@ def _end(results: dict[str, Any]) -> None:
 
 
 def _part(text: str | None) -> tuple[int, int] | None:
-    """The numbers of "2/8"."""
+    """Return the two numbers of a text such as "2/8"."""
     if text is None:
         return None
     number, _, count = text.partition("/")

@@ -1,31 +1,33 @@
-"""What `advprop evaluate` prints."""
+"""The text that `advprop evaluate` prints."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, cast
 
 Numbers = Mapping[str, Any]
 
 
 def result_lines(result: Numbers) -> Iterator[str]:
-    """What was tested, and some lines for each suite."""
+    """Yield a line about the tested model, and some lines for each suite."""
     yield f"{result['run']}: branch {result['branch']}, weights {result['weights']}"
     for name, numbers in result["suites"].items():
         first, *more = _lines(name, numbers)
         yield f"  {name}: {first}"
         yield from (f"    {line}" for line in more)
+    yield from _soup_lines(result.get("mix", ()))
 
 
 def flag_lines(result: Numbers) -> Iterator[str]:
-    """A line for each red flag."""
+    """Yield a line for each red flag."""
     for flag in result["red_flags"]:
         suite = f" ({flag['suite']})" if flag["suite"] else ""
         yield f"RED FLAG {flag['flag']}{suite}: {flag['message']}; see {flag['page']}"
 
 
 def _lines(suite: str, numbers: Numbers) -> Iterator[str]:
-    """A line of figures, and one for each point of a curve and each pair of branches."""
+    """Yield a line with the results, and one for each point of a curve and pair of branches."""
     low, high = numbers["ci95"]
     accuracy = cast("float", numbers[f"{suite}_accuracy"])
     text = f"{accuracy:.2%} [{low:.1%}, {high:.1%}]"
@@ -38,6 +40,14 @@ def _lines(suite: str, numbers: Numbers) -> Iterator[str]:
     for pair in numbers.get("pairs", ()):
         branches = f"attacked {pair['attack_branch']}, tested {pair['eval_branch']}"
         yield f"{branches}: {pair['accuracy']:.2%}"
+
+
+def _soup_lines(points: Sequence[Numbers]) -> Iterator[str]:
+    """Yield a line per weight, with its accuracy in each suite."""
+    for weight, own in groupby(points, key=lambda point: point["weight"]):
+        found = list(own)
+        accuracies = ", ".join(f"{point['suite']} {point['accuracy']:.2%}" for point in found)
+        yield f"  weight {weight:g} towards {found[0]['branch']}: {accuracies}"
 
 
 def _protocol(numbers: Numbers) -> str:

@@ -1,4 +1,4 @@
-"""Where `--json FILE` may write, asked before the work that fills it."""
+"""Checks the file of `--json FILE` before the work whose result it will hold."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def check_json_target(path: Path | None, *keys: str) -> None:
-    """Raise ValueError where a result cannot be written to `path`, or would replace other things.
+    """Raise ValueError if `path` is not writable or holds something other than such a result.
 
-    A file that is there may be empty, or hold such a result: an object with `keys`, or a list of
-    them. Devices and pipes may be written to; None is no target at all.
+    An existing file may be empty or hold such a result: an object with `keys`, or a list of such
+    objects. Devices, pipes and None (no target) are accepted.
     """
     if path is None:
         return

@@ -1,4 +1,4 @@
-"""`advprop`: the subcommands together, and what becomes of errors."""
+"""The command `advprop`: its subcommands, and the handling of errors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _options(
 
 
 def run() -> None:
-    """Run the command line: a user's mistake is one message and exit code 2, no traceback."""
+    """Run the command line; a user's error gives one message and exit code 2, no traceback."""
     _let_waiting_threads_sleep()
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _terminate)
@@ -77,17 +77,17 @@ def run() -> None:
 
 
 def _let_waiting_threads_sleep() -> None:
-    """Set what torch's OpenMP reads when it is loaded, unless the user has.
+    """Set the waiting policy of torch's OpenMP before it is loaded, unless the user has set it.
 
-    Threads that spin while they wait take the cores of those they wait for: on a busy machine a
-    step took five times as long. Their number, and so the results, stay as they are.
+    Waiting threads that spin take cores from working threads: on a busy machine a step took five
+    times as long. The number of threads, and so the results, stay the same.
     """
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def _with_home(word: str) -> str:
-    """`word` with the user's home for "~", also behind "=", where shells leave it."""
+    """Expand "~" at the start of `word` and after "=", where shells do not."""
     return re.sub(r"(?<![^=])~(?=/|$)", lambda _: os.path.expanduser("~"), word)
 
 
@@ -100,7 +100,7 @@ def _end(message: str, code: int) -> None:
     process = "" if rank == "0" else f" (process {rank})"
     say(f"advprop{process}: {message}", err=True)
     sys.stdout.flush()
-    # loader workers and pools of an interrupted run must not keep the process
+    # loader workers and pools of an interrupted run must not keep the process alive
     os._exit(code) if code == 130 else sys.exit(code)
 
 

@@ -1,4 +1,4 @@
-"""Options that several subcommands take."""
+"""Options shared by several subcommands."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ WeightsOption = Annotated[
 
 
 def process_number() -> str:
-    """The number of this process among those that `torchrun` started; "0" where it is alone."""
+    """Return the rank of this process among those that `torchrun` started; "0" if it is alone."""
     alone = os.environ.get("WORLD_SIZE", "1").strip() in ("", "1")
     return "0" if alone else os.environ.get("RANK", "0")
 
 
 def comma_separated(text: str) -> list[str]:
-    """The words of "a,b,c"."""
+    """Split "a,b,c" into its words."""
     return [word.strip() for word in text.split(",") if word.strip()]

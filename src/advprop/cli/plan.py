@@ -30,12 +30,12 @@ def main(
     ] = None,
     devices: Annotated[
         int | None,
-        typer.Option(help="Plan for so many other devices, which share each batch, in hours."),
+        typer.Option(help="Plan hours for this many other devices, which share each batch."),
     ] = None,
     device_tflops: Annotated[
         float | None,
         typer.Option(
-            help=f"Assumed rate of one, 10^12 FLOPs a second (by default {A100_TFLOPS:g})."
+            help=f"Assumed rate of a device, 10^12 FLOPs a second (by default {A100_TFLOPS:g})."
         ),
     ] = None,
     utilisation: Annotated[
@@ -47,7 +47,7 @@ def main(
     settings: SetOption = None,
     json: Annotated[Path | None, typer.Option(help="Write the plan to this file.")] = None,
 ) -> None:
-    """Tell what each method would cost on this machine, or one beside vanilla on other devices."""
+    """Estimate the cost of every method on this machine, or of one method on other devices."""
     from advprop.config.methods import METHODS
     from advprop.cost.planning import plan
     from advprop.cost.timing import minutes_here
@@ -201,7 +201,7 @@ def _rows(plan: dict[str, Any]) -> list[Row]:
 
 
 def _kept(plan: dict[str, Any]) -> list[Row]:
-    """What is on disk in training, where a method keeps anything."""
+    """Return a row for the bytes on disk in training, if any method stores some."""
     if not any(cost["bytes_on_disk"] for cost in plan["methods"].values()):
         return []
     return [("kept on disk in training", lambda cost: _scaled(cost["bytes_on_disk"], "B"))]
@@ -231,7 +231,7 @@ def _clusters(plan: dict[str, Any]) -> Any:
 
 
 def _scaled(value: float, unit: str) -> str:
-    """A number in powers of 1,000, as in 1.23 G."""
+    """Return a number with a decimal prefix, as in "1.23 G"."""
     prefixes = ["", "k", "M", "G", "T", "P", "E", "Z"]
     while value >= 999.5 and len(prefixes) > 1:
         value /= 1000
@@ -240,5 +240,5 @@ def _scaled(value: float, unit: str) -> str:
 
 
 def _rounded(value: float) -> str:
-    """Three digits, or all of a whole number."""
+    """Return a number with three significant digits, from 99.95 on as a whole number."""
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"

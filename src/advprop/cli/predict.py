@@ -23,8 +23,8 @@ def main(
         list[str],
         typer.Argument(metavar="IMAGE...", help="Image files, folders, or quoted patterns."),
     ],
-    top: Annotated[int, typer.Option(help="So many classes for each image.", min=1)] = 3,
-    batch_size: Annotated[int, typer.Option(help="So many images at a time.", min=1)] = 32,
+    top: Annotated[int, typer.Option(help="Classes shown for each image.", min=1)] = 3,
+    batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 32,
     json: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write a JSON list to this file; - is standard output."),
@@ -57,7 +57,7 @@ def main(
 
 
 def _write(found: Iterable[Prediction], json: str | None) -> tuple[int, int]:
-    """Show or write `found`; returns how many there were, and how many could not be read."""
+    """Print or write `found`; returns the number of images and of unreadable ones."""
     import sys
 
     from advprop.files.json_files import write_atomically

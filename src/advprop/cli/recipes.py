@@ -32,7 +32,7 @@ def main(
 
 
 def _command(command: str) -> list[str]:
-    """The command to copy, in two lines where one is too long."""
+    """Return the command to copy, in two lines if one would be too long."""
     if len(command) + 2 <= _COLUMNS:
         return [f"  {command}"]
     start, setting = command.rsplit(" --set ", 1)

@@ -25,7 +25,7 @@ def main(
         ),
     ] = None,
 ) -> None:
-    """Write one page that compares any runs; a run that was not tested is tested first."""
+    """Write a page that compares any runs; runs without tests are tested first."""
     from advprop.comparisons.gathering import report
 
     say(f"{report(places, out)} written")

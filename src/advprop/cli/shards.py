@@ -16,9 +16,9 @@ def main(
         Path, typer.Argument(metavar="FOLDER", help="A folder of images, a folder for each class.")
     ],
     out: Annotated[Path, typer.Option(help="The shards' folder, new or empty.")],
-    images_per_shard: Annotated[int, typer.Option(help="So many images in each tar file.")] = 1000,
+    images_per_shard: Annotated[int, typer.Option(help="Images in each tar file.")] = 1000,
 ) -> None:
-    """Write a folder of images as tar files, which large or remote disks read faster."""
+    """Write a folder of images as tar files, which are read faster from large or remote disks."""
     from advprop.data.shards.writing import write_shards
 
     written = write_shards(folder, out, images_per_shard=images_per_shard)

@@ -1,4 +1,4 @@
-"""Results as a table on the terminal, narrow enough for 80 columns."""
+"""Prints results as a table on the terminal, at most 80 columns wide."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COSTS = {"total_passes": "g", "train_seconds": ".0f"}
 
 
 def print_results(results: Mapping[str, Any]) -> None:
-    """Print the summary of a comparison, test accuracies and costs, and the answer it gives."""
+    """Print a comparison's test accuracies, costs and conclusion."""
     runs, summary = titled(results["runs"], results["summary"])
     answer = overview(summary, runs)
     table = Table(

@@ -1,4 +1,4 @@
-"""The one way to the terminal."""
+"""Prints to the terminal; all commands print through this module."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import typer
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print lines; what names in them would do to a terminal is escaped."""
+    """Print lines; control characters in them are escaped."""
     from advprop.files.parsing import printable  # a tenth of a second to import
 
     typer.echo(printable(text), err=err)

@@ -49,7 +49,7 @@ def main(
     ] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train one model; under torchrun, on many devices."""
+    """Train one model; torchrun trains it on several devices."""
     from advprop.recipes.resolve import resolve_run
     from advprop.runs import train
     from advprop.runs.folder import RESULT
@@ -72,12 +72,12 @@ def main(
     except InterruptedTraining as error:
         error.add_note(f"go on with the same command and --resume ({folder})")
         raise
-    if process_number() == "0":  # of torchrun's processes the first speaks
+    if process_number() == "0":  # under torchrun only the first process prints
         _show(folder, before, result)
 
 
 def _sets_length(overrides: Sequence[str]) -> bool:
-    """Whether a command says how many epochs it means, also for a run that goes on."""
+    """Return whether a command sets the number of epochs, which permits more on resumption."""
     from advprop.config.overrides import parse_override
 
     paths = [parse_override(override)[0] for override in overrides]

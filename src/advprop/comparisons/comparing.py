@@ -1,4 +1,4 @@
-"""`compare`: every method and seed of a recipe, trained, tested and set side by side."""
+"""Trains and tests every method and seed of a recipe for a comparison."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ def compare(
     report_finished: Callable[[dict[str, Any]], None] = lambda row: None,
     command: str = "",
 ) -> dict[str, Any]:
-    """Train and test `methods` with seeds 0 to `num_seeds` - 1, and `vanilla_equal_cost` always.
+    """Train and test `methods` and `vanilla_equal_cost` with seeds 0 to `num_seeds` - 1.
 
-    The latter is vanilla for as many epochs as cost what the dearest method does, in passes. With
-    `equal` "seconds", steps are measured on this machine first (`step_costs.json` keeps them), and
-    every method trains for as long as the dearest. Each of `jobs`
-    processes has an equal, recorded share of the CPU's threads. Runs that are in `out` already
-    are not trained again. Writes `results.json` (after each run) and `report.html`, and returns
-    the former. `overrides` are those of `--set`: `method.*` reach the methods that have the path.
-    `part` (2, 8) runs the second of eight parts of all this, for as many machines that share `out`,
-    and writes neither; the same call without it gathers what is there, and runs what is not.
+    `vanilla_equal_cost` is vanilla for as many epochs as give it the passes of the most expensive
+    method. With `equal` "seconds", steps are timed on this machine first (stored in
+    `step_costs.json`), and every method trains for the time of the most expensive one. Each of
+    `jobs` processes has an equal, recorded share of the CPU's threads. Runs that `out` already
+    holds are not trained again. Writes `results.json` (after each run) and `report.html`, and
+    returns the contents of the former. `overrides` are those of `--set`; `method.*` apply to the
+    methods that have the setting. `part` (2, 8) runs the second of eight parts, for eight machines
+    that share `out`, and writes neither file; the same call without it gathers all parts.
 
-    A run that cannot be trained (a loss that is not finite, a method that cannot do with these
-    settings, too little memory) is in `failed` of the results, and the others go on.
+    A run that cannot be trained (a loss that is not finite, settings that its method does not
+    support, too little memory) is listed in `failed` of the results, and the others go on.
 
-    Raises ValueError for unknown methods, settings that fit none, data or a model that no run can
-    use, or a folder with other runs; KeyboardInterrupt after writing what there is.
+    Raises ValueError for unknown methods, settings that no method has, data or a model that no run
+    can use, or a folder with other runs; KeyboardInterrupt, after writing the results so far.
     """
     folder = Path(out)
     for name, number in (("seeds", num_seeds), ("jobs", jobs)):
@@ -84,17 +84,16 @@ def run_jobs(
     report_finished: Callable[[dict[str, Any]], None] = lambda row: None,
     command: str = "",
 ) -> dict[str, Any]:
-    """Train and test any runs side by side, as `compare` does with its own.
+    """Train and test the planned runs as `compare` does, and with the same errors.
 
-    A job's folder may lie outside `folder`, so that several comparisons share a run. Errors as in
-    `compare`.
+    A job's folder may lie outside `folder`, so that several comparisons can share a run.
     """
     if jobs < 1:
         raise ValueError(f"{jobs} jobs: give at least 1")
     if part is not None and not 1 <= part[0] <= part[1]:
         raise ValueError(f"part {part[0]}/{part[1]}: give K/N with K from 1 to N, as in 2/8")
     _check_folder(folder, planned)
-    first = planned[0].config  # a wrong folder or model shows now, not in every job
+    first = planned[0].config  # an unusable folder or model raises here, not in every job
     data, facts = load_data(first)
     kept = [job.folder for job in planned if is_run(job.folder)]
     for change in {c for run in kept for c in check_same_data(run, facts, data)}:
@@ -115,7 +114,7 @@ def run_jobs(
 
 
 class _Comparison:
-    """The rows so far, written down after each."""
+    """The rows so far, written to disk after each run."""
 
     def __init__(
         self,
@@ -135,7 +134,7 @@ class _Comparison:
         self.errors: list[Exception] = []
 
     def add(self, job: Job, outcome: dict[str, Any] | Exception) -> dict[str, Any] | None:
-        """Note a finished job; its row, None where it failed."""
+        """Add the outcome of a job; returns its row, or None if it failed."""
         key = job.method, job.config.seed
         if isinstance(outcome, Exception):
             self.failed.append({"method": key[0], "seed": key[1], "error": str(outcome)})
@@ -153,7 +152,7 @@ class _Comparison:
         return row
 
     def results(self) -> dict[str, Any]:
-        """What `results.json` holds."""
+        """Return the contents of `results.json`."""
         order = [(job.method, job.config.seed) for job in self.planned]
         runs = [self.rows[key] for key in order if key in self.rows]
         return {
@@ -170,19 +169,19 @@ class _Comparison:
         }
 
     def check_any(self) -> None:
-        """Raise the first run's ValueError where no run at all could be trained."""
+        """Raise the first run's ValueError if no run could be trained."""
         refused = all(isinstance(error, ValueError) for error in self.errors)
         if self.errors and refused and not self.rows:
             raise self.errors[0]
 
     def write_report(self) -> None:
-        """Write `report.html`, if there is anything to show."""
+        """Write `report.html` if there are any rows."""
         if self.rows and self.writes:
             write_comparison_report(self.folder, self.results())
 
 
 def _threads(jobs: int) -> int:
-    """Each run's share of the CPU's threads."""
+    """Return each run's share of the CPU's threads."""
     return max(1, usable_threads() // jobs)
 
 

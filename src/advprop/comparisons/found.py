@@ -1,4 +1,4 @@
-"""What is found in a place of results: its runs, each with all that a report draws of it."""
+"""The runs found in folders and files of results, with their data for the report."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Json = Mapping[str, Any]
 
 @dataclass(kw_only=True)
 class FoundRun:
-    """One run: its row of results, where it lies, and what was recorded and tested of it.
+    """One run: its row of results, its folder, and its records and tests.
 
-    `identity` is the same for two finds of the same weights of one run; `settings` is its
-    configuration, None where only results are left. `source` is what the user named.
+    `identity` is equal for two finds of the same weights of one run; `settings` is its
+    configuration, None if only results are left. `source` is the path that the user named.
     """
 
     row: dict[str, Any]
@@ -33,25 +33,25 @@ class FoundRun:
 
     @property
     def kind(self) -> str:
-        """The training method behind its label."""
+        """The training method, whatever the label."""
         return str(self.row.get("kind") or self.row["method"])
 
     @property
     def same_settings(self) -> str:
-        """Equal for runs that differ in nothing but the seed."""
+        """A text that is equal for runs that differ only in the seed."""
         if self.settings is None:
             parts = [self.row.get(key) for key in ("epochs", "passes_per_image")]
             return repr((self.recipe, *parts))
         return repr({key: value for key, value in self.settings.items() if key != "seed"})
 
     def leaves(self) -> dict[str, Any]:
-        """The settings as paths and values."""
+        """Return the settings as paths and values."""
         return dict(leaves(self.settings or {}))
 
 
 @dataclass(kw_only=True)
 class Source:
-    """One DIR of the command line: its runs, how they were made, and what is to be said."""
+    """One DIR of the command line: its runs, their commands and versions, and notes."""
 
     path: Path
     recipe: str

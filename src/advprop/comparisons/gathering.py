@@ -1,4 +1,4 @@
-"""From folders and files of results to what one report shows."""
+"""Gathers results from folders and files into one report."""
 
 from advprop.comparisons.page import read_results as read_results
 from advprop.comparisons.page import report as report

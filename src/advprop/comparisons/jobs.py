@@ -1,4 +1,4 @@
-"""Several runs at a time, each trained and tested in a process of its own."""
+"""Trains and tests several runs at a time, each in its own process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from advprop.training.stopping import InterruptedTraining, NotFiniteError, out_o
 
 
 def usable_threads() -> int:
-    """The CPUs that this process may use, or fewer where OMP_NUM_THREADS says so."""
+    """Return the number of CPUs that this process may use, at most OMP_NUM_THREADS if set."""
     own = (
         os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     )
@@ -35,10 +35,10 @@ def usable_threads() -> int:
 def outcomes(
     planned: Sequence[Job], jobs: int, threads: int
 ) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
-    """Each job with its row, or with the error that ended it, as they finish.
+    """Yield each job with its row, or with the error that ended it, in the order of completion.
 
-    `jobs` processes run at a time, each with so many threads, and take this machine's GPUs in turn.
-    Leaving early ends them, saved.
+    `jobs` processes run at a time with `threads` threads each and use this machine's GPUs in turn.
+    Closing the iterator early makes them save and end.
     """
     if jobs == 1:
         before = torch.get_num_threads()
@@ -67,7 +67,7 @@ def outcomes(
             ) from error
         except BaseException:
             for worker in multiprocessing.active_children():
-                worker.terminate()  # a training one saves first
+                worker.terminate()  # a worker that trains saves first
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
@@ -83,7 +83,7 @@ def _as_they_finish(
 
 
 def _start_worker(threads: int, parent: int, started: Synchronized[int]) -> None:
-    # Ctrl-C reaches the parent too, and it is the parent that ends its workers
+    # Ctrl-C reaches the parent too, which ends its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
@@ -94,22 +94,22 @@ def _start_worker(threads: int, parent: int, started: Synchronized[int]) -> None
 
 
 def _take_device(number: int) -> None:
-    """Share out the GPUs of this machine, since every process begins with the first."""
+    """Select this worker's GPU, since every process starts with the first."""
     if torch.accelerator.is_available() and (count := torch.accelerator.device_count()) > 1:
         torch.accelerator.set_device_index(number % count)
 
 
 def _end_with(parent: int) -> None:
-    """Stop training, saved, when the parent is gone: killed, it cannot end its workers."""
+    """Save and stop when the parent is gone, since a killed parent cannot end its workers."""
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _run_job(job: Job) -> dict[str, Any] | Exception:
-    """Train and test; what one method or seed cannot do ends this run, not the comparison.
+    """Train and test a run; return an error that concerns this run only.
 
-    OSError (a full disk, data that went away) would meet the other runs too, and ends it.
+    An OSError (a full disk, missing data) concerns the other runs too and ends the comparison.
     """
     try:
         train(job.config, job.folder, resume=True, quiet=True)
@@ -129,6 +129,6 @@ def _run_job(job: Job) -> dict[str, Any] | Exception:
 
 
 def _end_worker() -> None:
-    """Take no further job, where this is a worker: the pool has handed some out already."""
+    """Exit if this is a worker, since the pool may have assigned it further jobs already."""
     if multiprocessing.parent_process() is not None:
         os._exit(128 + signal.SIGTERM)

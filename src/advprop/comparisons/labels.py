@@ -1,7 +1,7 @@
-"""Labels under which runs of several places stand side by side, so that nothing collides.
+"""Labels runs from several places so that no two settings share a label.
 
-Runs of the same recipe, images, model and number of epochs are one group, within which methods are
-held against the baselines. Seeds are averaged only where nothing else differs.
+Runs of the same recipe, images, model and number of epochs form a group, within which methods are
+compared with the baselines. Seeds are averaged only if nothing else differs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SHOWN = 5  # settings that a note lists
 
 
 def joined(sources: Sequence[Source]) -> list[FoundRun]:
-    """Every run once: what several sources found of the same weights is put together."""
+    """Return every run once, merging the finds of the same weights in several sources."""
     runs: dict[tuple[object, ...], FoundRun] = {}
     for run in (run for source in sources for run in source.runs):
         known = next((k for k in runs if _same(runs[k], run)), None)
@@ -29,7 +29,7 @@ def joined(sources: Sequence[Source]) -> list[FoundRun]:
 
 
 def label(runs: Sequence[FoundRun], sources: Sequence[Source]) -> list[str]:
-    """Give each row its label and group; return what has to be said about the mixture."""
+    """Set the label and group of each row; return notes about differences between the runs."""
     notes = _group_by_world(runs)
     places = short_names([source.path for source in sources])
     _split_baselines(runs, places)
@@ -38,7 +38,7 @@ def label(runs: Sequence[FoundRun], sources: Sequence[Source]) -> list[str]:
 
 
 def short_names(paths: Iterable[Path]) -> dict[Path, str]:
-    """The shortest ends of `paths` that tell them apart."""
+    """Return the shortest distinct endings of `paths`."""
     listed = list(dict.fromkeys(paths))
     parts = {path: path.resolve().parts for path in listed}
     names = {}
@@ -53,14 +53,14 @@ def short_names(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def _same(one: FoundRun, other: FoundRun) -> bool:
-    """The same weights; an evaluation has no label of its own, two comparisons may have two."""
+    """Return whether both are the same weights under one label; evaluations fit any label."""
     if one.identity != other.identity:
         return False
     return one.row["method"] == other.row["method"] or one.of_comparison != other.of_comparison
 
 
 def _merged(first: FoundRun, second: FoundRun) -> FoundRun:
-    """Both finds: suites of either, of the same suite the one with more images."""
+    """Merge two finds; of a suite in both, keep the result with more images."""
     if second.of_comparison and not first.of_comparison:
         first, second = second, first
     suites = {**(first.test.get("suites") or {})}
@@ -112,7 +112,7 @@ def _world(run: FoundRun) -> str:
 
 
 def _names(groups: Sequence[Sequence[FoundRun]]) -> list[str]:
-    """A name for each group: the first of recipe, images and folder that tells all apart."""
+    """Return a name for each group: the first of recipe, images and folder that is unique."""
     recipes = [own[0].recipe for own in groups]
     images = [str(own[0].row.get("tested_on") or "untested") for own in groups]
     folders = short_names(own[0].source for own in groups)
@@ -133,7 +133,7 @@ def _relabel(run: FoundRun, name: str, *, group: str | None) -> None:
 
 
 def _colliding(runs: Sequence[FoundRun]) -> list[FoundRun]:
-    """Runs whose label does not stand for the seeds of one setting."""
+    """Return the runs whose label has repeated seeds or several settings."""
     by_label: dict[str, list[FoundRun]] = {}
     for run in runs:
         by_label.setdefault(run.row["method"], []).append(run)
@@ -147,7 +147,7 @@ def _colliding(runs: Sequence[FoundRun]) -> list[FoundRun]:
 
 
 def _split_baselines(runs: Sequence[FoundRun], places: dict[Path, str]) -> None:
-    """Comparisons that each have baselines of their own stay apart, method by method."""
+    """Relabel the runs of comparisons whose baselines collide, so that they stay separate."""
     apart = {run.source for run in _colliding(runs) if run.of_comparison and run.kind in BASELINES}
     if len(apart) < 2:
         return
@@ -167,7 +167,7 @@ def _split_rest(runs: Sequence[FoundRun]) -> None:
 
 
 def _differences(runs: Sequence[FoundRun]) -> list[str]:
-    """A note for each group of several sources in which more than method and seed differ."""
+    """Return a note for each group from several sources that differs in more than the method."""
     groups: dict[str, list[FoundRun]] = {}
     for run in runs:
         if run.settings is not None and run.kind != EQUAL_COST:

@@ -1,4 +1,4 @@
-"""One report of any runs: read, labelled, summarised, rendered, written."""
+"""Writes one report of any runs: reads, labels, summarises and renders them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _OURS = b"advprop report</title>"
 def report(places: str | Path | Sequence[str | Path], out: str | Path | None = None) -> Path:
     """Write one report of the runs, comparisons and evaluations in `places`; return its path.
 
-    Without `out` it is `report.html` in the folder that is reported, or here where there are
-    several places or files. Runs that were not tested are tested first. Raises ValueError for a
-    place that holds none of these, or an `out` that is something else than a report.
+    Without `out`, the report is `report.html` in the reported folder, or in the working directory
+    for several places or a file. Runs without tests are tested first. Raises ValueError for a place
+    that holds none of these, or an `out` that exists and is not a report.
     """
     paths = [Path(p) for p in ([places] if isinstance(places, str | Path) else places)]
     if not paths:
@@ -42,7 +42,7 @@ def report(places: str | Path | Sequence[str | Path], out: str | Path | None = N
 
 
 def write_comparison_report(folder: Path, results: dict[str, Any]) -> Path:
-    """Write `report.html` of a comparison whose results are `results`. Raises OSError."""
+    """Write `report.html` of a comparison with these results; raises OSError on failure."""
     return _write(folder / REPORT, [comparison_source(folder, results)], "")
 
 
@@ -65,7 +65,7 @@ def _write(target: Path, sources: Sequence[Source], command: str) -> Path:
 
 
 def gather(sources: Sequence[Source], command: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `render_report` takes, of all sources together."""
+    """Return the two arguments of `render_report` for all sources together."""
     runs = joined(sources)
     notes = label(runs, sources)
     rows = [run.row for run in runs]

@@ -1,4 +1,4 @@
-"""What a comparison trains: the methods, vanilla at equal cost, and every seed."""
+"""Plans the runs of a comparison: the methods and vanilla at equal cost, with every seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from advprop.results.summary import EQUAL_COST, VANILLA
 DEFAULT_METHODS = ("vanilla", "adversarial", "mixed", "advprop")
 
 Equal: TypeAlias = Literal["passes", "seconds"]
-"""What methods are compared at: see `plan_jobs`."""
+"""The cost that is equal for all methods; see `plan_jobs`."""
 Costs: TypeAlias = Mapping[str, float]
 
 
@@ -39,12 +39,12 @@ def plan_jobs(
     *,
     measure: Callable[[Mapping[str, RunConfig]], Costs] | None = None,
 ) -> list[Job]:
-    """One job for each method and seed, seed by seed, so that an interrupted comparison compares.
+    """Return a job for each method and seed, ordered by seed so that partial results are usable.
 
     All methods train for the same number of epochs, and vanilla at equal cost for as many as give
-    it the passes of the dearest one. With `measure`, which tells what a step of each takes in steps
-    of vanilla, all train for as long as the dearest: the others for more epochs, vanilla too.
-    Raises ValueError for an unknown method, or a setting that fits none.
+    it the passes of the most expensive one. With `measure`, which returns the time of each method's
+    step in vanilla steps, all methods train for the time of the most expensive one, by more epochs.
+    Raises ValueError for an unknown method, or a setting that no method has.
     """
     configs = _method_configs(config, methods, overrides)
     general = [override for override in overrides if not _is_of_method(override)]
@@ -57,7 +57,7 @@ def plan_jobs(
         configs = {
             name: stretched(own, dearest / costs[name], whole=math.floor)
             for name, own in configs.items()
-            if name != VANILLA  # what it would be is vanilla at equal cost
+            if name != VANILLA  # it would equal vanilla at equal cost
         }
     configs[EQUAL_COST] = stretched(vanilla, dearest)
     return [
@@ -96,9 +96,9 @@ def _check_overrides(bases: dict[str, RunConfig], overrides: Sequence[str]) -> N
 def stretched(
     config: RunConfig, factor: float, *, whole: Callable[[float], int] = math.ceil
 ) -> RunConfig:
-    """The same run `factor` times as long, its schedule stretched with it.
+    """Return the run with `factor` times as many epochs, and its schedule scaled with them.
 
-    `whole` makes whole epochs of what comes out.
+    `whole` rounds the number of epochs.
     """
     settings = config.training
     training = dataclasses.replace(

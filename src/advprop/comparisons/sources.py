@@ -1,4 +1,4 @@
-"""Reading a run's folder, a comparison's, or a file that `advprop evaluate` wrote."""
+"""Reads the folder of a run or comparison, or a file of `advprop evaluate --json`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CLEAN = "clean"
 
 
 class Settings(Part):
-    """A run's configuration, as far as labels depend on it."""
+    """The parts of a run's configuration that labels depend on."""
 
     training: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict)
@@ -32,10 +32,10 @@ class Settings(Part):
 
 
 def read_source(path: Path) -> Source:
-    """What `path` holds. A run is tested first, if it was not.
+    """Read the runs in `path`; a run without tests is tested first.
 
-    Raises ValueError or OSError for anything else than a finished run, a comparison, or a file of
-    an evaluation.
+    Raises ValueError or OSError unless `path` is a finished run, a comparison, or a file of an
+    evaluation.
     """
     if path.is_file():
         return _evaluation(path)
@@ -43,7 +43,7 @@ def read_source(path: Path) -> Source:
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """The comparison in `folder`. Raises ValueError where there is none, or it is damaged."""
+    """Return the results of the comparison in `folder`; raises ValueError if missing or damaged."""
     path = folder / RESULTS
     if not path.is_file():
         raise ValueError(f"{folder}: neither a run nor a comparison here ({RESULTS} is missing)")
@@ -51,7 +51,7 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def comparison_source(folder: Path, results: dict[str, Any]) -> Source:
-    """The runs of `results`, which lie in or beside `folder`."""
+    """Return the runs of `results`, whose folders are relative to `folder`."""
     missing = results["planned_runs"] - len(results["runs"])
     notes = [f"{missing} of {results['planned_runs']} runs are missing."] if missing else []
     if costs := results.get("step_costs"):
@@ -110,20 +110,20 @@ def _of_folder(folder: Path, row: dict[str, Any], source: Path, recipe: str) -> 
 
 
 def _settings(folder: Path) -> dict[str, Any] | None:
-    """A run's configuration, in which it counts what lies in a place, and not where that is.
+    """Return a run's configuration with places replaced by digests of their contents.
 
-    As this version writes it, if it can: a file of an older one has settings that are no more.
+    It is converted to this version's settings if possible; otherwise it stays as written.
     """
     if not is_run(folder):
         return None
     settings = read_json(folder / CONFIG, Settings)
-    with suppress(ValueError):  # of a version whose settings this one does not know: as written
+    with suppress(ValueError):  # another version wrote settings that this one does not know
         settings = validated(settings).model_dump(mode="json")
     return with_identities(settings, saved_facts(folder))
 
 
 def _subject(path: Path, test: dict[str, Any]) -> Path:
-    """The folder that an evaluation is of: where it was, or seen from the evaluation's file."""
+    """Return the evaluated run's folder: as recorded, or relative to the evaluation's file."""
     given = Path(str(test["run"]))
     beside = [path.parent / given, *([path.parent] if path.parent.name == given.name else [])]
     found = (Path(str(test.get("folder", given))), given, *beside)

@@ -1,8 +1,8 @@
-"""What a training step of each method costs on this machine, in steps of vanilla.
+"""Measures the time of each method's training step on this machine, in vanilla steps.
 
-Seconds of runs that lay side by side on a busy machine compare little. Here all methods take turns,
-one step each, in one process; a method's cost is the median of its time over vanilla's in the same
-turn. A method that changes in the course of training is timed all along it.
+Times of runs in parallel on a busy machine are not comparable. Here all methods take turns with one
+step each in one process; a method's cost is the median ratio of its time to vanilla's in the same
+turn. Steps are timed at several points of training, since methods may change in its course.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from advprop.training.switches import torch_switches
 
 STEP_COSTS = "step_costs.json"
 TURNS = 48
-_PLACES = tuple((number + 0.5) / 6 for number in range(6))  # of the training, timed in turn
+_PLACES = tuple((number + 0.5) / 6 for number in range(6))  # shares of training, timed in turn
 
 
 class StepCosts(Part):
-    """The file of measured costs."""
+    """The contents of the file of measured costs."""
 
     costs: dict[str, Number]
     threads: int
@@ -41,11 +41,11 @@ class StepCosts(Part):
 def step_costs(
     configs: Mapping[str, RunConfig], path: Path, *, threads: int = 1, turns: int = TURNS
 ) -> dict[str, float]:
-    """Each configuration's step in vanilla steps; measured once and kept in `path`.
+    """Return the time of each configuration's step in vanilla steps, cached in `path`.
 
-    `configs` has one of the name "vanilla". Those that `path` does not hold yet are measured,
-    against vanilla anew, on `threads` threads of the CPU in `turns` turns. Where several processes
-    measure for the same `path` at the same time, all use what the first one wrote.
+    `configs` must include "vanilla". Configurations that `path` lacks are timed relative to vanilla
+    on `threads` CPU threads in `turns` turns. If several processes measure for the same `path` at
+    the same time, all use the values that the first one wrote.
 
     Raises ValueError for a configuration that cannot be trained, or a damaged file.
     """
@@ -61,7 +61,7 @@ def step_costs(
 
 
 def read_costs(path: Path) -> dict[str, float]:
-    """What `step_costs` keeps in `path`, empty where it keeps nothing.
+    """Return the costs stored in `path`, empty if it does not exist.
 
     Raises ValueError for a damaged file.
     """
@@ -70,7 +70,7 @@ def read_costs(path: Path) -> dict[str, float]:
 
 
 def _write_first(path: Path, content: Mapping[str, object], *, replace: bool) -> None:
-    """Write `path`, unless another process has in the meantime and it was not there before."""
+    """Write `path`; unless `replace`, keep the file if another process has written it meanwhile."""
     if replace:
         write_json(path, content)
         return
@@ -112,7 +112,7 @@ def _turns(steps: Mapping[str, Iterator[float]]) -> Iterator[dict[str, float]]:
 
 
 def _steps(config: RunConfig, folder: Path) -> Iterator[float]:
-    """Seconds of one step after another, at each of `_PLACES` in turn."""
+    """Yield the seconds of one step after another, at each of `_PLACES` in turn."""
     accelerator = build_accelerator(config.training)
     trainer = build_trainer(config, config.data.load(config.seed), folder, accelerator)
     trainer.model.train()
@@ -122,14 +122,14 @@ def _steps(config: RunConfig, folder: Path) -> Iterator[float]:
     for turn, (batch, place) in enumerate(zip(cycle(batches), cycle(_PLACES), strict=False)):
         position = trainer.position
         position.step = int(place * trainer.total_steps)
-        position.epoch = turn  # of what images carry from epoch to epoch: never back
+        position.epoch = turn  # methods that carry state from epoch to epoch need it to increase
         began = _now(accelerator.device)
         trainer.train_step(batch)
         yield _now(accelerator.device) - began
 
 
 def _now(device: torch.device) -> float:
-    """The clock, once `device` has done what it was given."""
+    """Return the time after `device` has finished its work."""
     if device.type != "cpu":
         torch.accelerator.synchronize()
     return time.perf_counter()

@@ -1,3 +1,3 @@
-"""A run as data: what `config.json` holds, what `--set` changes, and what it builds."""
+"""The configuration of a run, stored in `config.json` and changed by `--set`."""
 
 from advprop.config.run import RunConfig as RunConfig

@@ -1,4 +1,4 @@
-"""Threat models and attacks as data."""
+"""Configurations of threat models and attacks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TARGET_RULES: dict[str, TargetRule] = {
 
 
 class ThreatModelConfig(Buildable[ThreatModel]):
-    """`Linf` or `L2`."""
+    """The configuration of `Linf` or `L2`."""
 
     kind: Literal["linf", "l2"] = "linf"
     epsilon: Fraction
@@ -37,13 +37,13 @@ class ThreatModelConfig(Buildable[ThreatModel]):
 
 
 class Targeted(Buildable[Built]):
-    """The base of attacks with a rule for their targets, by name."""
+    """The base of attacks that name the rule for their targets."""
 
     if TYPE_CHECKING:
         targets: TargetName
 
     def settings(self) -> dict[str, Any]:
-        """The rule in place of its name."""
+        """Return the settings with the target rule instead of its name."""
         return {**super().settings(), "targets": TARGET_RULES[self.targets]}
 
 
@@ -57,19 +57,19 @@ class _PGDConfig(Targeted[Built]):
     targets: TargetName = "random_other_class"
 
     def as_pgd(self) -> Self:
-        """The same attack for other methods."""
+        """Return this attack, for methods that take over its strength."""
         return self
 
 
 class AttackConfig(_PGDConfig[PGD]):
-    """`PGD`."""
+    """The configuration of `PGD`."""
 
 
 class TrainingAttackConfig(_PGDConfig[Attack]):
-    """`PGD` to train with.
+    """The configuration of `PGD` for training.
 
-    `first_steps` is the number of steps at the beginning of training, which grows to `num_steps`
-    (`GrowingSteps`).
+    `first_steps`, if given, is the number of steps at the beginning of training, which grows to
+    `num_steps` (`GrowingSteps`).
     """
 
     removed: ClassVar[Mapping[str, object]] = {"resolution": 1.0, "inner_steps": 0, "until": None}
@@ -87,16 +87,16 @@ class TrainingAttackConfig(_PGDConfig[Attack]):
 
 
 class OneStepConfig(Config):
-    """One step away from the labels by a training pass's own gradient: that of `Fast`, `Carried`.
+    """The attack of `Fast` and `Carried`: one untargeted step along a training pass's gradient.
 
-    `step_size` none is epsilon, as in Mei et al. 2022.
+    `step_size` defaults to epsilon, as in Mei et al. 2022.
     """
 
     threat_model: ThreatModelConfig
     step_size: Fraction | None = None
 
     def as_pgd(self) -> TrainingAttackConfig:
-        """The same attack for other methods."""
+        """Return this attack as PGD, for methods that take over its strength."""
         step_size = self.threat_model.epsilon if self.step_size is None else self.step_size
         return TrainingAttackConfig(
             threat_model=self.threat_model, num_steps=1, step_size=step_size, targets="untargeted"
@@ -104,9 +104,9 @@ class OneStepConfig(Config):
 
 
 AnyAttackConfig: TypeAlias = AttackConfig | TrainingAttackConfig | OneStepConfig
-"""Attacks whose strength another method can take over."""
+"""The attacks whose strength another method can take over."""
 
 PAPER_ATTACK = TrainingAttackConfig(
     threat_model=ThreatModelConfig(epsilon=4 / 255), num_steps=5, step_size=1 / 255
 )
-"""PGD with 5 steps, AdvProp's default; epsilon and step size as its follow-ups report them."""
+"""AdvProp's default PGD with 5 steps; epsilon and step size are those that follow-ups report."""

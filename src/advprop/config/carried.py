@@ -1,4 +1,4 @@
-"""`Carried` and `AdvPropLean` as data."""
+"""Configurations of `Carried` and `AdvPropLean`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from advprop.methods.learning import Form
 
 
 class CarriedConfig(OneStepAttackingConfig):
-    """`Carried`."""
+    """The configuration of `Carried`."""
 
     builds = Carried
     kind: Literal["carried"] = "carried"
@@ -25,7 +25,7 @@ class CarriedConfig(OneStepAttackingConfig):
 
 
 class AdvPropLeanConfig(OneStepAttackingConfig):
-    """`AdvPropLean`."""
+    """The configuration of `AdvPropLean`."""
 
     builds = AdvPropLean
     kind: Literal["advprop_lean"] = "advprop_lean"

@@ -1,4 +1,4 @@
-"""Where images come from, and how they are looked at, as data."""
+"""Configurations of data: the source of images and their preprocessing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from advprop.data.view import View
 
 
 class BatchesConfig(Config):
-    """What every source of images has in common: how batches are drawn and mixed."""
+    """The base of all sources of images: how batches are sampled and mixed."""
 
     if TYPE_CHECKING:
         num_train: int | None
@@ -33,30 +33,30 @@ class BatchesConfig(Config):
 
     @property
     def is_here(self) -> bool:
-        """Whether the images come with a package, or something lies at one of their places."""
+        """Whether the images come with a package, or a path exists at one of their places."""
         given = (getattr(self, name) for name in self.places)
         return not self.places or any(place and Path(place).exists() for place in given)
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """(channels, height, width) of every image; None where loading alone tells."""
+        """(channels, height, width) of every image; None if that is known only after loading."""
         return None
 
     @property
     def view_names(self) -> tuple[str, ...]:
-        """The further versions that there are of each training image."""
+        """The names of the differently augmented views of each training image."""
         return ()
 
     def places_to_set(self) -> str:
-        """The options of the command line that tell where the images lie."""
+        """Return the command-line options that set the place of the images."""
         return " or ".join(f"--set data.{name}=" for name in self.places)
 
 
 class DecodedDataConfig(BatchesConfig):
-    """The base of all sources of compressed images: how they are looked at (`View`).
+    """The base of all sources of compressed images, with the settings of a `View`.
 
-    Further fields of a subclass are arguments of its `loader`; `needed` is the one that says where
-    the images are, and the message where it is None.
+    Further fields of a subclass are arguments of its `loader`; `needed` holds the name of the field
+    with the images' place, and the error message if that field is None.
     """
 
     loader: ClassVar[Callable[..., ImageData]]
@@ -87,12 +87,12 @@ class DecodedDataConfig(BatchesConfig):
         return tuple(self.views)
 
     def view(self, seed: int) -> View:
-        """The settings above, by the names of its own, and `seed`."""
+        """Return a `View` with the settings above and `seed`."""
         names = {field.name for field in fields(View)} - {"seed"}
         return View(**{name: getattr(self, name) for name in names}, seed=seed)
 
     def load(self, seed: int) -> ImageData:
-        """List the images and finish the set; raises ValueError if none was named."""
+        """Load the data set; raises ValueError if no place is given."""
         name, remedy = self.needed
         if getattr(self, name) is None:
             raise ValueError(remedy)
@@ -101,19 +101,19 @@ class DecodedDataConfig(BatchesConfig):
 
 
 class BuiltinDataConfig(BatchesConfig):
-    """An embedded data set, `num_train` of its training images (None: all)."""
+    """An embedded data set with `num_train` of its training images (None: all)."""
 
     kind: Literal["builtin"] = "builtin"
     name: BuiltinName
     num_train: int | None = Field(default=None, ge=1)
 
     def load(self, seed: int) -> ImageData:
-        """Load it; the splits do not depend on the seed."""
+        """Load the data set; the splits do not depend on the seed."""
         return load_builtin(self.name, num_train=self.num_train)
 
 
 class FolderDataConfig(DecodedDataConfig):
-    """A folder of images (`advprop.data.sets.folders.load_folder` says how it may be laid out)."""
+    """A folder of images in a layout of `advprop.data.sets.folders.load_folder`."""
 
     places: ClassVar = ("root",)
     loader = staticmethod(load_folder)
@@ -144,25 +144,25 @@ class TimmDataConfig(DecodedDataConfig):
     download: bool = False
 
     def absolute(self) -> Self:
-        """The same with absolute places; a name is one where it is that of a folder."""
+        """Return a copy with absolute places, including a name "hfds/FOLDER"."""
         name = f"hfds/{os.path.abspath(self._folder)}" if self._folder else self.name
         return super().absolute().model_copy(update={"name": name})
 
     def without_places(self) -> Self:
-        """The same for other people; a name that is no folder's stays."""
+        """Return a copy without places; a name stays unless it is that of a folder."""
         name = None if self._folder else self.name
         return super().without_places().model_copy(update={"name": name})
 
     @property
     def _folder(self) -> str | None:
-        """The folder that the name is of, None for the name of a data set."""
+        """The folder in a name "hfds/FOLDER", None for the name of a data set."""
         kind, _, folder = (self.name or "").partition("/")
         is_folder = os.path.isabs(folder) or os.path.isdir(folder)
         return folder if kind == "hfds" and is_folder else None
 
 
 class ShardsDataConfig(DecodedDataConfig):
-    """Local WebDataset shards, named as `advprop.data.shards.loading.load_shards` says."""
+    """Local WebDataset shards, named as in `advprop.data.shards.loading.load_shards`."""
 
     places: ClassVar = ("train", "validation", "test", "classes")
     loader = staticmethod(load_shards)
@@ -193,20 +193,20 @@ DATA_KINDS: dict[str, type[BatchesConfig]] = {
 
 
 def settings_for_kind(data: BatchesConfig, kind: object) -> dict[str, Any]:
-    """What all kinds of sources have in common as in `data`, the rest as the kind's defaults.
+    """Return settings for `kind`, as unvalidated plain data; raises ValueError for an unknown kind.
 
-    Plain data, to be validated; what has no default is None. ValueError: an unknown kind.
+    Settings common to both kinds are those of `data`, others the defaults (None without one).
     """
     if not isinstance(kind, str) or kind not in DATA_KINDS:
         raise ValueError(f'data.kind "{kind}" unknown: choose from {", ".join(DATA_KINDS)}')
     known = data.model_dump(mode="json")
     fields = DATA_KINDS[kind].model_fields
-    # a folder's root or a set's name mean something else elsewhere
+    # "root" and "name" have other meanings for other kinds
     common = fields.keys() & DecodedDataConfig.model_fields.keys() & known.keys()
     kept = {name: known[name] for name in common}
     fresh = {
         name: None if field.is_required() else field.get_default(call_default_factory=True)
         for name, field in fields.items()
     }
-    # the parts in common are plain already; what is left of the defaults are plain values
+    # `known` is plain data already, so only the defaults are converted
     return {**TypeAdapter(Any).dump_python(fresh, mode="json"), **kept, "kind": kind}

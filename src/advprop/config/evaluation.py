@@ -1,4 +1,4 @@
-"""What suites do to the images, as data."""
+"""Configuration of the test suites."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _CURVES: dict[str, Literal["linf", "l2"]] = {"epsilons": "linf", "l2_epsilons": 
 
 
 class EvaluationConfig(Config):
-    """What the suites do to the images, which `num_workers` processes read (0: the one that tests).
+    """Settings of the test suites; `num_workers` processes read images (0: the testing process).
 
-    `attack` is that of `adversarial` and `transfer`, each image attacked up to `restarts` times;
-    `autoattack` takes its threat model. `epsilons` (Linf) and `l2_epsilons` are the points of a
-    curve, none by default. Of the training images at most `overlap_images` are looked through for
-    test images. `corruptions` takes those of that name (the 15 of ImageNet-C, or some of them),
-    with `extra_corruptions` its 4 held-out ones too, each at every one of `corruption_severities`.
+    The suites adversarial and transfer use `attack`, up to `restarts` times per image; autoattack
+    takes its threat model. `epsilons` (Linf) and `l2_epsilons` are the points of a curve, none by
+    default. At most `overlap_images` training images are checked for duplicates of test images.
+    `corruptions` names some or all of the 15 of ImageNet-C, `extra_corruptions` adds its 4 held-out
+    ones; each is tested at all `corruption_severities`.
     """
 
     batch_size: int = Field(default=250, ge=1)
@@ -57,10 +57,10 @@ class EvaluationConfig(Config):
         return epsilons
 
     def curve(self) -> list[PGD]:
-        """The attacks of the curve: for each threat model epsilon 0 and those asked for, sorted.
+        """Return the attacks of the curve, by threat model and epsilon; epsilon 0 is included.
 
-        Number of steps and targets are those of `attack`, and so is the step size as a share of
-        epsilon (where its epsilon is 0, the steps add up to 2.5 epsilon).
+        They have the number of steps and the targets of `attack`, and its step size relative to
+        epsilon (if its epsilon is 0, steps that add up to 2.5 epsilon).
         """
         base, own = self.attack, self.attack.threat_model.epsilon
         share = base.step_size / own if own > 0 else 2.5 / max(base.num_steps, 1)

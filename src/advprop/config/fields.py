@@ -1,4 +1,4 @@
-"""What all parts of a configuration have in common."""
+"""The base classes and field types of all configurations."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, mod
 from advprop.files.trees import leaves
 
 LARGEST = 10**9
-"""No setting is larger, but for seeds."""
+"""The upper bound of all numeric settings except seeds."""
 _LAST_WITH_REMOVED = "5ebac19"
 Built = TypeVar("Built")
 
 
 class Config(BaseModel):
-    """Frozen, finite, without unknown names and without numbers beyond `LARGEST`.
+    """A frozen configuration that rejects unknown names and numbers beyond `LARGEST`.
 
-    `removed` has the settings of earlier versions with the values at which they did nothing. Saved
-    configurations still name them: at these values they are dropped, at others refused.
+    `removed` maps settings of earlier versions to the values at which they had no effect. Saved
+    configurations may still contain them: with that value they are dropped, else refused.
 
-    `places` names the fields that say where something lies. A place identifies nothing: what lies
-    there may be moved, and is compared instead.
+    `places` names the fields that hold paths. Since files may move, paths do not count when
+    configurations are compared; the files' contents do.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -53,22 +53,22 @@ class Config(BaseModel):
         return {name: value for name, value in settings.items() if name not in cls.removed}
 
     def absolute(self) -> Self:
-        """The same with absolute places."""
+        """Return a copy with absolute places."""
         given = {name: getattr(self, name) for name in self.places}
         found = {name: _absolute(place) for name, place in given.items() if place is not None}
         return self.model_copy(update=found)
 
     def without_places(self) -> Self:
-        """The same for other people, who are not told where anything lies."""
+        """Return a copy without places, which can be published."""
         return self.model_copy(update=dict.fromkeys(self.places))
 
 
 class Buildable(Config, Generic[Built]):
-    """A configuration that builds something of its fields, which bear the names of its arguments.
+    """A configuration that builds an object, passing its fields as arguments of the same names.
 
-    A subclass names in `builds` what is built; fields that are parts themselves are built first,
-    and `kind` only tells classes apart. Bounds are checked by what is built, which every
-    configuration does on the spot.
+    A subclass sets `builds` to the object's class; fields that are `Buildable` are built first, and
+    `kind`, which distinguishes the classes, is not passed. The object checks the bounds of its
+    arguments; every configuration builds it once on validation for this reason.
     """
 
     builds: ClassVar[Callable[..., Any]]
@@ -79,12 +79,12 @@ class Buildable(Config, Generic[Built]):
         return self
 
     def settings(self) -> dict[str, Any]:
-        """What it is built of, by name."""
+        """Return the arguments of `builds` by name."""
         values = {name: getattr(self, name) for name in type(self).model_fields if name != "kind"}
         return {n: v.build() if isinstance(v, Buildable) else v for n, v in values.items()}
 
     def build(self) -> Built:
-        """Build it; raises ValueError for settings out of bounds."""
+        """Build the object; raises ValueError for settings out of bounds."""
         built: Built = self.builds(**self.settings())
         return built
 
@@ -96,13 +96,13 @@ def _absolute(place: Path | str) -> Path | str:
 
 
 Place = Annotated[Path, AfterValidator(Path.expanduser)]
-"""A file or folder; "~" is the user's home."""
+"""A path of a file or folder; "~" is expanded."""
 PlacePattern = Annotated[str, AfterValidator(os.path.expanduser)]
-"""The same, where it may stand for several."""
+"""A path or pattern of several files; "~" is expanded."""
 
 
 def removed_text(what: str, instead: str) -> str:
-    """The message for a setting that an earlier version had."""
+    """Return the error message for a setting that only earlier versions had."""
     return (
         f"{what}: this was removed, for the reasons in docs/reproducing.md; use {instead}, or "
         f"commit {_LAST_WITH_REMOVED} of advprop, which has it"
@@ -110,7 +110,7 @@ def removed_text(what: str, instead: str) -> str:
 
 
 def parse_fraction(value: object) -> object:
-    """Read "4/255" as a number; leave everything else to the field's own validation."""
+    """Return "4/255" as a number; any other value is left to the field's validation."""
     if isinstance(value, str) and value.count("/") == 1:
         numerator, denominator = value.split("/")
         try:
@@ -124,7 +124,7 @@ Fraction = Annotated[float, BeforeValidator(parse_fraction)]
 
 
 def parse_list(value: object) -> object:
-    """Read "1/255,2/255" as a list, and one number as a list of it; leave all else."""
+    """Return "1/255,2/255" as a list and a number as a list of one; leave other values."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return [value] if isinstance(value, int | float) else value

@@ -1,4 +1,4 @@
-"""What the configuration of every training method has."""
+"""The base classes of training methods' configurations."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from advprop.methods.base import Method
 
 
 class MethodConfig(Buildable[Method]):
-    """The base of them all: a `Buildable` whose subclass names its `kind`, too.
+    """The base of all methods' configurations.
 
-    `kind` is a field, `kind: Literal["sam"] = "sam"`, and what `--method` takes.
+    A subclass sets `builds` and the field `kind: Literal["sam"] = "sam"`, its name in `--method`.
     """
 
     if TYPE_CHECKING:
@@ -25,17 +25,17 @@ class MethodConfig(Buildable[Method]):
 
     @classmethod
     def name(cls) -> str:
-        """Its `kind`."""
+        """Return the `kind` of this configuration."""
         return str(cls.model_fields["kind"].default)
 
     @classmethod
     def with_attack(cls, attack: AnyAttackConfig | None) -> Self:
-        """The defaults, and as strong as `attack` (None: as the paper's) if the method attacks."""
+        """Return the defaults with the strength of `attack` (None: the paper's), if it attacks."""
         return cls.model_validate({})
 
     @property
     def strength(self) -> AnyAttackConfig | None:
-        """The attack whose strength another method can take over."""
+        """The attack whose strength another method can take over, or None."""
         return None
 
 
@@ -46,7 +46,7 @@ class AttackingConfig(MethodConfig):
 
     @classmethod
     def with_attack(cls, attack: AnyAttackConfig | None) -> Self:
-        """The defaults with this attack, or the paper's."""
+        """Return the defaults with `attack`, or with the paper's attack if None."""
         whole = (attack or PAPER_ATTACK).as_pgd()
         return cls.model_validate({"attack": whole.model_dump()})
 
@@ -57,16 +57,16 @@ class AttackingConfig(MethodConfig):
 
 
 class OneStepAttackingConfig(MethodConfig):
-    """The base of methods that attack by a training pass's own gradient.
+    """The base of methods that attack with a training pass's own gradient.
 
-    The attack has a threat model and a step size, and nothing else to choose.
+    The attack's only settings are a threat model and a step size.
     """
 
     attack: OneStepConfig
 
     @classmethod
     def with_attack(cls, attack: AnyAttackConfig | None) -> Self:
-        """The defaults with this attack's threat model, and single steps in it."""
+        """Return the defaults with the threat model of `attack`, or of the paper's if None."""
         one_step = OneStepConfig(threat_model=(attack or PAPER_ATTACK).threat_model)
         return cls.model_validate({"attack": one_step.model_dump()})
 
@@ -76,7 +76,7 @@ class OneStepAttackingConfig(MethodConfig):
         return self.attack
 
     def settings(self) -> dict[str, Any]:
-        """The attack's two settings in its place."""
+        """Return the settings with the attack's two settings in place of `attack`."""
         others = {name: value for name, value in super().settings().items() if name != "attack"}
         model = self.attack.threat_model.build()
         return {"threat_model": model, "step_size": self.attack.step_size, **others}

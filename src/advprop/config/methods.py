@@ -1,4 +1,4 @@
-"""Training methods as data, and the registry of them all."""
+"""Configurations of training methods, and the registry of all methods."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from advprop.methods.vanilla import Vanilla
 
 
 class VanillaConfig(MethodConfig):
-    """`Vanilla`."""
+    """The configuration of `Vanilla`."""
 
     builds = Vanilla
     kind: Literal["vanilla"] = "vanilla"
 
 
 class AdversarialConfig(AttackingConfig):
-    """`Adversarial`."""
+    """The configuration of `Adversarial`."""
 
     builds = Adversarial
     kind: Literal["adversarial"] = "adversarial"
 
 
 class MixedConfig(AttackingConfig):
-    """`Mixed`."""
+    """The configuration of `Mixed`."""
 
     builds = Mixed
     kind: Literal["mixed"] = "mixed"
 
 
 class AdvPropConfig(AttackingConfig):
-    """`AdvProp`."""
+    """The configuration of `AdvProp`."""
 
     removed: ClassVar[Mapping[str, object]] = {"stale_steps": 0, "attack_every": 1}
 
@@ -58,10 +58,10 @@ class AdvPropConfig(AttackingConfig):
 
 
 class FineGrainedConfig(AttackingConfig):
-    """`FineGrained`: `attack` for the branch "adversarial", and what else the method learns from.
+    """The configuration of `FineGrained`; `attack` is that of the branch "adversarial".
 
     `noise` adds a branch for images under random noise of the attack's size; `attacks` and `views`
-    are further branches by name, the latter augmented as `data.views` has them.
+    add further branches by name, the latter for images augmented by `data.views`.
     """
 
     builds = FineGrained
@@ -85,7 +85,7 @@ class FineGrainedConfig(AttackingConfig):
 
 
 class AdversarialThenCleanConfig(AttackingConfig):
-    """`AdversarialThenClean`."""
+    """The configuration of `AdversarialThenClean`."""
 
     builds = AdversarialThenClean
     kind: Literal["adversarial_then_clean"] = "adversarial_then_clean"
@@ -93,7 +93,7 @@ class AdversarialThenCleanConfig(AttackingConfig):
 
 
 class FastConfig(OneStepAttackingConfig):
-    """`Fast`."""
+    """The configuration of `Fast`."""
 
     builds = Fast
     kind: Literal["fast"] = "fast"
@@ -104,7 +104,7 @@ class FastConfig(OneStepAttackingConfig):
 
 
 class SAMConfig(MethodConfig):
-    """`SAM`."""
+    """The configuration of `SAM`."""
 
     builds = SAM
     kind: Literal["sam"] = "sam"
@@ -126,8 +126,7 @@ REGISTRY: tuple[type[MethodConfig], ...] = (
     AdvPropLeanConfig,
     SAMConfig,
 )
-"""Every method. The command line, comparisons, cards, and the suites that all methods pass are
-derived from it."""
+"""All methods; the command line, comparisons, cards and common tests are derived from it."""
 
 METHODS: dict[str, type[MethodConfig]] = {config.name(): config for config in REGISTRY}
 
@@ -138,10 +137,10 @@ else:
 
 
 def method_config(name: str, attack: AnyAttackConfig | None = None) -> MethodConfig:
-    """The method called `name` with its defaults, and as strong as this attack if it attacks.
+    """Return the configuration of method `name` with its defaults and the strength of `attack`.
 
-    `fast`, `carried` and `advprop_lean` take the threat model alone, and single steps of their own.
-    Raises ValueError for a name there is no method of.
+    `fast`, `carried` and `advprop_lean` take only its threat model and keep their single steps.
+    Raises ValueError for an unknown name.
     """
     if name not in METHODS:
         raise ValueError(f'method "{name}" unknown: choose from {", ".join(METHODS)}')

@@ -1,4 +1,4 @@
-"""Changing one value of a configuration, reading one from a file, and telling two apart."""
+"""Overrides values of a configuration, reads configurations, and compares them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _Config = TypeVar("_Config", bound=Config)
 
 
 class _Evaluation(Config):
-    """The part of a configuration that a test of a finished run may change."""
+    """The part of a configuration that tests of a finished run may change."""
 
     evaluation: EvaluationConfig
 
 
-# below these, keys are free (options of a model) or a whole object may stand in for None
+# these accept arbitrary keys (options of a model), or an object in place of None
 _FREE = ("model.options", "training.optimizer_options", "data.views", "method.attacks")
-# a run may go on, and be compared, with others: they change no bit of what it trains
+# these may differ on resumption and in comparisons, as trained weights do not depend on them
 _WITHOUT_EFFECT = {
     "data.max_unreadable",
     *(f"training.{name}" for name in ("num_workers", "keep_checkpoints", "not_finite")),
@@ -39,10 +39,10 @@ _WITHOUT_EFFECT = {
 
 
 def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    """The configuration with each "PATH=VALUE" of `overrides` applied, then checked as a whole.
+    """Return `config` with each "PATH=VALUE" of `overrides` applied, then validated.
 
-    Values are JSON where they parse as such, else text; "none" is null. Raises ValueError that
-    names every unknown path and every unfit value.
+    Values are JSON if they parse as such, else text; "none" is null. Raises ValueError that names
+    all unknown paths, or all invalid values.
     """
     tree = config.model_dump(mode="json")
     pairs = [parse_override(override) for override in overrides]
@@ -56,14 +56,14 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
 def apply_evaluation_overrides(
     config: EvaluationConfig, overrides: Sequence[str]
 ) -> EvaluationConfig:
-    """The same for the settings of an evaluation, "evaluation.NAME=VALUE"."""
+    """Return the settings of an evaluation with each "evaluation.NAME=VALUE" applied."""
     tree = {"evaluation": config.model_dump(mode="json")}
     _change(tree, [parse_override(override) for override in overrides], of="an evaluation")
     return _checked(_Evaluation, tree).evaluation
 
 
 def _change(tree: dict[str, Any], pairs: Sequence[tuple[str, Any]], *, of: str) -> None:
-    """Put each value in its place. ValueError: an unknown path, or one below another."""
+    """Set each value; raises ValueError for an unknown path, or one below another path."""
     unknown = [path for path, _ in pairs if not has_path(tree, path)]
     if unknown:
         raise ValueError(_unknown_paths(tree, unknown, of))
@@ -78,7 +78,7 @@ def _change(tree: dict[str, Any], pairs: Sequence[tuple[str, Any]], *, of: str) 
 
 
 def parse_override(override: str) -> tuple[str, Any]:
-    """Split "PATH=VALUE" and read the value; ValueError where there is no "="."""
+    """Return the path and value of "PATH=VALUE"; raises ValueError without a path or "="."""
     path, equals, text = override.partition("=")
     if not equals or not path.strip():
         raise ValueError(f'--set "{override}": write PATH=VALUE, as in training.num_epochs=10')
@@ -91,7 +91,7 @@ def parse_override(override: str) -> tuple[str, Any]:
 
 
 def has_path(tree: Mapping[str, Any], path: str) -> bool:
-    """Whether `path` names a value of this configuration, given as plain data."""
+    """Return whether `path` names a value in `tree`, a configuration as plain data."""
     node: Any = tree
     *parents, last = path.split(".")
     for name in parents:
@@ -102,7 +102,7 @@ def has_path(tree: Mapping[str, Any], path: str) -> bool:
 
 
 def validated(tree: Mapping[str, Any]) -> RunConfig:
-    """A `RunConfig` from plain data; ValueError lists every problem, one a line."""
+    """Return a `RunConfig` from plain data; raises ValueError with a line for each problem."""
     return _checked(RunConfig, tree)
 
 
@@ -114,7 +114,7 @@ def _checked(kind: type[_Config], tree: Mapping[str, Any]) -> _Config:
 
 
 def read_config(path: Path) -> RunConfig:
-    """Read a saved `config.json`; OSError or ValueError says what is wrong with it."""
+    """Read a saved `config.json`; raises OSError or ValueError if unreadable or invalid."""
     tree = read_json(path)
     try:
         return validated(tree)
@@ -125,7 +125,7 @@ def read_config(path: Path) -> RunConfig:
 
 
 def differences(saved: RunConfig, wanted: RunConfig) -> dict[str, str]:
-    """A line for each setting, by its path, that differs and that trained weights depend on."""
+    """Return a line for each differing setting that affects trained weights, by its path."""
     ignored = saved.place_paths | wanted.place_paths
     old, new = settings_of_weights(saved), settings_of_weights(wanted)
     return {
@@ -136,7 +136,7 @@ def differences(saved: RunConfig, wanted: RunConfig) -> dict[str, str]:
 
 
 def settings_of_weights(config: RunConfig) -> dict[str, Any]:
-    """The settings that trained weights depend on, by their paths."""
+    """Return the settings that affect trained weights, by their paths."""
     ignored = _WITHOUT_EFFECT | config.place_paths
     return {
         path: value for path, value in leaves(config.model_dump(mode="json")) if path not in ignored
@@ -144,7 +144,7 @@ def settings_of_weights(config: RunConfig) -> dict[str, Any]:
 
 
 def settings_of_length(config: RunConfig) -> list[str]:
-    """The settings by which a run changes in the course of its epochs, its learning rate apart."""
+    """Return the settings, except the learning rate's, that make epochs depend on their number."""
     method = leaves(config.method.model_dump(mode="json"), path="method")
     grown = [path for path, value in method if path.endswith(".first_steps") and value is not None]
     phases = ["method.adversarial_share"] * (config.method.kind == "adversarial_then_clean")
@@ -152,7 +152,7 @@ def settings_of_length(config: RunConfig) -> list[str]:
 
 
 def with_identities(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain settings of a run, places replaced by a digest of what lay there, as far as known."""
+    """Return a run's settings with places replaced by digests of their contents, if known."""
     data, model = dict(settings.get("data") or {}), dict(settings.get("model") or {})
     if facts.get("images") and str(data.get("kind")) in DATA_KINDS:
         digest = hashlib.sha256(repr(facts["images"]).encode()).hexdigest()[:16]
@@ -165,7 +165,7 @@ def with_identities(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> di
 def _problems(error: ValidationError) -> Iterator[str]:
     kinds = {*DATA_KINDS, *METHODS}
     for problem in error.errors(include_url=False):
-        # a tagged union puts its tag into the path, which is no part of the file's
+        # pydantic adds the tag of a union to the path; it is not part of the file's path
         names = [str(name) for name in problem["loc"]]
         path = ".".join(
             name for position, name in enumerate(names) if not (position == 1 and name in kinds)
@@ -173,7 +173,7 @@ def _problems(error: ValidationError) -> Iterator[str]:
         message = problem["msg"].removeprefix("Value error, ")
         given = problem["input"]
         shown = "" if isinstance(given, dict) or problem["type"] == "missing" else f" {given!r}"
-        # what two parts do not agree on lies at no path
+        # a conflict between two parts has no path
         yield f"{path}{shown}: {message}" if path else message
 
 

@@ -1,4 +1,4 @@
-"""Pyramid attacks and the methods that are made for them, as data."""
+"""Configurations of pyramid attacks and of the methods that use them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PAPER = PyramidPGD()
 
 
 class PyramidAttackConfig(Targeted[PyramidPGD]):
-    """`PyramidPGD`, by default the paper's."""
+    """The configuration of `PyramidPGD`, by default the paper's."""
 
     builds = PyramidPGD
 
@@ -34,11 +34,11 @@ class PyramidAttackConfig(Targeted[PyramidPGD]):
 
 
 def pyramid_like(attack: AnyAttackConfig | None) -> PyramidAttackConfig:
-    """A pyramid in the ball of `attack`, its steps and targets the same; the paper's without one.
+    """Return a pyramid within the threat model of `attack`, or the paper's pyramid if None.
 
-    Epsilon and step size are shared out, divided by the sum of the multipliers, so that no value of
-    an image changes by more than `attack` allows. Of an L2 ball they cannot be, and stay the
-    paper's.
+    Steps and targets are those of `attack`. Epsilon and step size are divided by the sum of the
+    multipliers, so that no value of an image changes by more than `attack` allows. For an L2 threat
+    model this is impossible, and the paper's values are used.
     """
     if attack is None:
         return PyramidAttackConfig()
@@ -55,7 +55,7 @@ def pyramid_like(attack: AnyAttackConfig | None) -> PyramidAttackConfig:
 
 
 class _TwoPassesConfig(MethodConfig):
-    """What methods with a pass for each kind of images have in common."""
+    """The base of methods with a pass for each kind of images."""
 
     clean_weight: float = 1.0
     adversarial_weight: float = 1.0
@@ -65,7 +65,7 @@ class _TwoPassesConfig(MethodConfig):
 
 
 class PyramidConfig(_TwoPassesConfig):
-    """`Pyramid`."""
+    """The configuration of `Pyramid`."""
 
     builds = Pyramid
     kind: Literal["pyramid"] = "pyramid"
@@ -73,12 +73,12 @@ class PyramidConfig(_TwoPassesConfig):
 
     @classmethod
     def with_attack(cls, attack: AnyAttackConfig | None) -> PyramidConfig:
-        """The defaults, `attack` shared out over the scales."""
+        """Return the defaults with `attack` distributed over the scales."""
         return cls(attack=pyramid_like(attack))
 
 
 class UniversalConfig(_TwoPassesConfig):
-    """`Universal`."""
+    """The configuration of `Universal`."""
 
     builds = Universal
     kind: Literal["universal"] = "universal"
@@ -91,6 +91,6 @@ class UniversalConfig(_TwoPassesConfig):
 
     @classmethod
     def with_attack(cls, attack: AnyAttackConfig | None) -> UniversalConfig:
-        """The defaults within the ball of `attack`; it learns all along, so its steps are short."""
+        """Return the defaults within the threat model of `attack`, with a step of epsilon / 5."""
         epsilon = pyramid_like(attack).epsilon
         return cls(epsilon=epsilon, step_size=epsilon / 5)

@@ -30,13 +30,13 @@ _GIVEN = frozenset(inspect.signature(build_model).parameters)
 
 
 class ModelConfig(Config):
-    """`small_resnet`, or any name that `timm.create_model` knows, with its `options`.
+    """A model: `small_resnet` or a name that `timm.create_model` knows, with its `options`.
 
     `pretrained` takes timm's weights, `checkpoint` those of a local file or export
     (`advprop.models.weights`). `mean` and `std` default to those of timm's `pretrained_cfg`.
-    `separate` says what of a normalisation layer each of the method's branches owns
-    (`advprop.add_auxiliary_norms`), or that it owns a class "token" and nothing else
-    (`advprop.add_auxiliary_tokens`); it means nothing to methods without branches.
+    `separate` names the part of normalisation layers that each of the method's branches owns
+    (`advprop.add_auxiliary_norms`), or "token" if each owns only a class token
+    (`advprop.add_auxiliary_tokens`); methods without branches ignore it.
     """
 
     places: ClassVar = ("checkpoint",)
@@ -51,7 +51,7 @@ class ModelConfig(Config):
     separate: Separate | Literal["token"] = "both"
 
     def build(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> Standardized:
-        """Build the model, without branches; it takes images of shape (channels, H, W)."""
+        """Build the model without branches, for images of shape (channels, H, W)."""
         try:
             model = build_model(
                 self.name,
@@ -67,34 +67,34 @@ class ModelConfig(Config):
             if not isinstance(error.__cause__, OSError):
                 raise
             raise ValueError(
-                f"{error}: --set model.pretrained=false takes none, "
-                "and --set model.checkpoint=FILE with it local ones"
+                f"{error}: --set model.pretrained=false takes random weights, "
+                "and --set model.checkpoint=FILE in addition local ones"
             ) from error
         if self.checkpoint is not None:
             load_local_weights(model, self.checkpoint)
         return model
 
     def add_branches(self, model: Standardized, auxiliary: Sequence[str]) -> None:
-        """Give these branches to a model from `build`; raises ValueError if it cannot have them."""
+        """Add branches to a model from `build`; raises ValueError if it does not support them."""
         if self.separate == "token":
             add_auxiliary_tokens(model, auxiliary)
         else:
             add_auxiliary_norms(model, auxiliary, separate=self.separate)
 
     def first_weights(self) -> str | None:
-        """A digest of the file that training begins with, None where there is none (any more)."""
+        """Return a digest of the checkpoint that training starts from, or None if there is none."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return None
         with weights_file(self.checkpoint).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def without_places(self) -> ModelConfig:
-        """The same for other people; a file of weights keeps its name."""
+        """Return a copy without paths; the checkpoint's file name stays."""
         file = None if self.checkpoint is None else Path(self.checkpoint.name)
         return self.model_copy(update={"checkpoint": file})
 
     def without_weights(self) -> ModelConfig:
-        """The same architecture from random weights, which others will replace."""
+        """Return the same architecture with random weights, to be overwritten."""
         return self.model_copy(update={"pretrained": False, "checkpoint": None})
 
     @field_validator("separate", mode="before")
@@ -161,24 +161,24 @@ class RunConfig(Config):
 
     @property
     def place_paths(self) -> frozenset[str]:
-        """The settings that say where something lies, as paths."""
+        """The dotted names of the settings that hold places of files."""
         parts = {"data": self.data, "model": self.model}
         return frozenset(f"{name}.{field}" for name, part in parts.items() for field in part.places)
 
     def absolute(self) -> RunConfig:
-        """The same run, which other working directories understand too."""
+        """Return a copy with absolute places, valid in any working directory."""
         parts = {"data": self.data, "model": self.model}
         return self.model_copy(update={name: part.absolute() for name, part in parts.items()})
 
     def without_places(self) -> RunConfig:
-        """The same run as other people may be told of it."""
+        """Return a copy without places, which can be published."""
         parts = {"data": self.data, "model": self.model}
         return self.model_copy(update={name: part.without_places() for name, part in parts.items()})
 
     def start_lines(self, found: Mapping[str, Any] | None) -> list[str]:
-        """What `plan` and `train` say first: the data, the model, the method and its passes.
+        """Return the first lines of `plan` and `train`: data, model, method and its passes.
 
-        `found` is `Found.to_json` of the data, None where they were not needed.
+        `found` is `Found.to_json` of the data, None if they were not loaded.
         """
         epochs, passes = self.training.num_epochs, self.method.build().passes_per_image
         weights, engine = "", engine_words(asdict(self.training))
@@ -192,11 +192,11 @@ class RunConfig(Config):
         ]
 
     def with_method(self, name: str) -> RunConfig:
-        """The same run with another method: its defaults, as strong as the PGD of this run's."""
+        """Return the run with another method's defaults and the strength of this run's attack."""
         if name == self.method.kind:
             return self
         return self.model_copy(update={"method": method_config(name, self.method.strength)})
 
     def with_seed(self, seed: int) -> RunConfig:
-        """The same run with another seed."""
+        """Return the same run with another seed."""
         return type(self).model_validate({**self.model_dump(), "seed": seed})

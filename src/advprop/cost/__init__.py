@@ -1,1 +1,1 @@
-"""What training costs, found without training: FLOPs, memory, traffic, on torch's meta device."""
+"""Estimates the FLOPs, memory and traffic of training on torch's meta device, without training."""

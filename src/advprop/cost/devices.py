@@ -1,4 +1,4 @@
-"""Several devices: their share of a batch, what they exchange, how long they take."""
+"""Training on several devices: images per device, bytes exchanged, and hours."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from advprop.training.settings import TrainingSettings
 
 
 def images_per_device(settings: TrainingSettings, devices: int) -> int:
-    """The images that go through the model at once on each of `devices`.
+    """Return the number of images in each forward pass on each of `devices`.
 
-    Raises ValueError where the batch cannot be shared.
+    Raises ValueError if the batch cannot be shared equally.
     """
     if devices < 1:
         raise ValueError(f"devices={devices}: must be at least 1")
@@ -36,10 +36,10 @@ def images_per_device(settings: TrainingSettings, devices: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """What devices send each other in a step, before it is known how many there are.
+    """Bytes that devices exchange in a step, independent of the number of devices.
 
-    Bytes of all gradients, once a step; of all running statistics, once a step; of the sums that
-    synchronised BatchNorm gathers forward and adds up backward, in every part of a batch.
+    `gradients` and `running` (running statistics) are exchanged once a step; `gathered` (forward)
+    and `summed` (backward) belong to synchronised BatchNorm and cover all parts of a batch.
     """
 
     gradients: int
@@ -48,10 +48,10 @@ class Exchange:
     summed: int
 
     def sent(self, devices: int) -> dict[str, int]:
-        """Bytes that each of `devices` sends in a step, in rings: "gradients", "statistics".
+        """Return the bytes that each of `devices` sends in a step: "gradients", "statistics".
 
-        Adding up n bytes over N devices takes 2 (N - 1) / N of them, gathering n bytes from each
-        takes N - 1 times n.
+        With ring algorithms on N devices, an all-reduce of n bytes sends 2 n (N - 1) / N, and an
+        all-gather of n bytes per device sends n (N - 1).
         """
         ring = 2 * (devices - 1) / devices
         statistics = ring * (self.running + self.summed) + (devices - 1) * self.gathered
@@ -61,10 +61,10 @@ class Exchange:
 def exchange(
     model: nn.Module, settings: TrainingSettings, *, synchronised: bool = True
 ) -> Exchange:
-    """What training `model` exchanges: its gradients, and the statistics of every BatchNorm.
+    """Return the bytes of gradients and BatchNorm statistics that training `model` exchanges.
 
-    BatchNorm is taken to be `synchronised`, as it is on GPUs with most methods; each branch's
-    layers run once a step.
+    Assumes `synchronised` BatchNorm, as on GPUs with most methods, and that the layers of each
+    branch run once a step.
     """
     channels = [
         layer.num_features
@@ -76,19 +76,19 @@ def exchange(
     return Exchange(
         gradients=num_bytes(p for p in model.parameters() if p.requires_grad),
         running=num_bytes(running),
-        # mean, inverse deviation and a count; then two sums for the gradient
+        # forward: mean, inverse standard deviation and a count; backward: two sums
         gathered=number * parts * sum(2 * count + 1 for count in channels),
         summed=number * parts * sum(2 * count for count in channels),
     )
 
 
 def hours(flops: float, *, devices: int, device_tflops: float, utilisation: float) -> float:
-    """Hours for `flops` on `devices` that each reach `utilisation` of `device_tflops`."""
+    """Return the hours for `flops` on `devices`, each at `utilisation` of `device_tflops`."""
     return flops / (devices * device_tflops * 1e12 * utilisation) / 3600
 
 
 def check_rates(device_tflops: float, utilisation: float) -> None:
-    """Raise ValueError for an assumption that is out of bounds."""
+    """Raise ValueError if an assumption is out of bounds."""
     if not 0 < device_tflops < float("inf"):
         raise ValueError(f"device_tflops {device_tflops}: give a number above 0")
     if not 0 < utilisation <= 1:

@@ -1,4 +1,4 @@
-"""FLOPs of whatever runs inside: forward, backward, gradients of images alone."""
+"""Counts FLOPs of forward passes, backward passes and input gradients."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 
 class FlopCounter(TorchDispatchMode):
-    """Adds up in `flops` what runs inside, a multiplication and an addition counting two.
+    """Context manager that adds the FLOPs of all operators to `flops`.
 
-    Counts convolutions and matrix products: of linear layers, of attention, of their gradients,
-    each by torch's formula where it is right. Every gradient of a convolution that autograd asks
-    for costs what its forward pass does, whatever the groups; so frozen weights, images that need
-    a gradient and recomputed layers count as they run. Not counted: what works number by number
-    (normalisation, activations, pooling, losses, optimisers, the sign and clipping of an attack).
+    A multiplication and an addition count as two FLOPs. Counts convolutions and matrix products
+    (linear layers, attention, their gradients) by torch's formulas. Each gradient of a convolution
+    that autograd computes costs as much as the forward pass, also with groups; thus frozen weights,
+    input gradients and recomputed layers are counted correctly. Elementwise work (normalisation,
+    activations, pooling, losses, optimisers, the sign and clipping of an attack) is not counted.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class FlopCounter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        """Run the operator, and count it."""
+        """Run the operator and count its FLOPs."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         formula = _FORMULAS.get(func._overloadpacket)
@@ -51,10 +51,10 @@ def _convolution_backward(
     output_mask: Sequence[bool],
     **_: Any,
 ) -> int:
-    """The forward pass's FLOPs, once for the inputs' gradient and once for the weights'.
+    """Return the FLOPs of the forward pass, for each of the input and weight gradients computed.
 
-    torch's own formula leaves the groups out, and counts a depthwise layer of 1,000 channels a
-    thousand times.
+    torch's own formula ignores groups, so it counts a depthwise layer with 1,000 channels 1,000
+    times.
     """
     images, kernels, outputs = (list(tensor.shape) for tensor in (inputs, weight, gradient))
     return conv_flop_count(images, kernels, outputs, transposed) * sum(output_mask[:2])

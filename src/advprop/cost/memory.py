@@ -1,4 +1,4 @@
-"""Memory of training on one device: weights and what goes with them, and activations."""
+"""Memory of training on one device: weights, gradients, optimiser state, activations."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from advprop.training.settings import TrainingSettings
 class MemoryCost:
     """Bytes on one device.
 
-    `average` is that of the weights, `half_weights` their copies in mixed precision, `buckets`
-    what DistributedDataParallel exchanges gradients in.
+    `average` is the moving average of the weights, `half_weights` their copies in mixed
+    precision, `buckets` the buffers in which DistributedDataParallel exchanges gradients.
     """
 
     weights: int
@@ -33,16 +33,16 @@ class MemoryCost:
 
     @property
     def total(self) -> int:
-        """Their sum: an upper bound, since not all of them are largest at the same moment."""
+        """The sum of all parts: an upper bound, since their peaks do not coincide."""
         return sum(getattr(self, field.name) for field in fields(self))
 
 
 def memory_cost(
     model: nn.Module, settings: TrainingSettings, *, activations: int, devices: int
 ) -> MemoryCost:
-    """What training `model` holds on each of `devices`, beside `activations` bytes.
+    """Return the memory of training `model` on each of `devices`, given its `activations` in bytes.
 
-    Raises ValueError for an optimiser whose state cannot be found.
+    Raises ValueError if the size of the optimiser's state cannot be determined.
     """
     weights = num_bytes([*model.parameters(), *model.buffers()])
     gradients = num_bytes(p for p in model.parameters() if p.requires_grad)
@@ -59,16 +59,16 @@ def memory_cost(
 
 
 def num_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of these tensors, each counted once."""
+    """Return the bytes of these tensors, each counted once."""
     distinct = {id(tensor): tensor for tensor in tensors}.values()
     return sum(tensor.numel() * tensor.element_size() for tensor in distinct)
 
 
 def optimizer_bytes(model: nn.Module, settings: TrainingSettings) -> int:
-    """Bytes of the optimiser's state after a step over `model`, on the meta device.
+    """Return the bytes of the optimiser's state after a step on `model`, on the meta device.
 
-    An optimiser that must read numbers takes its step over a small layer on the CPU instead, and
-    its bytes for each parameter are carried over. Leaves `model` without gradients.
+    An optimiser that must read values steps on a small CPU layer instead; its state bytes per
+    parameter byte are applied to `model`. Leaves `model` without gradients.
     """
     try:
         return _state_after_a_step(model, settings)
@@ -94,16 +94,16 @@ def _state_after_a_step(model: nn.Module, settings: TrainingSettings) -> int:
         optimizer.step()
     finally:
         model.zero_grad(set_to_none=True)
-    # some keep lists of tensors for a parameter
+    # some optimisers keep lists of tensors for a parameter
     values = tree_leaves(list(optimizer.state.values()))
     return num_bytes(value for value in values if isinstance(value, Tensor))
 
 
 class SavedTensors(saved_tensors_hooks):
-    """Counts the bytes that autograd keeps for the backward pass; `peak` is the largest sum.
+    """Counts the bytes that autograd saves for the backward pass; `peak` is their maximum.
 
-    A storage counts once however often it is saved, until it is let go; those of `excluded` (a
-    model's own tensors) do not count. Every floating-point number has `float_bytes`, if given.
+    A storage saved several times counts once, and those of `excluded` (a model's own tensors) do
+    not count. `float_bytes`, if given, replaces the size of every floating-point number.
     """
 
     def __init__(self, excluded: Iterable[Tensor], *, float_bytes: int | None = None) -> None:
@@ -114,7 +114,7 @@ class SavedTensors(saved_tensors_hooks):
         super().__init__(lambda tensor: _Saved(tensor, self), lambda saved: saved.tensor)
 
     def hold(self, tensor: Tensor) -> None:
-        """Count a storage, if it is new."""
+        """Count the tensor's storage if it is new."""
         key = _key(tensor)
         if not self._holders[key]:
             self.live += self._size(tensor)
@@ -122,7 +122,7 @@ class SavedTensors(saved_tensors_hooks):
         self._holders[key] += 1
 
     def release(self, tensor: Tensor) -> None:
-        """Take a storage off again with the last that held it."""
+        """Subtract the tensor's storage when its last holder releases it."""
         key = _key(tensor)
         self._holders[key] -= 1
         if not self._holders[key]:
@@ -138,7 +138,7 @@ class SavedTensors(saved_tensors_hooks):
 
 
 class _Saved:
-    """One tensor in the graph; dies with its node."""
+    """A tensor saved in the autograd graph; it is deleted with its node."""
 
     def __init__(self, tensor: Tensor, counter: SavedTensors) -> None:
         self.tensor, self.counter = tensor, counter
@@ -149,5 +149,5 @@ class _Saved:
 
 
 def _key(tensor: Tensor) -> int:
-    # tensors without data have no address to tell them apart
+    # meta tensors have no data address that would identify their storage
     return int(tensor.untyped_storage()._cdata)

@@ -1,4 +1,4 @@
-"""`plan`: what a run would cost, found from its configuration before it begins."""
+"""Estimates the cost of a run from its configuration: the function behind `advprop plan`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from advprop.cost.step import empty_batch, step_cost
 from advprop.data.batches.loaders import num_train_batches
 from advprop.data.found import found_in
 from advprop.data.splits import ImageData
-from advprop.methods.base import TrainingFacts
+from advprop.methods.facts import TrainingFacts
 from advprop.models.standardize import Standardized
 from advprop.models.trial import RUN_ERRORS
 from advprop.training.engine import prepare_model
@@ -30,7 +30,7 @@ _IMAGENET = (1_281_167, 1000)
 
 @dataclass(frozen=True, kw_only=True)
 class DataSizes:
-    """All that cost depends on in a data set; `image_shape` is (channels, height, width)."""
+    """The sizes of a data set that determine cost; `image_shape` is (channels, height, width)."""
 
     num_images: int
     num_classes: int
@@ -47,16 +47,16 @@ def plan(
     num_classes: int | None = None,
     methods: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What a run would cost beside vanilla training with the same settings, as plain data.
+    """Return the estimated cost of a run and of vanilla training with the same settings.
 
     FLOPs count a multiplication and an addition as two; sizes are in bytes, on one of `devices`.
-    `device_tflops` (10^12 FLOPs a second) and `utilisation` (a share of them) are assumptions, on
-    which hours depend and nothing else does; by default what published runs of similar nets reach.
-    Nothing is trained or downloaded; `num_images` and `num_classes` stand in for data that are not
-    here. Of further `methods`, `unsuitable` has those that cannot train this model, and why.
+    `device_tflops` (10^12 FLOPs a second) and `utilisation` (a share of it; by default that of
+    published runs of similar nets) are assumptions that affect only the hours. Nothing is trained
+    or downloaded; `num_images` and `num_classes` replace the sizes of data that are not available.
+    `methods` are estimated too; `unsuitable` maps those that cannot train this model to the reason.
 
-    Raises ValueError for an assumption out of bounds, unknown sizes, a batch that cannot be shared
-    by `devices`, or a model that cannot be built or run.
+    Raises ValueError if an assumption is out of bounds, sizes are unknown, `devices` cannot share
+    the batch, or the model cannot be built or run.
     """
     share = images_per_device(config.training, devices)
     sizes, data = data_sizes(config, num_images=num_images, num_classes=num_classes)
@@ -92,7 +92,7 @@ def plan(
 def _add_totals(
     methods: dict[str, Any], images: int, num_epochs: int, rates: Mapping[str, float]
 ) -> None:
-    """Complete each method's costs by those of an epoch of `images` and of the whole run."""
+    """Add to each method's costs those of an epoch of `images` and of the whole run."""
     for cost in methods.values():
         epoch = cost["flops"]["per_image"] * images
         cost["flops"] |= {"per_epoch": epoch, "total": epoch * num_epochs}
@@ -103,10 +103,10 @@ def _add_totals(
 def data_sizes(
     config: RunConfig, *, num_images: int | None = None, num_classes: int | None = None
 ) -> tuple[DataSizes, ImageData | None]:
-    """The sizes of a run's data, and the data themselves if they were needed to tell.
+    """Return the sizes of a run's data, and the data if they had to be loaded, else None.
 
-    Sizes are those given, configured, ImageNet's (for recipes of that name, if no data are here),
-    or those of the data. Raises ValueError if none of these tells them.
+    Each size is the given or configured one, else that of ImageNet (for ImageNet recipes whose data
+    are missing), else that of the loaded data. Raises ValueError if the data cannot be loaded.
     """
     _check_given(num_images, num_classes)
     data = config.data
@@ -135,7 +135,7 @@ def _check_given(num_images: int | None, num_classes: int | None) -> None:
 def _method_costs(
     config: RunConfig, methods: Sequence[str], sizes: DataSizes, share: int, devices: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Costs of vanilla, the run's method and `methods`, and why some of the latter have none."""
+    """Return the costs of vanilla, the run's method and `methods`, and why any method has none."""
     own = {VANILLA, config.method.kind}
     costs, unsuitable = dict[str, Any](), dict[str, str]()
     for name in dict.fromkeys((VANILLA, *methods, config.method.kind)):
@@ -149,7 +149,7 @@ def _method_costs(
 
 
 def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int) -> dict[str, Any]:
-    """Everything about one method that does not depend on how fast devices are."""
+    """Return the costs of one method that do not depend on the speed of devices."""
     settings, method = config.training, config.method.build()
     empty = _empty_model(config, sizes)
     plain = _num_parameters(empty)
@@ -183,7 +183,7 @@ def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int)
 
 
 def _empty_model(config: RunConfig, sizes: DataSizes) -> Standardized:
-    """The run's model without branches and without data, so without pretrained weights."""
+    """Return the run's model on the meta device, without branches or pretrained weights."""
     with torch.device("meta"):
         return config.model.without_weights().build(
             num_classes=sizes.num_classes, image_shape=sizes.image_shape
@@ -195,7 +195,7 @@ def _num_parameters(model: nn.Module) -> int:
 
 
 def _cluster(config: RunConfig, methods: dict[str, Any], devices: int) -> dict[str, Any]:
-    """Hours and traffic on so many devices, or why they cannot share the batch."""
+    """Return hours and traffic on `devices`, or the reason why they cannot share the batch."""
     try:
         images = images_per_device(config.training, devices)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""One step of a training method, run without data to see what it costs."""
+"""Measures the cost of one training step, run on the meta device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.modes import attack_mode
 from advprop.cost.flops import FlopCounter
 from advprop.cost.memory import SavedTensors
-from advprop.methods.base import Context, Method, TrainingFacts
+from advprop.methods.base import Context, Method
+from advprop.methods.facts import TrainingFacts
 from advprop.shapes import Batch
 
 _NO_ATTACK = PGD(threat_model=Linf(0.0), num_steps=0, step_size=0.0, random_start_probability=0.0)
@@ -22,11 +23,11 @@ _NO_ATTACK = PGD(threat_model=Linf(0.0), num_steps=0, step_size=0.0, random_star
 
 @dataclass(frozen=True, kw_only=True)
 class StepCost:
-    """FLOPs for one image, and the bytes of activations that a whole batch needs at once.
+    """FLOPs for one image, and the peak bytes of activations for a whole batch.
 
-    `training_flops` and `attack_flops` are those of one pass: the first gives gradients of the
+    `training_flops` and `attack_flops` are for one pass: the first computes gradients of the
     weights, the second of the image alone. `training_passes` and `attack_passes` add up to the
-    method's `passes_per_image`, but for the rounding of a share of the batch.
+    method's `passes_per_image`, except for rounding of shares of the batch.
     """
 
     forward_flops: int
@@ -38,7 +39,7 @@ class StepCost:
 
     @property
     def flops_per_image(self) -> float:
-        """All passes of one clean image."""
+        """The FLOPs of all passes for one clean image."""
         training = self.training_passes * self.training_flops
         return training + self.attack_passes * self.attack_flops
 
@@ -56,12 +57,12 @@ class StepCost:
 def step_cost(
     model: nn.Module, method: Method, batch: Batch, *, float_bytes: int | None = None
 ) -> StepCost:
-    """What one step of `method` over `batch` costs; `model` and `batch` on the meta device.
+    """Return the cost of one step of `method`, with `model` and `batch` on the meta device.
 
-    The step is run with an attack that does nothing, which leaves the training passes; what
-    `passes_per_image` loses by that are attack steps, of which one is run. `float_bytes` is the
-    size of a saved floating-point number where that is not the tensors' own. Attention runs as
-    plain matrix products. The model is left in training mode, with gradients.
+    Counts training passes in a step whose attack does nothing, and the FLOPs of an attack step by
+    running one; the number of attack steps is the difference in `passes_per_image`. `float_bytes`,
+    if given, replaces the size of saved floating-point numbers. Attention runs as plain matrix
+    products. Leaves the model in training mode, with gradients.
     """
     plain = without_attack(method)
     attack_passes = method.passes_per_image - plain.passes_per_image
@@ -93,12 +94,12 @@ def step_cost(
 
 
 def without_attack(method: Method) -> Method:
-    """The same method, its attack (if it has one) giving the clean images back."""
+    """Return the method with its attack, if any, replaced by one that returns the clean images."""
     return method.with_attack(_NO_ATTACK)
 
 
 def empty_batch(batch_size: int, image_shape: tuple[int, int, int]) -> Batch:
-    """A batch without data, for models on the meta device."""
+    """Return a batch on the meta device, where tensors have no data."""
     return Batch(
         images=torch.empty(batch_size, *image_shape, device="meta"),
         labels=torch.empty(batch_size, dtype=torch.int64, device="meta"),
@@ -106,7 +107,7 @@ def empty_batch(batch_size: int, image_shape: tuple[int, int, int]) -> Batch:
 
 
 def facts_of(batch: Batch) -> TrainingFacts:
-    """Those of a training on these images alone."""
+    """Return the training facts of a data set that consists of this batch."""
     channels, height, width = batch.images.shape[1:]
     return TrainingFacts(num_images=len(batch), image_shape=(channels, height, width))
 

@@ -1,4 +1,4 @@
-"""How long training takes on this machine, by trying it for a second or so."""
+"""Estimates how long training takes on this machine from about a second of steps."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from advprop.models.trial import RUN_ERRORS
 from advprop.training.engine import prepare_model
 
 _SECONDS = 1.0
-_MIN_FLOPS_A_SECOND = 20e9  # of a slow core; a first guess at how many images may be tried
+_MIN_FLOPS_A_SECOND = 20e9  # rate of a slow core; bounds the number of images in a trial step
 _MOST_SECONDS_AN_IMAGE = 4.0
 
 
 def this_device() -> torch.device:
-    """The accelerator of this machine, else its CPU."""
+    """Return the accelerator of this machine, or its CPU if there is none."""
     if torch.accelerator.is_available():
         return torch.device(str(torch.accelerator.current_accelerator()))
     return torch.device("cpu")
 
 
 def images_to_try(flops_per_image: float, most: int) -> int:
-    """So many images of a step can be tried here in about a second, at most `most`; perhaps 0."""
+    """Return how many images, from 0 to `most`, a trial step of about a second can hold here."""
     rate = _MIN_FLOPS_A_SECOND * (1 if this_device().type == "cpu" else 100)
     if flops_per_image > _MOST_SECONDS_AN_IMAGE * rate:
         return 0
-    # statistics of a batch need two images
+    # BatchNorm needs at least two images
     return min(most, max(2, int(_SECONDS * rate / max(flops_per_image, 1.0))))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """So many vanilla steps over so many images each, after one that was not counted."""
+    """The timing of `steps` vanilla steps over `images` images each, after one untimed step."""
 
     device: str
     threads: int
@@ -53,7 +53,7 @@ def time_training(
 ) -> Timed:
     """Time vanilla steps of `model`, on its device, over `num_images` random images each.
 
-    The gradients that the steps leave are taken away; running statistics change.
+    Deletes the gradients afterwards; running statistics change.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
@@ -80,10 +80,10 @@ def time_training(
 
 
 def minutes_here(config: RunConfig, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """What a `plan` says of this machine: the vanilla steps `timed_here`, and `minutes_here`.
+    """Return `timed_here`, the timing of vanilla steps, and `minutes_here`, minutes by method.
 
-    The minutes are those of each method's steps, by its FLOPs beside vanilla's; reading images and
-    validation come on top. Both are None where a step would take too long to try, or cannot be run.
+    Scales vanilla's time by each method's FLOPs relative to vanilla; excludes reading images and
+    validation. Both are None if a step would take too long to try or cannot be run.
     """
     sizes, batch = DataSizes(**plan["data"]), plan["images_per_device"]
     count = images_to_try(plan["methods"][VANILLA]["flops"]["per_image"], batch)

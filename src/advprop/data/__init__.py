@@ -1,1 +1,1 @@
-"""Images and labels: embedded sets, folders of image files, and the batches made of them."""
+"""Images and labels: embedded sets, folders, shards, and the batches made of them."""

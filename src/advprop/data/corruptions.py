@@ -1,7 +1,7 @@
 """The corruptions of ImageNet-C made on the fly, each a function of (image, corruption, severity).
 
 Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations" (ICLR 2019), as the package imagecorruptions-imaug has them.
+Perturbations" (ICLR 2019), as implemented by the package imagecorruptions-imaug.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ CORRUPTIONS = (
     "pixelate",
     "jpeg_compression",
 )
-"""The 15 that the mean corruption error is made of."""
+"""The 15 corruptions that the mean corruption error averages."""
 
 EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
-"""The 4 that the authors hold out, for those who choose settings on corruptions."""
+"""The 4 corruptions that the authors keep apart, for choosing settings on them."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
 MIN_SIDE = 32
-"""Pixels that the package asks for; smaller images are mirrored at their edges up to it."""
+"""The package's smallest side in pixels; smaller images are padded to it by their mirror image."""
 
 _PACKAGE = "imagecorruptions-imaug"
-# what the pixels depend on besides the package itself
+# the packages that the pixels depend on besides that one
 _BELOW = ("numba", "numpy", "opencv-python", "pillow", "scikit-image", "scipy")
-# these two have no global stream to draw from, they take a seed
+# these two take a seed instead of drawing from a global random stream
 _SEEDED = ("impulse_noise", "glass_blur")
-# these two have colours of their own; the others leave the channels of a grey image equal, or draw
-# for each channel, so that a mixture of channels would have weaker noise than one
+# these two add colours, so their result is converted to grey; the others keep the channels of a
+# grey image equal or draw noise for each, so one channel is taken: mixing would weaken the noise
 _COLOURED = ("frost", "spatter")
 
 Corrupt: TypeAlias = Callable[..., Any]
@@ -60,12 +60,12 @@ Pixels: TypeAlias = UInt8[np.ndarray, "C H W"]
 
 
 def corrupted(pixels: Pixels, *, corruption: str, severity: int) -> Pixels:
-    """The image with `corruption` at `severity` (1 to 5), uint8, of the same shape.
+    """Return the image with `corruption` at `severity` (1 to 5), uint8, of the same shape.
 
-    All random numbers follow from (pixels, corruption, severity), so neither the order of images
-    nor their batch or process matters. Grey images stay grey. Sides below `MIN_SIDE` are padded by
-    their mirror image, which is cut off again: resizing would soften noise. ImportError: the extra
-    `corruptions` is missing.
+    The result is a function of (pixels, corruption, severity), so the order of images, their batch
+    and the process do not matter. Grey images stay grey. Sides below `MIN_SIDE` are padded by their
+    mirror image, which is cut off again, since resizing would soften noise. Raises ImportError if
+    the extra `corruptions` is missing.
     """
     corrupt = _corrupt()
     content = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
@@ -77,19 +77,19 @@ def corrupted(pixels: Pixels, *, corruption: str, severity: int) -> Pixels:
     margins = ((0, 0), (top, more_rows - top), (left, more_columns - left))
     picture = _picture(np.pad(pixels, margins, mode="symmetric"))
     options = {"seed": derive_seed(*parts, "seed") % 2**32} if corruption in _SEEDED else {}
-    with random_streams(*parts), redirect_stdout(io.StringIO()):  # it prints what it gets over
+    with random_streams(*parts), redirect_stdout(io.StringIO()):  # the package prints caught errors
         found = _corrupted(corrupt, np.asarray(picture), corruption, severity, options)
     whole = _pixels(Image.fromarray(found), len(pixels), corruption)
     return whole[:, top : top + height, left : left + width].copy()
 
 
 def padded_size(width: int, height: int) -> tuple[int, int]:
-    """(width, height) in which an image of this size is corrupted."""
+    """Return the (width, height) to which an image of this size is padded to be corrupted."""
     return max(width, MIN_SIDE), max(height, MIN_SIDE)
 
 
 def check_installed() -> None:
-    """ImportError with the remedy where the package is missing; quicker than importing it."""
+    """Raise ImportError if the package is missing, without the time to import it."""
     if _version(_PACKAGE) is None:
         raise ImportError(
             f"corrupted images are made by the package {_PACKAGE}, which is not installed: "
@@ -98,13 +98,13 @@ def check_installed() -> None:
 
 
 def corruption_versions() -> dict[str, str]:
-    """Versions of the packages that a corrupted image depends on, the maker first."""
+    """Return the package versions that determine a corrupted image, imagecorruptions first."""
     return {name: _version(name) or "unknown" for name in (_PACKAGE, *_BELOW)}
 
 
 @cache
 def _corrupt() -> Corrupt:
-    """The package's function; ImportError with the remedy."""
+    """Return the package's `corrupt`; raises ImportError if it cannot be imported."""
     check_installed()
     try:
         from imagecorruptions import corrupt  # seconds to import
@@ -120,7 +120,7 @@ def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return None  # OpenCV goes by several names
+        return None  # OpenCV is distributed under several names
 
 
 def _corrupted(
@@ -133,7 +133,7 @@ def _corrupted(
         with np.errstate(invalid="raise"):
             return np.asarray(corrupt(image, corruption_name=corruption, severity=severity))
     except FloatingPointError:
-        # no drop of water falls on many a small image; the package divides by the largest drop,
+        # small images often get no drop of water; the package then divides by the largest drop, 0,
         # and would return black
         return np.asarray(Image.fromarray(image).convert("RGB"))
 
@@ -145,7 +145,7 @@ def _picture(pixels: Pixels) -> Image.Image:
 
 
 def _pixels(picture: Image.Image, channels: int, corruption: str) -> Pixels:
-    """Three channels, or the one that a grey image has."""
+    """Return the pixels of `picture`, [channels, H, W]: three channels, or one if it was grey."""
     if channels == 1:
         grey = picture.convert("L") if corruption in _COLOURED else picture.getchannel(0)
         return np.asarray(grey)[None]

@@ -1,4 +1,4 @@
-"""Images that are decoded each time they are asked for, and augmented in training."""
+"""Images that are decoded at each use, and augmented in training."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from advprop.data.splits import ImageSplit, Key
 from advprop.randomness import derive_seed, image_key, kept_streams, seed_streams
 from advprop.shapes import Batch, Images, StoredImages, unit_range
 
-_ATTEMPTS = 10  # images tried in the place of one that cannot be read; the first half of its class
+_ATTEMPTS = 10  # replacements tried for an unreadable image; the first half are of its class
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DecodedSplit(ImageSplit):
-    """Images that `read` gives as Pillow's, by index; all else is the same for every source.
+    """Base class of splits with Pillow images; a source implements `read` and `taken`.
 
-    In an epoch they are augmented, by random numbers that depend on (seed, epoch, index, copy)
-    alone; a batch's `frames` say where in the images its views lie. `views` make further versions
-    of each image, under their names in a batch. With `max_unreadable` above 0, another image stands
-    in for one of training that cannot be read, as one more copy of itself; batches say so, and
-    `UnreadableTally` counts.
+    In an epoch, images are augmented by random numbers that depend on (seed, epoch, index, copy)
+    alone; a batch's `frames` give the position of each view in its source image. `views` make
+    further versions of each image, stored under their names in a batch. With `max_unreadable` above
+    0, an unreadable training image is replaced by a further copy of another; the batch lists it in
+    `unreadable`, and `UnreadableTally` counts.
     """
 
     labels: Int[Tensor, " num_images"]
@@ -45,35 +45,35 @@ class DecodedSplit(ImageSplit):
     def __post_init__(self) -> None:
         check_max_unreadable(self.max_unreadable)
         for augmentation in self._augmentations.values():
-            augmentation.transform(self.preprocessing)  # a wrong setting shows now, not in a worker
+            augmentation.transform(self.preprocessing)  # raises here, not later in a worker
 
     @abstractmethod
     def read(self, index: int) -> Image.Image:
-        """Image `index`, upright, "RGB" or "L" as `preprocessing` has 3 channels or 1.
+        """Return image `index`, upright, as "RGB" or "L" if `preprocessing` has 3 channels or 1.
 
-        ValueError: it cannot be read; the message names it.
+        Raises ValueError, with the image's name, if it cannot be read.
         """
 
     @abstractmethod
     def taken(self, positions: Sequence[int]) -> Self:
-        """The images at `positions` alone."""
+        """Return a split of the images at `positions`."""
 
     def hashed_names(self) -> list[str]:
-        """What an image is known by where a hash decides: shared-off parts, smaller choices."""
+        """Return the names whose hashes determine subsets and the splits taken from training."""
         return list(self.names())
 
     def header_problem(self, index: int) -> str | None:
-        """The name of image `index` and what is wrong with its first bytes; None: nothing known."""
+        """Return the name of image `index` and its header's fault, or None if none is known."""
         return None
 
     def images(self, keys: Sequence[Key]) -> Images:
-        """The images of `keys`; ValueError names one that cannot be read."""
+        """Return the images of `keys`; raises ValueError if one cannot be read."""
         return unit_range(self.__getitems__(keys).images)
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """The batch of `keys`, in bytes where nothing is erased from its images.
+        """Return the batch of `keys`, in bytes unless random erasing changes its images.
 
-        Others stand in for unreadable images as far as that is allowed.
+        Unreadable images are replaced by others if allowed.
         """
         images, *views = (self._room(len(keys), name) for name in ("", *self.views))
         shown: list[Key] = []
@@ -95,7 +95,7 @@ class DecodedSplit(ImageSplit):
         )
 
     def _readable(self, wanted: Key, unreadable: list[str]) -> tuple[Key, Image.Image]:
-        """The image of `wanted` or one that stands in for it, and its key."""
+        """Return the image of `wanted`, or of a replacement, and its key."""
         if wanted.epoch is None or not self.max_unreadable:
             return wanted, self.read(wanted.index)
         problems: list[str] = []
@@ -113,11 +113,11 @@ class DecodedSplit(ImageSplit):
         )
 
     def _others(self, wanted: Key) -> Iterator[Key]:
-        """Keys that may stand in for `wanted`, a function of (seed, epoch, index, copy)."""
+        """Yield replacements for `wanted`, a function of (seed, epoch, index, copy)."""
         others = self.labels == self.labels[wanted.index]
         others[wanted.index] = False
         own_class = others.nonzero().flatten()
-        # no copy of an ordinary epoch has so high a number, and no other image's stand-in has it
+        # neither an ordinary copy nor another image's replacement has this number
         copy = len(self) * (1 + wanted.copy) + wanted.index
         key = image_key(self.seed, wanted.epoch or 0, wanted.index, wanted.copy)
         for attempt in range(_ATTEMPTS):
@@ -129,7 +129,7 @@ class DecodedSplit(ImageSplit):
             yield Key(wanted.epoch, index, copy)
 
     def _room(self, count: int, name: str) -> StoredImages:
-        """Memory for a version of `count` images: bytes, unless erasing draws other colours."""
+        """Return memory for `count` images of a view: bytes, or floats if it erases parts."""
         augmentation = self._augmentations.get(name)
         erases = augmentation is not None and augmentation.random_erasing > 0
         kind = torch.float32 if erases else torch.uint8
@@ -153,7 +153,7 @@ class DecodedSplit(ImageSplit):
 
     @property
     def _augmentations(self) -> dict[str, Augmentation]:
-        """By the view's name, "" for the images themselves."""
+        """Augmentations by the name of the view; "" stands for the images themselves."""
         return {**({"": self.augmentation} if self.augmentation else {}), **self.views}
 
 

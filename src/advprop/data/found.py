@@ -1,4 +1,4 @@
-"""What was found before a run begins: classes, images of each split, and what was passed over."""
+"""Facts about a data set before a run: classes, images of each split, files passed over."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from advprop.data.splits import ImageData, ImageSplit
 from advprop.files.parsing import printable
 
 FEW_IMAGES = 10
-"""Classes with fewer training images are named: hardly learnt, as a rule of thumb."""
+"""Classes with fewer training images are reported; as a rule of thumb they are hardly learnt."""
 
 _SHOWN = 10
 _LOOKED_AT = 8
-_DARK = 0.26  # 14 bits in 16 reach a quarter of white, 12 a sixteenth
+_DARK = 0.26  # the largest value of 14 bits stored in 16 is a quarter of white, of 12 a sixteenth
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Facts about a data set, of a size that does not grow with it (docs/results.md names each)."""
+    """Facts about a data set, in bounded size; docs/results.md describes each."""
 
     name: str
     num_classes: int
@@ -40,11 +40,11 @@ class Found:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """Return the facts as plain data."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
 
     def lines(self) -> list[str]:
-        """The same in a few lines of text, whatever the names of classes and files hold."""
+        """Return the facts as a few printable lines; special characters in names are escaped."""
         names = shortened(self.first_classes, len(self.first_classes))
         more = ", ..." if self.num_classes > len(self.first_classes) else ""
         splits = [
@@ -81,7 +81,7 @@ class Found:
 
 
 def found_in(data: ImageData) -> Found:
-    """What there is to say about `data` before anything is trained on it."""
+    """Collect the facts about `data` that are shown before training."""
     splits = {"train": data.train, "validation": data.validation}
     if data.test is not None:
         splits["test"] = data.test
@@ -113,10 +113,10 @@ def found_in(data: ImageData) -> Found:
 
 
 def _nearly_black(split: ImageSplit) -> list[str]:
-    """A note where no pixel of a few images is bright; as a rule one image is read to tell."""
+    """Return a note if all of a few images are dark; reads images up to the first bright one."""
     brightest: list[float] = []
     for index in range(0, len(split), -(-len(split) // _LOOKED_AT)):
-        with suppress(OSError, ValueError):  # unreadable images are refused, or counted, elsewhere
+        with suppress(OSError, ValueError):  # other code refuses or counts unreadable images
             brightest.append(float(split.image(index).max()))
         if brightest and brightest[-1] > _DARK:
             return []
@@ -124,7 +124,7 @@ def _nearly_black(split: ImageSplit) -> list[str]:
         return []
     return [
         f"the brightest pixel of {len(brightest)} training images has {max(brightest):.1%} of "
-        "white: where their files hold fewer bits than they have room for (12 in 16), scale them up"
+        "white: if their files use fewer bits than their format has (12 of 16), scale them up"
     ]
 
 

@@ -1,4 +1,4 @@
-"""Where in its source image a view lies: what the crop and the flip of a transform drew."""
+"""The position of a view in its source image, by the crop and the flip of a transform."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 Frame: TypeAlias = tuple[float, float, float, float, float, float]
 """An affine map, row by row, from a view's coordinates to those of its whole source image.
 
-Both run from -1 to 1 between the outer edges of an image, x to the right and y down, as those of
+Coordinates run from -1 to 1 between the outer edges of an image, x to the right and y down, as in
 torch's `affine_grid` with `align_corners=False`.
 """
 
@@ -22,10 +22,10 @@ WHOLE: Frame = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 class FramedTransform:
-    """A transform of timm's that tells the frame of each view too.
+    """A transform of timm that also returns the frame of each view.
 
-    It listens to the transform's own crop and flip: no random number and no pixel changes. What
-    comes after them (a policy that shears, say) may move pixels too; the frame does not follow.
+    It records the transform's own crop and flip, and changes neither random numbers nor pixels. The
+    frame does not include later operations that move pixels, such as a shearing policy.
     """
 
     def __init__(self, transform: Any) -> None:
@@ -41,26 +41,26 @@ class FramedTransform:
             steps[0].get_params = self._box  # type: ignore[method-assign]
             if isinstance(steps[1], RandomHorizontalFlip):
                 self._flip = steps[1] = _Step(steps[1])
-        else:  # resized, then the centre
+        else:  # resize, then centre crop
             steps[1] = _Step(steps[1])
             self._box = _CentreBox(steps[1])
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, Frame]:
-        """The view as the transform gives it, and its frame."""
+        """Return the view that the transform gives, and its frame."""
         view: Tensor = self._transform(image)
         box, size = self._box.last()
         return view, _frame(box, size, flipped=self._flip is not None and self._flip.changed)
 
 
 def frames_of(frames: Sequence[Frame]) -> Float[Tensor, "batch 2 3"] | None:
-    """`frames` as a batch holds them, None where all views are the whole image."""
+    """Return `frames` as one tensor, or None if all views are whole images."""
     if all(frame == WHOLE for frame in frames):
         return None
     return torch.tensor(frames, dtype=torch.float32).view(-1, 2, 3)
 
 
 def _frame(box: Sequence[int], size: tuple[int, int], *, flipped: bool) -> Frame:
-    """Of a crop `box` (top, left, height, width) in an image of `size` (width, height)."""
+    """Return the frame of `box` (top, left, height, width) in images of `size` (width, height)."""
     top, left, height, width = box
     scale_x, scale_y = width / size[0], height / size[1]
     shift_x, shift_y = (2 * left + width) / size[0] - 1, (2 * top + height) / size[1] - 1
@@ -68,7 +68,7 @@ def _frame(box: Sequence[int], size: tuple[int, int], *, flipped: bool) -> Frame
 
 
 class _RandomBox:
-    """Stands in for a crop's `get_params`, and remembers what it gave."""
+    """Replaces a crop's `get_params` and records its last result."""
 
     def __init__(self, draw: Callable[..., Sequence[int]]) -> None:
         self._draw = draw
@@ -80,27 +80,27 @@ class _RandomBox:
         return box
 
     def last(self) -> tuple[Sequence[int], tuple[int, int]]:
-        """The box of the last image, and that image's size."""
+        """Return the box of the last image, and that image's size."""
         return self._last
 
 
 class _CentreBox:
-    """The box that torchvision's `CenterCrop` cuts out of an image at least as large."""
+    """Computes the box that torchvision's `CenterCrop` cuts out of a large enough image."""
 
     def __init__(self, crop: _Step) -> None:
         self._crop = crop
 
     def last(self) -> tuple[Sequence[int], tuple[int, int]]:
-        """The box of the last image, after it was resized, and its size then."""
+        """Return the box in the last image after resizing, and the size of that resized image."""
         width, height = self._crop.size
         crop_height, crop_width = self._crop.step.size
-        # as torchvision rounds
+        # torchvision rounds the same way
         top, left = round((height - crop_height) / 2.0), round((width - crop_width) / 2.0)
         return (top, left, crop_height, crop_width), self._crop.size
 
 
 class _Step:
-    """A step of a transform, the size of the last image it was given, and whether it changed it."""
+    """A step of a transform that records its last image's size and whether it changed the image."""
 
     def __init__(self, step: Any) -> None:
         self.step = step

@@ -1,4 +1,4 @@
-"""What identifies a data set: its images, their order and labels, and no place where they lie."""
+"""Identify a data set by its images, their order and labels, but not by its location."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from advprop.data.listing.classes import shortened
 from advprop.data.splits import ImageData, ImageSplit
 
 NUM_SIZES, NUM_CONTENTS = 4096, 64
-"""Of how many images of a split, spread over it, the size counts, and of how many the contents."""
+"""How many images of a split, spread over it, are compared by size, and how many by contents."""
 _REPAIRED_SHARE = 0.01
-_DIGITS = 8  # of an image's checksum
+_DIGITS = 8  # hexadecimal digits of an image's checksum
 _MODEL = ("class_names", "image_shape", "interpolation", "crop_pct")
 _OLD_TRAIN = ("num_train", "train_labels_sha256")
 
 
 def data_facts(data: ImageData) -> dict[str, Any]:
-    """What a run has to know of its data, as plain data: what its model needs, and what it saw.
+    """Return the facts of `data` that a run saves: the model's input, and the images' identity.
 
-    Two sets of data are the same where these are, their "name" apart.
+    Two data sets are the same if these facts are equal except for "name".
     """
     labels = data.train.labels.to(torch.int64).numpy().tobytes()
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
@@ -55,35 +55,35 @@ def _split_facts(split: ImageSplit) -> dict[str, Any]:
 
 
 def _looked_at(count: int, limit: int) -> range:
-    """At most `limit` of `count` positions, spread evenly."""
+    """Return at most `limit` of `count` positions, spread evenly."""
     return range(0, count, max(1, -(-count // limit)))
 
 
 def _checksums(split: ImageSplit) -> Iterator[int]:
-    """One for each image that is looked at: of its size, and of some the contents too."""
+    """Yield a checksum for each compared image: of its size, and for some also of the contents."""
     looked_at = _looked_at(len(split), NUM_SIZES)
     contents = set(looked_at[:: max(1, -(-len(looked_at) // NUM_CONTENTS))])
     for index in looked_at:
         try:
             size = str(split.stored_size(index)).encode()
             yield zlib.crc32(split.stored(index) if index in contents else b"", zlib.crc32(size))
-        except (OSError, ValueError):  # told where it is read
+        except (OSError, ValueError):  # reported when the image is read
             yield 0
 
 
 @dataclass(kw_only=True)
 class Changes:
-    """What is different in a run's data: what it cannot go on with, and what it can."""
+    """The differences in a run's data: fatal ones prevent a resume, harmless ones do not."""
 
     fatal: list[str] = field(default_factory=list)
     harmless: list[str] = field(default_factory=list)
 
 
 def find_changes(saved: Mapping[str, Any], now: Mapping[str, Any], data: ImageData) -> Changes:
-    """What is different in `data`, whose facts are `now`, since `saved`, facts of before.
+    """Compare the facts `now` of `data` with the facts `saved` earlier.
 
-    Training goes on with the same training images in the same order alone; of each hundred one may
-    have been repaired, or one of fewer. Facts that `saved` has not are not compared.
+    Training can only resume with the same training images in the same order; at most 1 % of the
+    compared images, or a single one, may have other contents. Facts missing in `saved` are ignored.
     """
     changes = Changes()
     before, images = saved.get("images") or {}, now["images"]
@@ -108,11 +108,11 @@ def find_changes(saved: Mapping[str, Any], now: Mapping[str, Any], data: ImageDa
 def _compared(
     name: str, before: Any, now: Any, split: ImageSplit | None
 ) -> tuple[list[str], list[str]]:
-    """At most one line on what is different in a split, and the images whose contents are."""
+    """Return at most one line about a split's difference, and the images with other contents."""
     if before == now:
         return [], []
     if not before or not now or split is None:
-        return [f"there are {'no' if now else 'now no'} {name} images"], []
+        return [f"there {'were' if now else 'are now'} no {name} images"], []
     if before.get("num") != now["num"]:
         return [f"there were {before.get('num')} {name} images, there are {now['num']}"], []
     if before.get("order_sha256") != now["order_sha256"]:
@@ -131,7 +131,7 @@ def _changed_images(split: ImageSplit, before: str, now: str) -> list[str]:
 
 
 def _told(name: str, before: Any, now: Any) -> str:
-    """`name` with both values; of lists that have changed in part, with what only one has."""
+    """Describe a changed fact by both values, or lists by the entries that only one of them has."""
     if isinstance(before, list) and isinstance(now, list) and set(before) != set(now):
         gone = shortened([str(n) for n in before if n not in now], 5) or "nothing"
         new = shortened([str(n) for n in now if n not in before], 5) or "nothing"

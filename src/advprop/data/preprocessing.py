@@ -1,4 +1,4 @@
-"""From a file to a model's input: the evaluation's view, and random ones to train on."""
+"""Preprocess image files to a model's input: a fixed view for evaluation, random ones to train."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _SMALLEST_CROP, _LARGEST_EDGE = 0.1, 8192
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How evaluation sees a file: shorter edge to size / `crop_pct`, the centre cut out (as timm).
+    """Evaluation's view, as in timm: resize the shorter side to size / `crop_pct`, centre crop.
 
-    With `crop_mode` "squash" both edges are resized, whatever the image's shape. `image_shape` is
-    (channels, height, width), with 1 channel (grey) or 3 (RGB). Calling it with a path gives the
-    image; no mean is subtracted, that is the model's first layer.
+    With `crop_mode` "squash" both sides are resized, which may change the aspect ratio.
+    `image_shape` is (channels, height, width), with 1 channel (grey) or 3 (RGB). Calling it with a
+    path returns the image in [0, 1]; the model's first layer standardises it.
     """
 
     image_shape: tuple[int, int, int]
@@ -63,15 +63,15 @@ class Preprocessing:
             raise ValueError(f"crop_mode={self.crop_mode!r}: must be one of {modes}")
 
     def __call__(self, path: str | Path) -> Float[Tensor, "C H W"]:
-        """The image in `path`, float32 in [0, 1]; ValueError names a file that cannot be read."""
+        """Return the image in `path`, float32 in [0, 1]; raises ValueError if it is unreadable."""
         return self.apply(read_image(path, channels=self.image_shape[0]))
 
     def apply(self, image: Image.Image) -> Float[Tensor, "C H W"]:
-        """The same for an image that `read_image` has read."""
+        """Return the view of an image from `read_image`, float32 in [0, 1]."""
         return unit_range(self.framed(image)[0])
 
     def framed(self, image: Image.Image) -> tuple[UInt8[Tensor, "C H W"], Frame]:
-        """The same in bytes, and where in the image it lies."""
+        """Return the view of an image from `read_image`, in bytes, and its frame."""
         return self._transform(image)
 
     @cached_property
@@ -85,17 +85,17 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Random views to train on: a crop, resized; a flip; by choice changed colours, an erased part.
+    """Random views for training: random resized crop, flip, optional colour changes and erasing.
 
     `scale` is the crop's share of the area, `ratio` its width over height, `hflip` the probability
     of a flip, `color_jitter` the strength of random brightness, contrast and saturation (0: none).
-    `auto_augment` names one of timm's policies ("rand-m9-mstd0.5", "original", ...), which take the
-    place of `color_jitter`: both together are refused.
-    `random_erasing` is the probability that a rectangle is filled: by `erasing_mode` with grey
-    ("const"), with one random colour ("rand") or with a random colour for each pixel ("pixel").
+    `auto_augment` names a policy of timm ("rand-m9-mstd0.5", "original", ...), which replaces
+    `color_jitter`. `random_erasing` is the probability that a rectangle is filled: `erasing_mode`
+    chooses grey ("const"), one random colour ("rand") or one for each pixel ("pixel"). Raises
+    ValueError for settings out of bounds, or `color_jitter` together with `auto_augment`.
     """
 
-    # pydantic reads this when the class stands in a configuration: unknown names are errors
+    # pydantic reads this if the class is a field of a configuration: unknown names are errors
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -132,10 +132,10 @@ class Augmentation:
             raise ValueError(f"erasing_mode={self.erasing_mode!r}: must be one of {known}")
 
     def transform(self, preprocessing: Preprocessing) -> Transform:
-        """From an image that was read to a random view of `preprocessing`'s shape, uint8 CHW.
+        """Return a function from an image to a random view, uint8 [C, H, W] as in `preprocessing`.
 
-        It draws from the global streams of `random`, numpy and torch.
-        ValueError: an unknown policy, or one for grey images (they are made for RGB).
+        It draws from the global streams of `random`, numpy and torch. Raises ValueError for an
+        unknown policy, or any policy with grey images, since policies are made for RGB.
         """
         if self.auto_augment and preprocessing.image_shape[0] != 3:
             raise ValueError(
@@ -163,7 +163,7 @@ class Augmentation:
         return transform
 
     def erase(self, image: Tensor) -> Tensor:
-        """`image`, of shape [C, H, W], in [0, 1], perhaps with a rectangle filled.
+        """Return `image`, in [0, 1], with a rectangle filled at probability `random_erasing`.
 
         Without `random_erasing` it stays as it is, floats in [0, 1] or bytes. It draws from the
         global streams of `random` and torch.
@@ -180,7 +180,7 @@ class Augmentation:
 
 
 def _timm_transform(preprocessing: Preprocessing, **settings: Any) -> Transform:
-    from timm.data import create_transform  # seconds to import, and needed for files only
+    from timm.data import create_transform  # takes seconds to import; only needed for files
 
     transform: Transform = create_transform(
         input_size=preprocessing.image_shape,
@@ -192,7 +192,7 @@ def _timm_transform(preprocessing: Preprocessing, **settings: Any) -> Transform:
 
 
 def _policy_operations(transform: Any) -> Iterator[Any]:
-    """The single operations of timm's policy in a transform."""
+    """Yield the single operations of timm's policies in a transform."""
     for step in transform.transforms:
         yield from getattr(step, "ops", ())  # RandAugment, AugMix
         for operations in getattr(step, "policy", ()):  # AutoAugment
@@ -200,7 +200,7 @@ def _policy_operations(transform: Any) -> Iterator[Any]:
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **_: object) -> Image.Image:
-    """As timm's own; policies ask for 0 bits too, which newer Pillows refuse."""
+    """Posterize as timm does; also accepts 0 bits, which policies use and newer Pillows refuse."""
     if bits_to_keep < 1:
         return Image.new(image.mode, image.size)
     return image if bits_to_keep >= 8 else ImageOps.posterize(image, bits_to_keep)

@@ -1,4 +1,4 @@
-"""Image files as they are meant to look: upright, over white, 8 bits a channel."""
+"""Read image files as they are meant to be shown: upright, over white, 8 bits a channel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from advprop.data.listing.walking import image_formats, special_kind
 
 _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 0x112, 258, 262
-# Pillow's exif_transpose encodes all other tags again, and refuses a photo for a mistyped one
+# Pillow's exif_transpose also encodes all other tags again, and fails if one has the wrong type
 _TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,20 +27,20 @@ _TURNS: dict[object, Image.Transpose] = {
 
 
 def read_image(path: str | Path, *, channels: int) -> Image.Image:
-    """The image in `path` as Pillow's "RGB" (3 channels) or "L" (1 channel).
+    """Return the image in `path` as Pillow's "RGB" (3 channels) or "L" (1 channel).
 
     EXIF rotation is applied, transparent pixels are laid over white, CMYK and palettes are
-    converted, 16 bits a channel are scaled to 8. ValueError: the file cannot be read (missing,
-    truncated, no image, too large, pixels without a known range), named in the message.
+    converted, 16 bits a channel are scaled to 8. Raises ValueError, with the path, if the file
+    cannot be read: missing, truncated, no image, too large, pixels without a known range.
     """
     with named_errors(path), open_image(path) as image:
         return upright(image, channels)
 
 
 def open_image(source: str | Path | IO[bytes]) -> Image.Image:
-    """What Pillow's `Image.open` gives, of the formats that are read, and of files alone.
+    """Open `source` by Pillow's `Image.open`, restricted to files and to `image_formats`.
 
-    Opening a named pipe would wait for ever. ValueError: it is one; other errors are Pillow's.
+    Raises ValueError for a pipe or device, since opening one could block, and Pillow's own errors.
     """
     if isinstance(source, str | Path) and (kind := special_kind(source)):
         raise ValueError(f"it is a {kind}, not a file")
@@ -61,10 +61,10 @@ def _first_bytes(source: str | Path | IO[bytes]) -> bytes:
 
 
 def upright(image: Image.Image, channels: int) -> Image.Image:
-    """An image that Pillow has opened, as `read_image` gives it; the pixels are read now."""
+    """Load an image that Pillow has opened, and convert it as `read_image` describes."""
     clear = _transparent_value(image)
-    image.load()  # tags may come after the pixels
-    # Pillow has 16 bits of these formats in 32
+    image.load()  # metadata may be stored after the pixels
+    # PNG and PPM have 16 bits, which Pillow stores in 32
     if image.mode == "I" and image.format not in ("PNG", "PPM"):
         raise ValueError("its pixels have 32 bits without a known range; save it with 8 or 16 bits")
     turn = _TURNS.get(_orientation(image))
@@ -80,19 +80,19 @@ def upright(image: Image.Image, channels: int) -> Image.Image:
         opaque = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
         image = image.convert("RGB")
-    if image.mode == "LAB":  # which Pillow converts to nothing else
+    if image.mode == "LAB":  # Pillow converts LAB to RGB only
         image = image.convert("RGB")
     return image.convert("RGB" if channels == 3 else "L")
 
 
 def _transparent_value(image: Image.Image) -> Any:
-    """The value or colour of a PNG that stands for nothing, in the units of Pillow's pixels.
+    """Return the value or colour that is transparent in a PNG, in the units of Pillow's pixels.
 
-    Pillow scales pixels of 2, 4 and 3 x 16 bits to 8, and leaves this value as it is in the file.
-    None: there is none, or a palette's.
+    Pillow scales pixels of 2, 4 and 3 x 16 bits to 8 bits, but not this value. Returns None if
+    there is none, or for a palette.
     """
     value = image.info.get("transparency")
-    tiles: Any = getattr(image, "tile", None)  # of files that are not loaded yet
+    tiles: Any = getattr(image, "tile", None)  # set for files that are not loaded yet
     packed = tiles[0][3] if tiles and image.format == "PNG" else None
     if isinstance(value, tuple) and packed == "RGB;16B":
         return tuple(number >> 8 for number in value)
@@ -102,18 +102,18 @@ def _transparent_value(image: Image.Image) -> Any:
 
 
 def _orientation(image: Image.Image) -> object:
-    """The EXIF tag, as it stands there; None where it cannot be read."""
+    """Return the value of the EXIF orientation tag, or None if it cannot be read."""
     try:
         value = image.getexif().get(_ORIENTATION)
         return value[0] if isinstance(value, tuple) else value
-    except Exception:  # damaged tags beside good pixels raise all kinds of them
+    except Exception:  # damaged tags raise all kinds of errors, even if the pixels are intact
         return None
 
 
 def header_problem(path: str | Path) -> str | None:
-    """The file's name and what is wrong with its first bytes, or None.
+    """Return the file's name and the fault of its header, or None if there is none.
 
-    Quick, but blind to a file that was cut off later on.
+    It is quick, but does not notice a truncated file.
     """
     try:
         with _strict_pillow(), open_image(path):
@@ -123,26 +123,26 @@ def header_problem(path: str | Path) -> str | None:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height as the file's first bytes tell; ValueError names one that is unreadable."""
+    """Return (width, height) from the file's header; raises ValueError if it is unreadable."""
     with named_errors(path), open_image(path) as image:
         return image.size
 
 
 @contextmanager
 def named_errors(name: str | Path) -> Iterator[None]:
-    """Whatever is wrong with an image becomes a ValueError that names it."""
+    """Convert any error while an image is read to a ValueError with its name."""
     try:
         with _strict_pillow():
             yield
-    except MemoryError:  # no fault of the file
+    except MemoryError:  # not a fault of the file
         raise
-    except Exception as error:  # Pillow's decoders raise all kinds of them
+    except Exception as error:  # Pillow's decoders raise all kinds of errors
         raise ValueError(f"cannot read the image {name}: {_reason(error)}") from error
 
 
 @contextmanager
 def _strict_pillow() -> Iterator[None]:
-    """Images that would fill the memory are errors; damaged metadata beside good pixels is none."""
+    """Treat oversized images as errors, and ignore damaged metadata if the pixels are intact."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -162,10 +162,10 @@ def _reason(error: Exception) -> str:
 
 
 def _eight_bits(image: Image.Image, clear: int | None) -> Image.Image:
-    """16-bit grey scaled to 8 bits, where Pillow's own conversion would cut it off at 255.
+    """Scale 16-bit grey to 8 bits; Pillow's own conversion would clip it at 255.
 
-    Pixels of value `clear` become white. TIFF's tags tell whether only 12 bits are used, and
-    whether 0 is white; Pillow heeds neither at this depth.
+    Pixels of value `clear` become white. TIFF tags say whether only 12 bits are used, and whether
+    0 is white; Pillow ignores both at this depth.
     """
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:

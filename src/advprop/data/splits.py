@@ -1,4 +1,4 @@
-"""What a data set is: three splits, whose images are addressed by (epoch, index)."""
+"""Data sets of three splits, whose images are addressed by (epoch, index)."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from advprop.randomness import generator_for
 from advprop.shapes import Batch, Images, StoredImages
 
 MAX_COMPARED_BYTES = 2**20
-"""How much of an image `ImageSplit.stored` gives at most."""
+"""The most bytes of a file that `ImageSplit.stored` returns."""
 
 
 class Key(NamedTuple):
-    """One use of an image: epoch None asks for the evaluation's view of it.
+    """One use of an image; `epoch` None requests evaluation's view.
 
-    `copy` tells uses in the same epoch apart; each is augmented differently.
+    `copy` numbers the uses in one epoch; each is augmented differently.
     """
 
     epoch: int | None
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
+    index: int  # type: ignore[assignment]  # hides tuple.index, which is not used
     copy: int = 0
 
 
 class ImageSplit(ABC):
     """One split of a data set; a map-style data set for torch's `DataLoader`.
 
-    An image depends on its key alone, so loader workers keep no state and a run may go on from any
-    batch. Batches hold what `images` gives, or the same in bytes where `__getitems__` says so.
-    `labels` are int64 of shape [num_images]; `max_unreadable` is the share of the images that
-    training may find unreadable.
+    An image depends on its key alone, so loader workers keep no state and a run can resume at any
+    batch. A batch holds what `images` returns, or the same in bytes if the split's `__getitems__`
+    says so. `labels` are int64 of shape [num_images]; `max_unreadable` is the share of the images
+    that may be unreadable in training.
     """
 
     labels: Int[Tensor, " num_images"]
@@ -44,41 +44,41 @@ class ImageSplit(ABC):
 
     @abstractmethod
     def images(self, keys: Sequence[Key]) -> Images:
-        """The images of `keys`, float32 in [0, 1], shape [len(keys), C, H, W]."""
+        """Return the images of `keys`, float32 in [0, 1], shape [len(keys), C, H, W]."""
 
     def image(
         self, index: int, *, epoch: int | None = None, copy: int = 0
     ) -> Float[Tensor, "C H W"]:
-        """Image `index` as training meets it in `epoch`, or as evaluation does (None)."""
+        """Return image `index` as used by training in `epoch`, or by evaluation (None)."""
         return self.images([Key(epoch, index, copy)])[0]
 
     def epoch_order(self, seed: int, epoch: int) -> Int[Tensor, " num_images"]:
-        """Every index once, int64, in an order that depends on (seed, epoch) alone."""
+        """Return every index once, int64, in an order that depends on (seed, epoch) alone."""
         return torch.randperm(len(self), generator=generator_for(seed, epoch, "order"))
 
     def names(self) -> Sequence[str]:
-        """What each image is called in its data set, wherever that lies."""
+        """Return each image's name in the data set, independent of the set's location."""
         return [str(index) for index in range(len(self))]
 
     def stored(self, index: int) -> bytes:
-        """Image `index` as its source has it, of large files the beginning."""
+        """Return image `index` as its source stores it, at most `MAX_COMPARED_BYTES` of a file."""
         return self.image(index).numpy().tobytes()
 
     def stored_size(self, index: int) -> int:
-        """How many bytes image `index` has in its source; 0 where only reading it would tell."""
+        """Return the bytes of image `index` in its source, or 0 if only reading it would tell."""
         return 0
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """The batch of `keys`; torch's loader hands it over as it is."""
+        """Return the batch of `keys`, which torch's loader passes on unchanged."""
         return self.batch_of(keys, self.images(keys))
 
     def batch_of(
         self, keys: Sequence[Key], images: StoredImages, unreadable: Sequence[str] = ()
     ) -> Batch:
-        """`images`, those of `keys`, with their labels, indices and copies."""
+        """Return the `images` of `keys` as a batch with their labels, indices and copies."""
         indices, copies = (
             torch.tensor([Key(*key)[1:] for key in keys], dtype=torch.int64).reshape(-1, 2).T
         )
@@ -93,18 +93,18 @@ class ImageSplit(ABC):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArraySplit(ImageSplit):
-    """Images in memory, [num_images, C, H, W], as whole numbers from 0 (black) to `brightest`."""
+    """Images in memory, [num_images, C, H, W], as integers from 0 (black) to `brightest`."""
 
     pixels: UInt8[Tensor, "num_images C H W"]
     labels: Int[Tensor, " num_images"]
     brightest: int = 255
 
     def images(self, keys: Sequence[Key]) -> Images:
-        """The images of `keys`, cut out in one go; they are the same in every epoch."""
+        """Return the images of `keys`, float32 in [0, 1]; they are the same in every epoch."""
         return self._chosen(keys).to(torch.float32).div_(self.brightest)
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """The batch of `keys`, in bytes where 255 is the brightest."""
+        """Return the batch of `keys`, in bytes if 255 is the brightest value."""
         images = self._chosen(keys) if self.brightest == 255 else self.images(keys)
         return self.batch_of(keys, images)
 
@@ -114,10 +114,10 @@ class ArraySplit(ImageSplit):
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where the images of each split come from, in words, and what lay beside them unused.
+    """The source of each split, in words, and the files beside them that are not used.
 
-    `splits` has "train", "validation" and "test" as far as there are. `passed_over` counts by
-    reason, such as ".heic" files; `notes` are sentences about what may be amiss.
+    `splits` has "train", "validation" and, if there is one, "test". `passed_over` counts unused
+    files by reason, such as ".heic files"; `notes` are sentences about possible faults.
     """
 
     splits: Mapping[str, str] = field(default_factory=dict)
@@ -127,10 +127,10 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageData:
-    """A data set: choices are made on `validation`, results come from `test`.
+    """A data set: `validation` serves to choose settings, `test` to report results.
 
-    `test` is None for a folder that came with `train/` and `val/` alone. `preprocessing` says how
-    an image file becomes an input like those of the splits.
+    `test` is None for a folder with `train/` and `val/` alone. `preprocessing` converts an image
+    file to an input like those of the splits.
     """
 
     name: str
@@ -148,5 +148,5 @@ class ImageData:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are; labels are 0 to `num_classes` - 1."""
+        """The number of classes; labels are 0 to `num_classes` - 1."""
         return len(self.class_names)

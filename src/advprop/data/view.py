@@ -1,4 +1,4 @@
-"""From the listed images of any source to a data set: one view of them, one way to finish it."""
+"""Make a data set from the listed images of any source, with the settings of one view."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Split = TypeVar("Split", bound=DecodedSplit)
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """How the images of a data set are looked at, whatever source they come from.
+    """Settings for the images of a data set from any source.
 
-    They are square, of `image_size` pixels, with 1 (grey) or 3 `channels`. `augmentation` is for
-    training, seeded by `seed`, and `views` make further versions of each training image, by the
-    branch that learns from them. `num_train` trains on fewer, in proportion to the classes.
-    `max_unreadable` is the share of the training images that may be unreadable; others stand in for
-    them. Raises ValueError for settings out of bounds.
+    Images are square, of `image_size` pixels, with 1 (grey) or 3 `channels`. `augmentation` is for
+    training, seeded by `seed`; `views` make further versions of each training image, under the
+    name of the branch that learns from them. `num_train` trains on fewer images, the classes in
+    proportion. `max_unreadable` is the share of the training images that may be unreadable, and
+    are replaced by others. Raises ValueError for settings out of bounds.
     """
 
     image_size: int
@@ -44,7 +44,7 @@ class View:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How evaluation sees an image."""
+        """The preprocessing of an image for evaluation."""
         return Preprocessing(
             image_shape=(self.channels, self.image_size, self.image_size),
             interpolation=self.interpolation,
@@ -60,11 +60,11 @@ def image_data(
     class_names: Sequence[str],
     origin: Origin,
 ) -> ImageData:
-    """The data set of `splits`: whole, checked, and its training images as `view` has them.
+    """Return the data set of `splits`, completed, checked, and with the settings of `view`.
 
-    Without "validation" it is shared off "train", and "test" too where there is none. Raises
-    ValueError for too few images, or unreadable files, all in one message; where some training
-    images may be unreadable, those are not opened.
+    Without "validation", it is taken from "train", and so is a missing "test". Raises ValueError if
+    there are too few images or, in one message, if files are unreadable. Training images are not
+    opened if some of them may be unreadable.
     """
     splits = _completed(splits)
     check_splits(*(splits[name] for name in splits if name != "train" or not view.max_unreadable))

@@ -1,4 +1,4 @@
-"""Predictions where an image has several right classes, or only some classes compete."""
+"""Scores predictions where images have several correct classes or only some classes compete."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def accepted_predictions(
     rows: Int[Tensor, " all_images"],
     among: Int[Tensor, " chosen"] | None = None,
 ) -> Bool[Tensor, " images"]:
-    """Whether the prediction for each image is accepted, on the CPU, in the order of the images.
+    """Return whether the prediction for each image is accepted, on the CPU, in the images' order.
 
-    `rows[i]` is the row of image i of the data set in `accepted`, whose columns are the outputs of
-    the model; images that have the same right classes may share one. `among` are the outputs that
-    compete: the logits are cut to them before the largest is looked for, so that no other class can
-    be predicted.
+    `rows[i]` is the row of the data set's image i in `accepted`, whose columns are the outputs of
+    the model; images with the same correct classes may share a row. `among`, if given, are the only
+    outputs that can be predicted. Raises ValueError if the model's outputs are not the columns of
+    `accepted`.
     """
     correct = []
     for batch in batches:

@@ -1,6 +1,6 @@
-"""Accuracies of a function from images to logits: clean, and under noise.
+"""Measures the clean and the noise accuracy of a function from images to logits.
 
-The functions know no models: whoever calls them sets modes and branches.
+Callers set the mode and the active branch of the model behind that function.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from advprop.randomness import ImageStreams, normal
 from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, Images, Labels, LogitsFn, correct_predictions
 
-# evaluation meets the same noise and the same random starts in every run
+# every evaluation uses the same noise and the same random starts
 _EVALUATION_SEED = 0
 
 
 def evaluate_clean(logits_fn: LogitsFn, batches: Iterable[Batch]) -> dict[str, Any]:
-    """`clean_accuracy`, `top5_accuracy` (where there are more than 5 classes), `num_images`.
+    """Return `clean_accuracy`, `top5_accuracy` (with more than 5 classes) and `num_images`.
 
-    The quick figures, as validation needs them after each epoch; `clean_report` tells more.
+    This is quick enough for validation after each epoch; `clean_report` computes more.
     """
     first: list[Tensor] = []
     five: list[Tensor] = []
@@ -43,7 +43,7 @@ def evaluate_clean(logits_fn: LogitsFn, batches: Iterable[Batch]) -> dict[str, A
 def evaluate_noise(
     logits_fn: LogitsFn, batches: Iterable[Batch], *, standard_deviation: float
 ) -> dict[str, Any]:
-    """`noise_accuracy` under Gaussian noise, clipped to [0, 1]; each image always gets the same."""
+    """Return `noise_accuracy` under Gaussian noise (fixed for each image), clipped to [0, 1]."""
     parts: list[Tensor] = []
     for images, labels, streams in _parts(batches):
         noise = standard_deviation * normal(images, streams, purpose="noise")
@@ -59,7 +59,7 @@ def evaluate_noise(
 
 
 def correct_answers(logits_fn: LogitsFn, batches: Iterable[Batch]) -> Bool[Tensor, " num_images"]:
-    """Was each image classified rightly? On the CPU, in the order of the images."""
+    """Return whether each image is classified correctly, on the CPU, in the images' order."""
     return joined([correct_predictions(_logits(logits_fn, b.images), b.labels) for b in batches])
 
 
@@ -75,12 +75,12 @@ def _logits(logits_fn: LogitsFn, images: Images) -> Tensor:
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
-    """The answers to all batches as one tensor on the CPU; raises ValueError if there are none."""
+    """Concatenate the tensors of all batches on the CPU; raises ValueError if there are none."""
     if not parts:
         raise ValueError("no images to evaluate on: the set is empty")
     return torch.cat(list(parts)).cpu()
 
 
 def mean(values: Tensor) -> float:
-    """The mean of all values, in double precision: of booleans, the share of true ones."""
+    """Return the mean of all values in double precision; for booleans, the share of true ones."""
     return float(values.double().mean())

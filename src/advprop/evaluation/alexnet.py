@@ -1,4 +1,4 @@
-"""What AlexNet does on ImageNet-C, the yardstick of the mean corruption error.
+"""AlexNet's errors on ImageNet-C, by which the mean corruption error is normalised.
 
 Top-1 errors averaged over the five severities, as published with ImageNet-C: Hendrycks and
 Dietterich, ICLR 2019, and https://github.com/hendrycks/robustness.
@@ -24,4 +24,4 @@ ALEXNET_ERRORS = {
     "jpeg_compression": 0.606500,
 }
 NUM_CLASSES = 1000
-"""Of the images that these errors were measured on; on others they mean nothing."""
+"""The number of classes of ImageNet-C, to which alone these errors apply."""

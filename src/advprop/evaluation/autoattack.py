@@ -1,4 +1,4 @@
-"""AutoAttack (Croce & Hein 2020): its standard set, run by `pyautoattack`, judged by ourselves."""
+"""AutoAttack's standard version (Croce & Hein 2020), run by `pyautoattack` and checked here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ROUNDING = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Iterations of APGD and FAB, and queries of Square; the defaults are the standard's."""
+    """Iterations of APGD and FAB, and queries of Square; defaults are the standard version's."""
 
     iterations: int = 100
     queries: int = 5000
@@ -45,12 +45,12 @@ def evaluate_autoattack(
     attacked_logits_fn: LogitsFn,
     budget: Budget = STANDARD,
 ) -> dict[str, Any]:
-    """`autoattack_accuracy`: images correct as they are and after all four attacks.
+    """Return `autoattack_accuracy`, the share of images correct when clean and after all attacks.
 
-    `after` is the accuracy after each. An attack gets the images only that are correct until then.
-    What it returns is put back into the threat model and [0, 1], and judged by `logits_fn`;
-    `num_corrected` counts those that were outside by more than rounding. The attacks draw their
-    random numbers by batch, so other batches give slightly other results.
+    Each of the four attacks runs on the images that are still correct; `after` holds the accuracy
+    after each. Its output is projected into the threat model and [0, 1] and classified by
+    `logits_fn`; `num_corrected` counts images that were outside by more than rounding. Attacks draw
+    random numbers by batch, so another batch size gives slightly different results.
 
     Raises ImportError without pyautoattack, ValueError for fewer than four classes.
     """
@@ -84,7 +84,7 @@ def evaluate_autoattack(
 
 @dataclass
 class Notes:
-    """What the attacks add up to over batches."""
+    """Counts and warnings of the attacks, summed over batches."""
 
     survivors: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("clean", *COMPONENTS), 0)
@@ -101,7 +101,7 @@ def _cascade(
     threat_model: ThreatModel,
     notes: Notes,
 ) -> tuple[Images, Tensor]:
-    """One attack after the other, each on what is left; the images, and which stay correct."""
+    """Run each attack on the images still correct; return the images and which stay correct."""
     adversarial, correct = batch.images.clone(), was_right.clone()
     notes.survivors["clean"] += int(correct.sum())
     for name in COMPONENTS:
@@ -121,7 +121,7 @@ def _cascade(
 def _standard(
     logits_fn: LogitsFn, threat_model: ThreatModel, budget: Budget, batch: Batch, num_classes: int
 ) -> Any:
-    """The standard version, with no more targets than there are other classes."""
+    """Return the standard version, with at most as many targets as there are wrong classes."""
     try:
         from pyautoattack import AutoAttack
     except ImportError:
@@ -147,9 +147,9 @@ def _standard(
 def _run(
     attack: Any, name: str, batch: Batch, threat_model: ThreatModel, remarks: list[str]
 ) -> tuple[Images, int]:
-    """The images that one attack found, inside what is allowed, and how many were outside."""
+    """Return one attack's images, projected into the threat model, and how many were outside."""
     attack.attacks_to_run = [name]
-    # it seeds torch's global stream, which is put back
+    # pyautoattack seeds torch's global generator, so its state is restored
     with random_streams(EVALUATION_SEED, "autoattack", name), _collected(remarks):
         found, _ = attack.run_standard_evaluation(batch.images, batch.labels, batch_size=len(batch))
     found = found.detach().nan_to_num(0.0)
@@ -160,7 +160,7 @@ def _run(
 
 @contextmanager
 def _collected(remarks: list[str]) -> Iterator[None]:
-    """Keep pyautoattack's warnings instead of printing them."""
+    """Append pyautoattack's warnings to `remarks` instead of printing them."""
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

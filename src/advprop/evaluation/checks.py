@@ -1,7 +1,7 @@
-"""Red flags of attacks: figures that should make a reader doubt the accuracies beside them.
+"""Red flags of attacks: numbers that cast doubt on the reported accuracies.
 
-Each check is a function of numbers alone and returns at most one flag; docs/red_flags.md has a
-section for each, with its thresholds and what to do.
+Each check is a function of numbers and returns at most one flag; docs/red_flags.md has a section
+for each flag, with its thresholds and remedies.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from scipy.stats import binom
 
 REACH = 0.5
-"""Perturbations shorter than this share of epsilon, on average, are far below it."""
+"""Perturbations with a mean length below this share of epsilon raise a flag."""
 
 _BLACK_BOX_RATE = 0.01
 _SQUARE_RATE = 0.002  # auto-attack's own bound
@@ -23,14 +23,14 @@ _Z = 1.96
 
 @dataclass(frozen=True, kw_only=True)
 class RedFlag:
-    """`message` says what was found, what would be usual, and what to do."""
+    """A red flag; `message` gives the finding, the usual value and the remedy."""
 
     flag: str
     message: str
     suite: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, with the page that explains the flag."""
+        """Return plain data, with the page that explains the flag."""
         return {
             "flag": self.flag,
             "suite": self.suite,
@@ -40,7 +40,7 @@ class RedFlag:
 
 
 def check_perturbation(suite: str, numbers: Mapping[str, Any]) -> RedFlag | None:
-    """Are the perturbations as long as the threat model allows?"""
+    """Flag perturbations that are much shorter than the threat model allows."""
     reached = numbers.get("reached")
     if reached is None or reached >= REACH:
         return None
@@ -56,7 +56,7 @@ def check_perturbation(suite: str, numbers: Mapping[str, Any]) -> RedFlag | None
 def check_curve(
     suite: str, points: Sequence[Mapping[str, Any]], *, num_images: int
 ) -> RedFlag | None:
-    """Does accuracy fall as epsilon grows, in each threat model?"""
+    """Flag an accuracy that rises as epsilon grows, within a threat model."""
     worst: dict[str, Mapping[str, Any]] = {}
     for point in sorted(points, key=lambda point: (point["threat_model"], point["epsilon"])):
         least = worst.setdefault(point["threat_model"], point)
@@ -76,7 +76,7 @@ def check_curve(
 
 
 def check_black_box(suite: str, numbers: Mapping[str, Any]) -> RedFlag | None:
-    """Does a random search find adversarial images that the white-box attack missed?"""
+    """Flag a random search that finds adversarial images which the white-box attack missed."""
     count, total = numbers["black_box_only"], numbers["num_images"]
     if not exceeds(count, total, _BLACK_BOX_RATE):
         return None
@@ -91,7 +91,7 @@ def check_black_box(suite: str, numbers: Mapping[str, Any]) -> RedFlag | None:
 
 
 def check_square(suite: str, after: Mapping[str, float], *, num_images: int) -> RedFlag | None:
-    """Does Square fool images that AutoAttack's white-box attacks did not?"""
+    """Flag a Square attack that fools images which AutoAttack's white-box attacks did not."""
     white = [accuracy for name, accuracy in after.items() if name != "square"]
     if "square" not in after or not white:
         return None
@@ -110,7 +110,7 @@ def check_square(suite: str, after: Mapping[str, float], *, num_images: int) -> 
 def check_transfer(
     transfer: Mapping[str, Any], adversarial: Mapping[str, Any] | None
 ) -> RedFlag | None:
-    """Do another model's adversarial images fool more than those made for this one?"""
+    """Flag another model's adversarial images that fool more often than those for this model."""
     same = ("threat_model", "epsilon", "num_images", "images", "eval_branch")
     if adversarial is None or any(transfer.get(key) != adversarial.get(key) for key in same):
         return None
@@ -127,14 +127,14 @@ def check_transfer(
 
 
 def rises(low: float, high: float, count: int) -> bool:
-    """Is the rise beyond a 95 % interval of two independent shares of `count` images?
+    """Return whether the rise exceeds the 95 % interval for independent shares of `count` images.
 
-    The images are the same, so that chance is smaller than that, and the check on the safe side.
+    Both shares are measured on the same images, so chance is smaller and the check conservative.
     """
     spread = math.sqrt((low * (1 - low) + high * (1 - high)) / max(count, 1))
     return high - low > max(_Z * spread, 1.5 / max(count, 1))
 
 
 def exceeds(count: int, total: int, rate: float) -> bool:
-    """Is `count` of `total` more than a share of `rate` gives in one of forty cases?"""
+    """Return whether `count` of `total` exceeds the share `rate` (one-sided, p < 0.025)."""
     return count > 0 and total > 0 and float(binom.sf(count - 1, total, rate)) < 0.025

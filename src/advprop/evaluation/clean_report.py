@@ -1,4 +1,4 @@
-"""All that is told about a model's answers on clean images; `accuracy` has the quick figures."""
+"""The full report on clean images; `evaluation/accuracy.py` computes accuracies alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_CONFUSIONS = 1000
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said to each image: its class, how sure it was, and what would be right."""
+    """A model's prediction for each image, its confidence, and the label."""
 
     labels: Int[Tensor, " num_images"]
     predictions: Int[Tensor, " num_images"]
@@ -30,16 +30,17 @@ class Answers:
 
     @property
     def correct(self) -> Bool[Tensor, " num_images"]:
-        """Was the prediction the label?"""
+        """Whether each prediction equals the label."""
         return self.predictions == self.labels
 
 
 def report_clean(
     logits_fn: LogitsFn, batches: Iterable[Batch], *, class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """`evaluate_clean` with `ci95`, `per_class`, `calibration`, `confusion` (docs/results.md).
+    """Return the results of `evaluate_clean` and further entries of docs/results.md.
 
-    ValueError: no images, or other classes than `class_names`.
+    These are `ci95`, `per_class`, `calibration` and `confusion`. Raises ValueError without images
+    or if the model's classes are not as many as `class_names`.
     """
     answers = collect_answers(logits_fn, batches)
     if answers.num_classes != len(class_names):
@@ -64,7 +65,7 @@ def report_clean(
 
 @torch.no_grad()
 def collect_answers(logits_fn: LogitsFn, batches: Iterable[Batch]) -> Answers:
-    """The answers to all images, on the CPU; ValueError where there are none."""
+    """Return the answers to all images, on the CPU; raises ValueError if there are none."""
     parts: list[tuple[Tensor, ...]] = []
     num_classes = 0
     for batch in batches:
@@ -72,7 +73,7 @@ def collect_answers(logits_fn: LogitsFn, batches: Iterable[Batch]) -> Answers:
         num_classes = logits.shape[1]
         top = logits.topk(min(5, num_classes), dim=1).indices
         in_top5 = (top == batch.labels[:, None]).any(dim=1)
-        # in double precision, since many a confidence is within 1e-7 of 1
+        # in double precision, since many confidences are within 1e-7 of 1
         confidences = logits.double().softmax(dim=1).amax(dim=1)
         parts.append((batch.labels, logits.argmax(dim=1), confidences, in_top5))
     columns = zip(*parts, strict=True) if parts else [()] * 4
@@ -83,10 +84,10 @@ def collect_answers(logits_fn: LogitsFn, batches: Iterable[Batch]) -> Answers:
 def calibration(
     confidences: Float[Tensor, " num_images"], correct: Bool[Tensor, " num_images"]
 ) -> dict[str, Any]:
-    """The expected calibration error over 15 bins of confidence, each as wide (Guo et al., 2017).
+    """Return the expected calibration error over 15 bins of equal width (Guo et al., 2017).
 
     `ece` is the mean of |accuracy - confidence| over the bins, weighted by their images. A bin
-    holds the confidences above its `low` up to its `high`; empty ones are left out.
+    covers the confidences in (`low`, `high`]; empty bins are omitted.
     """
     places = (confidences * NUM_BINS).ceil().long().clamp(1, NUM_BINS) - 1
     bins: list[dict[str, Any]] = []
@@ -111,7 +112,7 @@ def calibration(
 
 
 def per_class(answers: Answers, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """The accuracy on each class's images, in the order of classes; those without are left out."""
+    """Return the accuracy for each class that has images, in the order of classes."""
     labels = answers.labels
     counts = labels.bincount(minlength=len(class_names)).tolist()
     right = labels[answers.correct].bincount(minlength=len(class_names)).tolist()
@@ -123,7 +124,7 @@ def per_class(answers: Answers, class_names: Sequence[str]) -> list[dict[str, An
 
 
 def confusion(answers: Answers, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """How many images of a class were taken for which other, the most frequent first."""
+    """Return the counts of wrong predictions for each class, the most frequent first."""
     wrong = ~answers.correct
     pairs = torch.stack([answers.labels[wrong], answers.predictions[wrong]], dim=1)
     found, counts = pairs.unique(dim=0, return_counts=True)

@@ -1,4 +1,4 @@
-"""From right and wrong answers on corrupted images to the numbers that are reported."""
+"""Computes the reported numbers from correct and wrong predictions on corrupted images."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from advprop.evaluation.alexnet import ALEXNET_ERRORS
 from advprop.results.intervals import bootstrap_interval
 
 Correct: TypeAlias = Mapping[tuple[str, int], Bool[Tensor, " num_images"]]
-"""(corruption, severity) to which images were right; the images come in the same order in all."""
+"""Maps (corruption, severity) to whether each image was correct, in the same order for all keys."""
 
 
 def corruption_result(correct: Correct, *, against_alexnet: bool = False) -> dict[str, Any]:
-    """`corruptions_accuracy`, `mean_error`, `by_corruption`, ... (docs/results.md).
+    """Return `corruptions_accuracy`, `mean_error`, `by_corruption`, ... (docs/results.md).
 
-    The mean is over those of the 15 `CORRUPTIONS` that `correct` has; `EXTRA_CORRUPTIONS` stand
-    apart. `against_alexnet` adds `mce`, the mean of error over AlexNet's error, where all 15 and
-    all severities are there: it is for ImageNet-C itself.
+    The mean covers those of the 15 `CORRUPTIONS` that `correct` has, without `EXTRA_CORRUPTIONS`.
+    `against_alexnet`, for ImageNet-C only, adds `mce`, the mean ratio of the error to AlexNet's, if
+    `correct` has all 15 corruptions at all severities.
     """
     severities = sorted({severity for _, severity in correct})
     names = [name for name in CORRUPTIONS if (name, severities[0]) in correct]

@@ -1,4 +1,4 @@
-"""Pictures and answers for the report, as JSON: what an attack does, and what is read in images."""
+"""Records pictures and predictions for the report as JSON: adversarial images, clean images."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def record_gallery(
     class_names: Sequence[str],
     names: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """One entry an image of `batch`: three pictures, the label and both predictions.
+    """Return an entry for each image of `batch`: three pictures, the label and both predictions.
 
-    `names` are those of all images of the split. The perturbation is stretched so that its largest
-    value reaches black or white; grey is zero.
+    `names` are those of all images of the split. The perturbation is scaled so that its largest
+    value becomes black or white; grey is zero.
     """
     indices = _indices(batch)
     streams = ImageStreams.for_batch(0, 0, indices)
@@ -69,10 +69,10 @@ def record_predictions(
     class_names: Sequence[str],
     names: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What is read in clean images, and how surely: `images`, `clean`, `confidence` in one order.
+    """Return predictions for clean images: `images`, `clean`, `confidence`, in the same order.
 
-    `names` are those of all images of the split. An image's `id` depends on its pixels alone, so
-    that several runs' answers can be joined; its `picture` has at most 64 pixels a side.
+    `names` are those of all images of the split. An image's `id` depends only on its pixels, so
+    that the predictions of several runs can be joined; its `picture` has at most 64 pixels a side.
     """
     images: list[dict[str, str]] = []
     clean: list[str] = []
@@ -101,7 +101,7 @@ def _indices(batch: Batch) -> Sequence[int]:
 
 
 def _name(names: Sequence[str], index: int) -> dict[str, str]:
-    """The image's name for a reader, but where it is no more than a number."""
+    """Return the image's name for the reader, unless it is only a number."""
     if not names or names[index].isdecimal():
         return {}
     return {"name": printable(names[index])}
@@ -128,7 +128,7 @@ def _identity(image: Tensor) -> str:
 
 
 def _pixels(image: Tensor) -> Any:
-    """Height, width and (of coloured images) channels as bytes."""
+    """Return bytes of shape [height, width], for coloured images [height, width, channels]."""
     pixels = (image.clamp(0, 1) * 255).round().byte().cpu()
     return pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
 

@@ -1,4 +1,4 @@
-"""Red flags of the model and of its images; numbers come from `advprop.evaluation.probes`."""
+"""Red flags of the model and its images, from the numbers of `advprop.evaluation.probes`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from advprop.evaluation.checks import RedFlag, exceeds, rises
 
 FRUITLESS = 0.25
-"""Share of images of which a step along the gradient may fail to lower the margin."""
+"""The share of images for which a step along the gradient may fail to lower the margin."""
 
 _ZERO_RATE = 0.01
 _REPEATED, _ALONE = 1e-4, 1e-2
@@ -17,7 +17,7 @@ _WITHOUT = 0.1
 
 
 def check_gradients(numbers: Mapping[str, Any]) -> list[RedFlag]:
-    """Are gradients there, and do they lead anywhere?"""
+    """Flag gradients that are zero or do not lower the margin."""
     total, zero = numbers["num_images"], numbers["zero_gradients"]
     found = []
     if exceeds(zero, total, _ZERO_RATE):
@@ -34,23 +34,23 @@ def check_gradients(numbers: Mapping[str, Any]) -> list[RedFlag]:
         found.append(
             RedFlag(
                 flag="masked_gradients",
-                message=f"a tenth of epsilon along the gradient does not make {fruitless} of "
-                f"{total} images less sure (up to {FRUITLESS:.0%} is usual): the gradients do "
-                "not tell where the model is weak, and accuracy under gradient attacks is too high",
+                message=f"a step of epsilon / 10 along the gradient does not lower the margin of "
+                f"{fruitless} of {total} images (up to {FRUITLESS:.0%} is usual): the gradients do "
+                "not show where the model is weak, and accuracy under gradient attacks is too high",
             )
         )
     return found
 
 
 def check_outputs(numbers: Mapping[str, Any]) -> list[RedFlag]:
-    """Are they logits, and the same each time?"""
+    """Flag outputs that are probabilities, or differ between two passes of the same images."""
     found = []
     if numbers["row_sum_error"] < 1e-3 and numbers["lowest"] >= 0:
         found.append(
             RedFlag(
                 flag="probabilities",
                 message="the outputs are not negative and add up to one: probabilities, not "
-                "logits, of which the loss's gradients vanish where the model is sure; take the "
+                "logits; gradients of the loss vanish where the model is confident; take the "
                 "softmax out of the model",
             )
         )
@@ -70,7 +70,7 @@ def check_outputs(numbers: Mapping[str, Any]) -> list[RedFlag]:
 
 
 def check_mode(training: Sequence[str]) -> RedFlag | None:
-    """Is every layer in eval mode? `training` names those that are not."""
+    """Flag layers in train mode; `training` holds their names."""
     if not training:
         return None
     named = ", ".join(f'"{name}"' for name in training[:3])
@@ -82,7 +82,7 @@ def check_mode(training: Sequence[str]) -> RedFlag | None:
 
 
 def check_branch(eval_branch: str, exported: str) -> RedFlag | None:
-    """Is the branch that was tested the one that is exported?"""
+    """Flag a tested branch that is not the exported one."""
     if eval_branch == exported:
         return None
     return RedFlag(
@@ -95,7 +95,7 @@ def check_branch(eval_branch: str, exported: str) -> RedFlag | None:
 def check_standardisation(
     layers: Sequence[str], numbers: Mapping[str, Any] | None
 ) -> RedFlag | None:
-    """Are images standardised once? `layers` names all that seem to."""
+    """Flag images that are standardised twice; `layers` names the layers that seem to do so."""
     remedy = "feed images in [0, 1], and standardise in the model's first layer alone"
     message = None
     if len(layers) > 1:
@@ -116,7 +116,7 @@ def check_standardisation(
 
 
 def check_seen(suite: str | None, numbers: Mapping[str, Any]) -> RedFlag | None:
-    """Are test images among the training images? One is enough."""
+    """Flag test images that are among the training images, even a single one."""
     if not numbers["found"]:
         return None
     return RedFlag(
@@ -129,5 +129,5 @@ def check_seen(suite: str | None, numbers: Mapping[str, Any]) -> RedFlag | None:
 
 
 def outside(numbers: Mapping[str, Any]) -> bool:
-    """Are there images outside [0, 1], by more than rounding?"""
+    """Return whether image values lie outside [0, 1] by more than rounding."""
     return not (numbers["lowest"] >= -1e-3 and numbers["highest"] <= 1.001)

@@ -1,6 +1,6 @@
-"""Looks at a function from images to logits, for what makes its accuracies mean something else.
+"""Measures properties of a logits function that would make its accuracies misleading.
 
-They give numbers; `advprop.evaluation.checks` says which numbers are red flags.
+The probes return numbers; `evaluation/checks.py` and `model_checks.py` turn them into red flags.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from advprop.shapes import Batch, Images, LogitsFn, correct_predictions, margins
 
 NUM_QUERIES = 50
 _ALONE = 4
-"""So many images are shown again one by one; they take a forward pass each."""
+"""The number of images that are classified again one by one, with a forward pass each."""
 
 
 @torch.no_grad()
 def probe_outputs(logits_fn: LogitsFn, images: Images) -> dict[str, Any]:
-    """How the logits of the same images differ: shown again, and shown without the others.
+    """Return how much the logits change when images are passed again, and when passed one by one.
 
-    Differences are fractions of the largest logit; `row_sum_error` is how far the rows are from
-    adding up to one, `lowest` the least value of all.
+    Changes are fractions of the largest logit; `row_sum_error` is the largest difference of a row's
+    sum from one, `lowest` the smallest logit.
     """
     logits = logits_fn(images).float()
     again = logits_fn(images).float()
@@ -53,10 +53,10 @@ def probe_outputs(logits_fn: LogitsFn, images: Images) -> dict[str, Any]:
 def probe_gradients(
     logits_fn: LogitsFn, images: Images, *, threat_model: ThreatModel
 ) -> dict[str, Any]:
-    """Where the attack's gradient is zero, and where a step along it does not lower the margin.
+    """Count the images whose gradient is zero, or where a step along it does not lower the margin.
 
-    The loss is the attack's, on the class that the model predicts; the step is a tenth of epsilon.
-    The margin, unlike the loss, is not lost to rounding where a model is very sure.
+    The loss is the attack's, on the predicted class; the step is a tenth of epsilon. The margin,
+    unlike the loss, is not lost to rounding if the model is very confident.
     """
     with torch.enable_grad():
         point = images.detach().clone().requires_grad_()
@@ -85,7 +85,7 @@ def probe_black_box(
     threat_model: ThreatModel,
     restarts: int = 1,
 ) -> dict[str, Any]:
-    """The white-box `attack` beside a random search of the same size, on the same images."""
+    """Compare the white-box `attack` with a random search on the same images and threat model."""
     with torch.no_grad():
         right = part_of(batch, correct_predictions(logits_fn(batch.images), batch.labels))
     if len(right) == 0:
@@ -120,7 +120,7 @@ def probe_black_box(
 def probe_standardisation(
     logits_fn: LogitsFn, plain_logits_fn: LogitsFn, batch: Batch
 ) -> dict[str, Any]:
-    """Accuracy with and without the first layer's mean and std; the range of the images."""
+    """Return the accuracy with and without the first layer's mean and std, and the value range."""
     accuracies = {
         name: mean(correct_predictions(fn(batch.images), batch.labels))
         for name, fn in (("accuracy", logits_fn), ("accuracy_without", plain_logits_fn))
@@ -130,7 +130,7 @@ def probe_standardisation(
 
 
 def _gradient(loss: Tensor, point: Tensor) -> Tensor:
-    """Zero where the loss does not depend on the images at all."""
+    """Return the gradient of `loss` at `point`, or zeros if the loss does not depend on it."""
     if not loss.requires_grad:
         return torch.zeros_like(point)
     (gradient,) = torch.autograd.grad(loss, point, allow_unused=True)

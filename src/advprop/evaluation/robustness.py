@@ -1,4 +1,4 @@
-"""Accuracy under attack: with restarts, over a range of epsilons, and from one model to another."""
+"""Accuracy under attack: with restarts, over a range of epsilons, and under transfer attacks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from advprop.randomness import ImageStreams
 from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions, margins
 
-# evaluation meets the same random starts in every run
+# every evaluation uses the same random starts
 EVALUATION_SEED = 0
 
 
 def image_indices(batch: Batch) -> Tensor:
-    """The images' positions in their data set, or in the batch where they are not known."""
+    """Return the images' positions in their data set, or in the batch if those are unknown."""
     return torch.arange(len(batch)) if batch.indices is None else batch.indices
 
 
@@ -33,11 +33,11 @@ def attack_with_restarts(
     logits_fn: LogitsFn,
     restarts: int = 1,
 ) -> tuple[Images, Tensor]:
-    """Adversarial images, and whether `logits_fn` classifies each correctly after all restarts.
+    """Return adversarial images, and whether `logits_fn` is correct on each after all restarts.
 
-    Each restart attacks the images only that are still classified correctly, from another random
-    start; of each the version with the smallest margin is kept. Random numbers follow (image,
-    restart), so neither the batch nor the other images' fate changes them.
+    Each restart attacks only the images that are still classified correctly, from another random
+    start; the version of an image with the smallest margin is kept. Random numbers depend only on
+    (image, restart), so they do not change with the batch or with other images.
     """
     adversarial = batch.images.clone()
     correct = torch.ones(len(batch), dtype=torch.bool, device=batch.images.device)
@@ -64,7 +64,7 @@ def attack_with_restarts(
 
 @dataclass(eq=False)
 class Tally:
-    """Adds up, over batches, which images were correct, and what was done to those attacked."""
+    """Collects, over batches, which images were correct and the perturbations of attacked ones."""
 
     threat_model: ThreatModel | None
     correct: list[Tensor] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Tally:
     num_attacked: int = 0
 
     def add(self, correct: Tensor, clean: Images, adversarial: Images) -> None:
-        """Count a batch; `clean` and `adversarial` are those of its images that were attacked."""
+        """Add a batch; `clean` and `adversarial` hold only its images that were attacked."""
         self.correct.append(correct.cpu())
         if len(clean) == 0:
             return
@@ -88,19 +88,19 @@ class Tally:
 
     @property
     def accuracy(self) -> float:
-        """The share of correct ones; ValueError where there were no images."""
+        """The share of correct images; raises ValueError if there were no images."""
         return mean(self.flags)
 
     @property
     def flags(self) -> Tensor:
-        """A boolean an image."""
+        """Booleans [num_images]: whether each image was correct."""
         return joined(self.correct)
 
     def numbers(self) -> dict[str, Any]:
-        """`perturbation` (mean change of a value), `largest`, `reached` and `num_attacked`.
+        """Return `perturbation` (mean absolute change), `largest`, `reached` and `num_attacked`.
 
-        `largest` is the longest perturbation by the threat model's own measure, `reached` their
-        mean length in epsilons; both are left out where no image was attacked.
+        `largest` is the longest perturbation in the threat model's norm, `reached` the mean length
+        as a fraction of epsilon; both are omitted if no image was attacked.
         """
         found: dict[str, Any] = {"perturbation": 0.0, "num_attacked": self.num_attacked}
         if self.num_attacked:
@@ -119,10 +119,10 @@ def evaluate_adversarial(
     attacked_logits_fn: LogitsFn,
     restarts: int = 1,
 ) -> dict[str, Any]:
-    """`adversarial_accuracy`: the share of images that are correct, and stay so in every restart.
+    """Return `adversarial_accuracy`: the share of images correct when clean and in every restart.
 
-    The unperturbed image is one that an attacker may show, so those wrong from the start are not
-    attacked, and do not count in `perturbation`.
+    Images that are misclassified without a perturbation are not attacked and do not count in
+    `perturbation`, since an attacker may leave an image unperturbed.
     """
     tally = Tally(threat_model_of(attack))
     for batch in batches:
@@ -155,7 +155,7 @@ def evaluate_curve(
     attacked_logits_fn: LogitsFn,
     restarts: int = 1,
 ) -> list[dict[str, Any]]:
-    """A point for each attack: what it is, `accuracy`, and the perturbations that it made."""
+    """Return a point for each attack: its settings, `accuracy`, and its perturbations."""
     points = []
     for attack in attacks:
         found = evaluate_adversarial(
@@ -177,10 +177,10 @@ def evaluate_transfer(
     source_logits_fn: LogitsFn,
     restarts: int = 1,
 ) -> dict[str, Any]:
-    """`transfer_accuracy` on images made against another model, `source_accuracy` that model's own.
+    """Return `transfer_accuracy` on images attacked through a source model, and `source_accuracy`.
 
-    All images are attacked, those too that a model gets wrong unperturbed; correct are images that
-    a model gets right both as they are and attacked.
+    All images are attacked, including misclassified ones; an image counts as correct for a model
+    that classifies both its clean and its adversarial version correctly.
     """
     tally, source = Tally(threat_model_of(attack)), Tally(None)
     for batch in batches:
@@ -207,12 +207,12 @@ def evaluate_transfer(
 
 
 def threat_model_of(attack: Attack) -> ThreatModel | None:
-    """What the attack may do, where it is PGD."""
+    """Return the attack's threat model if it is PGD, else None."""
     return attack.threat_model if isinstance(attack, PGD) else None
 
 
 def describe(attack: Attack) -> dict[str, Any]:
-    """PGD's own numbers, under the names that results have for them."""
+    """Return the settings of PGD under their names in results, or {} for another attack."""
     if not isinstance(attack, PGD):
         return {}
     return {
@@ -224,7 +224,7 @@ def describe(attack: Attack) -> dict[str, Any]:
 
 
 def part_of(batch: Batch, chosen: Tensor) -> Batch:
-    """The images of `batch` that the booleans `chosen` name."""
+    """Return the images of `batch` for which the booleans `chosen` are true."""
     indices = image_indices(batch)[chosen.cpu()]
     return Batch(images=batch.images[chosen], labels=batch.labels[chosen], indices=indices)
 

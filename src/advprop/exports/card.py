@@ -1,4 +1,4 @@
-"""An export's `README.md`: a model card as the Hugging Face Hub reads it, of facts of the run."""
+"""Writes an export's `README.md`: a model card for the Hugging Face Hub with facts of the run."""
 
 from __future__ import annotations
 
@@ -42,13 +42,12 @@ def model_card(
     provenance: Mapping[str, Any],
     checks: Mapping[str, Mapping[str, Any]],
 ) -> str:
-    """The card as Markdown with a YAML head.
+    """Return the card as Markdown with a YAML head.
 
-    `mean` and `std` (one number a channel) are the model's first layer; `timm_loads` says whether
-    `timm.create_model` takes the folder; `checks` is what `write_portable` returned. Of
-    `provenance`, `{config, weights, result, data, test, versions}` are told as far as they are
-    there; what is not known is left out. What a user named is shown as it is: it cannot become
-    Markdown or HTML.
+    `mean` and `std` (one number a channel) are those of the model's first layer; `timm_loads` says
+    whether `timm.create_model` can load the folder; `checks` is the result of `write_portable`.
+    Entries `{config, weights, result, data, test, versions}` of `provenance` are shown if present.
+    Users' names are escaped, so that they cannot become Markdown or HTML.
     """
     method = at(provenance, "config", "method", "kind")
     start = [at(provenance, "config", "model", key) for key in ("pretrained", "checkpoint")]
@@ -61,6 +60,7 @@ def model_card(
         name=as_text(name),
         architecture=architecture,
         method=method and as_text(method),
+        soup=at(provenance, "mix"),
         timm_loads=timm_loads,
         shape=preprocessing.image_shape,
         resize=resize,
@@ -81,15 +81,15 @@ def model_card(
 
 
 def as_text(value: Any) -> str:
-    """`value` so that Markdown shows it as it is, on one line and within a cell of a table."""
+    """Return `value` escaped for Markdown, on one line, so that a table's cell can hold it."""
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     text = html.escape(printable(text, lines=False), quote=False)
-    # an underscore within a word means nothing
+    # an underscore within a word needs no escape
     return re.sub(r"([\\`*\[\]|~$])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 
 def _resizing(preprocessing: Preprocessing) -> tuple[str, str]:
-    """How timm scales an image before the crop: as a line of Python, and in words."""
+    """Return timm's resizing of an image before the crop, as a line of Python and in words."""
     _, height, width = preprocessing.image_shape
     tall, wide = (math.floor(size / preprocessing.crop_pct) for size in (height, width))
     if preprocessing.crop_mode == "squash":
@@ -130,7 +130,7 @@ def _training(provenance: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "began with", f"weights of a local file, {checkpoint.rpartition('/')[2]}"
     yield "epochs", at(result, "epochs") or at(config, "training", "num_epochs")
     if result == {}:
-        yield "state", "the run had not come to its end"
+        yield "state", "the run was not finished"
     yield "forward-backward passes for each image and epoch", at(result, "passes_per_image")
     yield "forward-backward passes for each image in all", at(result, "total_passes")
     yield "seconds", at(result, "train_seconds")
@@ -152,12 +152,14 @@ def _data_name(provenance: Mapping[str, Any]) -> str:
 
 
 def _results(provenance: Mapping[str, Any], branch: str) -> list[EvalResult]:
-    """Only what was measured on the weights and the branch that are exported."""
+    """Return the results measured on the exported weights and branch, or branch soup."""
+    if (soup := at(provenance, "mix")) is not None:
+        return _soup_results(provenance, soup)
     found = []
     weights, data, test = (at(provenance, key) for key in ("weights", "data", "test"))
     measured = "best_validation_accuracy" if weights == "best" else "validation_accuracy"
     accuracy = at(provenance, "result", measured)
-    # a run that keeps an average of its weights validates that average
+    # a run with an average of weights validates that average, not the last weights
     other = weights == "last" and at(provenance, "config", "training", "ema_decay") is not None
     if accuracy is not None and branch == "clean" and not other:
         images = f"{_data_name(provenance)} validation".strip()
@@ -166,6 +168,21 @@ def _results(provenance: Mapping[str, Any], branch: str) -> list[EvalResult]:
         for suite, numbers in (at(test, "suites") or {}).items():
             if (accuracy := at(numbers, f"{suite}_accuracy")) is not None:
                 found.append(_result(suite, accuracy, str(at(numbers, "images")), numbers))
+    return found
+
+
+def _soup_results(provenance: Mapping[str, Any], soup: Mapping[str, Any]) -> list[EvalResult]:
+    """Return the tested points of this soup; images and settings are those of the suites."""
+    test = at(provenance, "test")
+    if at(test, "weights") != at(provenance, "weights"):
+        return []
+    found = []
+    for point in at(test, "mix") or ():
+        suite, accuracy = at(point, "suite"), at(point, "accuracy")
+        numbers = at(test, "suites", suite)
+        if numbers and all(at(point, key) == soup[key] for key in ("branch", "weight")):
+            settings = {**numbers, "attack_branch": None}
+            found.append(_result(suite, accuracy, str(at(numbers, "images")), settings))
     return found
 
 
@@ -203,5 +220,5 @@ def _files(checks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, 
 
 
 def _rows(rows: Iterable[Sequence[Any]]) -> list[list[str]]:
-    """The rows whose second cell is known."""
+    """Return the rows whose second cell is not None, as escaped text."""
     return [[as_text(cell) for cell in row] for row in rows if row[1] is not None]

@@ -1,9 +1,9 @@
-"""Exports: one plain model as a folder that timm and transformers load, or that `load_export` does.
+"""Exports a plain model as a folder for `load_export`, timm and transformers.
 
 `timm.create_model("local-dir:FOLDER", pretrained=True)` and transformers'
-`pipeline("image-classification", "FOLDER")` take such a folder where the architecture is timm's;
-mean, std, image size, interpolation and class names are those of the training. A model card tells
-where the model is from; ONNX and torch.export's form lie beside it where asked for.
+`pipeline("image-classification", "FOLDER")` load the folder if the architecture is timm's, with the
+training's mean, std, image size, interpolation and class names. The folder has a model card, and on
+request the model in the formats of ONNX and torch.export.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from advprop.shapes import Images, Logits
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedExport:
-    """A model without branches, in eval mode on the CPU, and what its export says about it."""
+    """A model without branches, in eval mode on the CPU, with its export's other contents."""
 
     model: Standardized
     class_names: tuple[str, ...]
@@ -60,15 +60,15 @@ def write_export(
 ) -> Path:
     """Write `model` without its auxiliary branches to `folder`, and return that path.
 
-    `class_names` are in the order of the logits; `preprocessing` is the evaluation's view of a
-    file; `provenance` is plain data (recipe, method, which weights, versions, ...); `branch` is the
-    one to keep. Architecture and options are those the model was built with; `options` replaces
-    what JSON cannot hold or timm did not record. The caller's model stays as it is; weights are
-    written as float32. What was written is loaded again, by `load_export` and by timm, and has to
-    give bit-equal outputs before `folder` appears, whole. `formats` may add "onnx" and
-    "torch_export", compared with `model` too (`advprop.exports.portable`). ValueError: `folder` is
-    not empty, the model could not be made again from its name or written in a format, or what is
-    said does not fit it. ImportError: ONNX's packages are missing.
+    `class_names` are in the order of the logits; `preprocessing` is that of the evaluation;
+    `provenance` is plain data (recipe, method, weights, versions, ...); `branch` is the one to
+    keep. The architecture and options with which the model was built are recorded; `options`
+    replaces those that JSON cannot hold or timm did not record. The caller's model is not changed;
+    weights are written as float32. Before `folder` appears, whole, the files are loaded by
+    `load_export` and by timm and must give bit-equal outputs. `formats` may add "onnx" and
+    "torch_export", which are compared with `model` too (`advprop.exports.portable`). Raises
+    ValueError if `folder` is not empty, the model cannot be rebuilt from its name or written in a
+    format, or the arguments do not fit it; ImportError if ONNX's packages are missing.
     """
     check_formats(formats)
     info = ExportInfo(
@@ -100,17 +100,17 @@ def write_export(
 
 
 def is_export(folder: str | Path) -> bool:
-    """Whether `folder` looks like an export, be it a damaged one; False for a run."""
+    """Return whether `folder` looks like an export, intact or damaged; False for a run."""
     return looks_like_export(Path(folder))
 
 
 def load_export(folder: str | Path) -> LoadedExport:
-    """The model that `write_export` wrote to `folder`.
+    """Load the model that `write_export` wrote to `folder`.
 
-    FileNotFoundError: no such folder, or a file is missing. ValueError: not an export of advprop,
-    damaged, or weights that do not belong to the architecture. The message says what to do.
+    Raises FileNotFoundError if the folder or a file is missing; ValueError if it is no export of
+    advprop, is damaged, or its weights do not fit the architecture.
     """
-    # what the architecture is initialised with is overwritten: leave the caller's streams alone
+    # the random initial weights are overwritten: leave the caller's random generators alone
     with random_streams("export"):
         model, info = read_files(Path(folder))
     return LoadedExport(
@@ -158,7 +158,7 @@ def _plain_copy(model: Standardized, branch: str) -> Standardized:
     plain = copy.deepcopy(model)
     if has_auxiliary_norms(plain):
         remove_auxiliary_norms(plain, keep=branch)
-    # contiguous as a model that was just built: other kernels would round differently
+    # contiguous like a newly built model: kernels of other layouts round differently
     return plain.cpu().float().to(memory_format=torch.contiguous_format).eval()
 
 

@@ -1,6 +1,6 @@
-"""The two files that make an export: `config.json` as on timm's hub, and `model.safetensors`.
+"""Reads and writes an export's files `config.json` (as on timm's hub) and `model.safetensors`.
 
-Both are data: reading them runs no code.
+Both hold only data: reading them runs no code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from advprop.models.trial import check_forward
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 2
 _FORMATS = (1, FORMAT)
-"""Format 1 had `num_classes` among `model_args` too, which transformers refuses."""
+"""Format 1 had `num_classes` in `model_args` too, which transformers rejects."""
 _OURS = ("format", "weights_sha256", "checks")
 
 
@@ -48,7 +48,7 @@ class _Settings(Part):
 
 
 class _Config(Part):
-    """What is read of `config.json`."""
+    """The entries of `config.json` that are read."""
 
     architecture: str
     label_names: tuple[str, ...]
@@ -59,9 +59,9 @@ class _Config(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportInfo:
-    """What an export says about its model; the fields are those of `write_export`.
+    """An export's facts about its model; the fields are arguments of `write_export`.
 
-    `checks` is what `write_portable` found about further files, by file.
+    `checks` is the result of `write_portable`, by file.
     """
 
     class_names: tuple[str, ...]
@@ -72,16 +72,16 @@ class ExportInfo:
 
 
 def write_files(model: Standardized, folder: Path, info: ExportInfo) -> None:
-    """Write both files for a plain `model` on the CPU. ValueError: it cannot be described."""
-    # clones: safetensors refuses tensors that share memory, and every key is to be there
+    """Write both files for a plain `model` on the CPU; raises ValueError if JSON cannot hold it."""
+    # clones: safetensors refuses tensors that share memory, and all keys must be written
     state = {key: value.contiguous().clone() for key, value in model.model.state_dict().items()}
     safetensors.torch.save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / WEIGHTS).chmod(0o644)  # newer releases of safetensors leave it to the owner alone
+    (folder / WEIGHTS).chmod(0o644)  # newer releases of safetensors permit only the owner
     write_config(model, folder, info)
 
 
 def write_config(model: Standardized, folder: Path, info: ExportInfo) -> None:
-    """Write `config.json` (again): its checksums are those of the files as they are now."""
+    """Write `config.json` with checksums of the current files; may be called again."""
     checks = {
         file: {**check, "sha256": _digest(folder / file)} for file, check in info.checks.items()
     }
@@ -91,7 +91,7 @@ def write_config(model: Standardized, folder: Path, info: ExportInfo) -> None:
 
 
 def read_files(folder: Path) -> tuple[Standardized, ExportInfo]:
-    """The model, in train mode, and what was said about it; errors as in `load_export`."""
+    """Return the model in train mode, and its facts; raises the errors of `load_export`."""
     config = _read_config(folder)
     try:
         model, info = _from_description(config)
@@ -114,12 +114,12 @@ def read_files(folder: Path) -> tuple[Standardized, ExportInfo]:
 
 
 def read_checks(folder: Path) -> dict[str, dict[str, Any]]:
-    """What was found about the export's files besides these two; errors as in `load_export`."""
+    """Return the checks of the export's further files; raises the errors of `load_export`."""
     return dict(_read_config(folder)["advprop"].get("checks", {}))
 
 
 def looks_like_export(folder: Path) -> bool:
-    """Whether one of the two files is there (a run has a `config.json` too, of another kind)."""
+    """Return whether `folder` has one of the two files; a run's `config.json` does not count."""
     try:
         config = read_json(folder / CONFIG)
     except (OSError, ValueError):
@@ -130,7 +130,7 @@ def looks_like_export(folder: Path) -> bool:
 def _description(model: Standardized, info: ExportInfo) -> dict[str, Any]:
     name, options = construction(model.model)
     options = {**options, **info.options, "in_chans": len(model.mean)}
-    options.pop("num_classes", None)  # beside the entry of that name, transformers takes none
+    options.pop("num_classes", None)  # transformers rejects it next to the entry of that name
     preprocessing = info.preprocessing
     known: Mapping[str, Any] = getattr(model.model, "pretrained_cfg", {})
     return {
@@ -169,7 +169,7 @@ def _from_description(config: Mapping[str, Any]) -> tuple[Standardized, ExportIn
         checks=about.get("checks", {}),
     )
     statistics = {"mean": settings["mean"], "std": settings["std"]}
-    check_options(info.options)  # nothing is to be opened or fetched
+    check_options(info.options)  # no option may open or download a file
     sizes = {"num_classes": len(info.class_names), "in_chans": info.preprocessing.image_shape[0]}
     model = build_model(config["architecture"], **{**info.options, **sizes}, **statistics)
     check_forward(
@@ -213,7 +213,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _numbers(values: Tensor) -> list[float]:
-    """The shortest decimals that are these very float32 numbers."""
+    """Return the shortest decimals that equal these float32 numbers exactly."""
     return [float(str(np.float32(value))) for value in values.flatten().tolist()]
 
 

@@ -1,4 +1,4 @@
-"""The plain model in formats that need no code of ours: ONNX and torch.export, both checked."""
+"""Writes the plain model as ONNX and torch.export files, which need no advprop, and checks them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HUB, ONNX, TORCH_EXPORT = "hub", "onnx", "torch_export"
 FORMATS = (HUB, ONNX, TORCH_EXPORT)
 CHECKED_BATCH_SIZES = (1, 3)
 RELATIVE_TOLERANCE = 1e-3
-"""What a logit may differ by, as a share of the largest one: other kernels round differently."""
+"""The permitted difference of a logit, as a share of the largest: kernels round differently."""
 
 _ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _ABOUT = "advprop.json"
@@ -33,7 +33,7 @@ _DYNAMIC_BATCH = ({0: Dim("batch")},)
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """ValueError for an unknown one of `formats`, ImportError where its packages are missing."""
+    """Raise ValueError for an unknown format, ImportError if a format's packages are missing."""
     for name in formats:
         if name not in FORMATS:
             raise ValueError(f'format "{name}" unknown: choose from {", ".join(FORMATS)}')
@@ -55,12 +55,11 @@ def write_portable(
 ) -> dict[str, dict[str, Any]]:
     """Write a plain `model` on the CPU, in eval mode, in those of `formats` that are not "hub".
 
-    The files take float32 `images` in [0, 1], shape [batch, *preprocessing.image_shape], any batch,
-    and give `logits`. Class names, size, crop, mean and std are told in them: by ONNX's metadata,
-    each as JSON, and by the extra file "advprop.json" of torch.export. Each file is read again and
-    compared with `model`; returned is what was found, by file: `{format, max_difference, tolerance,
-    batch_sizes}`. ValueError: the architecture cannot be
-    written so, or the file gives other logits.
+    The files map float32 `images` in [0, 1], shape [batch, *preprocessing.image_shape] with any
+    batch, to `logits`. They contain class names, size, crop, mean and std: ONNX as metadata, each
+    as JSON, and torch.export in its extra file "advprop.json". Each file is read again and compared
+    with `model`. Returns by file `{format, max_difference, tolerance, batch_sizes}`. Raises
+    ValueError if the architecture cannot be written in a format or the file gives other logits.
     """
     wanted = [name for name in _WRITERS if name in formats]
     if not wanted:
@@ -103,7 +102,7 @@ def _captured(model: Standardized, image_shape: tuple[int, int, int]) -> Exporte
     for module in program.graph_module.modules():
         if isinstance(module, GraphModule):
             for node in module.graph.nodes:
-                node.meta.pop("stack_trace", None)  # it names folders of the machine
+                node.meta.pop("stack_trace", None)  # it contains paths of the machine
     return program
 
 
@@ -120,7 +119,7 @@ def _write_onnx(program: ExportedProgram, path: Path, about: Mapping[str, Any]) 
         raise RuntimeError("torch.onnx made no program")
     told = {**about, "opset": made.model.opset_imports[""]}
     made.model.metadata_props.update({name: json.dumps(value) for name, value in told.items()})
-    # the names that ONNX itself gives to such facts
+    # ONNX's own names for these facts
     made.model.metadata_props["Image.BitmapPixelFormat"] = _PIXEL_FORMATS[about["colours"]]
     made.model.metadata_props["Image.ColorSpaceGamma"] = "SRGB"
     made.model.metadata_props["Image.NominalPixelRange"] = "Normalized_0_1"
@@ -136,7 +135,7 @@ def _write_onnx(program: ExportedProgram, path: Path, about: Mapping[str, Any]) 
 
 def _write_torch_export(program: ExportedProgram, path: Path, about: Mapping[str, Any]) -> LogitsFn:
     torch.export.save(program, path, extra_files={_ABOUT: json.dumps(about)})
-    # it may run code of the file: right for one that was written just now, and for no other
+    # loading may run code in the file, so it is safe only for a file that was just written
     return torch.export.load(path).module()
 
 
@@ -151,7 +150,7 @@ def _compared(pairs: Sequence[tuple[Logits, Logits]], name: str) -> dict[str, An
     difference = float((found - expected).abs().max())
     tolerance = RELATIVE_TOLERANCE * float(expected.abs().max())
     same_classes = torch.equal(found.argmax(dim=1), expected.argmax(dim=1))
-    if not (difference <= tolerance and same_classes):  # NaN is no number below the tolerance
+    if not (difference <= tolerance and same_classes):  # also true if the difference is NaN
         raise ValueError(
             f"as {name} the model gives other logits: they differ by {difference:.2g}, at most "
             f"{tolerance:.2g} is right, and the classes are {'' if same_classes else 'not '}the "
@@ -176,12 +175,12 @@ def _generator() -> torch.Generator:
 
 @contextmanager
 def _named_errors(formats: Sequence[str]) -> Iterator[None]:
-    """What stops an exporter becomes a ValueError; a full disk or a missing package stays."""
+    """Turn an exporter's errors into ValueError, except OSError and ImportError."""
     try:
         yield
     except (OSError, ImportError):
         raise
-    except Exception as error:  # exporters raise all kinds of them
+    except Exception as error:  # exporters raise many kinds of errors
         listed = ", ".join(formats)
         reason = first_line(error)
         raise ValueError(

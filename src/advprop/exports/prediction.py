@@ -1,4 +1,4 @@
-"""What a model says about image files, few or very many."""
+"""Classifies image files, however many."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from advprop.shapes import Images, Logits
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The likeliest classes of one file with their probabilities, or why it cannot be read."""
+    """The most probable classes of a file with their probabilities, or the error in reading it."""
 
     path: str
     classes: tuple[tuple[str, float], ...] = ()
@@ -45,11 +45,11 @@ def predict(
     top: int = 3,
     batch_size: int = 32,
 ) -> list[list[tuple[str, float]]]:
-    """The `top` classes of each image file with their probabilities, the most probable first.
+    """Return the `top` classes of each image file with probabilities, the most probable first.
 
-    Files are read as in evaluation, and go through the clean branch in eval mode; the model's mode
-    is as before after it. All classes are listed where there are fewer than `top`. ValueError: an
-    unreadable file (named), no file, or `top` below 1.
+    Files are read as in evaluation and go through the clean branch in eval mode; the model's mode
+    is restored. All classes are listed if there are fewer than `top`. Raises ValueError for an
+    unreadable file, no file, or `top` below 1.
     """
     if not images:
         raise ValueError("no image named: give at least one file")
@@ -77,10 +77,10 @@ def predictions(
     top: int = 3,
     batch_size: int = 32,
 ) -> Iterator[Prediction]:
-    """As `predict`, one by one and in order; a file that cannot be read has an `error` instead.
+    """Yield predictions as `predict`, in order; an unreadable file has an `error` instead.
 
-    No more than `batch_size` images are held at a time. ValueError: `top` or `batch_size` below 1,
-    or names that are not one for each logit.
+    At most `batch_size` images are in memory at a time. Raises ValueError if `top` or `batch_size`
+    is below 1 or the number of class names is not that of the logits.
     """
     if top < 1 or batch_size < 1:
         raise ValueError(f"top={top}, batch_size={batch_size}: both must be at least 1")
@@ -97,11 +97,11 @@ def predictions(
 
 
 def find_images(names: Iterable[str]) -> Iterator[str]:
-    """The image files that `names` stand for: files, folders with all below them, and patterns.
+    """Return the image files that `names` denote: files, folders with their subfolders, patterns.
 
-    A pattern has `*`, `?`, `[...]`, or `**` for any folders. Of folders and patterns only files
-    with an image's ending are taken, none hidden, sorted folder by folder; they are listed as they
-    are asked for. ValueError, at once: a name that stands for no image.
+    A pattern contains `*`, `?`, `[...]`, or `**` for any folders. Folders and patterns yield only
+    visible files with an image's ending, sorted folder by folder and listed lazily. Raises
+    ValueError at once for a name without an image.
     """
     found = []
     for name in names:
@@ -116,7 +116,7 @@ def find_images(names: Iterable[str]) -> Iterator[str]:
 
 
 def _read(path: str, preprocessing: Preprocessing) -> Tensor | str:
-    """The image, or what is wrong with the file."""
+    """Return the image, or the error message for an unreadable file."""
     try:
         return preprocessing(path)
     except ValueError as error:
@@ -160,7 +160,7 @@ def _paths(name: str) -> Iterator[str]:
 
 
 def _fits(path: str, pattern: str) -> bool:
-    """Whether what a pattern found is an image; system folders are passed over but by name."""
+    """Return whether a pattern's match is an image; system folders count only if named in it."""
     *folders, name = Path(path).parts
     system = (folder for folder in folders if is_system_folder(folder))
     return (

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and the sweeping of what kills leave."""
+"""Write files and folders atomically, and delete the remains of killed processes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import IO
 from advprop.files.writing import REMEDY, writing
 
 UNFINISHED = ".unfinished"
-"""How the names of files and folders end that are still being filled."""
+"""The ending of the names of files and folders that are not complete yet."""
 
 
 def write_atomically(
     path: Path, write: Callable[[IO[bytes]], object], *, remedy: str = REMEDY
 ) -> None:
-    """Let `write` fill a file beside `path`, then put it in its place.
+    """Let `write` fill a temporary file beside `path`, then move it to `path`.
 
-    A symlink stays, and what it names is written; a device or a pipe is written straight into.
-    What killed processes left of earlier attempts is deleted. Raises WriteError where the folder
-    cannot be written or the disk is full; `path` is as before.
+    If `path` is a symlink, its target is written; a device or a pipe is written directly. Remains
+    of killed earlier attempts are deleted. Raises WriteError, and leaves `path` unchanged, if the
+    folder cannot be written or the disk is full.
     """
     with writing(path, remedy=remedy):
         _write_atomically(path, write)
@@ -44,7 +44,7 @@ def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-            if os.name != "nt":  # there no open file is moved
+            if os.name != "nt":  # Windows cannot move open files
                 temporary.replace(target)
         if os.name == "nt":
             temporary.replace(target)
@@ -54,10 +54,10 @@ def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 @contextmanager
 def appearing_folder(folder: Path, *, needed: int = 0) -> Iterator[Path]:
-    """A folder beside `folder` that takes its place at the end, or vanishes on an exception.
+    """Create a temporary folder that is moved to `folder` at the end, or deleted on an exception.
 
-    It will hold about `needed` bytes. What killed processes left of earlier attempts is deleted.
-    Raises WriteError where it cannot be written.
+    `needed` is its expected size in bytes, for the error message. Remains of killed earlier
+    attempts are deleted. Raises WriteError if the folder cannot be written.
     """
     with writing(folder, needed=needed):
         yield from _appearing(folder.resolve())
@@ -77,9 +77,9 @@ def _appearing(folder: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, *, of: str = "") -> None:
-    """Delete what killed processes left unfinished in `folder`, or of the name `of` there alone.
+    """Delete the unfinished files of killed processes in `folder`, or only those for the name `of`.
 
-    What a living process is filling is locked, and stays.
+    Files that a living process is filling are locked, and stay.
     """
     for left in folder.glob(f".*{UNFINISHED}"):
         if left.name.startswith(f".{of}.") or not of:
@@ -88,14 +88,14 @@ def sweep(folder: Path, *, of: str = "") -> None:
 
 @contextmanager
 def held(path: Path) -> Iterator[bool]:
-    """Lock a file or folder that is there, for as long as this lasts; False: another one has it.
+    """Lock an existing file or folder inside; yields False if another process has locked it.
 
-    The kernel drops the lock with its process, however that ends. Where there are no locks
-    (Windows, some network disks), nothing is locked, and True is given.
+    The kernel releases the lock when its process ends, even by a kill. On systems without locks
+    (Windows, some network disks), it locks nothing and yields True.
     """
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    except PermissionError:  # Windows opens no folders
+    except PermissionError:  # Windows cannot open folders
         yield True
         return
     try:
@@ -105,7 +105,7 @@ def held(path: Path) -> Iterator[bool]:
 
 
 def safe_name(*words: str) -> str:
-    """`words` as one name of a file or folder, whatever they hold; never of another place."""
+    """Join `words` to the name of a file or folder, without characters that could form a path."""
     kept = (re.sub(r"[^A-Za-z0-9._=+-]+", "_", word).strip("._")[:80] for word in words)
     return "-".join(word or "unnamed" for word in kept)
 
@@ -115,7 +115,7 @@ def _unfinished(target: Path) -> Path:
 
 
 def _opened(target: Path) -> tuple[Path, BufferedWriter]:
-    """A new file beside `target`, locked before another process could sweep it."""
+    """Create and lock a new file beside `target`; tries again if another process deletes it."""
     while True:
         temporary = _unfinished(target)
         file = temporary.open("xb")
@@ -125,7 +125,7 @@ def _opened(target: Path) -> tuple[Path, BufferedWriter]:
 
 
 def _lock(handle: int) -> bool:
-    """Whether the lock of an open file could be had, or there are no locks."""
+    """Lock an open file; returns True if that succeeds or the system has no locks."""
     try:
         import fcntl
     except ImportError:
@@ -148,5 +148,5 @@ def _delete_unless_held(path: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-    except OSError:  # gone meanwhile, or not ours
+    except OSError:  # it was deleted meanwhile, or belongs to another user
         pass

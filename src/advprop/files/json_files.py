@@ -1,4 +1,4 @@
-"""JSON files of a run, and the lock on its folder."""
+"""Read and write the JSON files of a run, and lock its folder."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def read_json(
     *,
     remedy: str = "correct it, or put back a whole one",
 ) -> dict[str, Any]:
-    """The JSON object in `path`, of the given form.
+    """Return the JSON object in `path`, checked against `form`.
 
-    Raises OSError where it cannot be read; for all else ValueError, with its path and `remedy`.
+    Raises OSError if it cannot be read, and ValueError, with `path` and `remedy`, if it is invalid.
     """
     try:
         value = parse_json(path.read_bytes())
@@ -48,11 +48,10 @@ def read_json(
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing into `folder` meanwhile. InUseError: one does already.
+    """Lock `folder` against other trainings inside; raises InUseError if one already holds it.
 
-    The lock is the kernel's and goes with its process, however that ends; it is not inherited, so
-    neither do loader workers hold it. Where there is none (Windows, some network disks), nothing
-    is locked.
+    The kernel releases the lock when its process ends, even by a kill. Loader workers do not
+    inherit it. On systems without locks (Windows, some network disks), nothing is locked.
     """
     try:
         import fcntl

@@ -1,4 +1,4 @@
-"""Text and JSON that came from outside: in any Unicode encoding, finite, and of a given form."""
+"""Parse text and JSON from outside: any Unicode encoding, finite numbers, a given form."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
 
 Number = Annotated[StrictInt | StrictFloat, Field(ge=-1e100, le=1e100)]
-"""A finite number, small enough to be squared and summed up."""
+"""A finite number, small enough to be squared and summed without overflow."""
 Share = Annotated[StrictInt | StrictFloat, Field(ge=0, le=1)]
 Count = Annotated[StrictInt, Field(ge=0, le=10**15)]
 PathText = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
 
-# what moves a terminal's cursor, changes its colours, or turns the direction of reading
+# characters that move a terminal's cursor, change its colours, or reverse the reading direction
 _UNPRINTABLE = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
 )
@@ -27,7 +27,7 @@ _Part = TypeVar("_Part", bound="Part")
 
 
 class Part(BaseModel):
-    """A piece of JSON that cannot be changed; keys without a field are kept as they are."""
+    """An immutable piece of JSON; keys without a field are kept unchanged."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -38,12 +38,12 @@ class Part(BaseModel):
     )
 
     def plain(self) -> dict[str, Any]:
-        """The JSON that this was read from, each value in the type of its field."""
+        """Return the JSON that this was read from, each value in the type of its field."""
         return self.model_dump(by_alias=True, exclude_unset=True)
 
 
 def read_part(form: type[_Part], value: Mapping[str, Any]) -> _Part:
-    """`value` in the given form. ValueError: what is wrong, and where."""
+    """Return `value` in the given form; raises ValueError with the first fault and its place."""
     try:
         return form.model_validate(value)
     except ValidationError as error:
@@ -54,21 +54,21 @@ def read_part(form: type[_Part], value: Mapping[str, Any]) -> _Part:
 
 
 def printable(text: str, *, lines: bool = True) -> str:
-    """`text` with what a terminal would obey, or cannot show, as escapes; without `lines` on one.
+    """Return `text` with control characters escaped, and line breaks and tabs too unless `lines`.
 
-    For names of files, classes and the like, which anybody may have chosen.
+    Names of files, classes and the like may hold characters that a terminal would obey.
     """
     text = _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return text if lines else text.replace("\n", "\\n").replace("\t", "\\t")
 
 
 def first_line(error: BaseException) -> str:
-    """What `error` says, of many lines the first; the name of its kind where it says nothing."""
+    """Return the first line of the error's message, or the name of its class if that is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def without_paths(tree: Any) -> Any:
-    """Plain data with the last name alone of each absolute path in them, for other people."""
+    """Return plain data with each absolute path shortened to its last name, for publishing."""
     if isinstance(tree, Mapping):
         return {key: without_paths(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
@@ -80,14 +80,14 @@ def without_paths(tree: Any) -> Any:
 
 
 def decoded(content: bytes) -> str:
-    """Text in UTF-8, UTF-16 or UTF-32, with a byte order mark or without; else ValueError."""
+    """Decode UTF-8, UTF-16 or UTF-32, with or without a byte order mark; else raise ValueError."""
     return content.decode(json.detect_encoding(content))
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text.
+    """Return the value of a JSON text.
 
-    ValueError: it is none, has a number that is not finite or a key twice, or is nested too deeply.
+    Raises ValueError if it is invalid, nested too deeply, or has an infinite number or a key twice.
     """
     try:
         value = json.loads(

@@ -1,4 +1,4 @@
-"""Nested mappings, as JSON has them: flattened, and looked into."""
+"""Flatten and query nested mappings such as those of JSON."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 def leaves(
     tree: Any, *, separator: str = ".", lists: bool = False, path: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """What nested mappings hold, each with its path; an empty mapping is held too.
+    """Yield the path and value of each leaf of nested mappings; an empty mapping is a leaf.
 
-    Lists are held whole; with `lists` what they hold is, at the list's own path.
+    A list is a leaf too; with `lists`, its items are, each with the path of the list.
     """
     if isinstance(tree, Mapping) and tree:
         below = [(f"{path}{separator}{name}" if path else str(name), tree[name]) for name in tree]
@@ -25,7 +25,7 @@ def leaves(
 
 
 def at(tree: Any, *path: str) -> Any:
-    """What stands at `path`, None where there is nothing."""
+    """Return the value at `path`, or None if there is none."""
     for key in path:
         tree = tree.get(key) if isinstance(tree, Mapping) else None
     return tree

@@ -1,4 +1,4 @@
-"""What is said where a file cannot be written."""
+"""Errors for files that cannot be written, with a remedy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 REMEDY = "make room or give access, then use the same command again"
-# of a full disk, another's folder, a disk that may not be written to, and a broken one
+# a full disk, a folder of another user, a read-only disk, and a broken one
 _OF_WRITING = {
     getattr(errno, name, None)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "EIO")
@@ -17,14 +17,14 @@ _OF_WRITING = {
 
 
 class WriteError(OSError):
-    """A file could not be written; the message has its path, why, and what to do."""
+    """A file could not be written; the message has its path, the reason and a remedy."""
 
 
 @contextmanager
 def writing(path: Path, *, needed: int | None = None, remedy: str = REMEDY) -> Iterator[None]:
-    """Turn what libraries raise where `path`, of about `needed` bytes, cannot be written.
+    """Convert libraries' errors for writing `path`, of about `needed` bytes, to WriteError.
 
-    Raises WriteError for these; other errors go through as they are.
+    Other errors pass through unchanged.
     """
     try:
         yield
@@ -39,7 +39,7 @@ def writing(path: Path, *, needed: int | None = None, remedy: str = REMEDY) -> I
 
 
 def size_text(count: int) -> str:
-    """A number of bytes in a unit in which it is no fraction of one."""
+    """Return `count` bytes as text, in the largest unit in which the number is at least 1."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= size:
             return f"{count / size:.3g} {unit}"
@@ -47,7 +47,7 @@ def size_text(count: int) -> str:
 
 
 def _reason(error: Exception) -> str | None:
-    """In a few words why a file could not be written; None where that is not what happened."""
+    """Return why a file could not be written, or None if the error has another cause."""
     if isinstance(error, OSError) and error.errno in _OF_WRITING:
         return error.strerror or str(error)
     text = str(error)

@@ -64,7 +64,7 @@ class AdvProp(SeveralKinds, Attacking):
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Attack through the auxiliary branch, then learn through both."""
-        form = self.form_for(model)
+        form = self.form_for(model, context.task)
         with through(model, ADVERSARIAL):
             images = adversarial_images(self.attack, model, batch, context)
         return learn(

@@ -5,13 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from dataclasses import InitVar, dataclass, field, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.pgd import Attack
@@ -19,12 +17,14 @@ from advprop.attacks.schedule import Scheduled
 from advprop.auxiliary.branches import refuse_recomputation, use_branch
 from advprop.auxiliary.modes import attack_mode
 from advprop.methods import loop_checks
+from advprop.methods.facts import TrainingFacts
 from advprop.randomness import Randomness
-from advprop.shapes import Batch, Images, Labels, Logits
+from advprop.shapes import Batch, Images, Labels
+from advprop.tasks.classification import Classification, LossFn
+from advprop.tasks.task import Task
 
 ADVERSARIAL = "adversarial"
 """The auxiliary branch of AdvProp, and the name of its images in metrics."""
-LossFn: TypeAlias = Callable[[Logits, Labels], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,48 +32,39 @@ class Context:
     """Facts about the training around a step.
 
     `progress` is the share of training done, 0 to 1, `epoch` the number of the epoch, from 0, where
-    it is known; `loss_fn` averages over a batch; `backward` stands for `Tensor.backward` where
-    gradients are scaled; `generator` makes attacks repeatable.
+    it is known; `task` says what is learnt, and `loss_fn` is short for a `Classification` with it;
+    `backward` stands for `Tensor.backward` where gradients are scaled; `generator` makes attacks
+    repeatable.
     """
 
     progress: float = 0.0
     step: int = 0
     epoch: int | None = None
-    loss_fn: LossFn = F.cross_entropy
+    task: Task = field(default_factory=Classification)
+    loss_fn: InitVar[LossFn | None] = None
     backward: Callable[[Tensor], None] = Tensor.backward
     generator: Randomness = None
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingFacts:
-    """Facts about a training that a method is given before its first step.
-
-    `image_shape` is (channels, height, width). `folder` is the method's own, for files that last as
-    long as the run's, or None. Each of `num_processes`, on `num_machines`, prepares a method of its
-    own. `repeats` is how often an image comes in one batch; `mixes_images` tells that images are
-    mixtures of two (mixup, CutMix).
-    """
-
-    num_images: int
-    image_shape: tuple[int, int, int]
-    folder: Path | None = None
-    seed: int = 0
-    num_processes: int = 1
-    num_machines: int = 1
-    repeats: int = 1
-    mixes_images: bool = False
+    def __post_init__(self, loss_fn: LossFn | None) -> None:
+        if loss_fn is not None:
+            object.__setattr__(self, "task", Classification(loss_fn))
 
 
 @dataclass(frozen=True, kw_only=True)
 class KindMetrics:
-    """Mean loss and accuracy over one kind of images, as tensors: reading them may wait.
+    """Mean loss and the task's metrics over one kind of images, as tensors: reading them may wait.
 
     `share` is the share of the batch that they were taken over.
     """
 
     loss: Tensor
-    accuracy: Tensor
+    metrics: Mapping[str, Tensor]
     share: float = 1.0
+
+    @property
+    def accuracy(self) -> Tensor:
+        """That of a classification; raises KeyError for another task."""
+        return self.metrics["accuracy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,33 +153,27 @@ class Method(ABC):
         self,
         model: nn.Module,
         images: Batch | Images,
-        labels: Labels | Context | None = None,
+        labels: Labels | Any | Context | None = None,
         context: Context | None = None,
     ) -> StepMetrics:
         """Add one batch's gradients to `.grad`, and return metrics.
 
         Call it as `(model, images, labels)`, images in [0, 1], or as `(model, batch, context)`. The
         caller zeroes gradients before and steps after. Raises ValueError for a model in eval mode,
-        TypeError for one without logits; warns of branches that the optimiser does not know of.
+        TypeError for outputs that the task does not take; warns of branches that the optimiser does
+        not know of.
         """
         module = unwrapped(model)
         if not module.training:
             loop_checks.refuse_eval_mode()
-        batch = images if isinstance(images, Batch) else None
-        if batch is None or isinstance(labels, Tensor):
-            batch = loop_checks.batch_of(module, images, labels)
-        context = context if isinstance(labels, Tensor) else labels or context
-        try:
-            return self.step(model, batch, context or Context())
-        except (TypeError, AttributeError) as error:
-            loop_checks.check_logits(module, batch.images, error)
-            raise
+        batch, context = _batch_and_context(module, images, labels, context)
+        return self.step(model, batch, context)
 
     def loss(
         self,
         model: nn.Module,
         images: Batch | Images,
-        labels: Labels | Context | None = None,
+        labels: Labels | Any | Context | None = None,
         context: Context | None = None,
     ) -> Tensor:
         """The loss of one batch with its graph, a scalar, for whoever calls `backward` himself.
@@ -198,8 +183,7 @@ class Method(ABC):
         backward pass raises RuntimeError if checkpointing runs layers with branches again.
         """
         loop_checks.check_has_loss(type(self).__name__, self.needs_backward)
-        batch = loop_checks.batch_of(unwrapped(model), images, labels)
-        context = (context if isinstance(labels, Tensor) else labels or context) or Context()
+        batch, context = _batch_and_context(unwrapped(model), images, labels, context)
         losses: list[Tensor] = []
         self.forward_backward(model, batch, replace(context, backward=losses.append))
         total = torch.stack(losses).sum()
@@ -223,8 +207,19 @@ def adversarial_images(attack: Attack, model: nn.Module, batch: Batch, context: 
     """The batch's adversarial images, made through whichever branch is active."""
     module = unwrapped(model)
     now = attack.at(context.progress) if isinstance(attack, Scheduled) else attack
-    with attack_mode(module):
-        return now(module, batch.images, batch.labels, generator=context.generator)
+    task = context.task
+    with attack_mode(module, layers_only=task.needs_training_mode):
+        return task.adversarial_images(now, module, batch, context.generator)
+
+
+def _batch_and_context(
+    model: nn.Module, images: Batch | Images, labels: object, context: Context | None
+) -> tuple[Batch, Context]:
+    """What a step was given, in either form."""
+    if isinstance(labels, Context):
+        labels, context = None, labels
+    batch = loop_checks.batch_of(model, images, labels)
+    return batch, context or Context()
 
 
 def perturbation_size(clean: Images, adversarial: Images) -> Tensor:

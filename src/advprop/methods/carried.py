@@ -23,10 +23,10 @@ from advprop.methods.base import (
     ADVERSARIAL,
     Context,
     StepMetrics,
-    TrainingFacts,
     perturbation_size,
     through,
 )
+from advprop.methods.facts import TrainingFacts
 from advprop.methods.kept.carrying import Carrying, CarryingMethod
 from advprop.methods.kept.store import Precision, precision_for
 from advprop.methods.learning import SeveralKinds, learn
@@ -157,7 +157,7 @@ class Carried(CarryingMethod, SeveralKinds):
         return replace(metrics, perturbation=change)
 
     def _learn(self, model: nn.Module, kinds: Mapping[str, Batch], context: Context) -> StepMetrics:
-        form, branches = self.form_for(model), self.auxiliary_branch
+        form, branches = self.form_for(model, context.task), self.auxiliary_branch
         if self.pairing == "paired":
             return learn(model, kinds, context, form=form, branches=branches)
         count = sum(len(part) for part in kinds.values())

@@ -105,7 +105,7 @@ class Fast(SeveralKinds):
         if self.attacked_fraction == 0:
             with through(model, CLEAN):
                 return Vanilla().step(model, batch, context)
-        form = self.form_for(model)
+        form = self.form_for(model, context.task)
         first = num_clean(len(batch), self.attacked_fraction)
         share = 1 - first / len(batch)
         shares = {CLEAN: 1 - share, NOISE: share, ADVERSARIAL: share}

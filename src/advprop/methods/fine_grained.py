@@ -65,7 +65,7 @@ class FineGrained(SeveralKinds):
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
         """Attack through each branch that an attack is for, then learn from all images."""
-        form = self.form_for(model)
+        form = self.form_for(model, context.task)
         kinds: dict[str, Images] = {CLEAN: batch.images}
         for branch, attack in self.attacks.items():
             with through(model, branch):

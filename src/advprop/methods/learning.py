@@ -22,7 +22,8 @@ from advprop.methods.base import (
     unwrapped,
 )
 from advprop.randomness import mark_dropout
-from advprop.shapes import Batch, Labels, Logits, correct_predictions
+from advprop.shapes import Batch
+from advprop.tasks.task import Task
 
 Form: TypeAlias = Literal["auto", "separate", "joint", "summed"]
 """How several kinds of images are learnt from: see `learn`. "auto" is what the model needs."""
@@ -49,7 +50,8 @@ def learn(
     pass. Images that require a gradient get it in `.grad`. `perturbation` is put into the metrics.
 
     Raises RuntimeError if activation checkpointing runs layers with branches again in the "summed"
-    form, ValueError for matched masks under DataParallel.
+    form, ValueError for matched masks under DataParallel, and for one pass of a task that has but
+    one loss for it, where `weights` count images of one kind for more than those of another.
     """
     weights = dict.fromkeys(kinds, 1.0) if weights is None else weights
     torch.clear_autocast_cache()  # a method may have changed the weights since its last pass
@@ -88,15 +90,18 @@ class SeveralKinds(Method):
         """Tells whether one pass costs no more memory, since no image comes twice in a batch."""
         return False
 
-    def form_for(self, model: nn.Module, *, distributed: bool | None = None) -> Form:
+    def form_for(
+        self, model: nn.Module, task: Task | None = None, *, distributed: bool | None = None
+    ) -> Form:
         """The form of a step of `model`, where "auto" is decided.
 
         `distributed` tells whether DistributedDataParallel is in use (None: whether `model` is in
         it), which allows one backward pass: the form is "joint", or "summed" where a batch cannot
         be split over branches. Elsewhere it is "separate", or "joint" if the method prefers that,
         or if branches share running statistics: each kind of images by itself would be normalised
-        by its own batch, and tested with statistics of all. Raises ValueError for one pass through
-        branches under DataParallel.
+        by its own batch, and tested with statistics of all. Else a `task` that does not split its
+        outputs is learnt in passes. Raises ValueError for one pass through branches under
+        DataParallel.
         """
         scattered = isinstance(model, nn.DataParallel) and bool(self.auxiliary)
         if self.form == "joint" and scattered:
@@ -109,7 +114,10 @@ class SeveralKinds(Method):
         if scattered:
             return "separate"
         module = unwrapped(model)
-        joint = self.one_pass and (not self.auxiliary or splits_batches(module))
+        joint = self.one_pass
+        if self.auxiliary:
+            told_apart = task is None or task.splits or shares_statistics(module)
+            joint = joint and told_apart and splits_batches(module)
         if isinstance(model, DistributedDataParallel) if distributed is None else distributed:
             return "joint" if joint else "summed"
         prefers = self.prefers_one_pass or not self.auxiliary
@@ -136,12 +144,6 @@ def recomputing(model: nn.Module) -> AbstractContextManager[None]:
     return frozen_statistics(unwrapped(model))
 
 
-def metrics_of(logits: Logits, labels: Labels, loss: Tensor) -> KindMetrics:
-    """Detached metrics of one kind of images."""
-    accuracy = correct_predictions(logits.detach(), labels).float().mean()
-    return KindMetrics(loss=loss.detach(), accuracy=accuracy)
-
-
 def check_weights(weights: Sequence[float]) -> None:
     """Raise ValueError for a negative weight of a loss."""
     if min(weights) < 0:
@@ -155,26 +157,41 @@ def _in_one_pass(
     weights: Mapping[str, float],
     branches: bool,
 ) -> dict[str, KindMetrics]:
-    parts = [*kinds.values()]
-    sizes = [len(part) for part in parts]
+    parts, task = [*kinds.values()], context.task
+    sizes, labels = [len(part) for part in parts], [part.labels for part in parts]
     # a leaf of its own: torch.compile warns of inputs that could have no `.grad`
     images = torch.cat([part.images.detach() for part in parts])
     images.requires_grad_(any(part.images.requires_grad for part in parts))
     with through(model, tuple(kinds), shares=sizes, separate=branches):
-        outputs = model(images).split(sizes)
-        losses = [
-            context.loss_fn(logits, part.labels)
-            for logits, part in zip(outputs, parts, strict=True)
-        ]
+        outputs = task.outputs(model, images, joined := task.join(labels))
+        if task.splits:
+            each = [*zip(outputs.split(sizes), labels, strict=True)]
+        else:
+            _check_weights_by_size(kinds, weights, task)
+            each = [(outputs, joined)] * len(parts)
+        losses = [task.loss(*part) for part in each]
         weighted = [weights[kind] * loss for kind, loss in zip(kinds, losses, strict=True)]
         context.backward(torch.stack(weighted).sum())
     if images.grad is not None:
         for part, gradient in zip(parts, images.grad.split(sizes), strict=True):
             part.images.grad = gradient if part.images.requires_grad else None
     return {
-        kind: metrics_of(logits, kinds[kind].labels, loss)
-        for kind, logits, loss in zip(kinds, outputs, losses, strict=True)
+        kind: KindMetrics(loss=loss.detach(), metrics=task.metrics(*part))
+        for kind, part, loss in zip(kinds, each, losses, strict=True)
     }
+
+
+def _check_weights_by_size(
+    kinds: Mapping[str, Batch], weights: Mapping[str, float], task: Task
+) -> None:
+    """Raise ValueError unless kinds weigh as one loss over all of their images has them."""
+    each = [weights[kind] / len(part) for kind, part in kinds.items()]
+    if max(each) - min(each) > 1e-6 * max(each):
+        raise ValueError(
+            f"{type(task).__name__} has one loss for a pass over all images, and the weights of "
+            f"{', '.join(kinds)} for an image differ: take a form of one pass for each, such as "
+            '"auto" or "separate"'
+        )
 
 
 def _in_passes(
@@ -187,6 +204,7 @@ def _in_passes(
     form: Form,
 ) -> dict[str, KindMetrics]:
     """A pass for each kind, with a backward pass each, or one at the end ("summed")."""
+    task = context.task
     losses: list[Tensor] = []
     found: dict[str, KindMetrics] = {}
     for kind, part in kinds.items():
@@ -195,14 +213,15 @@ def _in_passes(
         if found and form == "summed":
             _keep_statistics(model)
         with through(model, kind, separate=branches):
-            logits = model(part.images)
-            loss = context.loss_fn(logits, part.labels)
+            outputs = task.outputs(model, part.images, part.labels)
+            loss = task.loss(outputs, part.labels)
             if form == "summed":
                 losses.append(weights[kind] * loss)
             else:
                 context.backward(weights[kind] * loss)
-        found[kind] = metrics_of(logits, part.labels, loss)
-        del logits, loss  # and with them the graph, before the next one is made
+        shown = task.metrics(outputs, part.labels)
+        found[kind] = KindMetrics(loss=loss.detach(), metrics=shown)
+        del outputs, loss  # and with them the graph, before the next one is made
     if losses:
         # layers that run again in this backward pass could not know whose turn it was
         with no_branch(unwrapped(model)) if branches else nullcontext():

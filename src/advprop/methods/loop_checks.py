@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import warnings
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from advprop.auxiliary.branches import branch_parameters, has_auxiliary_norms
-from advprop.auxiliary.modes import attack_mode
 from advprop.shapes import Batch, Images
 
 
@@ -33,10 +31,10 @@ def refuse_eval_mode() -> None:
 def batch_of(model: nn.Module, images: Batch | Images, labels: object) -> Batch:
     """What a step was given, as a batch; raises TypeError for missing or unexpected labels."""
     if isinstance(images, Batch):
-        if isinstance(labels, Tensor):
+        if labels is not None:
             raise TypeError("a Batch holds its labels: call (model, batch, context)")
         return images
-    if not isinstance(labels, Tensor):
+    if labels is None:
         raise TypeError("labels are missing: call (model, images, labels)")
     warn_of_unknown_branches(model)
     return Batch(images=images, labels=labels)
@@ -62,15 +60,3 @@ def warn_of_unknown_branches(model: nn.Module) -> None:
             "it from model.parameters() afterwards",
             stacklevel=4,
         )
-
-
-def check_logits(model: nn.Module, images: Images, error: Exception) -> None:
-    """Raise TypeError where `error` comes from a model that returns something else than logits."""
-    with torch.no_grad(), attack_mode(model):
-        found = model(images[:1])
-    if not isinstance(found, Tensor):
-        raise TypeError(
-            f"the model returns a {type(found).__name__}, where logits are needed, a tensor of "
-            "(batch, classes): wrap it in a module whose forward returns them, as in "
-            "self.model(images).logits"
-        ) from error

@@ -99,13 +99,13 @@ def _moved(gradients: Mapping[nn.Parameter, Tensor], length: float) -> Iterator[
 
 
 def _shorten(gradients: list[Tensor], length: float) -> None:
-    """Make them `length` long in all, or zeros if they have no direction. Waits for no device."""
+    """Scale `gradients` to the joint L2 norm `length`, or to zeros if they have no direction."""
     norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
     norm = torch.linalg.vector_norm(torch.stack(norms))
     factor = length / norm
     has_direction = norm.isfinite() & factor.isfinite()
     torch._foreach_mul_(gradients, factor)
-    # as whole numbers, for infinity times 0 is not 0
+    # products of integers, since infinity times 0 is not 0; reading the flag would wait for a GPU
     bits = [gradient.view(_BITS[gradient.itemsize]) for gradient in gradients]
     torch._foreach_mul_(bits, has_direction.to(bits[0].dtype))
 

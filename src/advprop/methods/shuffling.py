@@ -16,9 +16,15 @@ def shuffled(batch: Batch, model: nn.Module, *, step: int) -> Batch:
     Who gets which is a permutation that all processes know from `step`; each sends every image
     once, whatever the number of processes. All must have equally many. Where `model` is not in
     DistributedDataParallel they stay as they are: another order changes no batch statistics.
+    Raises TypeError for labels that are no tensor.
     """
     if not isinstance(model, DistributedDataParallel):
         return batch
+    if not isinstance(batch.labels, Tensor):
+        raise TypeError(
+            f"labels are a {type(batch.labels).__name__}, and a tensor is needed where images "
+            "change processes: train another method on several processes, such as AdvProp"
+        )
     exchange = _Exchange(len(batch), model.process_group, step)
     return Batch(images=exchange(batch.images), labels=exchange(batch.labels))
 

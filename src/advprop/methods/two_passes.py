@@ -48,7 +48,7 @@ class TwoPasses(SeveralKinds):
             model,
             {CLEAN: batch, ADVERSARIAL: Batch(images=adversarial, labels=batch.labels)},
             context,
-            form=self.form_for(model),
+            form=self.form_for(model, context.task),
             weights={CLEAN: self.clean_weight, ADVERSARIAL: self.adversarial_weight},
             branches=self.auxiliary_branch,
             matched_masks=self.matched_masks,

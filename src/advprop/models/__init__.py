@@ -1,1 +1,1 @@
-"""Models that take images in [0, 1]: standardisation in front, timm's architectures behind."""
+"""Models that take images in [0, 1]: a standardisation layer, then an architecture of timm."""

@@ -1,4 +1,4 @@
-"""Models by name: our own small residual network, and everything timm knows."""
+"""Build models by name: a small residual network, and all architectures of timm."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ NO_OPTIONS = {
     for name, parameter in inspect.signature(function).parameters.items()
     if parameter.kind is not parameter.VAR_KEYWORD
 } | {"image_size", "mean", "std"}
-"""No options of architectures; among them are files that timm would open or fetch."""
-# what architectures raise when an option's value does not suit them
+"""Arguments that are not options of architectures; timm would open or fetch files for some."""
+# the errors of architectures for an unsuitable value of an option
 _BUILD_ERRORS = (TypeError, ValueError, AssertionError, LookupError, AttributeError, RuntimeError)
 
 
@@ -40,12 +40,12 @@ def build_model(
     std: Sequence[float] | None = None,
     **options: Any,
 ) -> Standardized:
-    """A model for images in [0, 1] of shape [batch, in_chans, H, W], standardisation in front.
+    """Build a model, with standardisation, for images in [0, 1] of shape [batch, in_chans, H, W].
 
-    `name` is "small_resnet" or a name of timm's, `options` is what the architecture takes besides.
-    `image_size`, (height, width), is handed to those architectures that fix it when they are built.
-    `mean` and `std` default to those of timm's `pretrained_cfg`; "small_resnet" needs them given.
-    ValueError: unknown name or option, no pretrained weights, or they could not be downloaded.
+    `name` is "small_resnet" or a model of timm, and `options` are passed to the architecture.
+    `image_size`, (height, width), is only passed to architectures built for a fixed size. `mean`
+    and `std` default to those of timm's `pretrained_cfg`; "small_resnet" requires them. Raises
+    ValueError for an unknown name or option, or if pretrained weights are missing or not fetched.
     """
     _check_counts(num_classes=num_classes, in_chans=in_chans)
     known = {"num_classes": num_classes, "in_chans": in_chans, **options}
@@ -58,7 +58,7 @@ def build_model(
 
 
 def check_options(options: Iterable[str]) -> None:
-    """ValueError for what is no option of an architecture; a file that it names is not opened."""
+    """Raise ValueError for names that are no options of an architecture; opens no files."""
     for name in options:
         if name in NO_OPTIONS:
             raise ValueError(
@@ -68,14 +68,14 @@ def check_options(options: Iterable[str]) -> None:
 
 
 def is_timm(name: str) -> bool:
-    """Whether `timm.create_model` knows the architecture `name`."""
+    """Return whether `timm.create_model` knows the architecture `name`."""
     return bool(timm.is_model(name))
 
 
 def construction(model: nn.Module) -> tuple[str, dict[str, Any]]:
-    """Name and options from which `build_model` makes the architecture of a plain `model` again.
+    """Return the name and options with which `build_model` rebuilds a plain `model` untrained.
 
-    ValueError: a model that neither timm nor `build_model` made.
+    Raises ValueError if neither timm nor `build_model` made it.
     """
     if isinstance(model, SmallResNet):
         return SMALL_RESNET, model.options
@@ -87,9 +87,9 @@ def construction(model: nn.Module) -> tuple[str, dict[str, Any]]:
             "could not be built again from a name: make it with timm.create_model or build_model"
         )
     recorded = getattr(model, "_model_args", {})
-    # rates of dropout matter to training only
+    # dropout rates only matter in training
     options = {key: value for key, value in recorded.items() if not key.endswith("_rate")}
-    # a classifier that was reset since has another size
+    # the classifier may have been reset to another size
     num_classes = getattr(model, "num_classes", None)
     return name, options if num_classes is None else {**options, "num_classes": num_classes}
 
@@ -110,7 +110,7 @@ def _small_resnet(options: Mapping[str, Any], *, pretrained: bool) -> SmallResNe
         )
     try:
         return SmallResNet(**options)
-    except (TypeError, RuntimeError) as error:  # another type, or more than fits into memory
+    except (TypeError, RuntimeError) as error:  # wrong types, or not enough memory
         raise ValueError(f"{SMALL_RESNET}: {_build_problem(error, options)}") from error
 
 
@@ -134,7 +134,7 @@ def _timm_model(
     except (OSError, *_BUILD_ERRORS) as error:
         raise ValueError(f"{name}: {_build_problem(error, options)}") from error
     if pretrained and options["num_classes"] != settings.num_classes:
-        zero_classifier(model)  # timm has left out the weights of another number of classes
+        zero_classifier(model)  # timm does not load the weights for another number of classes
     if not hasattr(model, "_model_args"):
         model.__dict__["_model_args"] = options  # as newer releases of timm do
     return model
@@ -146,13 +146,13 @@ def _build_problem(error: Exception, options: Mapping[str, Any]) -> str:
     if unknown and unknown[1] in options:
         return f"the architecture takes no option {unknown[1]!r}; leave it out"
     if isinstance(error, OSError):
-        # hub libraries' errors of a missing connection, file or permission are OSErrors
+        # hub libraries raise OSErrors for a missing connection, file or permission
         return f"no pretrained weights fetched ({reason}); check the connection, or do without"
     return f"cannot be built with {dict(options)} ({type(error).__name__}: {reason})"
 
 
 def timm_settings(name: str) -> Any:
-    """Timm's `PretrainedCfg` of the model; ValueError with the nearest names for an unknown one."""
+    """Return timm's `PretrainedCfg`; raises ValueError, with similar names, for unknown models."""
     architecture, tag = split_model_name_tag(name)
     if not is_timm(architecture):
         near = difflib.get_close_matches(architecture, [SMALL_RESNET, *timm.list_models()])

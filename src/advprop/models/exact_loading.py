@@ -1,4 +1,4 @@
-"""Weights are loaded whole and exact, or not at all."""
+"""Load weights completely and exactly, or raise an error and change nothing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 def load_exactly(model: nn.Module, weights: object, *, source: str, remedy: str) -> None:
-    """Load `weights`, tensors by name, which have to be all of the model's and no others.
+    """Load `weights`, a mapping from names to tensors, which must match the model exactly.
 
-    Raises ValueError, and changes nothing, where they are not: it tells which are missing, unknown
-    or of another shape. Floating-point numbers of another precision become the model's.
+    Raises ValueError, and changes nothing, if tensors are missing, unknown or of another shape; the
+    message names them. Floating-point tensors are converted to the model's precision.
     """
     if not isinstance(weights, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
@@ -31,7 +31,7 @@ def load_exactly(model: nn.Module, weights: object, *, source: str, remedy: str)
 
 
 def differences(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Which tensors of `weights` and of the model are not each other's, by what is wrong."""
+    """Return the names of the tensors that differ between `weights` and the model, by the fault."""
     own = model.state_dict()
     return {
         "missing": [key for key in own if key not in weights],
@@ -45,7 +45,7 @@ def differences(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, li
 
 
 def _kind(tensor: Tensor) -> str:
-    """Shape of a tensor, its type but for the precision, and what is unusual about it."""
+    """Describe a tensor's shape, its type without precision, and an unusual layout or device."""
     number = "float" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
     words = [str(tuple(tensor.shape)), *([number] * (number != "float"))]
     words += [str(tensor.layout).removeprefix("torch.")] * (tensor.layout != torch.strided)

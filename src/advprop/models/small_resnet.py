@@ -1,4 +1,4 @@
-"""A small residual network for small images, quick enough for one CPU thread."""
+"""A small residual network for small images, fast enough for one CPU thread."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class ResidualBlock(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """A residual network of three stages of `width`, 2 and 4 times `width` channels.
+    """A residual network of three stages with `width`, 2 and 4 times `width` channels.
 
-    Takes [batch, in_chans, H, W] with H and W of about 8 to 64 pixels. `stem_stride` is the stride
-    of the first convolution: 2 divides the cost by four, 1 suits images below 16 pixels; the second
-    stage halves once more. `drop_rate` is the dropout before the classifier. The attributes
+    It takes [batch, in_chans, H, W] with H and W of about 8 to 64 pixels. `stem_stride` is the
+    stride of the first convolution: 2 divides the cost by four, 1 suits images below 16 pixels; the
+    second stage has stride 2. `drop_rate` is the dropout before the classifier. The attributes
     `num_classes`, `in_chans`, `num_features` and the methods `forward_features`, `forward_head`,
-    `get_classifier`, `reset_classifier` are as in timm.
+    `get_classifier`, `reset_classifier` are as in timm. Raises ValueError for sizes out of bounds.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class SmallResNet(nn.Module):
         self.stages = nn.Sequential(
             ResidualBlock(width, width, stride=1),
             ResidualBlock(width, 2 * width, stride=2),
-            # halving again would leave 4x4 of 28 pixels: quicker, but about 3 points less accurate
+            # stride 2 would reduce 28 pixels to 4x4: faster, but about 3 points less accurate
             ResidualBlock(2 * width, 4 * width, stride=1),
         )
         self.drop = nn.Dropout(drop_rate)
@@ -76,29 +76,29 @@ class SmallResNet(nn.Module):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the constructor needs for the same architecture (dropout is no part of it)."""
+        """The constructor's arguments for the same architecture, without dropout."""
         return {"num_classes": self.num_classes, **self._sizes}
 
     def forward_features(self, images: Features) -> Features:
-        """The last stage's features, [batch, num_features, h, w]."""
+        """Return the last stage's features, [batch, num_features, h, w]."""
         features: Features = self.stages(self.stem(images))
         return features
 
     def forward_head(self, features: Features) -> Logits:
-        """Logits from the last stage's features (or the features, if there is no classifier)."""
+        """Return logits from the last stage's features, or pooled features without a classifier."""
         logits: Logits = self.fc(self.drop(features.mean(dim=(2, 3))))
         return logits
 
     def forward(self, images: Features) -> Logits:
-        """Logits, [batch, num_classes], of standardised images."""
+        """Return logits, [batch, num_classes], of standardised images."""
         return self.forward_head(self.forward_features(images))
 
     def get_classifier(self) -> nn.Module:
-        """The last linear layer."""
+        """Return the last linear layer."""
         return self.fc
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A fresh last layer for `num_classes` classes; 0 leaves the features as outputs."""
+        """Replace the last layer by a new one for `num_classes` classes; 0 outputs the features."""
         self.num_classes = num_classes
         weight = next(self.parameters())
         layer = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()

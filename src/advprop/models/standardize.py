@@ -1,4 +1,4 @@
-"""Standardisation as the first layer of a model, so that images stay in [0, 1] everywhere else."""
+"""Standardisation as the first layer of a model, so that images are in [0, 1] everywhere else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Standardized(nn.Module):
     """`model` behind `(images - mean) / std`; takes images in [0, 1] of shape [batch, C, H, W].
 
     `mean` and `std` are buffers of shape [C, 1, 1] and part of the state dict. Building, loading,
-    parameter groups and export work on `.model`. Make one with `standardized`.
+    parameter groups and export use `.model`. Create instances by `standardized`.
     """
 
     mean: Tensor
@@ -26,16 +26,16 @@ class Standardized(nn.Module):
         super().__init__()
         _check_channels(mean, std)
         self.model = model
-        # beside the weights: same device, and the same precision where they are not float32
+        # the buffers have the device and precision of the weights
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
         for name, values in (("mean", mean), ("std", std)):
             buffer = torch.tensor(list(values), device=like.device, dtype=like.dtype)
             self.register_buffer(name, buffer.reshape(-1, 1, 1))
 
     def forward(self, images: Images) -> Logits:
-        """Logits of images in [0, 1]; the arithmetic is timm's, so results are bit-equal."""
+        """Return logits of images in [0, 1], bit-equal to those after timm's standardisation."""
         if images.shape[-3] != self.mean.shape[0]:
-            # a broadcast would silently turn one channel into three
+            # broadcasting would silently turn one channel into three
             raise ValueError(
                 f"images have {images.shape[-3]} channels (shape {tuple(images.shape)}), the model "
                 f"takes {self.mean.shape[0]}: convert them, or build it with another in_chans"
@@ -49,7 +49,7 @@ class Standardized(nn.Module):
         return logits
 
     def extra_repr(self) -> str:
-        """Mean and std, for `print(model)`."""
+        """Return mean and std as text for `print(model)`."""
         mean, std = (
             tuple(round(v, 4) for v in b.flatten().tolist()) for b in (self.mean, self.std)
         )
@@ -62,11 +62,11 @@ def standardized(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Standardized:
-    """Put `(images - mean) / std` in front of `model`, which may then be given images in [0, 1].
+    """Put `(images - mean) / std` in front of `model`, which then takes images in [0, 1].
 
-    `mean` and `std` (one number a channel) default to those of timm's `model.pretrained_cfg`; a
-    model built with another number of channels than they were measured for gets their average.
-    ValueError: the model is standardised already, or has no `pretrained_cfg` and none were given.
+    `mean` and `std` (one number a channel) default to those of timm's `model.pretrained_cfg`; if
+    the model has another number of channels, each channel gets their average. Raises ValueError if
+    the model is already standardised, or neither statistics nor a `pretrained_cfg` exist.
     """
     if any(isinstance(module, Standardized) for module in model.modules()):
         raise ValueError(
@@ -93,7 +93,7 @@ def _timm_statistics(model: nn.Module) -> tuple[list[float], list[float]]:
 
 
 def _num_input_channels(model: nn.Module, settings: Mapping[str, Any]) -> int:
-    """What the model takes: `pretrained_cfg` tells only what the weights took."""
+    """Return the model's input channels; `pretrained_cfg` only has those of the weights."""
     if hasattr(model, "in_chans"):
         return int(cast("int", model.in_chans))
     # older releases of timm do not set it on every model
@@ -107,7 +107,7 @@ def _num_input_channels(model: nn.Module, settings: Mapping[str, Any]) -> int:
 
 
 def for_channels(values: Sequence[float], num_channels: int) -> list[float]:
-    """`values`, one a channel, for a model of other channels: their mean, as timm has it."""
+    """Return `values`, one a channel, or their mean for each of another number of channels."""
     if len(values) == num_channels:
         return [float(value) for value in values]
     return [math.fsum(values) / len(values)] * num_channels
@@ -126,5 +126,5 @@ def _check_channels(mean: Sequence[float], std: Sequence[float]) -> None:
     if max(map(abs, mean)) > 1 or max(std) > 1:
         raise ValueError(
             f"mean={list(mean)}, std={list(std)}: images are in [0, 1], so neither can exceed 1; "
-            "divide by 255 what was measured on bytes"
+            "divide values measured on bytes by 255"
         )

@@ -1,4 +1,4 @@
-"""One small forward pass, so that a model which cannot take a run's images shows at once."""
+"""Try one forward pass, so that a model which cannot take a run's images fails at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from advprop.files.parsing import first_line
 
 RUN_ERRORS = (RuntimeError, AssertionError, TypeError, IndexError, AttributeError)
-"""What models raise for images of a size they cannot take."""
+"""The errors that models raise for images of an unsuitable size."""
 
 
 def check_forward(
@@ -23,9 +23,9 @@ def check_forward(
     image_shape: tuple[int, int, int],
     num_classes: int,
 ) -> None:
-    """Raise ValueError unless the model makes logits of an image of (channels, height, width).
+    """Raise ValueError unless the model maps an image of `image_shape` (C, H, W) to its logits.
 
-    Weights, modes and random streams are as before after it.
+    It leaves weights, modes and random streams unchanged.
     """
     shape = " x ".join(map(str, image_shape))
     try:
@@ -46,11 +46,11 @@ def check_forward(
 
 
 def not_deterministic_on_gpu(model: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
-    """What of a forward and a backward pass of `model` torch cannot make deterministic on a GPU.
+    """Name the operations in a pass of `model` that torch cannot make deterministic on a GPU.
 
-    Names of operations; the list is that of `torch.use_deterministic_algorithms` (attention is not
-    in it, which has deterministic kernels in that mode). The pass runs on the CPU, where torch
-    refuses none of them. Weights, modes and random streams are as before after it.
+    The list of operations is from `torch.use_deterministic_algorithms`, without attention, which
+    has deterministic kernels in that mode. A forward and a backward pass run on the CPU, where
+    torch allows all of them. They leave weights, modes and random streams unchanged.
     """
     images = torch.full((1, *image_shape), 0.5, requires_grad=True)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -61,20 +61,20 @@ def not_deterministic_on_gpu(model: nn.Module, image_shape: tuple[int, int, int]
 
 @contextmanager
 def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Layers' modes and torch's random stream are as before after it."""
+    """Put all layers in eval mode inside; restore their modes and torch's random stream after."""
     modes = [(layer, layer.training) for layer in model.modules()]
     model.eval()
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
-        model.train(modes[0][1])  # some models clear what they cache in eval mode
+        model.train(modes[0][1])  # some models clear caches of eval mode here
         for layer, training in modes:
             layer.training = training
 
 
 class Operations(TorchDispatchMode):
-    """Keeps the `names` of torch's operations that are called inside, such as "mul", in order."""
+    """Records the `names` of torch's operations called inside, such as "mul", in order."""
 
     def __init__(self) -> None:
         super().__init__()

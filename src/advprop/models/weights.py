@@ -1,4 +1,4 @@
-"""Weights from a local file, read without running code from it."""
+"""Load weights from a local file without running code from it."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ _COUNTER = "num_batches_tracked"
 
 
 def load_local_weights(model: nn.Module, path: str | Path, *, new_classifier: bool = True) -> None:
-    """Load a plain model's weights from `path`: safetensors, a torch file, or a folder of either.
+    """Load a model's weights from `path`: a safetensors or torch file, or a folder with either.
 
-    Checkpoints of timm and others are unpacked (the average of weights first), prefixes of wrappers
-    and the other parts that they hold dropped, branches of advprop's own reduced to the clean one.
-    Of another image size, or as the authors of an architecture name them, weights are converted as
-    timm converts its own; of other input channels too, with a warning. A classifier of another size
-    is left out, named in a warning, and starts at zero; without `new_classifier`, as a model to be
-    tested needs it, it is an error like any other tensor that does not fit. Warns where the file
-    has another mean or std than a `Standardized` model. Raises ValueError for a file that is
-    damaged or does not fit, FileNotFoundError for one that is not there.
+    Checkpoints of timm and others are unpacked, preferably their averaged weights; prefixes and
+    other parts of wrappers are dropped, and of advprop's branches only the clean one is kept.
+    Weights for another image size, or with an architecture's original names, are converted as in
+    timm; weights for other input channels are too, with a warning. A classifier of another size
+    starts at zero, with a warning; without `new_classifier`, as for a model to be tested, it is an
+    error like any other tensor of another shape. Warns if the file has another mean or std than a
+    `Standardized` model. Raises ValueError if the file is damaged or does not fit, and
+    FileNotFoundError if it is missing.
     """
     path = weights_file(Path(path))
     plain = model.model if isinstance(model, Standardized) else model
@@ -52,7 +52,7 @@ def load_local_weights(model: nn.Module, path: str | Path, *, new_classifier: bo
     own = plain.state_dict()
     head = classifier_keys(plain) if new_classifier else []
     fresh = [key for key in head if key not in weights or own[key].shape != weights[key].shape]
-    # torch does without counters too
+    # missing counters of batches are allowed, as in torch
     kept = [*fresh, *(key for key in own if key.endswith(_COUNTER) and key not in weights)]
     load_exactly(
         plain,
@@ -71,7 +71,7 @@ def load_local_weights(model: nn.Module, path: str | Path, *, new_classifier: bo
 
 
 def weights_file(path: Path) -> Path:
-    """The file of weights in a folder, or that `path` is. FileNotFoundError: none there."""
+    """Return `path`, or the file of weights in that folder; raises FileNotFoundError if missing."""
     if path.is_dir():
         for name in ("model.safetensors", "pytorch_model.bin"):
             if (path / name).is_file():
@@ -86,7 +86,7 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        # plain data that training scripts of timm and torchvision put beside the weights
+        # training scripts of timm and torchvision store their arguments beside the weights
         with torch.serialization.safe_globals([argparse.Namespace]):
             return read_torch_file(path)
     except pickle.UnpicklingError as error:
@@ -118,10 +118,10 @@ def _unpacked(state: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _part_of(weights: Mapping[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """What belongs to `model`: the names behind the prefix that most of the model's names have.
+    """Return the weights of `model`: those with the prefix that matches most of the model's names.
 
-    Wrappers put prefixes before names ("module.", "_orig_mod.", "backbone."), and their own parts
-    (a normaliser, a loss, a copy for an attacker) beside them.
+    Wrappers put prefixes before names ("module.", "_orig_mod.", "backbone."), and add parts of
+    their own (a normaliser, a loss, a copy for an attacker).
     """
     own = model.state_dict().keys()
     counts: Counter[str] = Counter()
@@ -149,7 +149,7 @@ def _part_of(weights: Mapping[str, Tensor], model: nn.Module, path: Path) -> dic
 
 
 def _converted(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """`weights` as timm's own function for the architecture makes them fit, where that helps."""
+    """Return `weights`, converted by the architecture's function in timm if that fits better."""
 
     def misfits(state: Mapping[str, Tensor]) -> int:
         return sum(map(len, differences(model, state).values()))
@@ -160,10 +160,10 @@ def _converted(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor
     module = sys.modules[timm.model_entrypoint(name).__module__]
     convert = getattr(module, "checkpoint_filter_fn", None)
     try:
-        with warnings.catch_warnings():  # of torch's, for how timm resizes
+        with warnings.catch_warnings():  # torch warns about the way timm resizes
             warnings.simplefilter("ignore")
             converted = dict(convert(dict(weights), model)) if convert else weights
-    except Exception:  # weights of something else, which it does not expect
+    except Exception:  # the function does not expect weights of another model
         return weights
     tensors = all(isinstance(value, Tensor) for value in converted.values())
     return converted if tensors and misfits(converted) < misfits(weights) else weights
@@ -172,7 +172,7 @@ def _converted(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor
 def _input_weights(
     weights: Mapping[str, Tensor], model: nn.Module, path: Path
 ) -> dict[str, Tensor]:
-    """Those of the first layers that take other channels in `weights`, as timm adapts its own."""
+    """Return the first layers' weights, adapted as in timm if made for other input channels."""
     settings = getattr(model, "pretrained_cfg", None) or {}
     names, adapted = settings.get("first_conv") or "stem.0", {}
     modules = dict(model.named_modules())
@@ -181,12 +181,12 @@ def _input_weights(
         if not isinstance(layer, nn.Conv2d) or found is None or found.ndim != 4:
             continue
         planes, wanted = found.shape[1], int(getattr(model, "in_chans", layer.in_channels))
-        # a stem that moves pixels into channels has several for each of the image's
+        # a stem that moves pixels into channels has several channels for each of the image
         given = planes * wanted * layer.groups // layer.in_channels
         if given == wanted or given not in (1, 3):
             continue
         if planes != given and (wanted != 1 or planes % given):
-            continue  # such a stem timm adapts to grey alone; load_exactly tells its shape
+            continue  # timm adapts such a stem only to grey; load_exactly reports the shape
         adapted[f"{name}.weight"] = adapt_input_conv(wanted, found, base_chans=given)
         warnings.warn(
             f"{path}: {name} takes {given} channels there and {wanted} here; its weights are "
@@ -197,7 +197,7 @@ def _input_weights(
 
 
 def _compare_statistics(found: Mapping[str, Tensor], model: Standardized, path: Path) -> None:
-    """Warn where the weights were trained behind another mean or std."""
+    """Warn if the weights were trained with another mean or std."""
     for name, mean in found.items():
         std = found.get(re.sub(r"mean$", "std", name))
         if not re.search(r"(^|[._])mean$", name) or std is None or name.endswith("running_mean"):
@@ -219,12 +219,12 @@ def _compare_statistics(found: Mapping[str, Tensor], model: Standardized, path: 
 
 
 def _clean_branch(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The plain model's weights from a run of advprop with branches; others as they are."""
+    """Return the clean branch's weights from a run with branches; other weights unchanged."""
     clean = {}
     for key, value in weights.items():
         owner, branches, rest = key.partition(_BRANCHES)
         if branches:
-            if rest == "clean.token":  # lies flat there
+            if rest == "clean.token":  # branches store the token as one dimension
                 clean[owner] = value.view(1, 1, -1)
             elif rest.startswith("clean."):
                 clean[f"{owner}.{rest.removeprefix('clean.')}"] = value
@@ -234,9 +234,9 @@ def _clean_branch(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def zero_classifier(model: nn.Module) -> None:
-    """Let a classifier that starts anew on pretrained layers start at zero: no class is preferred.
+    """Set a new classifier on pretrained layers to zero, so that no class is preferred at first.
 
-    EfficientNets' own start for few classes has logits so large that short trainings suffer.
+    The initial logits of EfficientNets with few classes are so large that short trainings suffer.
     """
     state = model.state_dict()
     for key in classifier_keys(model):
@@ -244,7 +244,7 @@ def zero_classifier(model: nn.Module) -> None:
 
 
 def classifier_keys(model: nn.Module) -> list[str]:
-    """The names of the last layer's tensors in the model's state."""
+    """Return the names of the last layer's tensors in the state dict."""
     names = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or "fc"
     names = (names,) if isinstance(names, str) else tuple(names)
     return [key for key in model.state_dict() if any(key.startswith(f"{name}.") for name in names)]

@@ -1,4 +1,4 @@
-"""The attacks that recipes train and test with, in grey levels of 255."""
+"""The attacks with which recipes train and test, in units of 1/255."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from advprop.config.attacks import AttackConfig, ThreatModelConfig, TrainingAtta
 
 
 def grey_levels(epsilon: int, num_steps: int) -> TrainingAttackConfig:
-    """To train with: steps of one grey level towards a random wrong class, random start."""
+    """Return a training attack: steps of 1/255 towards a random wrong class, random start."""
     return TrainingAttackConfig(
         threat_model=ThreatModelConfig(epsilon=epsilon / 255),
         num_steps=num_steps,
@@ -15,7 +15,7 @@ def grey_levels(epsilon: int, num_steps: int) -> TrainingAttackConfig:
 
 
 def attack_to_test(*, epsilon: float, num_steps: int = 10) -> AttackConfig:
-    """To test with: untargeted, the steps adding up to 2.5 epsilon."""
+    """Return a test attack: untargeted, with steps that add up to 2.5 epsilon."""
     return AttackConfig(
         threat_model=ThreatModelConfig(epsilon=epsilon / 255),
         num_steps=num_steps,

@@ -1,4 +1,4 @@
-"""Recipes on embedded data: real images, small enough for a CPU."""
+"""Recipes on embedded data: real images, few and small enough for a CPU."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def mnist5k() -> RunConfig:
 
 
 def digits() -> RunConfig:
-    """AdvProp on 300 of scikit-learn's 8x8 digits: the quickest run there is.
+    """AdvProp on 300 of scikit-learn's 8x8 digits, the quickest recipe.
 
     `advprop train digits`.
     """
@@ -59,7 +59,7 @@ def digits() -> RunConfig:
 
 
 def _untargeted(*, epsilon: float, num_steps: int) -> AttackConfig:
-    """What results are tested with: untargeted PGD, its steps adding up to 2.5 epsilon."""
+    """Return a test attack: untargeted PGD with steps that add up to 2.5 epsilon."""
     return AttackConfig(
         threat_model=ThreatModelConfig(epsilon=epsilon),
         num_steps=num_steps,

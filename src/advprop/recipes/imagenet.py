@@ -1,12 +1,12 @@
-"""ImageNet recipes: EfficientNet-B0 to B8 as in the AdvProp paper's line of work, and ResNet-50.
+"""ImageNet recipes: EfficientNet-B0 to B8, as in AdvProp's published models, and ResNet-50.
 
     torchrun --nproc_per_node 8 -m advprop train imagenet_efficientnet_b0 --set data.root=IMAGENET
 
-with `train/` and `val/` in IMAGENET, a folder for each class in both. `--method vanilla` and
-`--method mixed` train the two nets that AdvProp is compared with. Time and cost: `advprop plan
-imagenet_efficientnet_b0`. Results of others are published ones, not ours: nothing here has been
-trained on ImageNet by this project. `val/` chooses the best epoch here, as in the published AdvProp
-runs, which went without a hold-out of the training images.
+where IMAGENET contains `train/` and `val/` with a folder for each class. `--method vanilla` and
+`--method mixed` train the two baselines of AdvProp. `advprop plan imagenet_efficientnet_b0` shows
+time and cost. All results named here are published ones; this project has not trained on ImageNet.
+The best epoch is chosen on `val/`, as in the published AdvProp runs, which held out no training
+images.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ from advprop.training.settings import TrainingSettings
 
 @dataclass(frozen=True, kw_only=True)
 class EfficientNetSize:
-    """One row of EfficientNet's scaling table, and what goes with it.
+    """One row of EfficientNet's scaling table, with its attack and published results.
 
-    `attack` is (epsilon in grey levels, steps). That small nets want weak attackers and large ones
-    strong ones is well supported; which strength goes with which size is second-hand and could not
-    be checked against the paper's own table. `published` is the top-1 accuracy of AdvProp with
+    `attack` is (epsilon in units of 1/255, steps). It is well supported that small nets need weak
+    attacks and large nets strong ones; the strength for each size is second-hand and could not be
+    checked against the paper's own table. `published` is the top-1 accuracy of AdvProp with
     AutoAugment and of AutoAugment alone in the README of Google's TPU EfficientNet. `device_hours`
-    are those of vanilla and of AdvProp that `advprop plan` gives without options; a test holds them
-    against it.
+    are those of vanilla and AdvProp by `advprop plan` without options, which a test checks.
     """
 
     image_size: int
@@ -94,16 +93,16 @@ EFFICIENTNETS = {
 
 
 RESNET50_HOURS = (15, 39)
-"""As `EfficientNetSize.device_hours`."""
+"""The device-hours of (vanilla, AdvProp), as in `EfficientNetSize`."""
 
 
 def imagenet_efficientnet(size: int) -> RunConfig:
     """AdvProp for EfficientNet-B`size`, 0 to 8, for 350 epochs at the native resolution.
 
-    Hyper-parameters: timm's model index for the published AdvProp weights, and Google's TPU code
-    (RMSProp with decay and momentum 0.9, epsilon 1e-3; 0.016 per 256 images, times 0.97 every 2.4
-    epochs, 5 epochs of warm-up; weight decay 1e-5; label smoothing 0.1; average of weights 0.9999;
-    stochastic depth 0.2; AutoAugment; inputs as 2x - 1).
+    Hyper-parameters are from timm's model index for the published AdvProp weights and from Google's
+    TPU code (RMSProp with decay and momentum 0.9, epsilon 1e-3; learning rate 0.016 per 256 images,
+    times 0.97 every 2.4 epochs, 5 epochs of warm-up; weight decay 1e-5; label smoothing 0.1;
+    average of weights 0.9999; stochastic depth 0.2; AutoAugment; inputs as 2x - 1).
     """
     row = EFFICIENTNETS[size]
     batch_size = 2048
@@ -146,11 +145,11 @@ def imagenet_efficientnet(size: int) -> RunConfig:
 
 
 def imagenet_resnet50() -> RunConfig:
-    """AdvProp for ResNet-50 in 105 epochs, one attack step of one grey level: three passes.
+    """AdvProp for ResNet-50: 105 epochs, one attack step of 1/255, three passes an image.
 
-    The schedule with which the public port pytorch-classification-advprop reports 76.67 % for
-    vanilla and 77.42 % for AdvProp (its README; EasyRobust measured 77.04 % of its weights): SGD
-    at 0.1 per 256 images, a tenth after 30, 60, 90 and 100 epochs, weight decay 1e-4.
+    With this schedule, the public port pytorch-classification-advprop reports 76.67 % for vanilla
+    and 77.42 % for AdvProp (its README; EasyRobust measured 77.04 % for its weights): SGD at 0.1
+    per 256 images, divided by 10 after 30, 60, 90 and 100 epochs, weight decay 1e-4.
     """
     return RunConfig(
         recipe="imagenet_resnet50",

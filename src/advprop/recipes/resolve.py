@@ -1,4 +1,4 @@
-"""From what stands on the command line to a configuration."""
+"""Turns the recipe, method and overrides of the command line into a configuration."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from advprop.runs.folder import CONFIG, DATA
 
 
 def resolve_recipe(recipe: str) -> RunConfig:
-    """The configuration of a recipe's name, a saved `config.json`, or `file.py:function`.
+    """Return the configuration of a recipe's name, a saved `config.json`, or `file.py:function`.
 
-    The function takes no arguments and returns a `RunConfig`. Raises ValueError or OSError that
-    says what is missing.
+    The function takes no arguments and returns a `RunConfig`. Raises ValueError or OSError if the
+    recipe or file is missing or invalid.
     """
     if recipe in RECIPES:
         return RECIPES[recipe].build()
@@ -36,7 +36,7 @@ def resolve_recipe(recipe: str) -> RunConfig:
 
 
 def own_folder(recipe: str, config: RunConfig) -> Path | None:
-    """The folder of a run whose `config.json` is `recipe`, if `config` goes on with that run."""
+    """Return the folder of the run whose `config.json` is `recipe`, if `config` can resume it."""
     path = Path(recipe)
     if path.name != CONFIG or not path.is_file() or not (path.parent / DATA).is_file():
         return None
@@ -47,7 +47,7 @@ def own_folder(recipe: str, config: RunConfig) -> Path | None:
 def resolve_run(
     recipe: str, *, method: str | None = None, overrides: Sequence[str] = ()
 ) -> RunConfig:
-    """The configuration of `recipe` with another method and "PATH=VALUE" changes, checked whole."""
+    """Return the validated configuration of `recipe` with `method` and "PATH=VALUE" overrides."""
     config = resolve_recipe(recipe)
     if method is not None:
         config = config.with_method(method)

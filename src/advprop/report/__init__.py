@@ -1,4 +1,4 @@
-"""The report of a comparison: one self-contained HTML file, a pure function of JSON."""
+"""The report of a comparison: one self-contained HTML file, computed from JSON alone."""
 
 from advprop.report.page.render import render_report
 

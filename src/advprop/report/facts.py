@@ -1,4 +1,4 @@
-"""What was run on what: model, images, training, attacks, in words, from the runs' settings."""
+"""Describes the runs' model, images, training and attacks in words, from their settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Json = Mapping[str, Any]
 
 
 def run_facts(runs: Sequence[Json], configs: Sequence[Json]) -> list[tuple[str, str]]:
-    """Pairs of a term and a text; runs that differ are told one by one, what is unknown is not.
+    """Return (term, text) pairs, each text with all distinct values; unknown facts are omitted.
 
     `configs` are entries with a `method` and its `config`.
     """
@@ -27,7 +27,7 @@ def run_facts(runs: Sequence[Json], configs: Sequence[Json]) -> list[tuple[str, 
 
 
 def attack_of_tests(configs: Sequence[Json]) -> str:
-    """The attack of the tests, "" where it is unknown or not the same for all."""
+    """Return the attack of the tests in words, "" if it is unknown or differs between runs."""
     texts = {_attack(at(entry["config"], "evaluation", "attack")) for entry in configs}
     return texts.pop() if len(texts) == 1 else ""
 

@@ -1,12 +1,12 @@
-"""What the suites found and what a run recorded, checked and typed: the report's view of the JSON.
+"""The report's schema of suite results in JSON.
 
-Keys that the report does not draw are passed over; all parts may be missing, but in a file of
-`Tested`. A value of the wrong kind is a ValueError that says where.
+Unknown keys are ignored; all parts are optional, except in `Tested`. A value of the wrong type
+raises ValueError with its path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -36,7 +36,7 @@ class ClassResult(Part):
 
 
 class Bin(Part):
-    """Images whose confidence lies between `low` and `high`."""
+    """The images with confidence from `low` to `high`."""
 
     low: Number
     high: Number
@@ -46,14 +46,14 @@ class Bin(Part):
 
 
 class Calibration(Part):
-    """Expected calibration error and the bins it is made of."""
+    """The expected calibration error and its bins."""
 
     ece: Number
     bins: tuple[Bin, ...] = ()
 
 
 class Confusion(Part):
-    """How many images of a class were taken for another."""
+    """The number of images of a class that were predicted as another."""
 
     name: str = Field(alias="class")
     predicted: str
@@ -61,7 +61,7 @@ class Confusion(Part):
 
 
 class Suite(Accuracies):
-    """What every suite says."""
+    """The fields of every suite."""
 
     images: str | None = None
     num_images: Count = 0
@@ -76,7 +76,7 @@ class Clean(Suite):
 
 
 class CurvePoint(Part):
-    """Accuracy under one attack of a series."""
+    """The accuracy under one attack of a curve."""
 
     threat_model: str
     epsilon: Epsilon
@@ -86,7 +86,7 @@ class CurvePoint(Part):
 
 
 class Pair(Part):
-    """Accuracy where one branch is attacked and one evaluated."""
+    """The accuracy for a pair of attacked branch and evaluated branch."""
 
     attack_branch: str
     eval_branch: str
@@ -101,7 +101,7 @@ class Adversarial(Suite):
 
 
 class Corruption(Part):
-    """Accuracies of one corruption, severity 1 first."""
+    """The accuracies of one corruption, severity 1 first."""
 
     accuracy: tuple[Share, ...] = ()
     mean_error: Number | None = None
@@ -118,13 +118,13 @@ class Corruptions(Suite):
 
 
 class AutoAttack(Suite):
-    """The AutoAttack suite: accuracy that is left after each of its attacks."""
+    """The AutoAttack suite, with the accuracy after each of its attacks."""
 
     after: dict[str, Share] = Field(default_factory=dict)
 
 
 class Suites(Part):
-    """All suites by name; the report draws more of these than an accuracy."""
+    """All suites by name; of suites without a field here, the report uses only the accuracy."""
 
     __pydantic_extra__: dict[str, Suite] = Field(init=False)
 
@@ -134,8 +134,18 @@ class Suites(Part):
     autoattack: AutoAttack = AutoAttack()
 
 
+class SoupPoint(Part):
+    """Accuracy of one branch soup in one suite."""
+
+    branch: str
+    weight: Share
+    suite: str
+    accuracy: Share
+    ci95: tuple[Number, Number] | None = None
+
+
 class Findings(Part):
-    """What `advprop evaluate` found of one run."""
+    """The results of `advprop evaluate` for one run."""
 
     method: str = ""
     seed: str = ""
@@ -145,6 +155,7 @@ class Findings(Part):
     versions: dict[str, str] | None = None
     suites: Suites = Suites()
     red_flags: tuple[Flag, ...] = ()
+    mix: tuple[SoupPoint, ...] = ()
 
     @field_validator("suites", "red_flags", mode="before")
     @classmethod
@@ -153,7 +164,7 @@ class Findings(Part):
 
 
 class Tested(Findings):
-    """The same of a finished test: each suite has its accuracy, and says of what images."""
+    """The results of a finished test, in which each suite has its accuracy and `images`."""
 
     suites: Suites
 
@@ -168,7 +179,7 @@ class Tested(Findings):
 
 
 class OwnTest(Tested):
-    """`test.json` of a run, in which the clean suite is never left out."""
+    """The contents of a run's `test.json`, which always includes the clean suite."""
 
     @model_validator(mode="after")
     def _clean(self) -> OwnTest:
@@ -178,71 +189,15 @@ class OwnTest(Tested):
 
 
 class Evaluation(Tested):
-    """What `advprop evaluate --json` writes."""
+    """The contents of a file of `advprop evaluate --json`."""
 
     run: PathText
 
 
-class PredictedImage(Part):
-    """A test image: what it is called by, its class and (where kept) its picture."""
-
-    id: str
-    label: str
-    picture: str | None = None
-    name: str = ""
-
-
-class Predictions(Part):
-    """Answers to test images, in the same order."""
-
-    images: tuple[PredictedImage, ...] = ()
-    clean: tuple[str, ...] = ()
-    confidence: tuple[Number, ...] = ()
-
-    @model_validator(mode="after")
-    def _same_length(self) -> Predictions:
-        if not len(self.images) == len(self.clean) == len(self.confidence):
-            raise ValueError("images, clean and confidence differ in length")
-        return self
-
-
-class Attacked(Part):
-    """A test image of the gallery: its class, and what the model takes it for."""
-
-    label: str
-    clean_prediction: str
-    adversarial_prediction: str
-
-
-class Layer(Part):
-    """How far the branches of a normalisation layer lie apart."""
-
-    layer: str
-    mean_distance: Number | None = None
-    variance_ratio: Number | None = None
-    weight_distance: Number | None = None
-    bias_distance: Number | None = None
-
-
-class Record(Part):
-    """What a run recorded for the report."""
-
-    method: str = ""
-    seed: str = ""
-    gallery: tuple[Attacked, ...] | None = None
-    statistics: tuple[Layer, ...] | None = None
-    predictions: Predictions = Predictions()
-
-
 def read_findings(found: Iterable[Json]) -> dict[str, list[Findings]]:
-    """Findings of each method."""
+    """Return the findings of each method."""
     by_method: dict[str, list[Findings]] = {}
     for item in found:
         parsed = read_part(Findings, item)
         by_method.setdefault(parsed.method, []).append(parsed)
     return by_method
-
-
-def read_records(records: Sequence[Json]) -> list[Record]:
-    """The records, as far as they are browsed."""
-    return [read_part(Record, record) for record in records]

@@ -1,4 +1,4 @@
-"""The figures of each section, in the groups in which the page shows them."""
+"""Arranges the figures of each section in groups for the page."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from advprop.report.figures import calibration, charts, corruptions
 from advprop.report.figures.curves import curve_panels, statistics_panels
 from advprop.report.figures.drawing import Panel
 from advprop.report.figures.robustness import robustness_panels, strengths
+from advprop.report.figures.soups import soup_panels
 from advprop.report.findings import Findings
 from advprop.report.images import classes
 from advprop.report.images.confusions import confusion_table
@@ -20,12 +21,12 @@ from advprop.report.page.styles import MethodStyle
 Json = Mapping[str, Any]
 Found = Mapping[str, Sequence[Findings]]
 Styles = Mapping[str, MethodStyle]
-MOST_PANELS = 9  # of a group that stand open; the others are folded
+MOST_PANELS = 9  # visible panels of a group; the others are folded
 
 
 @dataclass(frozen=True, kw_only=True)
 class PanelGroup:
-    """Panels side by side under one heading; `columns` is how many where there is room."""
+    """Panels under one heading, in up to `columns` columns."""
 
     title: str
     panels: tuple[Panel, ...]
@@ -33,18 +34,18 @@ class PanelGroup:
 
     @property
     def shown(self) -> tuple[Panel, ...]:
-        """The panels that stand open."""
+        """The panels that are visible at first."""
         return self.panels[:MOST_PANELS]
 
     @property
     def folded(self) -> tuple[Panel, ...]:
-        """The panels that the reader opens."""
+        """The panels that the reader can unfold."""
         return self.panels[MOST_PANELS:]
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One of several ways to show the same; the reader switches. `scale` is its colour key."""
+    """One of several views between which the reader switches; `scale` names its colour scale."""
 
     title: str
     groups: tuple[PanelGroup, ...]
@@ -56,13 +57,14 @@ class View:
 def suite_sections(
     summary: Sequence[Json], runs: Sequence[Json], found: Found, styles: Styles
 ) -> dict[str, Any]:
-    """The figures of what was tested."""
+    """Return the figures of the test results."""
     held = references(found, summary)
     return {
         "difference_groups": _difference_groups(summary, styles),
         "cost_groups": _cost_groups(summary, runs, styles),
         "robustness_groups": _groups(("", robustness_panels(found, styles), 2)),
         "strengths": strengths(found),
+        "soup_groups": _groups(("", soup_panels(found, styles), 2)),
         "corruption_views": _corruption_views(found, held),
         "corruption_rows": corruptions.corruption_rows(found),
         "class_groups": _groups(("", classes.class_panels(found, held), 3)),
@@ -75,7 +77,7 @@ def suite_sections(
 def training_sections(
     curves: Sequence[Json], records: Sequence[Json], styles: Styles
 ) -> dict[str, Any]:
-    """The figures of what happened inside the training."""
+    """Return the figures of the training."""
     return {
         "curve_groups": _groups(("", curve_panels(curves, styles), 3)),
         "statistics_methods": list(
@@ -106,7 +108,7 @@ def _cost_groups(summary: Sequence[Json], runs: Sequence[Json], styles: Styles) 
 
 
 def _difference_groups(summary: Sequence[Json], styles: Styles) -> list[PanelGroup]:
-    """The differences to the sterner baseline that was run; the tables hold those to both."""
+    """Return the differences to vanilla of equal cost, or else to vanilla; tables have both."""
     return _groups(
         *(
             (f"Difference from {title}", charts.difference_panels(summary, styles, baseline), 3)

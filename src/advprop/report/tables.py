@@ -1,4 +1,4 @@
-"""The numbers behind the figures, as rows of text."""
+"""The numbers of the figures as tables of text."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from advprop.report.answer.conclusion import BASELINE_TITLES
 from advprop.report.answer.estimates import Estimate, estimate
 from advprop.report.figures.charts import accuracy_title
 from advprop.report.figures.robustness import Found, series
+from advprop.report.figures.soups import soup_series
 from advprop.report.findings import Findings
 from advprop.results.cells import (
     Cell,
@@ -29,13 +30,13 @@ from advprop.results.summary import (
 )
 
 Json = Mapping[str, Any]
-ROOM = 2  # accuracies beyond the usual three in the first table
+ROOM = 2  # the most accuracies beyond the usual three in the first table
 RUN_COSTS = ("epochs", "passes_per_image", "train_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table with a caption, titles of its columns, and a row of cells for each method."""
+    """A table with a caption, column titles, and a row of cells for each method."""
 
     caption: str
     columns: tuple[str, ...]
@@ -45,7 +46,7 @@ class Table:
 def difference_tables(
     summary: Sequence[Json],
 ) -> list[tuple[str, list[tuple[str, list[Cell]]]]]:
-    """For each baseline its title and rows (method, a cell an accuracy), where any is known."""
+    """Return each baseline's title and rows (method, a cell per accuracy), if any is known."""
     tables = []
     names = [*ACCURACIES, *other_accuracies(summary)]
     for baseline, title in BASELINE_TITLES.items():
@@ -63,18 +64,18 @@ def difference_tables(
 
 
 def other_accuracies(summary: Sequence[Json]) -> list[str]:
-    """Accuracies of further suites."""
+    """Return the names of the accuracies of further suites."""
     return [name for name in accuracy_names(summary) if name not in ACCURACIES]
 
 
 def main_accuracies(summary: Sequence[Json]) -> list[str]:
-    """The accuracies of the first table: the usual three, and as many more as have room."""
+    """Return the accuracies of the first table: the usual three, and others if at most `ROOM`."""
     others = other_accuracies(summary)
     return [*ACCURACIES, *(others if len(others) <= ROOM else ())]
 
 
 def main_rows(summary: Sequence[Json]) -> list[tuple[str, list[Cell]]]:
-    """Each method's accuracies and costs."""
+    """Return each method's accuracies and costs."""
     names = main_accuracies(summary)
     return [
         (
@@ -90,7 +91,7 @@ def main_rows(summary: Sequence[Json]) -> list[tuple[str, list[Cell]]]:
 
 
 def suites_table(summary: Sequence[Json]) -> Table | None:
-    """Accuracies of the suites that found no room in the first table."""
+    """Return the accuracies of suites that the first table omits, or None without any."""
     names = other_accuracies(summary)
     if len(names) <= ROOM:
         return None
@@ -106,30 +107,41 @@ def suites_table(summary: Sequence[Json]) -> Table | None:
 
 
 def curve_tables(found: Found) -> list[Table]:
-    """The robustness curves as numbers, a table a threat model."""
+    """Return the robustness curves as numbers, a table per threat model."""
     names = dict.fromkeys(
         p.threat_model for runs in found.values() for run in runs for p in _curve(run)
     )
     tables = []
     for name in names:
-        points = {method: series(runs, name) for method, runs in found.items()}
-        points = {method: own for method, own in points.items() if own}
-        epsilons = sorted({epsilon for own in points.values() for epsilon in own})
-        rows = tuple(
-            (
-                method,
-                tuple(_cell(own.get(e)) for e in epsilons),
-            )
-            for method, own in points.items()
-        )
-        columns = tuple(f"{epsilon:.4g}" for epsilon in epsilons)
+        lines = {method: series(runs, name) for method, runs in found.items()}
+        lines = {method: points for method, points in lines.items() if points}
         caption = f"Accuracy under {name} attacks by epsilon, a fraction of the range [0, 1]."
-        tables.append(Table(caption=caption, columns=columns, rows=rows))
+        tables.append(_of_lines(caption, lines))
     return tables
 
 
+def soup_tables(found: Found) -> list[Table]:
+    """Return the accuracies of branch soups by weight, a table per suite."""
+    return [
+        _of_lines(f"{accuracy_title(f'{suite}_accuracy')}: branch soups by weight.", lines)
+        for suite, lines in soup_series(found).items()
+    ]
+
+
+def _of_lines(caption: str, lines: Mapping[str, Mapping[float, Estimate]]) -> Table:
+    places = sorted({place for points in lines.values() for place in points})
+    return Table(
+        caption=caption,
+        columns=tuple(f"{place:.4g}" for place in places),
+        rows=tuple(
+            (method, tuple(_cell(points.get(place)) for place in places))
+            for method, points in lines.items()
+        ),
+    )
+
+
 def branch_table(found: Found) -> Table | None:
-    """Accuracy by attacked and evaluated branch, where pairs were tested."""
+    """Return the accuracy by attacked and evaluated branch, or None if no pairs were tested."""
     values: dict[str, dict[str, list[float]]] = {}
     for method, runs in found.items():
         for run in runs:
@@ -140,7 +152,7 @@ def branch_table(found: Found) -> Table | None:
 
 
 def autoattack_table(found: Found) -> Table | None:
-    """Accuracy that is left after each attack of AutoAttack."""
+    """Return the accuracy after each attack of AutoAttack, or None if it was not run."""
     values: dict[str, dict[str, list[float]]] = {}
     for method, runs in found.items():
         for run in runs:
@@ -176,12 +188,12 @@ def _of_values(caption: str, values: Mapping[str, Mapping[str, list[float]]]) ->
 
 
 def run_columns(runs: Sequence[Json]) -> list[str]:
-    """The keys that the table of single runs shows."""
+    """Return the keys that the table of single runs shows."""
     return [*RUN_COSTS, *accuracy_names(runs)]
 
 
 def run_rows(runs: Sequence[Json]) -> list[tuple[str, list[str]]]:
-    """Every run: its method, then seed, costs, accuracies and folder."""
+    """Return every run's method, and its seed, costs, accuracies and folder."""
     keys = run_columns(runs)
     return [
         (

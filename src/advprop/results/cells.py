@@ -12,7 +12,7 @@ from advprop.results.summary import ACCURACIES, BASELINES, difference_of
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One cell of a table: the value, below it its interval (or why there is none) and p-value."""
+    """One cell of a table: a value, its interval (or why there is none) and its p-value."""
 
     value: str
     interval: str = ""
@@ -28,14 +28,14 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultsTable:
-    """A table as text: column titles, and as many cells in each row; the first is the method."""
+    """A table as text: column titles and rows of as many cells; the first cell is the method."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
 
 def results_table(summary: Sequence[Mapping[str, Any]]) -> ResultsTable:
-    """Accuracies with intervals, cost, and clean differences to the baselines, of each method."""
+    """Return one row per method: accuracies, cost, and clean differences to the baselines."""
     titles = (
         *("method", "clean", "noise", "adversarial", "passes", "seconds"),
         *(f"clean vs {baseline}" for baseline in BASELINES),
@@ -54,7 +54,7 @@ def results_table(summary: Sequence[Mapping[str, Any]]) -> ResultsTable:
 
 
 def accuracy_cell(estimate: Mapping[str, Any] | None) -> Cell:
-    """A mean in percent with its interval, cut to what is possible: 0 to 100."""
+    """Return a mean in percent with its interval, clipped to 0 to 100."""
     if estimate is None:
         return Cell(value="-")
     ends = [100 * min(max(end, 0.0), 1.0) for end in estimate["ci95"] or ()]
@@ -63,20 +63,20 @@ def accuracy_cell(estimate: Mapping[str, Any] | None) -> Cell:
 
 
 def no_interval(seeds: int) -> str:
-    """Why a mean over so many seeds has no interval."""
+    """Return the reason why a mean over `seeds` seeds has no interval."""
     few = {0: "no seed in common", 1: "one seed", 2: "two seeds"}
     return few[seeds] if seeds < FEWEST_SEEDS else "seeds agree"
 
 
 def passes_cell(entry: Mapping[str, Any]) -> Cell:
-    """Passes per image over the whole training, and what they are made of."""
+    """Return the passes per image over the whole training, as epochs times passes per epoch."""
     parts = entry.get("epochs"), entry.get("passes_per_image")
     made_of = "" if None in parts else f"{number_text(parts[0])} epochs of {number_text(parts[1])}"
     return Cell(value=number_text(entry.get("total_passes")), interval=made_of)
 
 
 def difference_cell(found: Mapping[str, Any] | None) -> Cell:
-    """A difference in percentage points with its interval and p-value, corrected by Holm."""
+    """Return a difference in percentage points with its interval and Holm-corrected p-value."""
     if found is None:
         return Cell(value="-")
     p_value, interval = found["p_holm"], found["ci95"]
@@ -90,15 +90,15 @@ def difference_cell(found: Mapping[str, Any] | None) -> Cell:
 
 
 def p_text(p_value: float) -> str:
-    """A p-value as papers print it: two significant digits, never zero."""
+    """Return a p-value with two significant digits, or "p < 0.001"."""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
 
 
 def points_text(difference: float) -> str:
-    """A difference of fractions in percentage points with its sign; zero never has a minus."""
+    """Return a difference of fractions in signed percentage points; zero is always "+0.0"."""
     return f"{round(100 * difference, 1) + 0.0:+.1f}"
 
 
 def number_text(value: float | None) -> str:
-    """A cost with three digits; a dash where it is not known."""
+    """Return a cost with three significant digits, or a dash if it is unknown."""
     return "-" if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"

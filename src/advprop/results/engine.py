@@ -1,4 +1,4 @@
-"""The words for how a run used its devices."""
+"""Describes the precision, compilation and switches with which a run computed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SWITCHES = {
 
 
 def engine_words(training: Mapping[str, Any]) -> str:
-    """What of a run's training settings says how it computed, beside the defaults; "" if nothing.
+    """Return the computing switches in `training` that differ from the defaults, as text.
 
-    Takes settings of earlier versions, which know fewer of them.
+    Returns "" if none differ. Accepts the settings of earlier versions, which lack some switches.
     """
     precision, compiled = training.get("mixed_precision", "no"), training.get("compile", False)
     words = [] if precision == "no" else [str(precision)]

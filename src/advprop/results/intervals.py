@@ -1,28 +1,27 @@
-"""How sure an accuracy is, on the images that it was measured on."""
+"""Bootstrap confidence intervals of an accuracy over test images."""
 
 from __future__ import annotations
 
 import numpy as np
 from torch import Tensor
 
-_RESAMPLES = 10_000  # with 1,000 the ends themselves would move by a twelfth of a deviation
+_RESAMPLES = 10_000  # with 1,000 the ends would vary by a twelfth of a standard deviation
 _SEED = 0
 
 
 def bootstrap_interval(scores: Tensor) -> list[float]:
-    """The 95 % percentile bootstrap interval [low, high] of the mean of `scores`, over images.
+    """Return the 95 % percentile bootstrap interval [low, high] of the mean of `scores`.
 
-    `scores` [num_images] tell whether an image was right, or how often (a share of several
-    tests of it, which then count as one image). The same scores give the same interval, in any
-    order. Of images drawn with replacement, the numbers that have each value are multinomial (for
-    right and wrong, binomial); drawing these numbers is the bootstrap, without its loop.
-    ValueError: no scores.
+    `scores` [num_images] hold 1 for a correct image and 0 for a wrong one, or the fraction of an
+    image's tests that were correct. The interval is deterministic and ignores the order of scores.
+    Resampling images with replacement gives each value a multinomial count, so the counts are
+    drawn directly and no loop over resamples is needed. Raises ValueError if `scores` is empty.
     """
     if len(scores) == 0:
         raise ValueError("no images to evaluate on: the set is empty")
     values, counts = np.unique(scores.cpu().double().numpy(), return_counts=True)
     count = int(counts.sum())
     drawn = np.random.default_rng(_SEED).multinomial(count, counts / count, size=_RESAMPLES)
-    # an interval's ends are means that some resample has, as in the binomial distribution
+    # both ends are means of actual resamples, as with a binomial distribution
     low, high = np.quantile(drawn @ values / count, (0.025, 0.975), method="inverted_cdf")
     return [float(low), float(high)]

@@ -1,4 +1,4 @@
-"""The form of runs as JSON: `result.json`, the rows of `results.json`, and red flags."""
+"""The JSON schemas of runs: `result.json`, the rows of `results.json`, and red flags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHARE = TypeAdapter(Share)
 
 
 class Flag(Part):
-    """A red flag; an old file has the sentence alone."""
+    """A red flag; old files store only its message, as a string."""
 
     flag: str = ""
     suite: str | None = None
@@ -27,7 +27,7 @@ class Flag(Part):
 
 
 class Accuracies(Part):
-    """Keys of the form NAME_accuracy, as many as there are, hold fractions or null."""
+    """Base of rows with any number of keys NAME_accuracy, each a fraction from 0 to 1 or null."""
 
     @model_validator(mode="after")
     def _fractions(self) -> Accuracies:
@@ -58,7 +58,7 @@ class Row(Accuracies):
 
 
 class Result(Accuracies):
-    """What `result.json` says of a finished run."""
+    """The contents of `result.json`, written for a finished run."""
 
     recipe: str
     method: str
@@ -80,7 +80,7 @@ class Failed(Part):
 
 
 class Results(Part):
-    """`results.json` of a comparison; its summary is made anew from the runs."""
+    """The contents of a comparison's `results.json`; readers recompute its summary from `runs`."""
 
     recipe: str | None = None
     command: str

@@ -1,6 +1,6 @@
-"""What chance may have done: intervals and p-values over seeds, and when a difference counts.
+"""Confidence intervals and p-values over seeds, and the test of significance.
 
-The command line, the tables, the figures and the sentences of the report all ask here.
+The command line and the report's tables, figures and sentences all use these functions.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 
 from scipy.special import stdtr, stdtrit
 
-# Accuracies are multiples of one over the number of images: a spread below this is rounding.
+# Accuracies are multiples of 1 / number of images: a smaller spread is a rounding error.
 NO_SPREAD = 1e-9
 FEWEST_SEEDS = 3
-"""With fewer seeds no interval and no p-value is given: of two, t is 12.7."""
+"""The fewest seeds that give an interval and a p-value: with two seeds, Student's t is 12.7."""
 LEVEL = 0.05
-"""A difference is significant where its p-value, corrected by Holm's method, is below this."""
+"""A difference is significant if its Holm-corrected p-value is below this level."""
 _USUAL_SEEDS, _MOST_SEEDS = 5, 100
 _POWER = 0.8
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, list[float] | None]:
-    """Mean of `values` and its 95 % Student t interval, None where it cannot be estimated."""
+    """Return the mean of `values` and its 95 % Student t interval, None if it has no estimate."""
     mean = fmean(values)
     if len(values) < FEWEST_SEEDS or (spread := stdev(values)) < NO_SPREAD:
         return mean, None
@@ -32,7 +32,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, list[float] | None]:
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
-    """Mean of `ours - theirs`, its 95 % interval, two-sided p of the paired t-test, pairs `n`."""
+    """Return the mean of `ours - theirs`, `ci95`, the paired t-test's two-sided p, and `n`."""
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     if not differences:
         return {"difference": None, "ci95": None, "p_value": None, "n": 0}
@@ -45,7 +45,7 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[st
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's correction of `p_values` for their number; None stays None and does not count."""
+    """Return `p_values` with Holm's correction; a None stays None and is not counted."""
     ranked = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     highest = 0.0
@@ -56,16 +56,16 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def is_significant(difference: Mapping[str, Any]) -> bool:
-    """Whether chance alone would rarely do this, the number of methods tried considered."""
+    """Return whether the Holm-corrected p-value of `difference` is below `LEVEL`."""
     p_value = difference.get("p_holm")
     return p_value is not None and p_value < LEVEL
 
 
 def seeds_missing(difference: Mapping[str, Any], rivals: int = 1) -> int | None:
-    """So many seeds more would show a difference as large as this one, in four cases of five.
+    """Return how many more seeds would make this difference significant with 80 % power.
 
-    With too few seeds to know their spread: those that are missing to five. None where a hundred
-    would not do. `rivals` is the number of methods that the p-value is corrected for.
+    Returns the number missing to five seeds if there are too few to estimate the spread, and None
+    if 100 seeds would not suffice. `rivals` is the number of methods in Holm's correction.
     """
     count: int = difference["n"]
     interval: list[float] | None = difference["ci95"]

@@ -1,7 +1,7 @@
-"""From finished runs to a summary: means, 95 % intervals, differences paired by seed.
+"""Summarises finished runs: means, 95 % intervals, differences paired by seed.
 
-Everything here is plain Python on the dictionaries of `results.json` (see docs/results.md), so
-that the command line, the report and a notebook read the same numbers.
+These functions work on the plain dictionaries of `results.json` (see docs/results.md), so that the
+command line, the report and a notebook read the same numbers.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Run = Mapping[str, Any]
 VANILLA, EQUAL_COST = "vanilla", "vanilla_equal_cost"
 BASELINES = (VANILLA, EQUAL_COST)
 ACCURACIES = ("clean_accuracy", "noise_accuracy", "adversarial_accuracy")
-# a run's accuracies on validation images are for choosing, not for results
+# validation accuracies serve to choose a checkpoint and are not reported as results
 _CHOOSING = ("validation_accuracy", "best_validation_accuracy")
 COSTS = ("epochs", "passes_per_image", "total_passes", "train_seconds")
 
 
 def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The `summary` of `results.json`: one entry a method, vanilla first.
+    """Return the `summary` of `results.json`: one entry per method, vanilla first.
 
-    `method` may be any label. A row may say which training method stands behind it (`kind`) and
-    which rows it is to be held against (`group`): baselines are the rows of the same group whose
-    kind is vanilla or vanilla_equal_cost. Intervals are Student t over seeds, differences are
-    paired by seed; `ci95`, `p_value` and `p_holm` are null where fewer than three seeds, or seeds
-    without any spread, leave nothing to estimate. Raises `ValueError` for an accuracy outside 0 to
-    1 and for two runs of one method and seed.
+    `method` may be any label. A row may name its training method (`kind`) and the `group` of rows
+    that it is compared with: the baselines are the rows of the same group whose kind is vanilla or
+    vanilla_equal_cost. Intervals are Student t over seeds, differences are paired by seed; `ci95`,
+    `p_value` and `p_holm` are null if there are fewer than three seeds or their values do not
+    differ. Raises `ValueError` for an accuracy outside 0 to 1 and for two runs of one method and
+    seed.
     """
     by_method = _by_method(runs)
     names = accuracy_names(runs)
@@ -51,11 +51,11 @@ def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def corrected(summary: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The entries of `summary`, each difference with `p_holm`: the one judge of significance.
+    """Return the entries of `summary`; each difference gets `p_holm`, which decides significance.
 
     It is the p-value corrected by Holm's method for the number of methods that are compared with
-    the same baseline of the same group in the same accuracy. Vanilla of equal cost against vanilla
-    of equal epochs is a question of its own and does not count among them.
+    the same baseline of the same group in the same accuracy. The comparison of vanilla of equal
+    cost with vanilla of equal epochs is corrected separately.
     """
     entries = [deepcopy(dict(entry)) for entry in summary]
     families: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -73,22 +73,22 @@ def corrected(summary: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def kind_of(entry: Mapping[str, Any]) -> str:
-    """The training method behind a run's or a summary's label."""
+    """Return the training method of a run or a summary entry, whatever its label."""
     return str(entry.get("kind") or entry["method"])
 
 
 def group_of(entry: Mapping[str, Any]) -> str:
-    """What a run or a summary's entry may be compared within; one group as a rule, ""."""
+    """Return the group within which a run or a summary entry is compared; "" by default."""
     return str(entry.get("group") or "")
 
 
 def is_baseline(entry: Mapping[str, Any]) -> bool:
-    """Whether a summary's entry is vanilla training, of equal epochs or of equal cost."""
+    """Return whether a summary entry is vanilla training, of equal epochs or of equal cost."""
     return kind_of(entry) in BASELINES
 
 
 def accuracy_names(entries: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The accuracies that any run, or any entry of a summary, has: the three of old first."""
+    """Return the names of all accuracies in `entries` (runs or summary): `ACCURACIES` first."""
     found = dict.fromkeys(
         key
         for entry in entries
@@ -177,7 +177,7 @@ def _cost(run: Run, key: str) -> float | None:
 def _versus(
     ours: Mapping[Any, Run], theirs: Mapping[Any, Run], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Differences by accuracy; those of the clean one stand at the top level."""
+    """Return the differences by accuracy; those in clean accuracy stand at the top level."""
     shared = [seed for seed in ours if seed in theirs]
     found: dict[str, Any] = {}
     for key in dict.fromkeys(["clean_accuracy", *names]):
@@ -189,7 +189,7 @@ def _versus(
 
 
 def difference_of(entry: Mapping[str, Any], baseline: str, accuracy: str) -> dict[str, Any] | None:
-    """The comparison of one summary entry with `baseline` in `accuracy`; None if not measured."""
+    """Return the comparison of `entry` with `baseline` in `accuracy`, or None if not measured."""
     versus = entry.get("versus", {}).get(baseline)
     found = versus if versus is None or accuracy == "clean_accuracy" else versus.get(accuracy)
     return None if found is None or found.get("difference") is None else dict(found)

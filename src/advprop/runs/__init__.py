@@ -1,3 +1,3 @@
-"""`train`: claims the folder, resumes, writes the result; several processes agree."""
+"""Runs: training into a folder, resuming there, and reading the folder back."""
 
 from advprop.runs.training import train as train

@@ -1,4 +1,4 @@
-"""May a run begin or go on in a folder, with these settings and these data?"""
+"""Checks that a run may start or resume in a folder with its settings and data."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from advprop.training.optim import scheduled_rates
 from advprop.training.trainer import Trainer
 
 _EPOCHS = "training.num_epochs"
-_OF_FINISHED = ("record.json", "test.json", RESULT)  # the last tells that a run is finished
+_OF_FINISHED = ("record.json", "test.json", RESULT)  # RESULT exists only in finished runs
 
 
 def judge_folder(
     folder: Path, config: RunConfig, *, resume: bool, more_epochs: bool
 ) -> dict[str, Any] | None:
-    """Refuse a folder that the run may not use; the result of a run that is finished already."""
+    """Return the result of a finished run, else None; raises ValueError for an unusable folder."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: a file, not a folder; give another --out")
     if not (folder / CONFIG).is_file():
@@ -61,7 +61,7 @@ def judge_folder(
     finished = is_finished(folder)
     longer = config.training.num_epochs > saved.training.num_epochs
     if not finished or longer:
-        # nothing was tested yet, or will be anew, and the new settings are what is recorded
+        # tests have yet to run (again), so the new evaluation settings apply
         saved = saved.model_copy(update={"evaluation": config.evaluation})
     _check_same_run(folder, saved, config)
     if longer:
@@ -93,16 +93,16 @@ def _check_same_run(folder: Path, saved: RunConfig, config: RunConfig) -> None:
         shorter = "; a run may be given more epochs, not fewer" * (_EPOCHS in changed)
         as_saved = shlex.join(["advprop", "train", str(folder / CONFIG), "--resume"])
         raise ValueError(
-            f"{folder}: holds another run, not to be resumed as this one{shorter}:\n  {listed}\n"
-            f"give another --out, or go on with the settings there: {as_saved}"
+            f"{folder}: holds another run, which cannot resume with these settings{shorter}:"
+            f"\n  {listed}\ngive another --out, or go on with the settings there: {as_saved}"
         )
 
 
 def _more_not_asked(folder: Path, saved: RunConfig, config: RunConfig) -> str:
     now, then = config.training.num_epochs, saved.training.num_epochs
     return (
-        f"{folder}: a run of {then} epochs, and this command does not say whether it is to have "
-        f"{now}, as its recipe has: add --set {_EPOCHS}={then} to go on with it, or --set "
+        f"{folder}: a run of {then} epochs, but the recipe has {now}, and this command does not "
+        f"say which is meant: add --set {_EPOCHS}={then} to go on with it, or --set "
         f"{_EPOCHS}={now} to give it more epochs (in Python: more_epochs=True)"
     )
 
@@ -122,7 +122,7 @@ def _check_more_epochs(folder: Path, config: RunConfig, *, finished: bool) -> No
 
 
 def _finished_result(folder: Path, saved: RunConfig, config: RunConfig) -> dict[str, Any]:
-    """The result of a finished run; what is told of places is put down, if the data are there."""
+    """Return the result of a finished run; save new paths of data and weights if they are valid."""
     result = read_result(folder)
     was, now = saved.absolute(), config.absolute()
     if (was.data, was.model) != (now.data, now.model):
@@ -130,7 +130,7 @@ def _finished_result(folder: Path, saved: RunConfig, config: RunConfig) -> dict[
         _warn(folder, check_same_data(folder, facts, data))
         places = {"data": now.data, "model": now.model}
         write_json(folder / CONFIG, saved.model_copy(update=places).model_dump(mode="json"))
-    with suppress(InUseError, OSError), in_use(folder):  # a folder may be read only
+    with suppress(InUseError, OSError), in_use(folder):  # a folder may be read-only
         tidy(folder, keep=config.training.keep_checkpoints)
     return result
 
@@ -138,26 +138,26 @@ def _finished_result(folder: Path, saved: RunConfig, config: RunConfig) -> dict[
 def claim(
     folder: Path, facts: Mapping[str, Any], data: ImageData, keep: int, held: ExitStack
 ) -> list[str]:
-    """Lock the folder for as long as `held` lasts, sweep it, and tell what has changed in the data.
+    """Lock the folder until `held` closes, clean it, and return the changes in the data.
 
-    Raises ValueError where another process has it, or the run cannot go on with these data.
+    Raises ValueError if another process holds it or the run cannot go on with these data.
     """
     folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(in_use(folder))
-    read_history(folder)  # a damaged one is refused before anything is written
+    read_history(folder)  # raises for a damaged file before anything is written
     tidy(folder, keep=keep)
     if not Checkpoints(folder / CHECKPOINTS).by_step():
-        # of steps that no checkpoint knows of
+        # no checkpoint refers to these steps
         shutil.rmtree(folder / KEPT, ignore_errors=True)
     return check_same_data(folder, facts, data)
 
 
 def tidy(folder: Path, *, keep: int) -> None:
-    """Delete what killed processes left; for the process that holds the folder's lock alone."""
+    """Delete the leftovers of killed processes; the caller must hold the folder's lock."""
     for place in (folder, folder / CHECKPOINTS):
         sweep(place)
     Checkpoints(folder / CHECKPOINTS, keep=keep).drop_old()
-    if is_finished(folder):  # nothing goes on from it with what a method kept
+    if is_finished(folder):  # a finished run no longer needs its method's files
         shutil.rmtree(folder / KEPT, ignore_errors=True)
 
 
@@ -170,7 +170,7 @@ def begin(
     changes: list[str],
     quiet: bool,
 ) -> None:
-    """Write down what the run is from here on, and what is new about it."""
+    """Write the run's settings and data facts, and record changes since it began."""
     _warn(folder, changes)
     entries: list[dict[str, Any]] = [{"change": change} for change in changes]
     if (folder / CONFIG).is_file():
@@ -189,14 +189,14 @@ def begin(
 
 
 def write_settings(folder: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
-    """Write `config.json` and `data.json`, which make the folder a run."""
-    # the configuration first: a folder without is taken for somebody else's
+    """Write `config.json` and `data.json`, which mark the folder as a run's."""
+    # the configuration first: a folder without it is not recognised as a run's
     write_json(folder / CONFIG, config.absolute().model_dump(mode="json"))
     write_data_facts(folder, facts)
 
 
 def _more_epochs(trainer: Trainer, before: int) -> dict[str, Any]:
-    """What becomes of the learning rate of a run of `before` epochs that is given more."""
+    """Return the history entry of a run of `before` epochs that gets more, with learning rates."""
     settings, position = trainer.settings, trainer.position
     per_epoch, after = trainer.steps_per_epoch, settings.num_epochs
     steps = [max(0, position.step - 1)], [position.step, trainer.total_steps - 1]
@@ -216,7 +216,7 @@ def _more_epochs(trainer: Trainer, before: int) -> dict[str, Any]:
 
 
 def _set_aside(folder: Path, epochs: int) -> None:
-    """Keep what a finished run of so many epochs found, under other names."""
+    """Rename the result files of a finished run of `epochs` epochs so that they are kept."""
     if not (folder / RESULT).is_file():
         return
     for name in _OF_FINISHED:

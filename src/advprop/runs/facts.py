@@ -1,4 +1,4 @@
-"""What a run's folder keeps of its data, and of what has changed since it began."""
+"""Reads and writes facts about a run's data, and the history of changes since it began."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HISTORY = "history.json"
 
 
 class SplitFacts(Part):
-    """What is kept of a split's images."""
+    """The number, order and checksums of a split's images."""
 
     num: Count
     order_sha256: str
@@ -29,20 +29,20 @@ class SplitFacts(Part):
 
 
 class SavedFacts(DataFacts):
-    """What `data.json` says of a run's images; older runs know less."""
+    """The facts about a run's images in `data.json`; older runs lack some."""
 
     images: dict[str, SplitFacts] = Field(default_factory=dict)
     first_weights: str | None = None
 
 
 class History(Part):
-    """What `history.json` holds: for each change its words, and the epoch and step it came at."""
+    """The contents of `history.json`: each change as text, with its epoch and step."""
 
     history: list[dict[str, Any]]
 
 
 def load_data(config: RunConfig) -> tuple[ImageData, dict[str, Any]]:
-    """The run's data, and all that is to be known of them and of the weights it begins with."""
+    """Return the run's data, and facts about them and about the initial weights."""
     try:
         data = config.data.load(config.seed)
     except FileNotFoundError as error:
@@ -52,20 +52,20 @@ def load_data(config: RunConfig) -> tuple[ImageData, dict[str, Any]]:
 
 
 def write_data_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Keep in `data.json` what the run's model and its resumption need to know of the data.
+    """Write to `data.json` the facts that the run's model and resumption need.
 
-    What was known of weights that are gone by now stays.
+    Keeps the saved fact about the initial weights if their file no longer exists.
     """
     known = None
-    with suppress(ValueError):  # a damaged file is what this one replaces
+    with suppress(ValueError):  # a damaged file is replaced
         known = saved_facts(folder).get("first_weights")
     write_json(folder / DATA, {**facts, "first_weights": facts.get("first_weights") or known})
 
 
 def check_same_data(folder: Path, facts: Mapping[str, Any], data: ImageData) -> list[str]:
-    """What has changed since a run began, in data whose facts are `facts`, and does it no harm.
+    """Return the harmless changes of `data`, described by `facts`, since the run began.
 
-    Raises ValueError where the run cannot go on with them.
+    Raises ValueError if the run cannot go on with these data.
     """
     if not (saved := saved_facts(folder)):
         return []
@@ -82,7 +82,7 @@ def check_same_data(folder: Path, facts: Mapping[str, Any], data: ImageData) -> 
 
 
 def saved_facts(folder: Path) -> dict[str, Any]:
-    """What `data.json` holds; nothing where there is none. ValueError: it is damaged."""
+    """Return the contents of `data.json`, or {} if missing; raises ValueError if damaged."""
     if not (folder / DATA).is_file():
         return {}
     facts = read_json(folder / DATA, SavedFacts, remedy="delete it, and --resume writes it again")
@@ -90,9 +90,9 @@ def saved_facts(folder: Path) -> dict[str, Any]:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """What has changed about a run after it began: its data, its number of epochs.
+    """Return the changes of a run's data and number of epochs since it began.
 
-    Raises ValueError where the file is damaged, which the next entry would replace.
+    Raises ValueError if the file is damaged, since the next entry would overwrite it.
     """
     if not (folder / HISTORY).is_file():
         return []

@@ -1,11 +1,10 @@
-"""From a run's folder back to its model."""
+"""Reads a run's folder: its configuration, model, result and export."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -16,9 +15,8 @@ from advprop.config.overrides import read_config
 from advprop.config.run import RunConfig
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.splits import ImageData
-from advprop.exports.export import write_export
 from advprop.files.json_files import read_json
-from advprop.files.parsing import Count, Number, Part, without_paths
+from advprop.files.parsing import Count, Number, Part
 from advprop.models.standardize import Standardized
 from advprop.randomness import kept_streams
 from advprop.results.rows import Result
@@ -28,15 +26,15 @@ Weights = Literal["last", "best", "ema"]
 CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
 DATA, CHECKPOINTS = "data.json", "checkpoints"
 KEPT = "kept"
-"""The folder of what a method keeps from step to step, beside checkpoints."""
+"""The folder in which a method stores its state between steps, beside the checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished (or at least begun) run: its configuration, and its model in eval mode.
+    """A run, finished or not: its configuration, and its model in eval mode.
 
-    `model` has its auxiliary branches, if its method uses any; `weights` says which of the saved
-    ones it carries. `result` is what `result.json` holds, empty for an unfinished run.
+    `model` has auxiliary branches if its method uses any; `weights` names the saved weights that
+    it has. `result` is the contents of `result.json`, empty for an unfinished run.
     """
 
     folder: Path
@@ -48,7 +46,7 @@ class Run:
     result: dict[str, Any]
 
     def load_data(self) -> ImageData:
-        """The data the run was trained on. FileNotFoundError says what to do if they moved."""
+        """Return the run's data; raises FileNotFoundError, with the remedy, if they have moved."""
         try:
             return self.config.data.load(self.config.seed)
         except FileNotFoundError as error:
@@ -60,11 +58,11 @@ class Run:
 
 
 def load_run(folder: str | Path, *, weights: Weights | None = None) -> Run:
-    """The run in `folder` with its model on the CPU; its data need not be there any more.
+    """Return the run in `folder` with its model on the CPU; its data need not exist any more.
 
     `weights` are those of the "last" step, the "best" on clean validation images, or the average
-    ("ema"); by default the average where one is kept, else the last. Raises ValueError or OSError
-    where the folder holds no run, or not these weights.
+    ("ema"); by default the average if one was kept, else the last. Raises ValueError or OSError if
+    the folder holds no run or lacks these weights.
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
@@ -89,67 +87,34 @@ def load_run(folder: str | Path, *, weights: Weights | None = None) -> Run:
     )
 
 
-def export(
-    run: str | Path,
-    out: str | Path,
-    *,
-    weights: Weights | None = None,
-    formats: Sequence[str] = ("hub",),
-) -> Path:
-    """Write the run's plain model (`advprop.exports.export.write_export`) into the folder `out`.
-
-    What it tells of the run names no folder of this machine.
-    """
-    loaded = load_run(run, weights=weights)
-    data, test = read_json(loaded.folder / DATA), loaded.folder / "test.json"
-    told = ("name", "num_train", "num_validation", "num_test")
-    return write_export(
-        loaded.model,
-        out,
-        class_names=loaded.class_names,
-        preprocessing=loaded.preprocessing,
-        provenance=without_paths(
-            {
-                "config": loaded.config.without_places().model_dump(mode="json"),
-                "weights": loaded.weights,
-                "result": loaded.result,
-                "data": {key: data[key] for key in told if key in data},
-                "test": read_json(test) if test.is_file() else None,
-                "versions": versions(),
-            }
-        ),
-        formats=formats,
-    )
-
-
 def check_weights(weights: str | None) -> Weights | None:
-    """The same word, if it is one of those there are; else ValueError."""
+    """Return `weights` if valid or None; raises ValueError otherwise."""
     if weights is not None and weights not in get_args(Weights):
         raise ValueError(f'weights "{weights}" unknown: choose from {", ".join(get_args(Weights))}')
     return cast("Weights | None", weights)
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run in `folder` has come to its end."""
+    """Return whether the run in `folder` is finished."""
     return (folder / RESULT).is_file()
 
 
 def build_run_model(config: RunConfig, data: ImageData) -> Standardized:
-    """The run's model before training: its weights depend on the seed, branches are in."""
+    """Return the run's untrained model with branches; its weights depend on the seed."""
     return _build_model(config, data.num_classes, data.image_shape)
 
 
 def versions() -> dict[str, str]:
-    """Versions of what results depend on."""
+    """Return the versions of Python and of the packages that results depend on."""
     names = ("advprop", "torch", "torchvision", "timm", "accelerate", "numpy")
     found = {name: importlib.metadata.version(name) for name in names}
     return {"python": platform.python_version(), **found}
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """What `result.json` holds; empty for a run that is not finished.
+    """Return the contents of `result.json`, empty for an unfinished run.
 
-    ValueError: it is damaged, and training with `resume` writes it again once it is away.
+    Raises ValueError if it is damaged; once deleted, training with `resume` writes it again.
     """
     if not is_finished(folder):
         return {}
@@ -158,7 +123,7 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 class DataFacts(Part):
-    """What `data.json` says of a run's images, as far as its model needs it."""
+    """The facts about a run's images in `data.json` that its model needs."""
 
     class_names: tuple[str, ...]
     image_shape: tuple[Count, Count, Count]
@@ -171,7 +136,7 @@ _TRAIN_AGAIN = "put back a whole one, or train again"
 
 
 def _saved_weights(folder: Path, weights: Weights) -> tuple[Any, str]:
-    """Tensors by name, as yet unchecked, and the file that they are from."""
+    """Return the saved tensors by name, unchecked, and the file that they come from."""
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     if weights == "best":
         if not checkpoints.best.is_file():
@@ -198,7 +163,7 @@ def _build_model(
     *,
     pretrained: bool = True,
 ) -> Standardized:
-    """Without `pretrained`, weights that would be overwritten anyway are left out."""
+    """Build the model with branches; `pretrained=False` skips loading pretrained weights."""
     torch.manual_seed(config.seed)
     settings = config.model if pretrained else config.model.without_weights()
     model = settings.build(num_classes=num_classes, image_shape=image_shape)

@@ -1,4 +1,4 @@
-"""A `Trainer` from a configuration: model, method, batches, validation, put together."""
+"""Builds a `Trainer` from a configuration: model, method, batches and validation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from advprop.data.batches.loaders import Batches, num_train_batches, test_batche
 from advprop.data.batches.unreadable import UnreadableTally
 from advprop.data.splits import ImageData, ImageSplit
 from advprop.evaluation.accuracy import evaluate_clean
-from advprop.methods.base import Method, TrainingFacts
+from advprop.methods.base import Method
+from advprop.methods.facts import TrainingFacts
 from advprop.models.trial import check_forward, not_deterministic_on_gpu
 from advprop.runs.folder import CHECKPOINTS, KEPT, METRICS, build_run_model
 from advprop.training.checkpoint import Checkpoints
@@ -29,7 +30,7 @@ from advprop.training.trainer import Trainer
 def build_trainer(
     config: RunConfig, data: ImageData, folder: Path, accelerator: Accelerator
 ) -> Trainer:
-    """The trainer of a run in `folder`, at its beginning. Raises ValueError for what cannot be."""
+    """Return a run's trainer at step 0; raises ValueError for settings that cannot be combined."""
     settings = config.training
     method = config.method.build()
     if accelerator.num_processes > 1:
@@ -78,7 +79,7 @@ def build_trainer(
 
 
 def check_plain_model(config: RunConfig, data: ImageData) -> None:
-    """Raise ValueError where no method could train the run's model, whatever its weights."""
+    """Raise ValueError if the run's model cannot process its images, whatever the method."""
     with torch.random.fork_rng(devices=[]):
         plain = config.model.without_weights().build(
             num_classes=data.num_classes, image_shape=data.image_shape
@@ -89,7 +90,7 @@ def check_plain_model(config: RunConfig, data: ImageData) -> None:
 
 
 def _checked_model(config: RunConfig, data: ImageData, device: torch.device) -> nn.Module:
-    """The run's model. Raises ValueError if it cannot take the images, or not be deterministic."""
+    """Return the run's model; raises ValueError if it cannot run on the images as configured."""
     model = build_run_model(config, data)
     check_forward(
         model, config.model.name, image_shape=data.image_shape, num_classes=data.num_classes
@@ -102,7 +103,7 @@ def _checked_model(config: RunConfig, data: ImageData, device: torch.device) -> 
 def check_deterministic(
     config: RunConfig, model: nn.Module, image_shape: tuple[int, int, int]
 ) -> None:
-    """Raise ValueError for operations of the run that have no deterministic form on a GPU."""
+    """Raise ValueError if the run needs operations without a deterministic form on a GPU."""
     without = "or set training.deterministic=false"
     if operation := config.method.build().not_deterministic:
         raise ValueError(
@@ -140,10 +141,10 @@ def with_synchronised_statistics(
     num_processes: int,
     device: torch.device,
 ) -> nn.Module:
-    """`model` with SyncBatchNorm in every branch, if several processes train it and `wanted`.
+    """Return `model` with SyncBatchNorm in every branch if `wanted` and on several processes.
 
-    None wants it on GPUs, for a method that can do with it. Raises ValueError where it is wanted
-    and cannot be.
+    `wanted=None` means: on GPUs, if the method supports it. Raises ValueError if it is wanted but
+    the method or the device does not support it.
     """
     if wanted and not method.synchronises_statistics:
         raise ValueError(
@@ -167,7 +168,7 @@ def with_synchronised_statistics(
 def _training_batches(
     config: RunConfig, data: ImageData, accelerator: Accelerator, tally: UnreadableTally
 ) -> Callable[[int, int], Batches]:
-    """From an epoch and its first batch to this process's share of the rest."""
+    """Return a function from an epoch and its first batch to this process's share of batches."""
 
     def batches(epoch: int, first_batch: int) -> Batches:
         return train_batches(
@@ -197,10 +198,10 @@ def shared_accuracy(
     batch_size: int,
     num_workers: int = 0,
 ) -> float:
-    """Accuracy of the clean branch in eval mode, each process testing its share of `split`.
+    """Return the clean branch's accuracy in eval mode; each process tests its share of `split`.
 
-    In the precision of the training, also that of an average of weights. Each process has
-    `num_workers` of its own to read images. The model's mode is as before after it.
+    Uses the training's precision, for averaged weights too. Each process reads images with
+    `num_workers` workers. Restores the model's mode afterwards.
     """
     training = model.training
     model.eval()
@@ -222,13 +223,13 @@ def shared_accuracy(
         model.train(training)
     images = found["num_images"] if found else 0
     correct = round(found["clean_accuracy"] * images) if found else 0
-    counts = torch.tensor([correct, images], device=accelerator.device)  # Apple's have no float64
+    counts = torch.tensor([correct, images], device=accelerator.device)  # MPS has no float64
     correct, images = accelerator.reduce(counts).tolist()
     return float(correct / images)
 
 
 def unused_branches(model: nn.Module) -> list[str]:
-    """A warning for each auxiliary branch that equals the clean one in every layer."""
+    """Return a warning for each auxiliary branch that equals the clean one in every layer."""
     if not has_auxiliary_norms(model):
         return []
     _, *auxiliary = branch_names(model)

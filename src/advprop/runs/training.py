@@ -1,4 +1,4 @@
-"""`train`: from a configuration to a run's folder."""
+"""Trains a configuration into a run's folder, in one or several processes."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def train(
     tensorboard: bool = False,
     wandb: str | None = None,
 ) -> dict[str, Any]:
-    """Train as `config` says, in the folder `out`, and return what `result.json` then holds.
+    """Train as `config` says, in the folder `out`, and return the contents of `result.json`.
 
-    With `resume`, go on from the newest whole checkpoint in `out`, or start where there is none;
-    a finished run is left as it is; with `more_epochs`, it is given those that `config` has more.
+    With `resume`, go on from the newest intact checkpoint in `out`, or start if there is none; a
+    finished run stays as it is. `more_epochs` permits a larger number of epochs than the run had.
     `tensorboard` writes event files into `out`, `wandb` names a project of Weights & Biases. Raises
-    ValueError for a folder that holds a run (without `resume`), another configuration or other data
-    (with it), or that another process trains in; NotFiniteError and InterruptedTraining end a run
-    early, saved. Under `torchrun` every process calls this; the first judges and writes the folder.
+    ValueError if the folder holds a run (without `resume`) or a run of other settings or data (with
+    it), or another process trains in it. NotFiniteError and InterruptedTraining end a run early,
+    saved. Under `torchrun` every process calls this; the first checks and writes the folder.
     """
     with torch_switches(config.training), ExitStack() as held:
         folder, accelerator = Path(out), build_accelerator(config.training)
@@ -68,7 +68,7 @@ def train(
             if not quiet:
                 _say(config.start_lines(facts["found"]))
             begin(folder, config, facts, trainer, changes=changes, quiet=quiet)
-            # a kill may have come between an epoch's entry and its checkpoint
+            # the process may have been killed between an epoch's entry and its checkpoint
             trainer.log.rewind(trainer.position.step)
             settings, step = config.model_dump(mode="json"), trainer.position.step
             begin_trackers(accelerator, folder, settings, step, tensorboard, wandb)
@@ -76,7 +76,7 @@ def train(
             trainer.fit(quiet=quiet)
         result = first(accelerator, lambda: _result(config, trainer))
         if accelerator.is_main_process:
-            write_settings(folder, config, facts)  # somebody may have deleted or damaged them
+            write_settings(folder, config, facts)  # they may have been deleted or damaged
             write_json(folder / RESULT, result)
             tidy(folder, keep=keep)
     return result
@@ -87,7 +87,7 @@ def _say(lines: list[str]) -> None:
 
 
 def _go_on(trainer: Trainer) -> None:
-    """Go on from the newest checkpoint, if there is one: all processes from the same step."""
+    """Load the newest checkpoint, if any; all processes must resume from the same step."""
 
     def load() -> None:
         state = trainer.checkpoints.load_newest()
@@ -100,7 +100,7 @@ def _go_on(trainer: Trainer) -> None:
 
 
 def _comparable(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What all processes must have alike, under names for messages."""
+    """Return the values that must be equal in all processes, keyed by names for messages."""
     same = {name: value for name, value in facts.items() if name not in ("name", "images", "found")}
     for split, of_split in facts["images"].items():
         same[f"names or labels of {split} images"] = of_split["order_sha256"].encode()
@@ -114,7 +114,7 @@ _SAME_DISK = "all of them must see the run's folder; put --out on a disk that al
 
 @contextmanager
 def _process_group(accelerator: Accelerator, folder: Path) -> Iterator[None]:
-    """Leave the process group however a run ends: one left open would abort the process."""
+    """Leave the process group when the run ends; left open, it would abort the process."""
     try:
         yield
     except RuntimeError as error:
@@ -126,12 +126,12 @@ def _process_group(accelerator: Accelerator, folder: Path) -> Iterator[None]:
             ) from error
         raise
     finally:
-        with writing(folder):  # trackers write what is left
+        with writing(folder):  # trackers write their remaining entries
             accelerator.end_training()
 
 
 def _where_it_is(config: RunConfig, folder: Path) -> RunConfig:
-    """The same run; where it has checkpoints, the weights that it began from need not be there."""
+    """Return `config`, without initial weights if checkpoints exist, as their file may be gone."""
     if not Checkpoints(folder / CHECKPOINTS).by_step():
         return config
     return config.model_copy(update={"model": config.model.without_weights()})

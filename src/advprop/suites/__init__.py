@@ -1,4 +1,4 @@
-"""Testing a trained model: `evaluate` runs suites and says exactly what was tested."""
+"""Tests trained models: `evaluate` runs suites and reports what exactly was tested."""
 
 from advprop.suites.evaluating import evaluate as evaluate
 from advprop.suites.registry import DEFAULT_SUITES as DEFAULT_SUITES

@@ -1,4 +1,4 @@
-"""The suites that attack: adversarial, autoattack, transfer. Each says through which branches."""
+"""The suites adversarial, autoattack and transfer; each result names the branches used."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from advprop.suites.trial import Trial
 
 
 def adversarial(trial: Trial) -> dict[str, Any]:
-    """Accuracy under PGD with restarts, attacked through one branch and tested through another.
+    """Return the accuracy under PGD with restarts, attacking and testing through chosen branches.
 
-    With it the `curve` over the epsilons of the settings, and `pairs` of branches if asked for.
+    Adds the `curve` over the epsilons of the settings, and `pairs` of branches if requested.
     """
     split, source = trial.images
     settings, batches = trial.settings, trial.batches(split)
@@ -47,7 +47,7 @@ def adversarial(trial: Trial) -> dict[str, Any]:
 
 
 def autoattack(trial: Trial) -> dict[str, Any]:
-    """Accuracy under AutoAttack's standard set."""
+    """Return the accuracy under AutoAttack's standard version."""
     split, source = trial.images
     with attack_mode(trial.subject.model):
         found = evaluate_autoattack(
@@ -60,7 +60,7 @@ def autoattack(trial: Trial) -> dict[str, Any]:
 
 
 def transfer(trial: Trial) -> dict[str, Any]:
-    """Accuracy on images made against the source's model, which this one never saw."""
+    """Return the accuracy on adversarial images made for the source's model."""
     assert trial.source is not None
     split, source = trial.images
     model = trial.source.model
@@ -83,7 +83,7 @@ def transfer(trial: Trial) -> dict[str, Any]:
 
 
 def check_source(subject: Subject, source: Subject) -> None:
-    """Raise ValueError where the two models do not take the same images and name them alike."""
+    """Raise ValueError if the two models differ in image shape or classes."""
     ours, theirs = subject.preprocessing.image_shape, source.preprocessing.image_shape
     if ours != theirs:
         raise ValueError(
@@ -99,7 +99,7 @@ def check_source(subject: Subject, source: Subject) -> None:
 
 
 def _pairs(trial: Trial) -> list[dict[str, Any]]:
-    """Accuracy for every branch attacked and every branch tested."""
+    """Return the accuracy for every pair of attacked branch and tested branch."""
     model = trial.subject.model
     branches = branch_names(model) if has_auxiliary_norms(model) else (CLEAN,)
     split, _ = trial.images

@@ -1,4 +1,4 @@
-"""Which suites are run, and whether what was asked for goes together."""
+"""Chooses the suites to run and checks that the requested options are compatible."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from pathlib import Path
 from advprop.suites.registry import DEFAULT_SUITES, SUITES
 from advprop.suites.timm_subjects import names_timm_model
 
+SOUP_SUITES = ("clean", "noise", "corruptions", "adversarial")
+"""The default suites of branch soups."""
+
 
 def choose_suites(
-    name: str | Path, suites: Sequence[str] | None, folders: Mapping[str, Path]
+    name: str | Path, suites: Sequence[str] | None, folders: Mapping[str, Path], *, soups: bool
 ) -> Sequence[str]:
-    """The suites asked for, else those there are images for; ValueError: unusable ones."""
+    """Return `suites`, or by default all that have images; raises ValueError for unusable ones."""
     has_images = not names_timm_model(name)
     if suites is None:
-        suites = list(dict.fromkeys([*(DEFAULT_SUITES if has_images else ()), *folders]))
+        usual = SOUP_SUITES if soups else DEFAULT_SUITES
+        suites = list(dict.fromkeys([*(usual if has_images else ()), *folders]))
     if not (suites or has_images):
         raise ValueError(
             f"{name}: a model of timm's comes without images to test on; name some, as in "
@@ -26,7 +30,7 @@ def choose_suites(
 
 
 def check_attacks(suites: Sequence[str], *, all_branches: bool, source: str | Path | None) -> None:
-    """Raise ValueError where an attack's setting has no suite to use it, or a suite no source."""
+    """Raise ValueError if no suite uses an attack's option, or a suite lacks its source."""
     if all_branches and "adversarial" not in suites:
         raise ValueError(
             f"all branches are attacked in suite adversarial, which is not among "

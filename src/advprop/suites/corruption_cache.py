@@ -1,6 +1,6 @@
-"""Corrupted images are kept on disk: making them takes minutes, reading them none.
+"""Caches corrupted images on disk, since making them takes minutes.
 
-Nothing depends on what is kept: it is checked when it is read, and made anew where it is damaged.
+Results do not depend on the cache: files are checked when read, and damaged ones are made anew.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from advprop.files.json_files import write_atomically
 PixelArray: TypeAlias = UInt8[np.ndarray, "num_images C H W"]
 
 _DIGEST_SIZE = 16
-# counts up whenever `corrupted` gives other pixels for the same versions of packages
+# increase whenever `corrupted` gives other pixels with the same versions of packages
 _REVISION = 2
-# of the free disk, what a set may take at most
+# the largest share of the free disk that a set may take
 _LARGEST_SHARE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class CorruptedImages:
-    """`pixels` under each corruption; kept in `folder`, which several processes may use at once.
+    """Corrupted versions of `pixels`, cached in `folder`, which several processes may share.
 
-    `num_conditions` is how many pairs of corruption and severity will be asked for: sets that would
-    take more than half of the free disk are not kept, with a warning.
+    `num_conditions` is the number of pairs of corruption and severity to come: a set that would
+    take more than half of the free disk is not cached, with a warning.
     """
 
     pixels: PixelArray
@@ -42,7 +42,7 @@ class CorruptedImages:
     num_conditions: int
 
     def under(self, corruption: str, severity: int) -> PixelArray:
-        """The images with `corruption` at `severity`, read or made. ImportError: no package."""
+        """Return the corrupted images, cached or new; raises ImportError without the package."""
         path = self.folder / f"{corruption}-{severity}.npy"
         kept = _read(path, self.pixels.shape)
         if kept is not None:
@@ -70,7 +70,7 @@ class CorruptedImages:
 
 
 def corrupted_images(pixels: PixelArray, *, num_conditions: int) -> CorruptedImages:
-    """`pixels` with the folder that is theirs: other images or other versions have another."""
+    """Return `CorruptedImages` whose folder depends on the pixels and the package versions."""
     content = hashlib.blake2b(digest_size=_DIGEST_SIZE)
     content.update(repr((_REVISION, pixels.shape, sorted(corruption_versions().items()))).encode())
     content.update(np.ascontiguousarray(pixels).data)
@@ -79,7 +79,7 @@ def corrupted_images(pixels: PixelArray, *, num_conditions: int) -> CorruptedIma
 
 
 def cache_folder() -> Path:
-    """$ADVPROP_CACHE, or advprop in $XDG_CACHE_HOME, or ~/.cache/advprop."""
+    """Return $ADVPROP_CACHE, else $XDG_CACHE_HOME/advprop, else ~/.cache/advprop."""
     if own := os.environ.get("ADVPROP_CACHE"):
         return Path(own)
     if shared := os.environ.get("XDG_CACHE_HOME"):
@@ -88,7 +88,7 @@ def cache_folder() -> Path:
 
 
 def _write(file: IO[bytes], pixels: PixelArray) -> None:
-    """A numpy file, and behind it the digest of all its bytes."""
+    """Write a numpy file, followed by the digest of its bytes."""
     array = io.BytesIO()
     np.save(array, pixels, allow_pickle=False)
     file.write(array.getbuffer())
@@ -96,14 +96,14 @@ def _write(file: IO[bytes], pixels: PixelArray) -> None:
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> PixelArray | None:
-    """What is kept in `path`, or None if there is nothing, or not what was written."""
+    """Return the pixels in `path`, or None if the file is missing or damaged."""
     try:
         content = memoryview(path.read_bytes())
     except OSError:
         return None
     array, digest = content[:-_DIGEST_SIZE], content[-_DIGEST_SIZE:]
     if digest != _digest(array):
-        return None  # and no damaged header is read
+        return None  # before numpy reads a damaged header
     pixels: PixelArray = np.load(io.BytesIO(array), allow_pickle=False)
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
 

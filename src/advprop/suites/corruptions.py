@@ -1,4 +1,4 @@
-"""The suite `corruptions`: images corrupted on the fly and kept on disk, or ImageNet-C itself."""
+"""The suite `corruptions`, on ImageNet-C or on images that are corrupted here and cached."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from advprop.suites.corruption_cache import corrupted_images
 from advprop.suites.trial import Trial
 
 SplitUnder: TypeAlias = Callable[[str, int], ImageSplit]
-"""From a corruption and a severity to the images."""
+"""A function from a corruption and a severity to the images."""
 
 
 def corruptions(trial: Trial) -> dict[str, Any]:
-    """Accuracy on corrupted images, mean corruption error where they are ImageNet-C."""
+    """Return the accuracy on corrupted images, and the mean corruption error for ImageNet-C."""
     stored = check_corruptions(trial)
     return _on_the_fly(trial) if stored is None else _from_disk(trial, stored)
 
 
 def check_corruptions(trial: Trial) -> ImageNetC | None:
-    """The corrupted images in the trial's folder, None where they are to be made.
+    """Return the corrupted images in the trial's folder, or None if they must be made.
 
-    Raises what is wrong with them, and ImportError if they cannot be made.
+    Raises ValueError or OSError for unusable images, ImportError if they cannot be made.
     """
     names, preprocessing = trial.subject.class_names, trial.subject.preprocessing
     if trial.folder is not None and is_imagenet_c(trial.folder, names):
@@ -79,7 +79,7 @@ def _on_the_fly(trial: Trial) -> dict[str, Any]:
 
 
 def _pixels(trial: Trial, split: ImageSplit) -> tuple[Tensor, Labels]:
-    """All images as bytes, the only form in which a large set fits into memory, and labels."""
+    """Return all images as bytes, so that a large set fits into memory, and their labels."""
     batches = replace(trial.batches(split), device=torch.device("cpu"))
     kept = [((batch.images * 255).round().byte(), batch.labels) for batch in batches]
     pixels, labels = zip(*kept, strict=True)
@@ -107,7 +107,7 @@ def _from_disk(trial: Trial, stored: ImageNetC) -> dict[str, Any]:
 
 
 def _correct(trial: Trial, under: SplitUnder) -> Correct:
-    """Which images were right under each corruption at each severity."""
+    """Return which images are classified correctly, by corruption and severity."""
     return {
         (corruption, severity): correct_answers(
             _told_sizes(trial), trial.batches(under(corruption, severity))
@@ -124,7 +124,7 @@ def _wanted(trial: Trial) -> tuple[str, ...]:
 
 
 def _shown(conditions: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
-    """`conditions`, with a bar on a terminal: making the images takes minutes."""
+    """Yield `conditions` with a progress bar on a terminal, since making images takes minutes."""
     console = Console(stderr=True)
     yield from track(
         conditions,
@@ -138,7 +138,7 @@ def _shown(conditions: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
 def _check_same_images(
     trial: Trial, name: str, first: StoredSplit, other_name: str, other: StoredSplit
 ) -> None:
-    """Errors are averaged image by image, which a partly unpacked set would mix up."""
+    """Raise ValueError if two corruptions have different images: errors are averaged by image."""
     if other.image_shape != first.image_shape:
         sizes = [f"{s.image_shape[2]} x {s.image_shape[1]}" for s in (other, first)]
         raise ValueError(
@@ -154,7 +154,7 @@ def _check_same_images(
 
 
 def _told_sizes(trial: Trial) -> Callable[[Images], Logits]:
-    """The model, which says what is wrong where it takes images of its own size only."""
+    """Return the model's logits function; it raises ValueError if it rejects the images' size."""
     logits_fn = trial.logits_fn
     own = trial.subject.preprocessing.image_shape[1:]
 

@@ -1,4 +1,4 @@
-"""`evaluate`: test a trained model on suites, and say exactly what was tested."""
+"""Tests a trained model on suites and reports what exactly was tested."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from advprop.suites.attacks import check_source
 from advprop.suites.choice import check_attacks, choose_suites
 from advprop.suites.red_flags import find_red_flags
 from advprop.suites.registry import SUITES
+from advprop.suites.soups import checked_weights, soup_points
 from advprop.suites.subjects import Subject, known_branch, load_subject
 from advprop.suites.timm_subjects import find_subject
 from advprop.suites.trial import Trial, open_class_folder
@@ -33,25 +34,27 @@ def evaluate(
     source_branch: str = CLEAN,
     weights: Weights | None = None,
     checkpoint: str | Path | None = None,
+    mix: Sequence[float] = (),
     limit: int | None = None,
     settings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Test a run's or an export's model on its test images, or on the folders in `data`.
 
-    A name of timm's in the place of the folder tests that model, with timm's weights or those of
-    the file `checkpoint`. `suites` default to clean, noise and adversarial, as far as there are
-    images, and those of `data`, which gives a suite another folder: a folder a class in it, or laid
-    out as the suite's set was published. Clean images and attacked ones go through `eval_branch`;
-    the attack through `attack_branch` (by default the same), and with `all_branches` through every
-    one in turn. `source` is the run or export whose adversarial images the suite transfer shows,
-    made through its `source_branch`. `limit` takes so many images at most, in proportion to the
-    classes. `settings` change what the run was given for its evaluation ("PATH=VALUE", as
-    "evaluation.restarts=5"). Returns plain data: `{run, branch, weights, versions, suites: {clean:
-    {...}, ...}, checks, red_flags}` (docs/results.md). Raises ValueError or OSError for anything
-    that is not there, ImportError for a missing extra.
+    A timm model's name instead of a folder tests that model, with timm's weights or those in the
+    file `checkpoint`. `suites` default to clean, noise and adversarial, if the model has images,
+    and the suites in `data`. `data` maps a suite to a folder with one subfolder per class, or with
+    the layout in which the suite's set was published. Images are classified through `eval_branch`
+    and attacked through `attack_branch` (by default the same); `all_branches` tests every pair of
+    branches too. `source` is the run or export whose model, through `source_branch`, the suite
+    transfer attacks. `mix` tests a run's branch soups of these weights too (`mix_run`), by default
+    on corruptions as well. `limit` bounds the number of images, drawn in proportion to the classes.
+    `settings` change the run's evaluation settings ("PATH=VALUE", e.g. "evaluation.restarts=5").
+    Returns plain data: `{run, branch, weights, versions, suites: {clean: {...}, ...}, checks,
+    red_flags}` (docs/results.md). Raises ValueError or OSError for anything missing or invalid,
+    ImportError for a missing extra.
     """
     folders = {suite: Path(folder) for suite, folder in (data or {}).items()}
-    suites = choose_suites(run_or_export, suites, folders)
+    suites = choose_suites(run_or_export, suites, folders, soups=bool(mix))
     check_attacks(suites, all_branches=all_branches, source=source)
     subject = find_subject(run_or_export, weights=weights, checkpoint=checkpoint)
     changed = apply_evaluation_overrides(subject.evaluation, settings)
@@ -63,6 +66,7 @@ def evaluate(
         source=None if source is None else _load_source(subject, Path(source), source_branch),
         source_branch=source_branch,
         all_branches=all_branches,
+        mix=checked_weights(subject, mix, branches=(eval_branch, attack_branch or eval_branch)),
     )
     result = evaluate_trial(trial, suites=suites, folders=folders)
     place = Path(run_or_export)
@@ -72,11 +76,12 @@ def evaluate(
 def evaluate_trial(
     trial: Trial, *, suites: Sequence[str], folders: Mapping[str, Path] | None = None
 ) -> dict[str, Any]:
-    """The same for a subject that is loaded already, the suites by name."""
+    """Test the trial's subject, which is loaded already, on `suites`; returns as `evaluate`."""
     subject = trial.subject
     trials = _trials(trial, suites, folders or {})
     results = {name: SUITES[name].run(own) for name, own in trials.items()}
     flags, checks = find_red_flags(trials, results)
+    soups = {"mix": soup_points(trials, results)} if trial.mix else {}
     return {
         "run": subject.name,
         "branch": trial.eval_branch,
@@ -85,11 +90,12 @@ def evaluate_trial(
         "suites": results,
         "checks": checks,
         "red_flags": [flag.to_json() for flag in flags],
+        **soups,
     }
 
 
 def _trials(own: Trial, suites: Sequence[str], folders: Mapping[str, Path]) -> dict[str, Trial]:
-    """A trial for each suite; whatever is wrong with its images shows before any is tested."""
+    """Return a trial for each suite, after checking the images of all suites."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for subject in (own.subject, own.source):
         if subject is not None:

@@ -1,4 +1,4 @@
-"""Test images that a model has seen in training: a comparison of pixels, exact and bounded."""
+"""Finds test images among a model's training images by comparing pixels exactly."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from advprop.suites.subjects import Subject
 def find_overlap(
     subject: Subject, tested: ImageSplit, *, limit: int | None, bound: int
 ) -> dict[str, Any]:
-    """How many of the tested images are, pixel by pixel, among the subject's training images.
+    """Count the tested images that are identical to one of the subject's training images.
 
-    All are compared as evaluation sees them, at most `bound` of either kind, spread over their
-    sets; `limit` is that of the test. `test_images` and `train_images` are how many were compared,
-    `of_train_images` how many there are. Where there is nothing to compare with, `not_compared`
-    says why.
+    Compares images after the evaluation's preprocessing, at most `bound` of either set, spread
+    over the set; `limit` is that of the test. Returns the number `found`, the numbers compared
+    (`test_images`, `train_images`) and the number of all training images (`of_train_images`), or
+    `not_compared`, the reason why no comparison was possible.
     """
     if subject.load_data is None or bound == 0:
         return {"found": 0, "not_compared": "no training images are known, or none wanted"}
@@ -46,6 +46,6 @@ def _digests(split: ImageSplit, limit: int) -> list[bytes]:
 
 
 def _batch_digests(batch: Batch) -> list[bytes]:
-    # whole numbers, so that an image decoded twice is the same however its values were divided
+    # bytes, so that rounding of float values does not distinguish equal images
     pixels = (unit_range(batch.images) * 255).round().byte().numpy()
     return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels]

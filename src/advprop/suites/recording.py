@@ -1,4 +1,4 @@
-"""What a finished run is shown by: its test results, pictures and branch statistics, as JSON."""
+"""Records a finished run's test results, pictures and branch statistics as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from advprop.auxiliary.statistics import branch_distances
 from advprop.evaluation.gallery import record_gallery, record_predictions
 from advprop.files.json_files import read_json, write_json
 from advprop.files.parsing import Part
-from advprop.report.findings import OwnTest, Record
+from advprop.report.findings import OwnTest
+from advprop.report.records import Record
 from advprop.runs.folder import CONFIG, DATA, METRICS, DataFacts, Run, load_run, read_result
 from advprop.suites import DEFAULT_SUITES, evaluate, through_branch
 from advprop.suites.trial import OnDevice
@@ -40,30 +41,30 @@ def complete_run(folder: Path) -> dict[str, Any]:
     found, flags = accuracies(test["suites"]), list(test.get("red_flags", ()))
     tested_on = test["suites"]["clean"]["images"]
     row = {**result, **found, "tested_on": tested_on, "red_flags": flags}
-    data = read_json(folder / DATA, DataFacts)  # of older runs it does not tell what was found
+    data = read_json(folder / DATA, DataFacts)  # the data of older runs lack "found"
     return row | {"data_found": data["found"]} if data.get("found") else row
 
 
 def read_test(folder: Path) -> dict[str, Any]:
-    """What was recorded of the tests of the run in `folder`, empty for none.
+    """Return the recorded tests of the run in `folder`, empty if there are none.
 
-    ValueError: it is damaged.
+    Raises ValueError if the file is damaged.
     """
     return _found(folder / TEST, OwnTest)
 
 
 def keeps_tests(folder: Path) -> bool:
-    """Whether this is a finished run's folder. ValueError: what it keeps of tests is damaged."""
+    """Return whether `folder` holds a finished run; raises ValueError if its test is damaged."""
     read_test(folder)
     return is_run(folder) and bool(read_result(folder))
 
 
 def record_test(folder: Path, found: dict[str, Any]) -> bool:
-    """Keep `found`, which `evaluate` returned for the run in `folder`, with what was known before.
+    """Merge `found`, the result of `evaluate` for the run in `folder`, into the recorded test.
 
-    A suite that was tested again is replaced; the curve and the pairs of branches that it had stay
-    where the new test has none. So does whatever belongs to other suites. Returns False, and keeps
-    nothing, where the run's default suites are neither in `found` nor recorded: they come first.
+    A suite that was tested again is replaced, but keeps its curve and pairs of branches if the new
+    test has none; other suites and branch soups stay. Returns False and writes nothing if nothing
+    is recorded and `found` lacks some of the default suites, which must be recorded first.
     """
     known = read_test(folder)
     if not known and not set(DEFAULT_SUITES) <= set(found["suites"]):
@@ -72,6 +73,7 @@ def record_test(folder: Path, found: dict[str, Any]) -> bool:
     suites = {name: _kept(before.pop(name, {})) | new for name, new in found["suites"].items()}
     flags = [flag for flag in known.get("red_flags") or () if _suite_of(flag) in before]
     whole = {
+        **({"mix": known["mix"]} if "mix" in known else {}),
         **found,
         "suites": before | suites,
         "checks": (known.get("checks") or {}) | found["checks"],
@@ -82,7 +84,7 @@ def record_test(folder: Path, found: dict[str, Any]) -> bool:
 
 
 def _suite_of(flag: Any) -> Any:
-    return flag.get("suite") if isinstance(flag, dict) else None  # old files: a sentence
+    return flag.get("suite") if isinstance(flag, dict) else None  # old files have a string
 
 
 def _kept(suite: dict[str, Any]) -> dict[str, Any]:
@@ -90,13 +92,13 @@ def _kept(suite: dict[str, Any]) -> dict[str, Any]:
 
 
 def accuracies(suites: dict[str, Any]) -> dict[str, float]:
-    """`NAME_accuracy` of each suite of a test."""
+    """Return `NAME_accuracy` of each suite of a test."""
     return {f"{suite}_accuracy": suites[suite][f"{suite}_accuracy"] for suite in suites}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunDetails:
-    """A run's curve, record and test, each as the report takes it; empty what is not there."""
+    """A run's curve, record and test in the report's format; each is empty if missing."""
 
     curve: dict[str, Any]
     record: dict[str, Any]
@@ -104,7 +106,7 @@ class RunDetails:
 
 
 def run_details(folder: Path) -> RunDetails:
-    """What the report draws of one run. Raises ValueError for a damaged file."""
+    """Return one run's data for the report; raises ValueError for a damaged file."""
     points = [
         {
             "epoch": entry["epoch"],
@@ -122,7 +124,7 @@ def run_details(folder: Path) -> RunDetails:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether `folder` holds a run."""
+    """Return whether `folder` holds a run."""
     return (folder / CONFIG).is_file()
 
 

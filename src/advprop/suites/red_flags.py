@@ -1,4 +1,4 @@
-"""The red flags of a test: looks at the model and its images, and at the suites' figures."""
+"""Finds the red flags of a test by probing the model and checking the suites' results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from advprop.suites.subjects import through_branch
 from advprop.suites.trial import OnDevice, Trial
 
 PROBED = 100
-"""So many images, spread over the set, are enough for what shows on any image."""
+"""The number of images to probe, spread over the set; these problems show on any image."""
 
 _STANDARDISING = ("normalize", "normalise", "standardize", "standardise", "standardized")
 
@@ -33,10 +33,10 @@ _STANDARDISING = ("normalize", "normalise", "standardize", "standardise", "stand
 def find_red_flags(
     trials: Mapping[str, Trial], results: Mapping[str, Mapping[str, Any]]
 ) -> tuple[list[RedFlag], dict[str, Any]]:
-    """The flags, and the figures behind those that are not in `results`, a key a probe.
+    """Return the flags, and the numbers of each probe by name.
 
-    Looks are taken through the branch that is tested, on the images of the first trial that has
-    them (suites on other images, such as ImageNet-A, have no second set to compare with).
+    Probes use the tested branch and the images of the suite adversarial, else clean, else of the
+    first suite whose images are in class folders or the subject's own.
     """
     any_trial = next(iter(trials.values()))
     flags: list[RedFlag | None] = [
@@ -60,12 +60,12 @@ def find_red_flags(
 
 
 def training_layers(model: nn.Module) -> list[str]:
-    """The names of layers that are in train mode."""
+    """Return the names of layers that are in train mode."""
     return [name or type(model).__name__ for name, layer in model.named_modules() if layer.training]
 
 
 def standardising_layers(model: nn.Module) -> list[str]:
-    """The names of all layers that, by their type, put mean and std in front of a model."""
+    """Return the names of all layers whose type standardises images."""
     return [
         f"{name or 'the model'}: {type(layer).__name__}"
         for name, layer in model.named_modules()
@@ -92,7 +92,7 @@ def _of_figures(
 
 
 def _of_model(trial: Trial, *, attacked: bool) -> tuple[list[RedFlag | None], dict[str, Any]]:
-    """Looks at the model on a few images; `attacked`: the suite adversarial ran on them."""
+    """Probe the model on a few images; `attacked` says that the suite adversarial used them."""
     model, settings = trial.subject.model, trial.settings
     batch = _first(trial)
     attack = settings.attack.build()
@@ -128,7 +128,7 @@ def _of_model(trial: Trial, *, attacked: bool) -> tuple[list[RedFlag | None], di
 
 
 def _overlaps(trials: Mapping[str, Trial]) -> tuple[dict[str, Any], list[RedFlag | None]]:
-    """One look for each set of images, with the name of the first suite that uses it."""
+    """Search each set of images for training images once, for the first suite that uses it."""
     looks: dict[str, Any] = {}
     flags: list[RedFlag | None] = []
     for suite, trial in trials.items():
@@ -144,7 +144,7 @@ def _overlaps(trials: Mapping[str, Trial]) -> tuple[dict[str, Any], list[RedFlag
 
 
 def _has_images(trials: Mapping[str, Trial], suite: str) -> bool:
-    """Are they a folder a class, or the subject's own? ImageNet-C, say, is laid out otherwise."""
+    """Return whether a suite's images are in class folders or the subject's own."""
     return (
         suite in trials
         and not SUITES[suite].needs_folder

@@ -1,4 +1,4 @@
-"""The suites by name."""
+"""The registry of suites by name."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from advprop.suites.trial import OpenFolder, Trial
 
 
 def read_images(trial: Trial) -> object:
-    """The trial's images; raises what is wrong with them."""
+    """Return the trial's images; raises ValueError or OSError if they are unusable."""
     return trial.images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """`run` tests and returns plain data, `NAME_accuracy` and `images` among it.
+    """A suite; `run` tests and returns plain data with `NAME_accuracy` and `images`.
 
-    `check` raises what is wrong with the trial's images, before anything is tested. `needs_folder`
-    tells a suite whose images the caller must name, since no run has them; `open_folder` knows the
-    layout of the folder, where that is not a folder for each of the model's classes. `needs_source`
-    tells one that takes adversarial images from another model.
+    `check` raises ValueError or OSError for unusable images before any test. `needs_folder` marks
+    suites whose images the caller must name, since no run has them; `open_folder` opens folders
+    with another layout than one subfolder per class. `needs_source` marks suites that attack
+    another model.
     """
 
     run: Callable[[Trial], dict[str, Any]]

@@ -1,4 +1,4 @@
-"""The suites that need nothing but the images: clean and noise."""
+"""The suites clean and noise, which need no attack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from advprop.suites.trial import Trial
 
 
 def clean(trial: Trial) -> dict[str, Any]:
-    """Accuracy on images as they are, by class too, with calibration and confusions."""
+    """Return the accuracy on clean images, overall and by class, calibration and confusions."""
     split, source = trial.images
     found = report_clean(
         trial.logits_fn, trial.batches(split), class_names=trial.subject.class_names
@@ -19,7 +19,7 @@ def clean(trial: Trial) -> dict[str, Any]:
 
 
 def noise(trial: Trial) -> dict[str, Any]:
-    """Accuracy under Gaussian noise."""
+    """Return the accuracy under Gaussian noise."""
     split, source = trial.images
     found = evaluate_noise(
         trial.logits_fn,

@@ -1,9 +1,10 @@
-"""What is tested: the model of a run or an export, with what its testing needs."""
+"""Loads the subject of a test: the model of a run or an export, with its test settings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -18,14 +19,16 @@ from advprop.data.splits import ImageData
 from advprop.exports.export import is_export, load_export
 from advprop.models.standardize import Standardized
 from advprop.runs.folder import Weights, load_run
+from advprop.runs.soups import mix_run
 from advprop.shapes import Images, Logits, LogitsFn
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A model in eval mode, and what testing it needs.
+    """A model in eval mode, with its evaluation settings, classes and preprocessing.
 
-    `load_data` gives the data set it was trained on, where that is known.
+    `load_data` loads the data set that it was trained on, or is None if that is unknown.
+    `mix` returns a run's branch soup of a weight (`mix_run`).
     """
 
     name: str
@@ -35,17 +38,18 @@ class Subject:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     load_data: Callable[[], ImageData] | None = None
+    mix: Callable[[float], Standardized] | None = None
 
 
 def load_subject(path: Path, *, weights: Weights | None = None) -> Subject:
-    """Load a run's or an export's model in eval mode. Raises ValueError or OSError."""
+    """Load a run's or an export's model in eval mode; raises ValueError or OSError if unusable."""
     if not path.exists():
         raise ValueError(f"{path}: no such folder; give a run's or an export's")
     return _of_export(path, weights) if is_export(path) else _of_run(path, weights)
 
 
 def known_branch(model: nn.Module, branch: str) -> str:
-    """`branch`, if `model` has it; else ValueError."""
+    """Return `branch` if `model` has it; raises ValueError otherwise."""
     known = branch_names(model) if has_auxiliary_norms(model) else (CLEAN,)
     if branch not in known:
         raise ValueError(f'branch "{branch}" unknown, this model has {", ".join(known)}')
@@ -53,7 +57,7 @@ def known_branch(model: nn.Module, branch: str) -> str:
 
 
 def through_branch(model: nn.Module, branch: str) -> LogitsFn:
-    """`model` as a function that goes through `branch`, whatever branch is active."""
+    """Return `model` as a function through `branch`, whatever branch is active."""
     if not has_auxiliary_norms(model):
         return model
 
@@ -75,11 +79,12 @@ def _of_run(path: Path, weights: Weights | None) -> Subject:
         class_names=run.class_names,
         preprocessing=run.preprocessing,
         load_data=run.load_data,
+        mix=partial(mix_run, run),
     )
 
 
 def _load_data(config: RunConfig) -> Callable[[], ImageData] | None:
-    """How to load a run's data; None where its export does not tell where they lie."""
+    """Return a function that loads a run's data, or None if its export names no place."""
     data = config.data
     told = not data.places or any(getattr(data, place) is not None for place in data.places)
     return (lambda: data.load(config.seed)) if told else None

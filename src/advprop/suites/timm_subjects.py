@@ -1,4 +1,4 @@
-"""Models of timm's by name, tested as their weights were made to be."""
+"""Loads timm's models by name as test subjects, with the preprocessing of their weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from advprop.models.weights import load_local_weights
 from advprop.runs.folder import Weights
 from advprop.suites.subjects import Subject, load_subject
 
-# as the ImageNet recipes test: ten untargeted steps of one grey level within four
+# as in the ImageNet recipes: ten untargeted steps of 1/255 with epsilon 4/255
 _EVALUATION = EvaluationConfig(
     batch_size=64,
     attack=AttackConfig(
@@ -33,17 +33,17 @@ _EVALUATION = EvaluationConfig(
 
 
 def names_timm_model(name: str | Path) -> bool:
-    """Whether `name` is one of timm's and no folder that is there, which would go first."""
+    """Return whether `name` is a timm model and not an existing path, which takes precedence."""
     return not Path(name).exists() and is_timm(split_model_name_tag(str(name))[0])
 
 
 def find_subject(
     name: str | Path, *, weights: Weights | None = None, checkpoint: str | Path | None = None
 ) -> Subject:
-    """The run or export in the folder `name`, or else timm's model of that name.
+    """Return the run or export in the folder `name`, or else timm's model of that name.
 
-    `weights` choose among those of a run, `checkpoint` replaces timm's. ValueError or OSError:
-    there is nothing of that name, or not these weights.
+    `weights` chooses among those of a run, `checkpoint` replaces timm's. Raises ValueError or
+    OSError if nothing has that name or these weights do not exist.
     """
     if names_timm_model(name):
         if weights is not None:
@@ -63,11 +63,11 @@ def find_subject(
 
 
 def load_timm_subject(name: str, *, checkpoint: str | Path | None = None) -> Subject:
-    """Timm's model `name` in eval mode, with the weights of `checkpoint` or those timm downloads.
+    """Load timm's model `name` in eval mode, with the weights of `checkpoint` or those timm has.
 
-    Size, interpolation, crop, mean and std are those of its `pretrained_cfg`, at test time where it
-    tells these apart, as timm's `validate.py` has them. ValueError or OSError: no such model, no
-    weights of it or no connection to get them, a checkpoint that does not fit, unknown classes.
+    Size, interpolation, crop, mean and std are the test values of its `pretrained_cfg`, as in
+    timm's `validate.py`. Raises ValueError or OSError for an unknown model, weights that do not
+    exist or cannot be downloaded, a checkpoint that does not fit, and unknown classes.
     """
     settings = timm_settings(name)
     class_names = _class_names(name, settings)
@@ -120,7 +120,7 @@ def _preprocessing(name: str, settings: Any) -> Preprocessing:
 
 
 def _class_names(name: str, settings: Any) -> tuple[str, ...]:
-    """WordNet ids, in the order of the model's outputs."""
+    """Return the classes (WordNet ids) in the order of the model's outputs."""
     if settings.label_names:
         return tuple(settings.label_names)
     subset = infer_imagenet_subset({"num_classes": settings.num_classes})

@@ -1,4 +1,4 @@
-"""One suite's trial of one model: through which branches, on which images."""
+"""A trial: the model, branches, images and settings with which a suite runs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from advprop.shapes import Batch, LogitsFn
 from advprop.suites.subjects import Subject, through_branch
 
 OpenFolder: TypeAlias = Callable[[Path, Subject], ImageSplit]
-"""From a folder to its images; ValueError or OSError where it is not laid out as it should be."""
+"""A function that opens a folder's images; raises ValueError or OSError for a wrong layout."""
 
 
 def open_class_folder(folder: Path, subject: Subject) -> ImageSplit:
-    """A folder a class, of any classes that the model knows."""
+    """Open a folder with one subfolder per class, for any of the model's classes."""
     return load_test_folder(
         folder, class_names=subject.class_names, preprocessing=subject.preprocessing
     )
@@ -31,12 +31,13 @@ def open_class_folder(folder: Path, subject: Subject) -> ImageSplit:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trial:
-    """What a suite gets.
+    """The input of a suite.
 
-    Images go through `eval_branch`, attacks through `attack_branch`. `folder` is what the caller
-    named for this suite, None for the subject's own test images; `open_folder` knows its layout.
-    `limit` is the number of images, None for all. `source` is the other model that suites with
-    `needs_source` attack, through `source_branch`; `all_branches` asks for every pair of branches.
+    Images go through `eval_branch`, attacks through `attack_branch`. `folder` is the caller's
+    folder for this suite, None for the subject's own test images; `open_folder` opens it. `limit`
+    is the largest number of images, None for all. `source` is the other model that suites with
+    `needs_source` attack, through `source_branch`; `all_branches` requests every pair of branches;
+    `mix` has the weights of branch soups to test too.
     """
 
     subject: Subject
@@ -48,6 +49,7 @@ class Trial:
     source: Subject | None = None
     source_branch: str = CLEAN
     all_branches: bool = False
+    mix: tuple[float, ...] = ()
 
     @property
     def settings(self) -> EvaluationConfig:
@@ -56,26 +58,26 @@ class Trial:
 
     @property
     def logits_fn(self) -> LogitsFn:
-        """The model through the branch that is tested."""
+        """The model as a function through the tested branch."""
         return through_branch(self.subject.model, self.eval_branch)
 
     @property
     def attacked_logits_fn(self) -> LogitsFn:
-        """The model through the branch that is attacked."""
+        """The model as a function through the attacked branch."""
         return through_branch(self.subject.model, self.attack_branch)
 
     @cached_property
     def images(self) -> tuple[ImageSplit, str]:
-        """The images, those in `folder` or the subject's own, and what to call them.
+        """The images, from `folder` or the subject's own, and their name.
 
-        ValueError or OSError: there are none, or not of the model's classes.
+        Raises ValueError or OSError if there are none or they are not of the model's classes.
         """
         if self.folder is None:
             return own_images(self.subject)
         return self.open_folder(self.folder, self.subject), str(self.folder)
 
     def batches(self, split: ImageSplit) -> OnDevice:
-        """The batches of `split`, or of its first `limit` images, on the model's device."""
+        """Return the batches of `split`, at most `limit` images, on the model's device."""
         return OnDevice(
             split=split,
             batch_size=self.settings.batch_size,
@@ -87,7 +89,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OnDevice:
-    """Batches of a split for testing, moved to `device`; new each time it is iterated over."""
+    """Iterable of a split's test batches on `device`; every iteration starts anew."""
 
     split: ImageSplit
     batch_size: int
@@ -108,7 +110,7 @@ class OnDevice:
 
 
 def own_images(subject: Subject) -> tuple[ImageSplit, str]:
-    """The test images of the subject's own data, or else its validation images, and a name."""
+    """Return the subject's own test images, or else its validation images, and their name."""
     if subject.load_data is None:
         raise ValueError(
             f"{subject.name}: tells of no images of its own; name some, as in --data clean=DIR"

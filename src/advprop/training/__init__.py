@@ -1,1 +1,1 @@
-"""The trainer: a loop around one method's `forward_backward`, with nothing lost."""
+"""The trainer: a loop around a method's `forward_backward`, with checkpoints for exact resumes."""

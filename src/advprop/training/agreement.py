@@ -1,4 +1,4 @@
-"""How the processes of a run agree before they train: none waits for one that has refused."""
+"""Checks that the processes of a run make together, so that none waits for one that has failed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
 _Finding = TypeVar("_Finding")
-_SHOWN = 60  # characters of a fact
+_SHOWN = 60  # the longest fact, in characters, that a message shows
 _DIGEST = "sha256:"
 
 
 def each(accelerator: Accelerator, judge: Callable[[], _Finding]) -> _Finding:
-    """What this process finds, unless a process refuses: then all end, and the first says why.
+    """Return `judge()` of this process, if no process fails; else end all processes.
 
-    So none waits for one that has ended. OSError, ValueError and ImportError are refusals.
+    A failure is an OSError, ValueError or ImportError. The first process that fails raises it, and
+    the others exit silently with code 2, so that none waits for a process that has ended.
     """
     outcome: _Finding | Exception
     try:
@@ -33,7 +34,7 @@ def each(accelerator: Accelerator, judge: Callable[[], _Finding]) -> _Finding:
 
 
 def first(accelerator: Accelerator, judge: Callable[[], _Finding]) -> _Finding:
-    """What the first process finds, in all of them; its refusal ends the others too, silently."""
+    """Return `judge()` of the first process in all of them; its error ends the others silently."""
     found = [
         each(accelerator, judge) if accelerator.is_main_process else each(accelerator, _nothing)
     ]
@@ -41,7 +42,7 @@ def first(accelerator: Accelerator, judge: Callable[[], _Finding]) -> _Finding:
 
 
 def check_same(accelerator: Accelerator, facts: Mapping[str, object], *, remedy: str) -> None:
-    """End all processes, with one ValueError, where their `facts` differ: which, where and how."""
+    """Raise one ValueError that names the differences, and end all processes, if `facts` differ."""
     if accelerator.num_processes == 1:
         return
     told = {name: _short(value) for name, value in facts.items()}
@@ -67,7 +68,7 @@ def _nothing() -> Any:
 
 
 def _short(value: object) -> str:
-    """`value` as text, in the place of a long one, or of bytes, a digest."""
+    """Return `value` as text, or a digest if it is long or bytes."""
     text = str(value)
     if len(text) <= _SHOWN and not isinstance(value, bytes):
         return text

@@ -1,4 +1,4 @@
-"""What an epoch's numbers give away about training that does not do what it should."""
+"""Warnings about an epoch's numbers that show faults of the training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _SMALLEST_PERTURBATION = 1e-6  # mean change of a value in [0, 1]; the weakest a
 
 
 def alarms(means: Mapping[str, Any], *, num_images: int) -> list[str]:
-    """Warnings about an epoch's means (`EpochTotals.means`) over `num_images` images.
+    """Return warnings about an epoch's means (`EpochTotals.means`) over `num_images` images.
 
-    Label leak (trained on single-step images of the true label, a net may read it off the
-    perturbation or off batch statistics: Kurakin et al. 2017, Mei et al. 2022 section 3.2) shows as
-    more accuracy on adversarial than on clean images; a broken attack as no perturbation.
+    One reports a label leak, if the accuracy is higher on adversarial than on clean images: a model
+    trained on single-step attacks on the true label may read it off the perturbation or the batch
+    statistics (Kurakin et al. 2017, Mei et al. 2022 section 3.2). One reports zero perturbations.
     """
     found = []
     perturbation = means.get("perturbation")

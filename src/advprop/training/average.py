@@ -12,10 +12,10 @@ _Place: TypeAlias = tuple[dict[str, Any], dict[str, Any], str]
 
 
 class WeightAverage(ModelEmaV3):
-    """timm's average, which knows where its tensors and the model's are.
+    """timm's average of weights, with the places of its tensors and the model's cached.
 
-    The average itself asks both for their `state_dict`, and copies counters one by one: many times
-    as long. A tensor that several modules have is counted in once.
+    timm's own class makes both `state_dict`s and copies counters one by one at each update, which
+    takes many times as long. A tensor shared by several modules is averaged once.
     """
 
     def __init__(self, model: nn.Module, **options: Any) -> None:
@@ -25,8 +25,8 @@ class WeightAverage(ModelEmaV3):
         self._num_floats = 0
 
     def apply_update_(self, model: nn.Module, decay: float) -> None:
-        """Move the average by 1 - `decay` towards `model`; what is no float is copied."""
-        # tensors may be replaced without harm, modules would be others than those remembered
+        """Move the average by 1 - `decay` towards `model`; integer tensors are copied."""
+        # replaced tensors are found at their places, but replaced modules need new places
         if not self._places or any(of.get(name) is not child for of, name, child in self._children):
             self._find_places(model)
         own = [kept[name] for kept, _, name in self._places]
@@ -38,7 +38,7 @@ class WeightAverage(ModelEmaV3):
             torch._foreach_copy_(own[count:], present[count:])
 
     def _find_places(self, model: nn.Module) -> None:
-        """The tables that hold a tensor of the average and the model's, and its name."""
+        """Find the tables that hold each tensor of the average and of the model, and its name."""
         found: dict[int, _Place] = {}
         self._children = []
         for kept, present in zip(self.module.modules(), model.modules(), strict=True):

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, read without running code from the file."""
+"""Checkpoints of a run: written atomically, read without running code from the file."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Checkpoints:
 
     @property
     def best(self) -> Path:
-        """Where the weights that were best on validation lie."""
+        """The path of the weights that were best on validation."""
         return self.folder / "best.pt"
 
     def by_step(self) -> list[Path]:
-        """All checkpoints but the best, newest first."""
+        """Return the paths of all checkpoints but the best, newest first."""
         return sorted(self.folder.glob("step-*.pt"), reverse=True)
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint of `step`, then drop what is too old. Raises OSError.
+        """Write the checkpoint of `step`, then delete old ones; raises OSError if it fails.
 
-        Only the process that holds the run's lock may: what killed ones left unfinished goes too.
+        Only the process that holds the run's lock may call it, since it deletes unfinished files.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         sweep(self.folder)
@@ -51,14 +51,14 @@ class Checkpoints:
             old.unlink(missing_ok=True)
 
     def save_best(self, state: Mapping[str, Any]) -> None:
-        """Write the best weights. Raises OSError."""
+        """Write the best weights; raises OSError if it fails."""
         self.folder.mkdir(parents=True, exist_ok=True)
         _write(self.best, state)
 
     def load_newest(self) -> dict[str, Any] | None:
-        """The newest checkpoint that is whole, None where there are no checkpoints.
+        """Return the newest intact checkpoint, or None if there are no checkpoints.
 
-        Warns of each damaged one it passes over; raises ValueError where all are damaged.
+        It warns of each damaged one that it skips, and raises ValueError if all are damaged.
         """
         paths = self.by_step()
         for path in paths:
@@ -75,9 +75,9 @@ class Checkpoints:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU, and as "source" its path for messages.
+    """Return the contents of a checkpoint, on the CPU, and its path as "source" for messages.
 
-    Raises ValueError for a damaged or foreign file.
+    Raises ValueError if the file is missing, damaged or no checkpoint of this format.
     """
     try:
         state = read_torch_file(path)
@@ -95,7 +95,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, weights: object, *, source: str) -> None:
-    """Load `weights`, tensors by name, into `model`; ValueError says in short what does not fit."""
+    """Load `weights`, tensors by name, into `model`; raises ValueError if they do not fit."""
     remedy = "put the file, or the configuration of its run, back as it was"
     load_exactly(model, weights, source=source, remedy=remedy)
 
@@ -109,11 +109,11 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def _save(state: Mapping[str, Any], file: IO[bytes]) -> None:
-    """`torch.save`; what `file` raises comes out as it is, be it a full disk or Ctrl-C."""
+    """Call `torch.save`; the errors of `file`, such as a full disk or Ctrl-C, pass unchanged."""
     try:
         torch.save(state, file)
     except RuntimeError as error:
-        # torch's writer ends with an error of its own on top of the file's
+        # torch's writer raises an error of its own on top of that of the file
         if "inline_container" in str(error) and error.__context__ is not None:
             raise error.__context__ from None
         raise

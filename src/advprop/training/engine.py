@@ -1,4 +1,4 @@
-"""Devices, precision, compilation: what happens to a model before it is trained."""
+"""Prepare a model for training: devices, precision, compilation, several processes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from advprop.training.optim import freeze_layers
 from advprop.training.processes import join_processes
 from advprop.training.settings import CompileMode, TrainingSettings
 
-# branches, modes and gradient states multiply, and each needs a program of its own
+# each combination of branch, mode and gradient state needs its own compiled program
 _PROGRAMS = 64
-# variables by which `accelerate launch` asks for what its own objects would do
+# variables by which `accelerate launch` requests features of its own objects
 _PLUGINS = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -34,10 +34,10 @@ _LAUNCHER_SETTINGS = {
 
 
 def build_accelerator(settings: TrainingSettings) -> Accelerator:
-    """The process's device and precision, and its fellows if `torchrun` started it.
+    """Return the accelerator for this process, joined to the others if `torchrun` started them.
 
-    Raises ValueError for a precision that the device has not, for processes that cannot meet, and
-    for what accelerate's environment variables ask for beyond DistributedDataParallel.
+    Raises ValueError if the device lacks the precision, processes cannot connect, or accelerate's
+    environment variables request more than DistributedDataParallel.
     """
     _check_launcher(settings)
     if AcceleratorState._shared_state:
@@ -47,14 +47,14 @@ def build_accelerator(settings: TrainingSettings) -> Accelerator:
     if on_cpu and settings.mixed_precision == "fp16":
         raise ValueError("mixed_precision fp16 needs a GPU, there is none here: take bf16 or no")
     if not join_processes(on_cpu=on_cpu):
-        # accelerate would open a group of one process, at an address that may be taken
+        # accelerate would open a group of one process, at an address that may be in use
         os.environ.pop("LOCAL_RANK", None)
     # without cpu=True, processes that torchrun starts on a CPU would not know of each other
     return Accelerator(cpu=on_cpu, mixed_precision=settings.mixed_precision)
 
 
 def _check_launcher(settings: TrainingSettings) -> None:
-    """Raise ValueError where accelerate would do what this training does not know of."""
+    """Raise ValueError if accelerate's variables contradict `settings` or are not supported."""
     given = {name: value.strip().lower() for name, value in os.environ.items()}
     for name, plugin in _PLUGINS.items():
         if given.get(name, "false") not in ("false", "0", "no", ""):
@@ -72,14 +72,14 @@ def _check_launcher(settings: TrainingSettings) -> None:
 
 
 def memory_format(settings: TrainingSettings) -> torch.memory_format:
-    """The layout of images and weights."""
+    """Return the memory format of images and weights."""
     return torch.channels_last if settings.channels_last else torch.contiguous_format
 
 
 def prepare_model(model: nn.Module, settings: TrainingSettings, device: torch.device) -> nn.Module:
-    """`model` on its device, layers frozen and activation checkpointing on as `settings` say.
+    """Move `model` to `device`, with frozen layers and activation checkpointing from `settings`.
 
-    Raises ValueError for what the model cannot do.
+    Raises ValueError if the model does not support one of these.
     """
     freeze_layers(model, settings.frozen_layers)
     if settings.activation_checkpointing:
@@ -89,15 +89,15 @@ def prepare_model(model: nn.Module, settings: TrainingSettings, device: torch.de
 
 
 def distribute(model: nn.Module, settings: TrainingSettings, accelerator: Accelerator) -> nn.Module:
-    """`model` compiled, in its precision, and with DistributedDataParallel on several processes."""
+    """Return `model` compiled, in its precision, and in DistributedDataParallel if needed."""
     if settings.compile:
         compile_model(model, mode=None if settings.compile is True else settings.compile)
-    # accelerate's own wrapper would come in a group of one process too, and take LOCAL_RANK for
-    # the number of a GPU that a process with one of its own does not see
+    # accelerate would wrap even a group of one process, and use LOCAL_RANK as the number of a GPU,
+    # which is wrong if each process only sees one
     prepared = cast("nn.Module", accelerator.prepare_model(model, evaluation_mode=True))
     if accelerator.num_processes == 1:
         return prepared
-    # statistics are averaged after each step (`average_statistics`), and nothing else changes
+    # `average_statistics` averages statistics after each step; other buffers do not change
     shared = DistributedDataParallel(prepared, broadcast_buffers=False)
     _settle_buckets(shared)
     return shared
@@ -106,9 +106,9 @@ def distribute(model: nn.Module, settings: TrainingSettings, accelerator: Accele
 def _settle_buckets(model: DistributedDataParallel) -> None:
     """Have `model` arrange its buckets of gradients before the first step, not after it.
 
-    It does so once, in the order of its first backward pass. Three and more processes add up in
-    another order then, and a resumed run has its first backward pass elsewhere. This one knows
-    nothing of images: it reaches each parameter, the last first, as those of training mostly do.
+    It arranges them once, by the order of its first backward pass, which changes the order of sums
+    over three or more processes; a resumed run would do it at another step. This backward pass does
+    not depend on images: it reaches each parameter, mostly in training's order, the last first.
     """
     model.reducer.prepare_for_backward([])
     sums = [parameter.sum() for parameter in model.parameters() if parameter.requires_grad]
@@ -117,14 +117,14 @@ def _settle_buckets(model: DistributedDataParallel) -> None:
 
 
 def build_average(model: nn.Module, settings: TrainingSettings) -> WeightAverage | None:
-    """The average of weights and statistics that `settings` ask for."""
+    """Return the average of weights and statistics, or None if `settings` do not request one."""
     if settings.ema_decay is None:
         return None
     return WeightAverage(model, decay=settings.ema_decay, use_warmup=settings.ema_warmup)
 
 
 def compile_model(model: nn.Module, *, mode: CompileMode | None = None) -> None:
-    """Let `torch.compile` work on `model` in place, so that keys of its weights stay."""
+    """Compile `model` in place by `torch.compile`, so that the keys of its weights stay."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _PROGRAMS)
     model.compile(mode=mode)
 

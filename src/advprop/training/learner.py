@@ -1,4 +1,4 @@
-"""One step's gradients: a method's `forward_backward` over a batch, in several parts by choice."""
+"""One step's gradients: a method's `forward_backward` over a batch, optionally in several parts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from advprop.training.settings import TrainingSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """Leaves the gradients of a batch's mean loss in `.grad`, over all processes."""
+    """Computes gradients of a batch's mean loss over all processes, and leaves them in `.grad`."""
 
     model: nn.Module
     method: Method
@@ -33,13 +33,13 @@ class Learner:
     accelerator: Accelerator
 
     def gradients(self, batch: Batch, position: Position, *, progress: float) -> list[StepMetrics]:
-        """Metrics of each part of the batch, as tensors on the device."""
+        """Leave gradients in `.grad`; return the metrics of each part, as tensors on the device."""
         rank = self.accelerator.process_index
         seed_dropout(derive_seed(self.seed, position.step, rank, "dropout"))
         count = self.settings.gradient_accumulation
         metrics = []
         for number, part in enumerate(micro_batches(batch, count), start=1):
-            # gradients travel between processes with the last part only
+            # processes exchange gradients with the last part only
             waits = self.accelerator.no_sync(self.model) if number < count else nullcontext()
             moved = part.to(self.accelerator.device, memory_format=self._layout)
             with waits, _small_batches_explained(len(part)):
@@ -76,21 +76,21 @@ class Learner:
 
 @contextmanager
 def _small_batches_explained(size: int) -> Iterator[None]:
-    """The refusal of torch to normalise by a batch of one value becomes one with a remedy."""
+    """Add a remedy to torch's error for batch normalisation over a single value."""
     try:
         yield
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise ValueError(
-            f"batch normalisation needs more than one value a channel to train, and meets one in "
+            f"batch normalisation needs more than one value a channel to train, but gets one from "
             f"{size} images a pass ({error}): raise training.batch_size, or lower "
             "training.gradient_accumulation or the number of processes, which divide it"
         ) from error
 
 
 def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
-    """`count` equal consecutive parts of `batch`; raises ValueError if it cannot be divided."""
+    """Yield `count` equal consecutive parts of `batch`; raises ValueError if that is impossible."""
     if count == 1:
         yield batch
         return
@@ -110,6 +110,6 @@ def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
 
 
 def _tensors(batch: Batch) -> dict[str, Any]:
-    """The fields that hold one entry an image."""
+    """Return the fields that hold one entry for each image."""
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}

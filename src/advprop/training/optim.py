@@ -1,4 +1,4 @@
-"""Optimiser, frozen layers and learning-rate schedule, all timm's."""
+"""Optimiser, frozen layers and learning-rate schedule, all by timm."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from advprop.training.settings import TrainingSettings
 
 
 def build_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
-    """The optimiser over all parameters that train, those of every branch among them.
+    """Return the optimiser over all trainable parameters, including those of every branch.
 
-    Biases and the parameters of normalisation layers are not decayed. Raises ValueError for a
-    name or an option that timm does not know, for an optimiser that cannot step with gradients
-    alone, and for layer decay where the model names no layers.
+    Weight decay excludes biases and the parameters of normalisation layers. Raises ValueError if
+    timm does not know the name or an option, the optimiser needs more than gradients to step, or
+    layer decay is set and the model does not name its layers.
     """
-    # timm finds a model's groups of layers by its own parameter names
+    # timm finds groups of layers by the plain model's parameter names
     plain = model.model if isinstance(model, Standardized) else model
     if settings.layer_decay is not None:
         _check_layers(plain, "layer_decay")
@@ -52,7 +52,7 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
     weight = nn.Parameter(torch.ones(2, 2, device="cpu" if device.type == "meta" else device))
     try:
         weight.grad = torch.ones_like(weight)
-        with kept_streams():  # some draw random numbers
+        with kept_streams():  # some optimisers draw random numbers
             create([weight]).step()
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise ValueError(
@@ -63,9 +63,9 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
 
 
 def freeze_layers(model: nn.Module, count: int) -> None:
-    """Keep the weights of the first `count` groups of layers as they are, in every branch.
+    """Freeze the weights of the first `count` groups of layers, in every branch.
 
-    Raises ValueError where there are not more groups than that, or none at all.
+    Raises ValueError if the model has at most `count` groups or does not name them.
     """
     if count == 0:
         return
@@ -87,7 +87,7 @@ def freeze_layers(model: nn.Module, count: int) -> None:
 def build_schedule(
     optimizer: Optimizer, settings: TrainingSettings, steps_per_epoch: int
 ) -> Scheduler:
-    """A schedule counted in steps: a function of the step's number, with no state to save."""
+    """Return a schedule counted in steps: a function of the step number, with no state to save."""
     total = settings.num_epochs * steps_per_epoch
     warmup = round(settings.warmup_epochs * steps_per_epoch)
     common: dict[str, Any] = {
@@ -95,14 +95,14 @@ def build_schedule(
         "warmup_t": warmup,
         "warmup_lr_init": settings.learning_rate / max(1, warmup),
     }
-    if settings.schedule == "cosine" and total > 1:  # of one step timm warns
+    if settings.schedule == "cosine" and total > 1:  # timm warns for a single step
         return CosineLRScheduler(optimizer, t_initial=total, **common)
     # decay is counted from the first step, not from the end of the warm-up
     common["warmup_prefix"] = False
     if settings.schedule == "staircase":
         every = settings.decay_epochs * steps_per_epoch
         return StepLRScheduler(optimizer, decay_t=every, decay_rate=settings.decay_rate, **common)
-    # timm lets a milestone count one step early
+    # timm applies a milestone one step early
     milestones = [round(epoch * steps_per_epoch) + 1 for epoch in settings.milestones]
     return MultiStepLRScheduler(
         optimizer, decay_t=milestones, decay_rate=settings.decay_rate, **common
@@ -112,7 +112,7 @@ def build_schedule(
 def scheduled_rates(
     settings: TrainingSettings, num_epochs: int, steps_per_epoch: int, steps: Sequence[int]
 ) -> list[float]:
-    """The learning rate of each of `steps` in a run of `num_epochs`, before any rollback."""
+    """Return the learning rate at each of `steps` in a run of `num_epochs`, without rollbacks."""
     optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=settings.learning_rate)
     schedule = build_schedule(optimizer, replace(settings, num_epochs=num_epochs), steps_per_epoch)
     rates = []
@@ -123,7 +123,7 @@ def scheduled_rates(
 
 
 def set_learning_rate(schedule: Scheduler, step: int, rollbacks: int) -> None:
-    """The rate of `step`, halved for each time that the run went back to a checkpoint."""
+    """Set the rate of `step`, halved for each rollback to a checkpoint."""
     schedule.step_update(step)
     if rollbacks:
         for group in schedule.optimizer.param_groups:

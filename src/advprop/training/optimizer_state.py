@@ -1,4 +1,4 @@
-"""Saved states of optimiser and loss scale, looked at before a step trips over them."""
+"""Load saved states of optimiser and loss scale, checked before a step could fail on them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 
 def load_optimizer(optimizer: Any, state: Any) -> None:
-    """Load `state` into an optimiser (accelerate's wrapper of one) over the same parameters.
+    """Load `state` into an optimiser, or accelerate's wrapper, with the same parameters.
 
-    Raises ValueError, KeyError, TypeError or AttributeError where it is of another kind.
+    Raises ValueError, KeyError, TypeError or AttributeError if it does not fit.
     """
     groups = [dict(group) for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
@@ -29,7 +29,7 @@ def load_optimizer(optimizer: Any, state: Any) -> None:
 
 
 def load_scaler(scaler: Any, state: Mapping[str, Any]) -> None:
-    """Load the state of a loss scale; errors as in `load_optimizer`, and RuntimeError."""
+    """Load the state of a loss scale; raises the errors of `load_optimizer`, or RuntimeError."""
     for name, value in state.items():
         check_number(name, value, at_least=0)
     scaler.load_state_dict(state)
@@ -38,7 +38,7 @@ def load_scaler(scaler: Any, state: Mapping[str, Any]) -> None:
 def check_number(
     name: str, value: object, *, at_least: float = -math.inf, at_most: float = math.inf
 ) -> None:
-    """ValueError unless `value` is a finite number within these bounds."""
+    """Raise ValueError unless `value` is a finite number within the bounds."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{name} {value!r}: a finite number is expected")
     if not at_least <= value <= at_most:
@@ -46,10 +46,10 @@ def check_number(
 
 
 def _check_value(name: str, value: object, parameter: nn.Parameter) -> None:
-    """What an optimiser keeps for one parameter; each has its own names for that."""
+    """Raise ValueError unless `value` can be an optimiser's state for `parameter`."""
     if isinstance(value, Tensor):
         shape, wanted = tuple(value.shape), tuple(parameter.shape)
-        # factored moments have fewer dimensions or sizes of 1; quantised ones tables of numbers
+        # factored moments have fewer dimensions or sizes of 1; quantised ones are tables
         fits = len(shape) < max(2, len(wanted)) or (
             len(shape) == len(wanted)
             and all(size in (1, full) for size, full in zip(shape, wanted, strict=True))

@@ -1,4 +1,4 @@
-"""How far a run is."""
+"""The position of a run in its training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from advprop.training.optimizer_state import check_number
 
 @dataclass
 class Position:
-    """How far a run is: `batch` batches into `epoch`, `step` steps and `seconds` in all.
+    """The position of a run: `batch` batches into `epoch`, `step` steps and `seconds` in total.
 
-    Each of the `rollbacks` after a loss that was not finite halves the learning rate. Raises
-    ValueError for what cannot be.
+    Each of the `rollbacks`, which follow a loss that is not finite, halves the learning rate.
+    Raises ValueError for values out of bounds.
     """
 
     epoch: int = 0
@@ -32,7 +32,7 @@ class Position:
         check_number("best_validation_accuracy", best, at_least=-1, at_most=1)
 
     def check_within(self, *, num_epochs: int, steps_per_epoch: int) -> None:
-        """Raises ValueError if a run of this length is never there."""
+        """Raise ValueError if a run of this length never has this position."""
         step = self.epoch * steps_per_epoch + self.batch
         if self.step != step or self.batch > steps_per_epoch or self.epoch > num_epochs:
             raise ValueError(

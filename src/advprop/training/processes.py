@@ -1,4 +1,4 @@
-"""The processes of one run: how they meet, and what they agree on."""
+"""Connect the processes of one run, and average their statistics."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from advprop.files.parsing import first_line
 
 
 class LostProcessError(RuntimeError):
-    """Another process of the run has ended, or answers no more; checkpoints are from before."""
+    """Another process of the run has ended or does not answer; earlier checkpoints are intact."""
 
     exit_code = 4
 
 
 LOST_AFTER = timedelta(minutes=10)
-"""A process that has not answered the others for so long is lost: torch's own bound with NCCL."""
+"""A process that does not answer for this time is lost; the value is torch's default for NCCL."""
 _SAY_AFTER_SECONDS = 10.0
 _WAIT_AT_MOST = timedelta(minutes=30)
 _VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def join_processes(*, on_cpu: bool) -> bool:
-    """Meet the other processes that `torchrun` started, if it did; are there any?
+    """Connect to the other processes that `torchrun` started; return whether there are any.
 
-    Says what it waits for where that takes long. Raises ValueError where they cannot meet, or where
-    two of them have one GPU.
+    It warns if it waits for long. Raises ValueError if the processes cannot connect, or two of them
+    have the same GPU.
     """
     world_size, rank, local_rank = _numbers_of_this_process()
     if world_size == 1:
@@ -43,7 +43,7 @@ def join_processes(*, on_cpu: bool) -> bool:
     _take_device(local_rank, on_cpu=on_cpu)
     place = "{MASTER_ADDR}:{MASTER_PORT} (MASTER_ADDR, MASTER_PORT)".format(**os.environ)
     failures: list[Exception] = []
-    # in a thread, since torch's own waiting is deaf to signals
+    # in a thread, since torch does not react to signals while it waits
     meeting = threading.Thread(target=_meet, args=(local_rank, on_cpu, failures), daemon=True)
     meeting.start()
     patience = _WAIT_AT_MOST.total_seconds()
@@ -56,7 +56,7 @@ def join_processes(*, on_cpu: bool) -> bool:
             stacklevel=2,
         )
         meeting.join(patience)
-    if meeting.is_alive():  # whoever is there does not speak torch's language
+    if meeting.is_alive():  # another program may use that address
         failures.append(TimeoutError(f"no answer within {patience:g} seconds"))
     if failures:
         raise _could_not_meet(failures[0], place) from failures[0]
@@ -64,7 +64,7 @@ def join_processes(*, on_cpu: bool) -> bool:
 
 
 def _numbers_of_this_process() -> tuple[int, int, int]:
-    """How many processes there are, which one this is, and which on this machine."""
+    """Return WORLD_SIZE, RANK and LOCAL_RANK; raises ValueError if the variables do not fit."""
     given = {name: os.environ.get(name, "").strip() for name in _VARIABLES}
     if given["WORLD_SIZE"] in ("", "1"):
         return 1, 0, 0
@@ -85,11 +85,11 @@ def _numbers_of_this_process() -> tuple[int, int, int]:
 
 def _meet(local_rank: int, on_cpu: bool, failures: list[Exception]) -> None:
     try:
-        device = _take_device(local_rank, on_cpu=on_cpu)  # each thread has one of its own
+        device = _take_device(local_rank, on_cpu=on_cpu)  # each thread has its current device
         store, rank, world_size = next(
             iter(torch.distributed.rendezvous("env://", timeout=_WAIT_AT_MOST))
         )
-        # processes that torchrun starts anew would otherwise find the addresses of those that ended
+        # else processes that torchrun restarts would find the addresses of those that ended
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = torch.distributed.PrefixStore(f"attempt {attempt}", store)
         if device.type == "cuda":
@@ -106,7 +106,7 @@ def _meet(local_rank: int, on_cpu: bool, failures: list[Exception]) -> None:
 
 
 def _take_device(local_rank: int, *, on_cpu: bool) -> torch.device:
-    """The accelerator of this process, made the present one; it may see several, or that alone."""
+    """Make this process's accelerator the current device; it may see several, or only its own."""
     device = None if on_cpu else torch.accelerator.current_accelerator()
     if device is None:
         return torch.device("cpu")
@@ -115,7 +115,7 @@ def _take_device(local_rank: int, *, on_cpu: bool) -> torch.device:
 
 
 def _check_own_gpu(store: torch.distributed.Store, rank: int, world_size: int) -> None:
-    """ValueError, in all processes, where two of them have the same GPU: NCCL refuses that."""
+    """Raise ValueError in all processes if two of them have the same GPU, which NCCL rejects."""
     gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
     store.set(f"gpu of {rank}", f"{socket.gethostname()} {gpu.uuid}")
     found = store.multi_get([f"gpu of {number}" for number in range(world_size)])
@@ -128,7 +128,7 @@ def _check_own_gpu(store: torch.distributed.Store, rank: int, world_size: int) -
 
 
 def _could_not_meet(error: Exception, place: str) -> ValueError:
-    """What to tell a user; of torch's words the first line, which may have thousands."""
+    """Return an error with a remedy, and the first line of torch's message, which may be long."""
     if isinstance(error, ValueError):
         return error
     reason = first_line(error)[:200]
@@ -142,7 +142,7 @@ def _could_not_meet(error: Exception, place: str) -> ValueError:
 
 
 def num_machines(accelerator: Accelerator) -> int:
-    """On how many machines the processes of the run are, whatever started them; all have to ask."""
+    """Return the number of machines with processes of the run; all processes must call it."""
     if accelerator.num_processes == 1:
         return 1
     return len(set(gather_object([socket.gethostname()])))
@@ -151,8 +151,8 @@ def num_machines(accelerator: Accelerator) -> int:
 def average_statistics(accelerator: Accelerator, model: nn.Module) -> None:
     """Give all processes the mean of their running statistics, in every branch.
 
-    Each process normalises by its own share of a batch, as is usual; but an attack, which goes
-    around DistributedDataParallel, must see the same model everywhere. SyncBatchNorm's agree.
+    Each process normalises by its own share of a batch, but attacks, which bypass
+    DistributedDataParallel, need the same model in all. SyncBatchNorm's statistics are equal.
     """
     if accelerator.num_processes == 1:
         return
@@ -176,7 +176,7 @@ def average_statistics(accelerator: Accelerator, model: nn.Module) -> None:
 
 
 def is_lost_process(error: BaseException) -> bool:
-    """Whether `error` says that another process is gone, or has not answered in time."""
+    """Return whether `error` says that another process has ended or not answered in time."""
     text = str(error)
     return isinstance(error, torch.distributed.DistError) or any(
         words in text

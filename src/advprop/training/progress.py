@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a bar on a terminal, lines elsewhere."""
+"""Show the progress of a run: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TIMED_SECONDS = 2.0
 
 
 class _Bar(Progress):
-    """A bar with a line of numbers below, so that a narrow terminal cuts off neither."""
+    """A bar with a line of numbers below, so that both fit on a narrow terminal."""
 
     numbers = ""
 
@@ -35,10 +35,9 @@ class _Bar(Progress):
 class TrainingProgress(AbstractContextManager["TrainingProgress"]):
     """Shows losses and accuracies of each kind of images, images a second, cost, and time left.
 
-    It prints a line an epoch, and early on how long all will take; within epochs a terminal has a
-    bar, other outputs a line a minute.
-    `quiet` prints nothing. Cost is in passes over the images so far, of which vanilla training
-    needs one an epoch.
+    It prints a line for each epoch, and once, after the first steps, the expected duration. Within
+    epochs, a terminal shows a bar, and other outputs get a line a minute. `quiet` prints nothing.
+    The cost is the number of passes over the images so far; vanilla training needs one an epoch.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         )
         self._task = self._bar.add_task("train", total=total_steps, completed=done, epoch=0)
         self._first = done
-        self._timed: tuple[int, float] | None = None  # a step, and when it was done
+        self._timed: tuple[int, float] | None = None  # a step, and the time of its end
         self._told = False
         self._began = self._shown = time.monotonic()
 
@@ -83,7 +82,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         self._bar.stop()
 
     def step(self, *, step: int, epoch: int, totals: EpochTotals) -> None:
-        """Move the bar; the numbers are read now and then, since that waits for the device."""
+        """Move the bar; numbers are read at intervals, since reading waits for the device."""
         if self._shows_bar:
             self._bar.update(self._task, completed=step, epoch=epoch + 1)
         self._tell_duration(step)
@@ -101,7 +100,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
             self._print(f"epoch {epoch + 1}  step {step} of {self._total}  {numbers}", step)
 
     def _tell_duration(self, step: int) -> None:
-        """Say once how long the rest will take, by the steps after the first, which is slower."""
+        """Print the expected duration once, from the steps after the first, which is slower."""
         now = time.monotonic()
         first, began = self._timed = self._timed or (step, now)
         if self._told or step < first + 2 or now < began + _TIMED_SECONDS:
@@ -117,7 +116,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
             )
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
-        """Print an epoch's line."""
+        """Print the line of an epoch; `entry` is that of the log."""
         self._shown = time.monotonic()
         validation = entry["validation_accuracy"]
         parts = [f"epoch {entry['epoch']}", describe(entry["train"])]
@@ -128,7 +127,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         self._print("  ".join([*parts, *self._cost(entry["epoch"])]), entry["step"])
 
     def _cost(self, epochs: float) -> list[str]:
-        """Passes over the images in so many epochs, beside vanilla's; nothing for vanilla."""
+        """Describe the passes over the images in `epochs`, and vanilla's, if they differ."""
         passes = f"cost {self._passes * epochs:.4g} passes (vanilla {epochs:.4g})"
         return [passes] if self._passes != 1 else []
 
@@ -151,7 +150,7 @@ def _perturbation(mean: float | None) -> list[str]:
 
 
 def describe(means: Mapping[str, Any]) -> str:
-    """Loss and accuracy of each kind of images in a few words."""
+    """Describe loss and accuracy of each kind of images on one line."""
     return "  ".join(
         f"{kind} {numbers['loss']:.3f} {numbers['accuracy']:.1%}"
         for kind, numbers in means.items()

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object an epoch."""
+"""The log of a run, `metrics.jsonl`: one JSON object for each epoch."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ class RunLog:
     path: Path
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Write one entry."""
+        """Append one entry; raises WriteError if the file cannot be written."""
         with writing(self.path, remedy=_GO_ON), self.path.open("a") as file:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole entries; a line that was cut off by a kill, or damaged, is left out."""
+        """Return all intact entries; a damaged line, or one truncated by a kill, is left out."""
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
         return [entry for line in lines if (entry := _entry(line)) is not None]
 
     def rewind(self, step: int) -> None:
-        """Drop what was logged after `step`, so that a resumed run logs it once."""
+        """Delete the entries after `step`, so that a resumed run does not log them twice."""
         kept = [entry for entry in self.read() if entry["step"] <= step]
         text = "".join(json.dumps(entry) + "\n" for entry in kept)
         write_atomically(self.path, lambda file: file.write(text.encode()))
 
 
 class Entry(Part):
-    """A line of the log, as far as a resumed run and a report need it."""
+    """A line of the log, with the fields that a resumed run and a report need."""
 
     step: Count
     epoch: Count
@@ -53,7 +53,7 @@ class Entry(Part):
 
 
 def _entry(line: str) -> dict[str, Any] | None:
-    """What `epoch_entry` wrote, None where the line is another."""
+    """Parse a line that `epoch_entry` made; return None for any other."""
     try:
         value: dict[str, Any] = parse_json(line)
         read_part(Entry, value)
@@ -72,7 +72,7 @@ def epoch_entry(
     validation_accuracy: float | None,
     warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What the log says of the epoch that has just ended; `means` are those of `EpochTotals`."""
+    """Return the log's entry for the epoch that has just ended; `means` are from `EpochTotals`."""
     images = position.epoch * images_per_epoch
     return {
         "step": position.step,

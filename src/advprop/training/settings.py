@@ -1,4 +1,4 @@
-"""How long, how fast and on what to train."""
+"""The settings of training."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-MOST_WORKERS = 1024  # processes that read images
+MOST_WORKERS = 1024  # processes that load images
 CompileMode = Literal["reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
-"""The modes of `torch.compile` beside its default."""
+"""The modes of `torch.compile` besides its default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """Settings of the optimiser, its schedule, the engine, and what is kept along the way.
+    """Settings of the optimiser, its schedule, the engine, and the checkpoints.
 
     `optimizer` is a name that `timm.optim` knows (its "sgd" has Nesterov momentum, its "momentum"
-    the ordinary one), `optimizer_options` what it takes besides; `batch_size` counts clean images
-    over all devices, of which `gradient_accumulation` parts go through the model one after another.
-    `layer_decay` multiplies the rate once for each group of layers below the last,
-    `frozen_layers` keeps the weights of so many of them as they are (timm's coarse groups, the stem
-    first; running statistics still follow the images).
+    the ordinary one), with `optimizer_options`. `batch_size` counts clean images over all devices;
+    they go through the model in `gradient_accumulation` parts, one after another. `layer_decay`
+    multiplies the rate once for each group of layers below the last. `frozen_layers` is the number
+    of groups whose weights are frozen (timm's coarse groups, the stem first; running statistics
+    are still updated).
 
     The learning rate rises linearly for `warmup_epochs`, then follows `schedule`: "cosine",
     "constant", "staircase" (times `decay_rate` every `decay_epochs`) or "milestones" (times
-    `decay_rate` at each of them, in epochs). `ema_decay` keeps an average of the weights, None
-    none; `ema_warmup` lets a short run's average forget its initial weights.
+    `decay_rate` at each of them, in epochs). `ema_decay` keeps an average of the weights (None: no
+    average); with `ema_warmup`, a short run's average forgets the initial weights.
 
-    `compile` uses `torch.compile`, in its default mode (True) or another. `deterministic` has torch
-    take operations whose results are the same in each run, and refuse others; `cudnn_benchmark`
-    lets cuDNN try which convolution is fastest. `tf32` lets convolutions and matrix products in
-    float32 round to TF32, or not; None leaves it to torch. `sync_batchnorm` normalises by
+    `compile` uses `torch.compile`, in its default mode (True) or another. `deterministic` makes
+    torch use operations with the same results in each run, and reject others; `cudnn_benchmark`
+    lets cuDNN search for the fastest convolution. `tf32` allows or forbids TF32 in float32
+    convolutions and matrix products; None keeps torch's setting. `sync_batchnorm` normalises by
     the images of all processes; None does so on several GPUs if the method allows it.
 
     Checkpoints are written at the end of every epoch, and every `checkpoint_every_steps` steps or
-    `checkpoint_every_minutes`; the last `keep_checkpoints` stay. A loss that is not finite stops
-    the run, or goes back to the last checkpoint with half the rate ("rollback").
+    `checkpoint_every_minutes`; the last `keep_checkpoints` are kept. A loss that is not finite
+    stops the run, or goes back to the last checkpoint with half the rate ("rollback").
 
-    Raises ValueError for values that cannot train.
+    Raises ValueError for values out of bounds or in contradiction.
     """
 
-    # pydantic reads this when the class stands in a configuration: unknown names are errors
+    # pydantic reads this if the class is a field of a configuration: unknown names are errors
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     num_epochs: int

@@ -1,4 +1,4 @@
-"""All state of a training run: what a checkpoint holds."""
+"""The whole state of a training run, as checkpoints save it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from advprop.training.totals import EpochTotals
 
 @dataclass
 class TrainingState:
-    """Weights with their branches, optimiser, average, loss scale, the method's, and the position.
+    """Weights of all branches, optimiser, average, loss scale, method's state, and position.
 
-    Nothing else need be saved: everything random is a function of seed, epoch and image.
+    Nothing else needs to be saved: random numbers are functions of seed, epoch and image.
     """
 
     model: nn.Module
-    optimizer: Any  # accelerate's wrapper of one
+    optimizer: Any  # an optimiser or accelerate's wrapper
     ema: WeightAverage | None
     scaler: Any
     method: Method
@@ -36,20 +36,20 @@ class TrainingState:
 
     @property
     def averaged_model(self) -> nn.Module:
-        """The average of the weights where one is kept, else the model itself."""
+        """The average of the weights if there is one, else the model itself."""
         return self.model if self.ema is None else cast("nn.Module", self.ema.module)
 
     def update_average(self) -> None:
-        """Count the present weights in."""
+        """Add the current weights to the average, if there is one."""
         if self.ema is not None:
             self.ema.update(self.model, step=self.position.step)
 
     def check_finite(self, settings: TrainingSettings) -> None:
-        """Raise NotFiniteError where the weights are not, in every process alike."""
+        """Raise NotFiniteError, in all processes alike, if weights are not finite."""
         check_finite_weights(self.model, self.position, settings)
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return the state for a checkpoint."""
         return {
             "position": asdict(self.position),
             "model": self.model.state_dict(),
@@ -64,7 +64,7 @@ class TrainingState:
     def load_state_dict(
         self, state: dict[str, Any], *, num_epochs: int, steps_per_epoch: int
     ) -> None:
-        """Go on from a checkpoint. Raises ValueError, which names it, where it does not fit."""
+        """Restore a checkpoint's state; raises ValueError, with its path, if it does not fit."""
         source = state.get("source", "checkpoint")
         load_weights(self.model, state.get("model"), source=source)
         if self.ema is not None:
@@ -93,7 +93,7 @@ class TrainingState:
 
 
 def _whole(position: dict[str, Any]) -> dict[str, Any]:
-    """The same, if nothing is missing that would be 0 then."""
+    """Return `position`; raises KeyError for a missing field, which would default to 0."""
     for item in fields(Position):
         position[item.name]
     return position

@@ -1,4 +1,4 @@
-"""Ways for a training to end early, and the exit code of each."""
+"""The ways in which training ends early, and the exit code of each."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from advprop.training.settings import TrainingSettings
 
 
 class NotFiniteError(RuntimeError):
-    """The loss became infinite or not a number; checkpoints are from before."""
+    """The loss or a weight became infinite or NaN; earlier checkpoints are intact."""
 
     exit_code = 3
 
 
 def not_finite(loss: float, position: Position, settings: TrainingSettings) -> NotFiniteError:
-    """The error for a `loss` met in the step after `position`."""
+    """Return the error for a `loss` that is not finite in the step after `position`."""
     return NotFiniteError(
         f"the loss became {loss} in epoch {position.epoch + 1}, step {position.step + 1}: "
         f"{_remedy(settings)}"
@@ -31,9 +31,9 @@ def not_finite(loss: float, position: Position, settings: TrainingSettings) -> N
 
 
 def check_finite_weights(model: nn.Module, position: Position, settings: TrainingSettings) -> None:
-    """Raise NotFiniteError where a step with a finite loss has left weights that are not.
+    """Raise NotFiniteError if a step with a finite loss has made weights that are not finite.
 
-    Saved, they would be what a resumed run goes on from.
+    It keeps them out of checkpoints, from which a resumed run would continue.
     """
     tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
     if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
@@ -51,7 +51,7 @@ def _remedy(settings: TrainingSettings) -> str:
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """What to tell a user whose device or computer has no memory left; None for other errors."""
+    """Return the message for an error from lack of memory, or None for other errors."""
     if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
         return None
     reason = first_line(error)
@@ -62,8 +62,8 @@ def out_of_memory(error: BaseException) -> str | None:
     )
 
 
-class InterruptedTraining(RuntimeError):  # noqa: N818 - an ending, not a fault
-    """A signal asked for the end, and the run was saved."""
+class InterruptedTraining(RuntimeError):  # noqa: N818 - an ending, not an error
+    """A signal stopped the run after it was saved."""
 
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
@@ -71,17 +71,17 @@ class InterruptedTraining(RuntimeError):  # noqa: N818 - an ending, not a fault
         self.exit_code = 128 + signum
 
     def __reduce__(self) -> tuple[type[InterruptedTraining], tuple[str, int]]:
-        return type(self), (str(self), self.signum)  # it crosses from a worker to its parent
+        return type(self), (str(self), self.signum)  # for pickling from a worker to its parent
 
 
 class StopSignal:
-    """The signal that asked for the end, None so far."""
+    """A signal handler; `received` is the first signal, or None before that."""
 
     def __init__(self) -> None:
         self.received: int | None = None
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        """Remember a first signal; a second one does not wait for the step's end."""
+        """Record the first signal; raise KeyboardInterrupt at the second, within the step."""
         if self.received is not None:
             raise KeyboardInterrupt
         self.received = signum
@@ -89,9 +89,9 @@ class StopSignal:
 
 @contextmanager
 def stop_signal() -> Iterator[StopSignal]:
-    """Catch SIGINT and SIGTERM inside; an ignored one stays ignored.
+    """Catch SIGINT and SIGTERM inside; an ignored signal stays ignored.
 
-    Outside the main thread nothing is caught, since Python allows no handlers there.
+    Outside the main thread it catches nothing, since Python allows no handlers there.
     """
     stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():

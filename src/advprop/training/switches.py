@@ -1,4 +1,4 @@
-"""torch's global switches: on as a run's settings say, and as they were after it."""
+"""Set torch's global switches by a run's settings, and restore them after it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _CUBLAS_DETERMINISTIC = (":4096:8", ":16:8")
 
 @contextmanager
 def torch_switches(settings: TrainingSettings) -> Iterator[None]:
-    """Inside, torch computes as `deterministic`, `cudnn_benchmark` and `tf32` of `settings` say.
+    """Apply `deterministic`, `cudnn_benchmark` and `tf32` of `settings` to torch inside.
 
-    Switches that the settings leave alone stay as the caller has them; all are put back, but for
-    the environment variable that cuBLAS reads once a process. To be entered before CUDA starts.
-    Raises ValueError where it is too late for that, and, with the operation's name, where torch
-    meets one inside that has no deterministic form.
+    Switches that `settings` do not mention stay unchanged. All are restored after, except for the
+    environment variable that cuBLAS reads once a process. With `deterministic`, raises ValueError
+    if CUDA has started before, or if an operation inside, which the message names, has no
+    deterministic form.
     """
     before = _Switches()
     try:
@@ -46,7 +46,7 @@ def torch_switches(settings: TrainingSettings) -> Iterator[None]:
 
 
 class _Switches:
-    """The switches as they are."""
+    """The values of the switches when this is made."""
 
     def __init__(self) -> None:
         self.deterministic = torch.are_deterministic_algorithms_enabled()
@@ -55,7 +55,7 @@ class _Switches:
         self.tf32 = cuda.matmul.allow_tf32, cudnn.allow_tf32
 
     def restore(self) -> None:
-        """Put back what differs."""
+        """Restore the switches that differ now."""
         now = _Switches()
         if (now.deterministic, now.warn_only) != (self.deterministic, self.warn_only):
             torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
@@ -65,7 +65,7 @@ class _Switches:
 
 
 def _fix_cublas() -> None:
-    """Set the workspace of cuBLAS, which it reads when CUDA starts."""
+    """Set the variable for cuBLAS's workspace, which is read when CUDA starts."""
     given = os.environ.get(_CUBLAS)
     if given in _CUBLAS_DETERMINISTIC:
         return
@@ -79,7 +79,7 @@ def _fix_cublas() -> None:
 
 
 def _not_deterministic(text: str) -> str | None:
-    """What to tell a user of torch's refusal in deterministic mode; None for other errors."""
+    """Return the message for torch's errors in deterministic mode, or None for other errors."""
     if found := re.search(r"(\S+) does not have a deterministic implementation", text):
         return (
             f"training.deterministic: {found[1]} has no deterministic form on this device: take a "

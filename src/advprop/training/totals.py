@@ -1,4 +1,4 @@
-"""Means over the steps of an epoch, added up on the device."""
+"""Means over the steps of an epoch, summed on the device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from advprop.methods.base import StepMetrics
 class EpochTotals:
     """Sums of each step's metrics; reading them waits for the device, adding does not.
 
-    `sums` and `steps` are those of `state_dict`; ValueError where they cannot be.
+    `sums` and `steps` are from `state_dict`; raises ValueError for invalid ones.
     """
 
     def __init__(self, sums: dict[str, Tensor] | None = None, steps: int = 0) -> None:
@@ -22,22 +22,23 @@ class EpochTotals:
         _check(self.sums, steps)
 
     def add(self, *steps: StepMetrics) -> None:
-        """Count steps, or the parts of one, in."""
+        """Add the metrics of steps, or of the parts of one step."""
         for metrics in steps:
             self.steps += 1
             for kind, numbers in metrics.kinds.items():
                 self._add(f"{kind}.loss", numbers.loss)
-                self._add(f"{kind}.accuracy", numbers.accuracy)
+                for name, value in numbers.metrics.items():
+                    self._add(f"{kind}.{name}", value)
                 if numbers.share != 1:
                     self._add(f"{kind}.share", torch.full_like(numbers.loss, numbers.share))
             if metrics.perturbation is not None:
                 self._add("perturbation", metrics.perturbation)
 
     def means(self) -> dict[str, Any]:
-        """Mean loss and accuracy of each kind of images, and of the perturbation's size.
+        """Return mean loss and metrics of each kind of images, and the mean perturbation.
 
-        A kind that only some of the steps had counts those steps alone; one that is a part of each
-        batch has its `share` too.
+        A kind's means are over the steps that have it. A kind that is only a part of each batch
+        also has its `share`.
         """
         result: dict[str, Any] = {}
         for name, total in self.sums.items():
@@ -52,7 +53,7 @@ class EpochTotals:
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint in the middle of an epoch."""
+        """Return the state for a checkpoint in the middle of an epoch."""
         return {
             "sums": {name: total.cpu() for name, total in self.sums.items()},
             "steps": self.steps,
@@ -73,4 +74,4 @@ def _check(sums: dict[str, Tensor], steps: int) -> None:
         if not isinstance(total, Tensor) or total.dim() or not total.isfinite():
             raise ValueError(f"sum {name} is {total!r}: a single finite number is expected")
         if not name.endswith("#") and not (f"{name}#" in sums and sums[f"{name}#"] > 0):
-            raise ValueError(f"sum {name} is of no steps: a number of steps is expected")
+            raise ValueError(f"sum {name} has no number of steps: one above 0 is expected")

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases, each by an extra of its own."""
+"""Log to TensorBoard and Weights & Biases, each with its own extra."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def begin_trackers(
 ) -> None:
     """Begin the trackers that `accelerator.log` writes to and `accelerator.end_training` finishes.
 
-    A resumed run goes on in the same place: TensorBoard hides what was logged `after` the resumed
-    step, and Weights & Biases, which `wandb` names as PROJECT or TEAM/PROJECT, knows
-    the run by its folder.
+    A resumed run continues the same logs: TensorBoard hides entries later than step `after`, and
+    Weights & Biases, which `wandb` names as PROJECT or TEAM/PROJECT, identifies the run by its
+    folder.
     """
     if tensorboard:
         with writing(folder, remedy=_GO_ON):
             _begin(accelerator, TensorBoardTracker("tensorboard", folder, purge_step=after + 1))
     if wandb is not None:
-        # a run's folder is its identity, also after a kill
+        # the folder identifies a run, also after a kill
         identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
         entity, _, project = wandb.rpartition("/")
         tracker = WandBTracker(
@@ -60,13 +60,13 @@ def _begin(accelerator: Accelerator, tracker: GeneralTracker) -> None:
 
 
 def track(accelerator: Accelerator, folder: Path, step: int, values: Mapping[str, float]) -> None:
-    """Hand the numbers of one step, counted in optimiser steps, to the trackers of a run."""
+    """Log the numbers of one optimiser step to the trackers of a run."""
     with writing(folder, remedy=_GO_ON):
         accelerator.log(dict(values), step=step)
 
 
 def check_trackers(tensorboard: bool, wandb: str | None) -> None:
-    """Say before a run begins what it could not log to: ValueError, ImportError."""
+    """Raise ValueError or ImportError before a run begins if a tracker cannot be used."""
     if tensorboard:
         try:
             import torch.utils.tensorboard  # noqa: F401
@@ -98,7 +98,7 @@ def _wandb() -> Any:
 
 @contextmanager
 def _wandb_errors() -> Iterator[None]:
-    """Its own errors are neither of values nor of files."""
+    """Convert errors of Weights & Biases to ValueError with a remedy."""
     try:
         yield
     except _wandb().Error as error:
@@ -109,7 +109,7 @@ def _wandb_errors() -> Iterator[None]:
 
 
 def flat_numbers(tree: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The numbers in nested mappings, as "train/clean/loss" and the like."""
+    """Yield the numbers in nested mappings with their paths, such as "train/clean/loss"."""
     for path, value in leaves(tree, separator="/"):
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield path, float(value)

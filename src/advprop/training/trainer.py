@@ -34,12 +34,12 @@ _TRACK_EVERY_STEPS = 50
 
 
 class Trainer:
-    """Trains `model` with `method`; everything that a resumed run needs is in its checkpoints.
+    """Trains `model` with `method`; its checkpoints hold everything that a resumed run needs.
 
-    `batches(epoch, first_batch)` gives this process's share of an epoch's batches, on the CPU;
-    `validate(model)` the accuracy that `best` is chosen by; `inspect(model)` warnings about the
-    model after an epoch. Order, augmentation, random starts and targets are functions of seed,
-    epoch and image, dropout one of seed, step and process.
+    `batches(epoch, first_batch)` returns this process's share of an epoch's batches, on the CPU;
+    `validate(model)` returns the accuracy that selects `best`; `inspect(model)` returns warnings
+    about the model after an epoch. Order, augmentation, random starts and targets are functions of
+    seed, epoch and image; dropout is a function of seed, step and process.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Trainer:
         ema = build_average(self.plain_model, settings)
         optimizer = build_optimizer(self.plain_model, settings)
         self.model = distribute(self.plain_model, settings, accelerator)
-        # accelerate's own optimiser looks for a package on the disk in every step
+        # accelerate's wrapper searches the disk for a package in every step
         is_scaled = accelerator.scaler is not None
         self.optimizer = accelerator.prepare_optimizer(optimizer) if is_scaled else optimizer
         self.state = TrainingState(
             self.plain_model, self.optimizer, ema, accelerator.scaler, method
         )
-        # not prepared: accelerate would step it once for each process
+        # not passed to accelerate, which would step it once for each process
         self.schedule = build_schedule(optimizer, settings, steps_per_epoch)
         self.learner = Learner(
             model=self.model, method=method, settings=settings, seed=seed, accelerator=accelerator
@@ -81,22 +81,22 @@ class Trainer:
 
     @property
     def total_steps(self) -> int:
-        """Optimiser steps of the whole run."""
+        """The number of optimiser steps in the whole run."""
         return self.settings.num_epochs * self.steps_per_epoch
 
     @property
     def position(self) -> Position:
-        """How far the run is."""
+        """The current position of the run."""
         return self.state.position
 
     def fit(self, *, quiet: bool = False) -> None:
-        """Train to the end from wherever `position` is.
+        """Train from the current `position` to the end.
 
-        Raises NotFiniteError, InterruptedTraining (after saving), and OSError where a checkpoint
+        Raises NotFiniteError, InterruptedTraining (after saving), and OSError if a checkpoint
         cannot be written.
         """
         if self.settings.not_finite == "rollback" and self.position.step == 0:
-            self.save()  # else there would be nothing to go back to in the first epoch
+            self.save()  # a rollback in the first epoch needs a checkpoint
         with stop_signal() as stop, self.progress(quiet=quiet) as progress:
             while self.position.epoch < self.settings.num_epochs:
                 try:
@@ -106,7 +106,7 @@ class Trainer:
                     self.roll_back(error)
 
     def progress(self, *, quiet: bool = False) -> TrainingProgress:
-        """What is shown while training; the first process alone shows anything."""
+        """Return the display of the progress; only the first process shows it."""
         return TrainingProgress(
             total_steps=self.total_steps,
             num_epochs=self.settings.num_epochs,
@@ -117,7 +117,7 @@ class Trainer:
         )
 
     def train_epoch(self, received: Callable[[], int | None], progress: TrainingProgress) -> None:
-        """What is left of the present epoch: for each batch a step, shown, and saved when due."""
+        """Train the rest of the current epoch: for each batch a step, progress, and a due save."""
         self.model.train()
         self._clock = time.monotonic()
         for batch in self.batches(self.position.epoch, self.position.batch):
@@ -128,7 +128,7 @@ class Trainer:
             self.save_when_due(received())
 
     def train_step(self, batch: Batch, signum: int | None = None) -> None:
-        """Gradients, a look at the loss, clipping, the optimiser's step, averages."""
+        """Run one step: gradients, check of the loss, clipping, optimiser, averages."""
         position = self.position
         self.optimizer.zero_grad(set_to_none=True)
         set_learning_rate(self.schedule, position.step, position.rollbacks)
@@ -146,7 +146,7 @@ class Trainer:
         self._tick()
 
     def save_when_due(self, signum: int | None = None) -> None:
-        """Write a checkpoint in the middle of an epoch, on schedule or because a signal came."""
+        """Write a checkpoint within an epoch if due, or after a signal, which then ends the run."""
         stop, is_due = self.watch.agreed(signum)
         steps = self.settings.checkpoint_every_steps
         is_due |= steps is not None and self.position.step % steps == 0
@@ -161,16 +161,16 @@ class Trainer:
             )
 
     def finish_epoch(self) -> dict[str, Any]:
-        """Validate when due, log, keep the best weights, and save; returns the log's entry."""
+        """Validate if due, log, keep the best weights, and save; return the log's entry."""
         position, settings = self.position, self.settings
-        self._check_finite()  # a best checkpoint is written before `save` looks
+        self._check_finite()  # the best checkpoint is written before `save` checks
         is_last = position.epoch + 1 == settings.num_epochs
         accuracy = None
         if is_last or (position.epoch + 1) % settings.evaluate_every_epochs == 0:
             try:
                 accuracy = self.validate(self.state.averaged_model)
             except BaseException:
-                self.save()  # the epoch's steps are not lost with its validation
+                self.save()  # keeps the epoch's steps although its validation failed
                 raise
         position.epoch, position.batch = position.epoch + 1, 0
         entry = epoch_entry(
@@ -193,7 +193,7 @@ class Trainer:
         return entry
 
     def roll_back(self, error: NotFiniteError) -> None:
-        """Go on from the last checkpoint with a smaller rate; `error` again where that is out."""
+        """Return to the last checkpoint with half the rate; raise `error` if that is impossible."""
         rollbacks = self.position.rollbacks + 1
         allowed = self.settings.not_finite == "rollback" and rollbacks <= _MAX_ROLLBACKS
         state = self.checkpoints.load_newest() if allowed else None
@@ -210,13 +210,13 @@ class Trainer:
             )
 
     def save(self) -> None:
-        """Write a checkpoint at the present position; the first process alone does."""
+        """Write a checkpoint at the current position; only the first process writes."""
         self._check_finite()
         if self.accelerator.is_main_process:
             self.checkpoints.save(self.position.step, self.state.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint. Raises ValueError where it does not fit."""
+        """Restore a checkpoint's state; raises ValueError if it does not fit."""
         self.state.load_state_dict(
             state, num_epochs=self.settings.num_epochs, steps_per_epoch=self.steps_per_epoch
         )

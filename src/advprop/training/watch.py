@@ -1,4 +1,4 @@
-"""A look at each step, in all processes alike: its loss, signals, and the clock."""
+"""Check each step in all processes together: its loss, signals, and the time for a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from advprop.training.stopping import not_finite
 
 
 class Watch:
-    """Looks whether losses are finite; shares signals, and whether the clock asks for a checkpoint.
+    """Checks that losses are finite; shares signals, and whether a checkpoint is due by time.
 
-    One small exchange a step, so that all processes stop and save at the same step, or none does.
-    To read its answer at once, the host would wait for a GPU to do the step's passes, and the GPU
-    then for the host. There it is read in the next step, while the GPU has work, or by `settle`.
+    All processes exchange a few numbers in each step, so that all stop and save at the same step.
+    On a GPU, reading the result at once would make the host wait for the step's passes, and then
+    the GPU for the host. So it is read in the next step, while the GPU has work, or by `settle`.
     """
 
     def __init__(self, accelerator: Accelerator, settings: TrainingSettings) -> None:
@@ -32,10 +32,10 @@ class Watch:
         self._saved_at = time.monotonic()
 
     def look(self, loss: Tensor, position: Position, signum: int | None) -> None:
-        """Ask about the step after `position`. Raises NotFiniteError, of the one before if late."""
+        """Check the step after `position`; raises NotFiniteError, on CUDA for the step before."""
         answer = self._asked(loss.detach(), signum)
         event = torch.Event(loss.device) if self.reads_late and loss.device.type != "cpu" else None
-        # to pinned memory, so that nothing waits
+        # to pinned memory, so that the host does not wait
         question = answer.to("cpu", non_blocking=event is not None), event, replace(position)
         if event is not None:
             event.record()
@@ -46,16 +46,16 @@ class Watch:
             self._read()
 
     def settle(self) -> None:
-        """Read the last step's answer before a checkpoint is written. Raises NotFiniteError."""
+        """Read the last step's result before a checkpoint is written; raises NotFiniteError."""
         self._read()
         self._is_due, self._saved_at = False, time.monotonic()
 
     def forget(self) -> None:
-        """Leave the last step's answer unread, since training goes back to before it."""
+        """Discard the last step's result, since training goes back to an earlier step."""
         self._unread = None
 
     def agreed(self, signum: int | None) -> tuple[int | None, bool]:
-        """The signal to stop by, and whether the clock asks for a checkpoint, in all processes."""
+        """Return the signal to stop and whether a checkpoint is due by time, in all processes."""
         if self.accelerator.num_processes == 1:
             return signum, self._is_due_here()
         return self._signum, self._is_due

@@ -1,4 +1,4 @@
-"""Batches: which images come when, for which process, from which worker."""
+"""Load batches: the order of images, their share for each process, and the workers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from advprop.shapes import Batch
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batches:
-    """The batches of one pass over a split; sized, and new each time it is iterated over.
+    """The batches of one pass over a split; it has a length, and each iteration is a new pass.
 
-    Which images they hold is settled before the first is read, so that skipping costs nothing.
-    `indices` and `copies` have one tensor for each batch. Each pass starts `num_workers` processes
-    anew: a quarter of a second by fork, the imports of torch and timm where the system spawns them
-    (seconds, on busy machines half a minute). Each prepares `prefetch_factor` batches (None: 2).
+    The images of all batches are fixed before the first is read, so that skipping costs nothing.
+    `indices` and `copies` have one tensor for each batch. Each pass starts `num_workers` processes,
+    which takes a quarter of a second by fork; if the system spawns them, they import torch and timm
+    again (seconds, up to half a minute). Each prepares `prefetch_factor` batches (None: 2).
     """
 
     assembly: Assembly
@@ -119,7 +119,7 @@ def train_batches(
 
 
 def num_train_batches(num_images: int, *, batch_size: int) -> int:
-    """How many batches an epoch of `num_images` has; at least 1."""
+    """Return the number of batches in an epoch of `num_images`; at least 1."""
     return max(1, num_images // batch_size)
 
 
@@ -134,11 +134,11 @@ def test_batches(
     pin_memory: bool = False,  # noqa: PT028
     prefetch_factor: int | None = None,  # noqa: PT028
 ) -> Batches:
-    """Every image once, in order, as evaluation sees it; the last batch may be smaller.
+    """Return batches with every image once, in order, preprocessed for evaluation.
 
-    `limit` takes so many images at most, in proportion to the classes, always the same. Of
-    `world_size` processes each gets every so many-th batch of `batch_size` images, some one batch
-    fewer than others. ValueError: a number out of bounds.
+    The last batch may be smaller. `limit` is the largest number of images, a fixed subset with the
+    classes in proportion. Process `rank` gets every `world_size`-th batch of `batch_size` images,
+    so some get one batch fewer. Raises ValueError for numbers out of bounds.
     """
     _check_numbers(batch_size, num_workers, rank, world_size, prefetch_factor, shared=False)
     if limit is not None and limit < 1:
@@ -158,13 +158,13 @@ def test_batches(
     )
 
 
-test_batches.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for a test
+test_batches.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it as a test
 
 
 def _share(
     num_images: int, batch_size: int, world_size: int, sampling: Sampling, mixing: Mixing
 ) -> int:
-    """How many images of a batch each process gets; ValueError where that cannot be."""
+    """Return the number of images for each process; raises ValueError if that is impossible."""
     if batch_size % sampling.repeats:
         raise ValueError(
             f"batch_size={batch_size} cannot be divided by repeats={sampling.repeats}: all repeats "

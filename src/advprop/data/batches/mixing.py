@@ -13,14 +13,14 @@ from advprop.shapes import Batch, unit_range
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """Two images become two mixtures of both, and their labels distributions (timm's `Mixup`).
+    """Mixes pairs of images, whose labels become distributions over the classes (timm's `Mixup`).
 
-    `mixup` (Zhang et al., 2018) and `cutmix` (Yun et al., 2019) are the alphas of the shares' Beta
-    distribution, 0 is off. A pair is mixed with `probability`, where both are on by CutMix with
-    `switch_probability`. Raises ValueError for numbers out of bounds.
+    `mixup` (Zhang et al., 2018) and `cutmix` (Yun et al., 2019) are the alphas of the Beta
+    distribution of the shares; 0 is off. A pair is mixed with `probability`; if both are on, CutMix
+    is used with `switch_probability`. Raises ValueError for numbers out of bounds.
     """
 
-    # pydantic reads this when the class stands in a configuration: unknown names are errors
+    # pydantic reads this if the class is a field of a configuration: unknown names are errors
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     mixup: float = 0.0
@@ -39,14 +39,14 @@ class Mixing:
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is ever mixed."""
+        """Whether images can be mixed."""
         return max(self.mixup, self.cutmix) > 0
 
     def __call__(self, batch: Batch, *, seed: int, epoch: int, num_classes: int) -> Batch:
-        """`batch`, images 2k and 2k + 1 mixed with each other; labels [batch, num_classes].
+        """Return `batch` with images 2k and 2k + 1 mixed, and labels [batch, num_classes].
 
-        What a pair becomes depends on (seed, epoch) and the index and copy of its first image. It
-        has no frames: a mixture lies in two images.
+        The mixture depends on (seed, epoch) and the index and copy of the pair's first image. The
+        batch has no frames, since it mixes two source images. Raises ValueError if it has views.
         """
         if not self.is_on:
             return batch
@@ -64,7 +64,7 @@ class Mixing:
             cutmix_alpha=self.cutmix,
             prob=self.probability,
             switch_prob=self.switch_probability,
-            label_smoothing=0.0,  # the loss does that
+            label_smoothing=0.0,  # the loss smooths labels
             num_classes=num_classes,
         )
         images = unit_range(batch.images).clone()
@@ -75,5 +75,5 @@ class Mixing:
                 pair = slice(2 * number, 2 * number + 2)
                 seed_streams(*image_key(seed, epoch, index, copy), "mixing")
                 images[pair], labels[pair] = mix(images[pair], batch.labels[pair])
-        # shares that are rounded may add up to a little more than 1
+        # rounded shares may sum to slightly more than 1
         return replace(batch, images=images.clamp_(0, 1), labels=labels, frames=None)

@@ -1,4 +1,4 @@
-"""Which images an epoch draws, and how often, where it is not each of them once."""
+"""Sampling of an epoch's images: each once, balanced over classes, or repeated."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from advprop.randomness import generator_for
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How training draws its images; as it stands, each of them once an epoch.
+    """How training draws its images; by default, each of them once an epoch.
 
-    `class_balanced` draws every class equally often: those of small classes several times, those
-    of large ones not in every epoch, and none again before all others of its class had their turn.
-    `repeats` is repeated augmentation (Hoffer et al., 2020): each chosen image comes so many times
-    in the same batch, augmented differently. Either way an epoch has as many batches as before; so
-    with R repeats it sees one in R of the images, and R epochs see them all.
+    `class_balanced` draws every class equally often: images of small classes several times, images
+    of large ones not in every epoch, and none again before all others of its class were drawn.
+    `repeats` is repeated augmentation (Hoffer et al., 2020): each chosen image occurs that many
+    times in the same batch, augmented differently. Neither changes the number of batches, so with
+    R repeats an epoch draws one in R of the images, and R epochs draw all.
 
-    Raises ValueError for less than 1 repeat.
+    Raises ValueError if `repeats` is below 1.
     """
 
-    # pydantic reads this when the class stands in a configuration: unknown names are errors
+    # pydantic reads this if the class is a field of a configuration: unknown names are errors
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     class_balanced: bool = False
@@ -38,27 +38,27 @@ class Sampling:
     def indices(
         self, split: ImageSplit, *, seed: int, epoch: int, num_batches: int, batch_size: int
     ) -> Int[Tensor, "num_batches batch_size"]:
-        """The images of each batch of `epoch`: a function of the arguments.
+        """Return the images of each batch of `epoch`, as a function of the arguments.
 
-        Neighbours 2k and 2k + 1 of a batch are no repeats of one image, where it has two or more.
+        Positions 2k and 2k + 1 of a batch with two or more different images never hold the same.
         """
         each = -(-batch_size // self.repeats)  # different images in a batch
         drawn = self._drawn(split, seed, epoch, num_batches * each).reshape(num_batches, each)
-        # each repetition starts one image further on, so that it has other neighbours
+        # each repetition is shifted by one image, so that images get other neighbours
         turns = [drawn.roll(-turn, dims=1) for turn in range(self.repeats)]
         return torch.cat(turns, dim=1)[:, :batch_size]
 
     def _drawn(self, split: ImageSplit, seed: int, epoch: int, count: int) -> Tensor:
         if self.class_balanced:
             return _class_balanced(split.labels, seed, epoch, count)
-        # so many epochs share one order out among them
+        # this many epochs go through one order of all images
         cycle, part = divmod(epoch, self.repeats)
         places = torch.arange(part * count, (part + 1) * count) % len(split)
         return split.epoch_order(seed, cycle)[places]
 
 
 def copy_numbers(indices: Tensor) -> Tensor:
-    """For each entry how often the same index came before it, in the order of reading."""
+    """Return for each entry how often its index occurs before it, in row-major order."""
     flat = indices.flatten()
     by_index = flat.argsort(stable=True)
     ordered = flat[by_index]
@@ -72,10 +72,10 @@ def copy_numbers(indices: Tensor) -> Tensor:
 
 
 def _class_balanced(labels: Tensor, seed: int, epoch: int, count: int) -> Tensor:
-    """`count` indices of `epoch`, the classes in turn, then shuffled.
+    """Return `count` indices for `epoch`, drawn from the classes in turn and then shuffled.
 
-    All epochs together are one endless row of draws: draw t goes to class t modulo the number of
-    classes, and a class goes through its images in a new random order each time.
+    All epochs form one sequence of draws: draw t is from class t modulo the number of classes, and
+    each class goes through its images in a new random order each time.
     """
     classes = labels.unique()
     turns = torch.arange(epoch * count, (epoch + 1) * count)
@@ -89,7 +89,7 @@ def _class_balanced(labels: Tensor, seed: int, epoch: int, count: int) -> Tensor
 
 
 def _in_random_rounds(size: int, draws: Tensor, seed: int, label: int) -> Tensor:
-    """Positions below `size` of the consecutive `draws`: each round of `size` is a permutation."""
+    """Return positions below `size` for consecutive `draws`; each round of `size` permutes them."""
     if not len(draws):
         return draws
     first, last = int(draws[0]) // size, int(draws[-1]) // size

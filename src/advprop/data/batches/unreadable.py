@@ -1,4 +1,4 @@
-"""How many training images may be unreadable, and who counts them."""
+"""Count unreadable training images, and enforce their limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from advprop.shapes import Batch
 
 
 def check_max_unreadable(share: float) -> None:
-    """Raise ValueError unless `share` is a share of images, below all of them."""
+    """Raise ValueError unless `share` is at least 0 and below 1."""
     if not 0 <= share < 1:
         raise ValueError(
             f"max_unreadable={share:g}: the share of training images that may be unreadable, at "
@@ -22,25 +22,25 @@ def check_max_unreadable(share: float) -> None:
 class UnreadableTally:
     """Counts the distinct files of `num_images` that a training run could not read.
 
-    It belongs to the process that trains, and lasts for its whole run; workers only report. Each of
-    `num_processes` may meet its equal part of the share, so that all together stay within it.
+    It belongs to the training process for the whole run; loader workers only report. Each of
+    `num_processes` is allowed an equal part of `max_share`, so that the total stays within it.
     """
 
     max_share: float
     num_images: int
     num_processes: int = 1
-    found: dict[str, None] = field(default_factory=dict)  # ordered, as met
+    found: dict[str, None] = field(default_factory=dict)  # a set in order of occurrence
 
     def __post_init__(self) -> None:
         check_max_unreadable(self.max_share)
 
     @property
     def count(self) -> int:
-        """How many files could not be read so far."""
+        """The number of files that could not be read so far."""
         return len(self.found)
 
     def add(self, batch: Batch) -> None:
-        """Warn of each new file by name; ValueError lists all where they exceed the share."""
+        """Warn of each new file by name; raises ValueError, with all, if they exceed the share."""
         new = [problem for problem in batch.unreadable if problem not in self.found]
         self.found.update(dict.fromkeys(new))
         if self.count > self.max_share * self.num_images // self.num_processes:

@@ -1,4 +1,4 @@
-"""What runs in a loader worker, and how its end and its errors reach the user."""
+"""Loader workers: their batches, and reports of their errors and deaths to the user."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Assembly:
-    """From keys to a batch: a map-style data set for torch's `DataLoader`."""
+    """Makes a batch from keys: a map-style data set for torch's `DataLoader`."""
 
     split: ImageSplit
     mix: Callable[[Batch], Batch] | None = None
@@ -47,13 +47,13 @@ class Assembly:
 def batches_from_workers(
     assembly: Assembly, keys: Iterator[list[Key]], *, num_workers: int, **options: Any
 ) -> Iterator[Batch]:
-    """The batches of `keys` in their order, made by worker processes that end with this one.
+    """Yield the batches of `keys` in order, made by worker processes that end with this one.
 
-    `options` are those of torch's `DataLoader`. What a worker raises is raised here, as a
-    ValueError or OSError without a wrapped traceback (it is a note of the error).
+    `options` are those of torch's `DataLoader`. Errors of workers are raised here, as ValueError,
+    OSError or ImportError; the worker's traceback is a note of the error.
     """
     loader: DataLoader[Any] = DataLoader(
-        _ErrorsAsValues(assembly),  # type: ignore[arg-type]  # all that torch calls of a Dataset
+        _ErrorsAsValues(assembly),  # type: ignore[arg-type]  # has all methods that torch calls
         batch_sampler=keys,
         collate_fn=_as_it_is,
         num_workers=num_workers,
@@ -72,10 +72,10 @@ def batches_from_workers(
 
 @contextmanager
 def worker_deaths_explained() -> Iterator[None]:
-    """A worker that was killed, or hangs, becomes an OSError with a remedy.
+    """Convert torch's errors for a killed or hanging worker to OSErrors with a remedy.
 
-    torch raises from a signal handler, wherever the main thread happens to be: a training loop
-    stands in this context too.
+    torch raises them from a signal handler, anywhere in the main thread, so training loops run in
+    this context too.
     """
     try:
         yield
@@ -83,7 +83,7 @@ def worker_deaths_explained() -> Iterator[None]:
         if "DataLoader timed out" in str(error):
             raise OSError(
                 f"no images for {_WAIT_AT_MOST_SECONDS // 60} minutes: a process that loads them "
-                "hangs, or what they are read from does; training.num_workers=0 shows where"
+                "hangs, or the storage does; training.num_workers=0 shows where"
             ) from error
         if "Too many open files" in str(error):
             raise OSError(
@@ -110,10 +110,10 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 class _ErrorsAsValues:
-    """An error comes out of a worker as a value; what is raised there torch wraps in text.
+    """Returns errors of a worker as values, since torch turns raised errors into text.
 
-    So do those of moving a batch into shared memory, which torch would do in a thread whose errors
-    nobody sees.
+    This includes errors of moving a batch into shared memory, which torch would do in a thread
+    that loses them.
     """
 
     def __init__(self, assembly: Assembly) -> None:
@@ -144,7 +144,7 @@ def _no_shared_memory(error: Exception) -> OSError:
 
 
 def _for_the_user(error: Exception) -> Exception:
-    """The same error where it is a user's, else an OSError; the worker's traceback is its note."""
+    """Return an error for the user: the same one or an OSError, with the traceback as a note."""
     clear: Exception
     if isinstance(error, MemoryError):
         clear = OSError(
@@ -165,17 +165,17 @@ def _for_the_user(error: Exception) -> Exception:
 def _survives_pickling(error: Exception) -> bool:
     try:
         return str(pickle.loads(pickle.dumps(error))) == str(error)
-    except Exception:  # constructors with arguments of their own
+    except Exception:  # some exceptions' constructors have other arguments
         return False
 
 
 def _end_with_parent(parent: int, worker: int) -> None:
-    """Linux ends this process when `parent` ends, however that comes about."""
+    """Have Linux end this process when `parent` ends, even by a kill."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # a fork server would stand between them
+        # a fork server would be the parent of the worker
         if multiprocessing.get_start_method() != "forkserver" and os.getppid() != parent:
-            os._exit(1)  # it ended before the call, so no signal will come
+            os._exit(1)  # the parent ended before the call, so no signal will come
 
 
 def _as_it_is(batch: Any) -> Any:

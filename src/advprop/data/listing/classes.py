@@ -1,4 +1,4 @@
-"""Which image files a folder holds, and of which class and split they are."""
+"""Find the splits and the classes in a folder of images."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from advprop.data.listing.walking import (
 )
 
 Classes: TypeAlias = dict[str, list[str]]
-"""A class's name to the paths of its images, relative to the folder of classes; both sorted."""
+"""From a class's name to the paths of its images, relative to the folder of classes; sorted."""
 
 MAX_CHECKED_FILES = 2000
 
 
 def find_splits(root: Path) -> dict[str, Path]:
-    """The folders of the splits in `root`, as far as there are; empty where it holds classes.
+    """Return the folders of the splits in `root`; an empty mapping if `root` holds classes.
 
-    They are called by the usual words (`split_names.SPLIT_NAMES`), or alike but for these words, as
-    `train2017` and `val2017`. A class may be called "train" too: a folder with images of its own
-    is a class. OSError: no such folder. ValueError: two folders for one split, or others without
-    `train/`.
+    A split's folder has one of the usual names (`split_names.SPLIT_NAMES`), or all of them add the
+    same text to it, as `train2017` and `val2017`. A folder that holds images directly is a
+    class, even if it is called "train". Raises OSError if `root` is no folder, and ValueError if
+    two folders fit one split or `train/` is missing.
     """
     groups: dict[str, dict[str, list[Path]]] = {}
     for folder in child_folders(root):
@@ -38,7 +38,7 @@ def find_splits(root: Path) -> dict[str, Path]:
         if name is not None and not entries_of(folder).images:
             groups.setdefault(name.rest, {}).setdefault(name.split, []).append(folder)
     sets = [group for group in groups.values() if "train" in group and len(group) > 1]
-    sets = [groups[""]] if "" in groups else sets  # plain words stand before all others
+    sets = [groups[""]] if "" in groups else sets  # plain names take precedence over all others
     found = sets[0] if sets else {}
     double = [folders for folders in found.values() if len(folders) > 1]
     if len(sets) > 1:
@@ -60,11 +60,11 @@ def find_splits(root: Path) -> dict[str, Path]:
 
 
 def list_classes(folder: Path, passed_over: Counter[str] | None = None) -> Classes:
-    """The classes in `folder` and their images, those in deeper folders included.
+    """Return the classes in `folder` and their images, including those in deeper folders.
 
-    `image_folder` tells what is passed over; it is counted in `passed_over`. Links are followed.
-    OSError: no such folder. ValueError: no class, an empty one, two of one name, or images outside
-    of the classes.
+    Entries that are not used (see `walking.entries_of`) are counted in `passed_over`. Links are
+    followed. Raises OSError if `folder` is no folder, and ValueError if there is no class, an empty
+    class, two classes of one name, or an image outside of the classes.
     """
     passed_over = Counter() if passed_over is None else passed_over
     class_folders = child_folders(folder, passed_over)
@@ -101,7 +101,7 @@ def list_classes(folder: Path, passed_over: Counter[str] | None = None) -> Class
 
 
 def check_no_splits(folder: Path, classes: Classes) -> None:
-    """Raise ValueError where the `classes` in `folder` look like splits of a data set."""
+    """Raise ValueError if the `classes` in `folder` look like splits of a data set."""
     names = [split_name(name) for name in classes]
     words = {name for name in names if name is not None}
     if None not in names and len(words) > 1 and len({word.rest for word in words}) == 1:
@@ -119,17 +119,17 @@ def check_no_splits(folder: Path, classes: Classes) -> None:
         raise ValueError(
             f"{folder} has {shortened(nested)}, which hold no images themselves but the same "
             f"folders ({shortened(sorted(common), 3)}): they look like splits or parts of one data "
-            "set. Call them train/, val/ and test/, or name the folder of one; where they are "
+            "set. Call them train/, val/ and test/, or name the folder of one; if they are "
             "classes, move their images directly into them"
         )
 
 
 def list_images(folder: Path) -> list[str]:
-    """All images below `folder`, whatever folders they lie in, by their paths relative to it.
+    """Return the sorted paths, relative to `folder`, of all images at any depth below it.
 
-    OSError: no such folder. ValueError: no image there.
+    Raises OSError if `folder` is no folder, and ValueError if it holds no image.
     """
-    child_folders(folder)  # the message for one that is not there
+    child_folders(folder)  # raises the error for a missing folder
     passed_over = Counter[str]()
     images = sorted(os.path.relpath(path, folder) for path in images_below(folder, passed_over))
     if not images:
@@ -141,19 +141,19 @@ def list_images(folder: Path) -> list[str]:
 
 
 def same_name(name: str) -> str:
-    """`name` in one normal form: macOS and other systems write letters with accents differently."""
+    """Return `name` in Unicode's form NFC, since systems write accented letters differently."""
     return unicodedata.normalize("NFC", name)
 
 
 def with_folder(folder: Path, classes: Classes) -> Classes:
-    """The same `classes`, `folder` put before each path."""
+    """Return `classes` with `folder` put before each path."""
     return {name: [f"{folder}/{path}" for path in paths] for name, paths in classes.items()}
 
 
 def check_readable(count: int, problems: Iterable[str | None]) -> None:
-    """Raise one ValueError that lists all `problems` of the headers of `count` images.
+    """Raise one ValueError that lists the `problems` found in the headers of `count` images.
 
-    Of more than `MAX_CHECKED_FILES` none is opened; they are named when training meets them.
+    With more than `MAX_CHECKED_FILES` images, none is opened here; reading them reports errors.
     """
     if count <= MAX_CHECKED_FILES and (found := [problem for problem in problems if problem]):
         raise ValueError(
@@ -163,7 +163,7 @@ def check_readable(count: int, problems: Iterable[str | None]) -> None:
 
 
 def shortened(names: Iterable[str], limit: int = 10, separator: str = ", ") -> str:
-    """The first `limit` of `names`, and how many more there are."""
+    """Return the first `limit` of `names` as text, and how many more there are."""
     names = list(names)
     more = [f"and {len(names) - limit} more"] if len(names) > limit else []
     return separator.join(names[:limit] + more)

@@ -1,4 +1,4 @@
-"""Which images are trained on: orders and shares that are fixed by a hash, never by a draw."""
+"""Select and share out images by a hash of their names, without random draws."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from advprop.randomness import derive_seed
 
 
 def stratified_order(labels: Sequence[int], names: Sequence[str]) -> list[int]:
-    """Positions of all images in an order whose every beginning has the classes in proportion.
+    """Return all images' positions, ordered so that each prefix has the classes in proportion.
 
-    Within a class the order is that of a hash of the images' `names`. A beginning that is as long
-    as there are classes has one image of each.
+    Within a class, images are ordered by a hash of their `names`. The first positions, as many as
+    there are classes, are one image of each class.
     """
     members: dict[int, list[int]] = {}
     for position, label in enumerate(labels):
@@ -24,9 +24,9 @@ def stratified_order(labels: Sequence[int], names: Sequence[str]) -> list[int]:
 
 
 def first_stratified(labels: Sequence[int], names: Sequence[str], count: int | None) -> list[int]:
-    """The first `count` of `stratified_order` (None: all), so smaller choices are within larger.
+    """Return the first `count` of `stratified_order` (None: all); larger subsets contain smaller.
 
-    ValueError: `count` is below the number of classes, or above the number of images.
+    Raises ValueError if `count` is below the number of classes or above the number of images.
     """
     num_classes, num_images = len(set(labels)), len(labels)
     if count is not None and not num_classes <= count <= num_images:
@@ -38,10 +38,10 @@ def first_stratified(labels: Sequence[int], names: Sequence[str], count: int | N
 
 
 def stratified_subset(labels: Sequence[int], count: int) -> list[int]:
-    """Positions of `count` images in proportion to the classes, sorted; all if there are no more.
+    """Return the sorted positions of `count` images, the classes in proportion; at most all images.
 
-    The same ones each time; choices with an image of each class hold all smaller such. Fewer than
-    there are classes are one each of so many classes, spread over all.
+    The result is deterministic. If `count` is at least the number of classes, larger subsets
+    contain smaller ones; else it is one image each of `count` classes, spread over all classes.
     """
     names = [str(position) for position in range(len(labels))]
     order = stratified_order(labels, names)
@@ -52,11 +52,11 @@ def stratified_subset(labels: Sequence[int], count: int) -> list[int]:
 
 
 def shared_out(names: Sequence[str], shares: Mapping[str, float]) -> dict[str, list[str]]:
-    """One class's files shared out: part to its names, in about the proportions `shares`.
+    """Share out the files of one class: return each part's names, in about the ratio of `shares`.
 
-    The part of a file depends on its own name alone, so adding files moves no other. The one
-    exception: a part that would stay empty gets a file of the largest part, as far as there are
-    files (the first parts come first).
+    A file's part depends on its own name alone, so adding files does not move others. The one
+    exception: a part that would stay empty takes a file from the largest part. If there are fewer
+    files than parts, the first parts get one each.
     """
     parts: dict[str, list[str]] = {part: [] for part in shares}
     place = {name: derive_seed("share", name) / 2**63 for name in names}
@@ -65,7 +65,7 @@ def shared_out(names: Sequence[str], shares: Mapping[str, float]) -> dict[str, l
     needed = list(shares)[: len(names)]
     for part in needed:
         if not parts[part]:
-            # a part that is needed keeps its last file
+            # a part that must not be empty keeps its last file
             donor = max(parts, key=lambda other: len(parts[other]) - (other in needed))
             parts[part].append(parts[donor].pop())
     return {part: sorted(chosen) for part, chosen in parts.items()}
@@ -74,10 +74,10 @@ def shared_out(names: Sequence[str], shares: Mapping[str, float]) -> dict[str, l
 def shared_positions(
     labels: Sequence[Hashable], names: Sequence[str], shares: Mapping[str, float], where: str = ""
 ) -> dict[str, list[int]]:
-    """Part to the positions of its images, sorted; each class is shared out by `shared_out`.
+    """Return the sorted positions of each part's images; `shared_out` divides each class.
 
-    The `names` of images differ. ValueError: too few images (`where` says in which folder), so that
-    a part has none.
+    The `names` must be unique. Raises ValueError if a part stays empty for lack of images; `where`
+    is added to the message, to name the folder.
     """
     position_of = {name: position for position, name in enumerate(names)}
     members: dict[Hashable, list[str]] = {}
@@ -97,7 +97,7 @@ def shared_positions(
 
 
 def _part_at(place: float, shares: Mapping[str, float]) -> str:
-    """The part in which `place`, a fraction of the sum of all shares, lies."""
+    """Return the part in which `place`, a fraction of the sum of all shares, lies."""
     end, total = 0.0, sum(shares.values())
     for part, share in shares.items():
         end += share / total

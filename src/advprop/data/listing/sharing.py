@@ -1,4 +1,4 @@
-"""A folder's images in training, validation and test: as they are laid out, or by a fixed rule."""
+"""Divide a folder's images into training, validation and test, by its layout or by a fixed rule."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from advprop.data.listing.walking import OTHER_PICTURES, entries_of, ranked
 from advprop.data.splits import Origin
 
 SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
-"""How a folder without splits is shared out, in each class."""
+"""The share of each class that each split gets in a folder without splits."""
 
 
 def list_splits(root: Path) -> tuple[dict[str, Classes], Origin]:
-    """The classes and files of each split: "train", "validation" and, where there is one, "test".
+    """Return the classes and files of "train", "validation" and, if there is one, "test".
 
-    What is missing is shared off, as `folders.load_folder` describes; all splits have the same
-    classes, called as in the training split. OSError: no such folder. ValueError: folders that make
-    no sensible splits.
+    A missing split is taken from the others, as `folders.load_folder` describes; all splits have
+    the class names of the training split. Raises OSError if `root` is no folder, and
+    ValueError if its folders do not form consistent splits.
     """
     folders, passed_over = find_splits(root), Counter[str]()
     whole = folders.get("train", root)
@@ -54,7 +54,7 @@ def list_splits(root: Path) -> tuple[dict[str, Classes], Origin]:
 
 
 def sources_in_words(given: Mapping[str, str], hashed: str) -> dict[str, str]:
-    """Where each split comes from, where some are `given` and the others shared off train."""
+    """Describe the source of each split: some are `given`, the others are taken from train."""
     if "validation" in given:
         return dict(given)
     shared = f"shared off {given['train']} by a hash of the {hashed}"
@@ -73,7 +73,7 @@ def _several_classes(folder: Path, passed_over: Counter[str]) -> Classes:
 
 
 def _count_unused(root: Path, folders: Mapping[str, Path], passed_over: Counter[str]) -> None:
-    """Count what lies beside the splits: other folders, and images."""
+    """Count the other folders and the images that lie beside the splits."""
     beside = f"beside {folders['train'].name}/"
     images, names = entries_of(root, passed_over)
     for name in sorted(set(names) - {folder.name for folder in folders.values()}):
@@ -103,14 +103,14 @@ def _shared_out(folder: Path, classes: Classes, shares: Mapping[str, float]) -> 
 
 
 def _in_order_of(train: Classes, classes: Classes, folder: Path) -> Classes:
-    """`classes`, called and sorted as those of `train`; ValueError where they are others."""
+    """Return `classes` with the names and order of `train`; raises ValueError if they differ."""
     own = {same_name(name): paths for name, paths in classes.items()}
     wanted = {same_name(name): name for name in train}
     missing = sorted(wanted.keys() - own.keys())
     unknown = sorted(own.keys() - wanted.keys())
     if missing or unknown:
         problems = [f"without {shortened(missing)}"] * bool(missing)
-        problems += [f"with {shortened(unknown)}, which train/ has not"] * bool(unknown)
+        problems += [f"with {shortened(unknown)}, which train/ lacks"] * bool(unknown)
         raise ValueError(
             f"{folder} has other classes than train/: {', and '.join(problems)}; give both the "
             "same folders"

@@ -1,4 +1,4 @@
-"""Which split of a data set the name of a folder or of a shard speaks of."""
+"""Recognise the split of a data set in the name of a folder or of a shard."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _WORD = re.compile(rf"(?<![^\W\d_])({'|'.join(_SPLIT_OF)})(?![^\W\d_])")
 
 
 class SplitName(NamedTuple):
-    """The split that a name speaks of, and what else it says: "2017" of "train2017"."""
+    """The split that a name contains, and the rest of the name: "2017" in "train2017"."""
 
     split: str
     rest: str
 
 
 def split_name(name: str) -> SplitName | None:
-    """What `name` says, whatever its case; None where no word of it is that of a split.
+    """Return the split in `name`, in upper or lower case; None if no word of it names a split.
 
-    A number in front, as in "1_train", says nothing.
+    A leading number, as in "1_train", is ignored.
     """
     name = name.casefold()
     if (word := _WORD.search(name)) is None:

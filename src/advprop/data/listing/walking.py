@@ -1,4 +1,4 @@
-"""What an image folder is: which entries are images, which are looked into, which passed over."""
+"""Decide which entries of a folder are images, which are searched, and which are passed over."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import NamedTuple
 
 from PIL import Image
 
-# Pillow knows them by name; these need Ghostscript or Windows, are films, have no known brightest
-# value, or are only recognised
+# formats that Pillow lists but cannot be used: they need Ghostscript or Windows, are films, have no
+# known maximum value, or can be identified but not decoded
 _NOT_READ = frozenset(("BUFR", "EPS", "FITS", "FLI", "GRIB", "HDF5", "MPEG", "PDF", "WMF"))
-_NOT_READ_ENDINGS = frozenset((".pfm",))  # floats, in a format that else holds whole numbers
+_NOT_READ_ENDINGS = frozenset((".pfm",))  # floats, though other files of its format hold integers
 
 OTHER_PICTURES = frozenset(
     (
         *(".heic", ".heif", ".hif", ".jxl", ".svg", ".xcf", ".eps", ".pdf", ".wmf"),
-        *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2"),  # cameras' own
+        *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2"),  # cameras' raw formats
     )
 )
-"""Endings of pictures that Pillow does not read, which a user may take for images here."""
+"""Endings of pictures that Pillow does not read, although a user may expect it."""
 
 _SYSTEM_FOLDERS = frozenset(
     (
@@ -50,7 +50,7 @@ ENDINGS_IN_WORDS = "images end in .jpg, .png, .webp, .tif or any other ending th
 
 
 class Entries(NamedTuple):
-    """The names of a folder's images and of the folders in it, sorted."""
+    """The sorted names of a folder's images and of its subfolders."""
 
     images: list[str]
     folders: list[str]
@@ -58,7 +58,7 @@ class Entries(NamedTuple):
 
 @cache
 def image_formats() -> tuple[str, ...]:
-    """Pillow's names of the formats that are read, the usual ones first."""
+    """Return Pillow's names of the formats that are read, the usual ones first."""
     Image.preinit()
     Image.init()
     return tuple(name for name in Image.ID if name not in _NOT_READ)
@@ -66,36 +66,36 @@ def image_formats() -> tuple[str, ...]:
 
 @cache
 def image_endings() -> frozenset[str]:
-    """The endings of images, in small letters: those of the still pictures that Pillow reads."""
-    read = {*image_formats(), "MPO"}  # which Pillow opens as JPEG
+    """Return the endings, in lower case, of the still pictures that Pillow reads."""
+    read = {*image_formats(), "MPO"}  # Pillow opens MPO as JPEG
     known = Image.registered_extensions()
     return frozenset(e for e, name in known.items() if name in read) - _NOT_READ_ENDINGS
 
 
 def has_image_name(name: str) -> bool:
-    """Whether a visible file of this name is an image, by its ending."""
+    """Return whether a file of this name is an image: not hidden, and with an image's ending."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in image_endings()
 
 
 def is_system_folder(name: str) -> bool:
-    """Whether a system or a program keeps its own files in folders of this name."""
+    """Return whether a system or a program keeps its own files in folders of this name."""
     name = name.casefold()
     return name.startswith(".") or name in _SYSTEM_FOLDERS or name.endswith(_SYSTEM_ENDINGS)
 
 
 def special_kind(path: str | os.PathLike[str]) -> str | None:
-    """What stands at `path`, if it is neither a file nor a folder: opening it could wait for ever.
+    """Return the kind of a pipe, socket or device at `path`, else None; opening one could block.
 
-    OSError: nothing is there, or it cannot be looked at.
+    Raises OSError if nothing is there, or it cannot be accessed.
     """
     return _SPECIAL.get(stat.S_IFMT(os.stat(path).st_mode))
 
 
 def entries_of(folder: str | os.PathLike[str], passed_over: Counter[str] | None = None) -> Entries:
-    """The images and folders directly in `folder`; counts in `passed_over` what is neither.
+    """Return the images and folders directly in `folder`; counts other entries in `passed_over`.
 
-    A link whose target is missing is an image, so that reading it names it. OSError: no folder, or
-    one that may not be read.
+    A link without a target counts as an image, so that reading it raises an error with its name.
+    Raises OSError if `folder` is no folder, or may not be read.
     """
     images, folders = [], []
     passed_over = Counter() if passed_over is None else passed_over
@@ -121,10 +121,10 @@ def entries_of(folder: str | os.PathLike[str], passed_over: Counter[str] | None 
 def images_below(
     folder: str | os.PathLike[str], passed_over: Counter[str] | None = None
 ) -> Iterator[str]:
-    """The paths of all images in `folder` and below, listed as they are asked for.
+    """Yield the paths of all images in `folder` and below; each folder is listed when reached.
 
-    A folder's images come before those of the folders in it, each sorted. Links are followed; a
-    folder that is reached twice is listed once. OSError as of `entries_of`.
+    A folder's own images, sorted, come before those of its subfolders. Links are followed; a
+    folder that is reached twice is listed once. Raises the OSError of `entries_of`.
     """
     places, seen = [os.fspath(folder)], set()
     while places:
@@ -139,7 +139,7 @@ def images_below(
 
 
 def child_folders(folder: Path, passed_over: Counter[str] | None = None) -> list[Path]:
-    """The folders in `folder` that are no system's, sorted. OSError: no such folder."""
+    """Return the sorted folders in `folder`, system folders excluded; raises OSError if missing."""
     if not folder.exists():
         raise FileNotFoundError(f"there is no folder {folder}: check the path")
     if not folder.is_dir():
@@ -148,12 +148,12 @@ def child_folders(folder: Path, passed_over: Counter[str] | None = None) -> list
 
 
 def listed(passed_over: Counter[str]) -> list[str]:
-    """`passed_over` in words, the most frequent first."""
+    """Return one text for each reason in `passed_over`, the most frequent first."""
     return [f"{count:,} {reason}" for reason, count in ranked(passed_over).items()]
 
 
 def ranked(passed_over: Counter[str], limit: int = 20) -> dict[str, int]:
-    """The most frequent reasons of `passed_over` first; those beyond `limit` as one."""
+    """Return the counts by reason, the most frequent first; reasons beyond `limit` are summed."""
     order = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
     rest = sum(count for _, count in order[limit:])
     return dict(order[:limit]) | ({"others": rest} if rest else {})
@@ -169,5 +169,5 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _special_kind_of(entry: os.DirEntry[str]) -> str | None:
     try:
         return None if entry.is_file() else special_kind(entry.path)
-    except OSError:  # a link to nothing; reading it says so
+    except OSError:  # a link without a target; reading it raises an error
         return None

@@ -1,4 +1,4 @@
-"""Real images that come with Python packages: no download, ready in a tenth of a second."""
+"""Real images that come with Python packages: no download, loaded in a tenth of a second."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ BuiltinName: TypeAlias = Literal["mnist5k", "digits"]
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """A table of one row an image: its pixels, then its label."""
+    """A table with one row for each image: its pixels, then its label."""
 
     package: str
     file: str
-    read: Callable[[], Any]  # the package's own reader: pixels and labels, slower
+    read: Callable[[], Any]  # the package's own, slower reader: pixels and labels
     side: int  # pixels
     brightest: int
     num_validation: int
@@ -68,13 +68,13 @@ _SOURCES = {
 
 
 def load_builtin(name: BuiltinName, *, num_train: int | None = None) -> ImageData:
-    """An embedded data set, its stratified splits fixed once and for all.
+    """Load an embedded data set with fixed, stratified splits.
 
-    `mnist5k`: 5,000 real MNIST images, 1x28x28; 2,500 to train on, 500 for validation, 2,000 for
-    the test. `digits`: scikit-learn's 1,797 images, 1x8x8; 1,000, 297 and 500. `num_train` trains
-    on fewer, in proportion to the classes; each choice holds all smaller ones, as its first images.
-
-    ValueError: unknown name, or `num_train` out of bounds. ImportError: extra `demo` missing.
+    `mnist5k` has 5,000 real MNIST images, 1x28x28: 2,500 for training, 500 for validation, 2,000
+    for the test. `digits` has scikit-learn's 1,797 images, 1x8x8: 1,000, 297 and 500. `num_train`
+    trains on fewer, the classes in proportion; the images of a smaller number are the first ones of
+    a larger number. Raises ValueError if `name` is unknown or `num_train` out of bounds, and
+    ImportError if the extra `demo` is missing.
     """
     if name not in _SOURCES:
         raise ValueError(f"no embedded data set {name!r}: there are {', '.join(_SOURCES)}")
@@ -106,7 +106,7 @@ def _names(name: str, positions: Sequence[int]) -> list[str]:
 
 @cache
 def _tensors(name: str) -> tuple[Tensor, Tensor]:
-    """All pixels, uint8 [n, 1, side, side], and labels, int64 [n], in the package's order."""
+    """Return pixels, uint8 [n, 1, side, side], and labels, int64 [n], in the package's order."""
     source = _SOURCES[name]
     table = _table(source).astype(np.uint8)
     pixels = torch.from_numpy(table[:, :-1].reshape(-1, 1, source.side, source.side).copy())
@@ -122,6 +122,6 @@ def _table(source: _Source) -> np.ndarray:
         )
     path = Path(spec.submodule_search_locations[0], source.file)
     if path.is_file():
-        # the same table thirty times as fast as through the package, and without its import
+        # reads the same table thirty times as fast as the package does, and without its import
         return np.loadtxt(path, delimiter=",")
     return np.column_stack(source.read())

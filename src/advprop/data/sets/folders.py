@@ -1,4 +1,4 @@
-"""Any folder of images as a data set."""
+"""Load any folder of images as a data set."""
 
 from __future__ import annotations
 
@@ -29,51 +29,51 @@ from advprop.data.view import View, check_splits, image_data
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FileSplit(DecodedSplit):
-    """Images in files, read anew each time."""
+    """Images in files, read again at each use."""
 
     paths: tuple[str, ...]
 
     def read(self, index: int) -> Image.Image:
-        """The image in file `index`; ValueError names a file that cannot be read."""
+        """Return the image in file `index`; raises ValueError if it cannot be read."""
         return read_image(self.paths[index], channels=self.preprocessing.image_shape[0])
 
     def names(self) -> list[str]:
-        """Paths below the folder that all of them have in common, that of the classes."""
+        """Return the paths relative to their common folder, which holds the classes."""
         common = os.path.commonpath([min(self.paths), max(self.paths)])
         return [path[len(common) :].strip("/") for path in self.paths]
 
     def taken(self, positions: Sequence[int]) -> Self:
-        """The files at `positions` alone."""
+        """Return a split of the files at `positions`."""
         paths = tuple(self.paths[position] for position in positions)
         return replace(self, paths=paths, labels=self.labels[positions])
 
     def hashed_names(self) -> list[str]:
-        """Class and file name, so that moving the whole folder changes nothing."""
+        """Return each image's class and file name, which stay the same if the folder is moved."""
         return ["/".join(Path(path).parts[-2:]) for path in self.paths]
 
     def header_problem(self, index: int) -> str | None:
-        """The file's name and what is wrong with its first bytes; None: nothing."""
+        """Return the file's name and the fault of its header, or None if there is none."""
         return header_problem(self.paths[index])
 
     def stored(self, index: int) -> bytes:
-        """The file's first bytes."""
+        """Return the file's first bytes, at most `MAX_COMPARED_BYTES`."""
         with open(self.paths[index], "rb") as file:
             return file.read(MAX_COMPARED_BYTES)
 
     def stored_size(self, index: int) -> int:
-        """The file's size."""
+        """Return the file's size in bytes."""
         return os.stat(self.paths[index]).st_size
 
 
 def load_folder(root: str | Path, view: View) -> ImageData:
-    """A folder of images: `train/`, `val/`, perhaps `test/`, each with a folder for each class.
+    """Load a folder with `train/`, `val/` and perhaps `test/`, each with a folder for each class.
 
-    Without `val/`, validation is shared off `train/`; a folder for each class directly in `root`
-    (or in a lone `train/`) is shared out to all three, about 70, 15 and 15 in a hundred of each
-    class, by a hash of the path in it. `test` is None where there are `train/` and `val/` alone.
+    Without `val/`, validation images are taken from `train/`. If `root` holds the folders of the
+    classes directly (or `train/` alone), about 70, 15 and 15 % of each class go to training,
+    validation and test, by a hash of the path. With `train/` and `val/` alone, `test` is None.
 
-    OSError: no such folder. ValueError: one class only, empty or differing classes, or as of
-    `image_data`.
+    Raises OSError if `root` is no folder; ValueError if there is one class only, a class is empty,
+    splits have different classes, or for the reasons of `image_data`.
     """
     root = Path(root)
     listed, origin = list_splits(root)
@@ -89,10 +89,10 @@ def load_folder(root: str | Path, view: View) -> ImageData:
 def load_test_folder(
     root: str | Path, *, class_names: Sequence[str], preprocessing: Preprocessing
 ) -> FileSplit:
-    """A folder for each class in `root`, to test a trained model on; labels follow `class_names`.
+    """Load `root`, with a folder for each class, to test a model; labels index `class_names`.
 
-    It may hold fewer classes than the model knows. OSError: no such folder. ValueError: a class
-    that the model does not know, an empty one, or unreadable files.
+    It may hold fewer classes than the model knows. Raises OSError if `root` is no folder, and
+    ValueError if a class is unknown to the model or empty, or files are unreadable.
     """
     classes = list_classes(Path(root))
     known = set(map(same_name, class_names))

@@ -1,4 +1,4 @@
-"""ImageNet-C as it is published: DIR/CORRUPTION/SEVERITY/CLASS/images, never resized."""
+"""ImageNet-C as published: DIR/CORRUPTION/SEVERITY/CLASS/images, which are not resized."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _LAYOUT = "CORRUPTION/SEVERITY/CLASS/images, as in gaussian_noise/1/n01440764/"
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNetC:
-    """A folder of corrupted images whose layout was checked; images are listed when asked for."""
+    """A folder of corrupted images with a checked layout; `split` lists the images."""
 
     root: Path
     class_names: tuple[str, ...]
     channels: int
 
     def split(self, corruption: str, severity: int) -> StoredSplit:
-        """The images of one corruption at one severity. ValueError: unreadable, or none."""
+        """Return the images of one corruption and severity; raises ValueError if there are none."""
         folder = self.root / corruption / str(severity)
         classes = list_classes(folder)
         label_of = {same_name(name): label for label, name in enumerate(self.class_names)}
@@ -44,9 +44,9 @@ class ImageNetC:
 
 
 def is_imagenet_c(root: Path, class_names: Sequence[str]) -> bool:
-    """Does `root` hold folders of corruptions, and not of classes (which may be called "fog" too)?
+    """Return whether `root` holds folders of corruptions rather than of classes.
 
-    OSError: no such folder.
+    A class may have a corruption's name, as "fog". Raises OSError if `root` is no folder.
     """
     known = {*CORRUPTIONS, *EXTRA_CORRUPTIONS}
     return any(
@@ -64,10 +64,10 @@ def check_imagenet_c(
     corruptions: Sequence[str],
     severities: Sequence[int],
 ) -> ImageNetC:
-    """The set in `root`, once every folder that `corruptions` x `severities` need is there.
+    """Return the set in `root` after checking the folders of all `corruptions` and `severities`.
 
-    OSError: no such folder. ValueError: corruptions, severities or classes are missing, or classes
-    that the model does not know.
+    Raises OSError if `root` is no folder, and ValueError if a corruption, severity or class is
+    missing, or a class is unknown to the model.
     """
     if missing := [name for name in corruptions if not (root / name).is_dir()]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Data sets that timm opens by name, as splits with the promises of a folder of images."""
+"""Load data sets that timm opens by name, with the same guarantees as a folder of images."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def load_timm_dataset(
     target_key: str = "label",
     download: bool = False,
 ) -> ImageData:
-    """A data set of Hugging Face ("hfds/NAME or folder") or torchvision ("torch/cifar10").
+    """Load a data set of Hugging Face ("hfds/NAME or folder") or torchvision ("torch/cifar10").
 
-    `train`, `validation` and `test` are its own names of the splits; where validation is None, it
-    is shared off train by a hash of the positions, and so is the test where both are None. `root`
-    is the folder of torchvision's files (`download` fetches them) or of Hugging Face's cache, whose
-    columns the keys name. Classes are named as by the source, else by their labels.
+    `train`, `validation` and `test` are the source's names of the splits. If `validation` is None,
+    it is taken from train by a hash of the positions; so is the test if both are None. `root` is
+    the folder of torchvision's files (`download` fetches them) or of Hugging Face's cache. The keys
+    name columns of Hugging Face. Class names are those of the source, else the labels.
 
-    ValueError: no such data set, split or column, labels that are no classes, splits that hold the
-    same images, or as of `image_data`. ImportError: extra `data` missing.
+    Raises ValueError if a data set, split or column is missing, labels are no classes, two splits
+    hold the same images, or as `image_data` does; ImportError if the extra `data` is missing.
     """
     opened = partial(
         open_records, name, root=root, columns=(input_key, target_key), download=download
@@ -57,7 +57,7 @@ def load_timm_dataset(
 
 
 def _class_names(records: Mapping[str, Records]) -> tuple[str, ...]:
-    """Those of the training split, which no other split may contradict."""
+    """Return the class names of the training split; raises ValueError if another split differs."""
     train = records["train"]
     names = train.class_names()
     for other in records.values():
@@ -103,7 +103,7 @@ def _split(
 
 
 def _check_different(splits: Mapping[str, RecordSplit]) -> None:
-    """Libraries fall back to another split where one is missing: results would be worthless."""
+    """Raise ValueError if two splits are equal: libraries replace a missing split by another."""
     for (name, one), (other, two) in combinations(splits.items(), 2):
         if torch.equal(one.labels, two.labels) and all(
             one.read(index) == two.read(index) for index in (0, len(one) - 1)

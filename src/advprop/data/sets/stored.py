@@ -1,4 +1,4 @@
-"""Images of published test sets that are shown as they are stored, or without their frame."""
+"""Images of published test sets, used at their stored size or with their frame cut off."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from advprop.shapes import Batch, Images, unit_range
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredSplit(ImageSplit):
-    """Images in files, of the size that they are stored in, which is the same for all."""
+    """Images in files, used at their stored size, which must be the same for all."""
 
     labels: Int[Tensor, " num_images"]
     root: Path
@@ -29,11 +29,11 @@ class StoredSplit(ImageSplit):
     image_shape: tuple[int, int, int]
 
     def images(self, keys: Sequence[Key]) -> Images:
-        """The images of `keys`; ValueError names one that cannot be read, or of another size."""
+        """Return the images of `keys`; raises ValueError if one is unreadable or of other size."""
         return unit_range(self._pixels(keys))
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """The batch of `keys`, in bytes."""
+        """Return the batch of `keys`, in bytes."""
         return self.batch_of(keys, self._pixels(keys))
 
     def _pixels(self, keys: Sequence[Key]) -> UInt8[Tensor, "batch C H W"]:
@@ -47,10 +47,10 @@ class StoredSplit(ImageSplit):
         return images
 
     def check_sizes(self) -> None:
-        """One ValueError for files of another size, or whose header cannot be read.
+        """Raise one ValueError that lists files of another size; also if a header is unreadable.
 
-        Of many files `MAX_CHECKED_FILES` are looked at, spread over the split; the size of the
-        others is seen when they are read.
+        At most `MAX_CHECKED_FILES` files, spread over the split, are checked here; `images` checks
+        the size of each file that it reads.
         """
         wrong = []
         for name in self.paths[:: -(-len(self.paths) // MAX_CHECKED_FILES)]:
@@ -73,12 +73,12 @@ class StoredSplit(ImageSplit):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FramedSplit(FileSplit):
-    """Images inside a frame of `frame` pixels, which is cut off before anything else is done."""
+    """Images surrounded by a frame of `frame` pixels, which is cut off first."""
 
     frame: int
 
     def read(self, index: int) -> Image.Image:
-        """The image in file `index` without its frame; ValueError names one that is all frame."""
+        """Return image `index` without its frame; raises ValueError if nothing is left."""
         image = super().read(index)
         width, height = image.size
         if min(width, height) <= 2 * self.frame:

@@ -1,4 +1,4 @@
-"""The classes of shards: their names, and whether all labels are among them."""
+"""Read the names of the classes in shards, and check the labels against them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from advprop.files.parsing import decoded, parse_json
 
 
 def read_class_names(path: str | Path | None, folder: Path, train: ShardSplit) -> tuple[str, ...]:
-    """The names in `path`, or in a file in `folder`; else the numbers of the labels of `train`.
+    """Return the names in `path` or in a file in `folder`; else the numbers in `train.labels`.
 
-    OSError: no file `path`. ValueError: no list of at least 2 names, or numbers without images.
+    Raises OSError if `path` is missing, and ValueError for fewer than 2 names or gaps in numbers.
     """
     beside = [folder / CLASSES_NAME, folder / "classes.txt"]
     found = Path(path) if path else next((file for file in beside if file.exists()), None)
@@ -22,13 +22,13 @@ def read_class_names(path: str | Path | None, folder: Path, train: ShardSplit) -
         names = _read_names(found)
     else:
         present = set(train.labels.tolist())
-        # not a list of all: one label may be wrong by far
+        # at most ten are listed: a single wrong label may be very large
         missing = list(zip(range(10), _gaps(present), strict=False))
         if missing:
             raise ValueError(
                 f"labels go up to {max(present)}, but there are no images of class "
-                f"{shortened(str(label) for _, label in missing)}: where that is right, name the "
-                f"classes in {beside[1]}, a line for each, from 0 on"
+                f"{shortened(str(label) for _, label in missing)}: if that is right, name the "
+                f"classes in {beside[1]}, one a line, starting with class 0"
             )
         names = [str(label) for label in range(len(present))]
     if len(names) < 2:
@@ -37,7 +37,7 @@ def read_class_names(path: str | Path | None, folder: Path, train: ShardSplit) -
 
 
 def check_labels(splits: Mapping[str, ShardSplit], class_names: Sequence[str]) -> None:
-    """ValueError that counts the labels of a split that are outside of the classes."""
+    """Raise ValueError, with a count, if labels of a split are outside of the classes."""
     for name, split in splits.items():
         outside = (split.labels >= len(class_names)).nonzero().flatten().tolist()
         if outside:
@@ -61,5 +61,5 @@ def _read_names(path: Path) -> list[str]:
     except ValueError as error:
         raise ValueError(f"{path} cannot be read ({error}): write a list of names") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path} must hold a list of names, that of class 0 first")
+        raise ValueError(f"{path} must hold a list of names, starting with class 0")
     return names

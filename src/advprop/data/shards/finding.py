@@ -1,4 +1,4 @@
-"""Which tar shards a pattern names, and of which split they are."""
+"""Find the tar shards that a pattern names, and the split that each belongs to."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from advprop.data.listing.split_names import split_name
 
 CLASSES_NAME = "classes.json"
 UNFINISHED = ".unfinished"
-"""The folder, beside shards, that is there until all of them are written."""
+"""The folder beside the shards that exists until all of them are written."""
 
 _MAX_RANGE = 10**6
 
 
 def find_shards(train: str, validation: str | None, test: str | None) -> dict[str, list[Path]]:
-    """The shards of each split, sorted by path: "train" and what else there is.
+    """Return the shards of each split, sorted by path: "train" and the other splits found.
 
-    Where `train` is a folder whose shards are named after splits, it gives the other splits, too.
-    OSError: no such shards. ValueError: a pattern that cannot be read, a URL, a folder with shards
-    of unclear splits, shards in two splits, or shards that were not written to their end.
+    If `train` is a folder whose shards are named after splits, it provides the other splits too.
+    Raises OSError if shards are missing, and ValueError for an invalid pattern, a URL, a folder
+    whose shards have unclear splits, a shard in two splits, or unfinished shards.
     """
     patterns = {"train": train, "validation": validation, "test": test}
     named = _by_split(Path(train)) if Path(train).is_dir() else {}
@@ -49,9 +49,9 @@ def find_shards(train: str, validation: str | None, test: str | None) -> dict[st
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """The texts that `pattern` stands for: {0000..0007} counts, {a,b} lists.
+    """Return the texts that `pattern` stands for: {0000..0007} counts, {a,b} lists.
 
-    ValueError: braces that hold neither.
+    Raises ValueError if braces hold neither.
     """
     braces = re.search(r"\{([^{}]*)\}", pattern)
     if braces is None:
@@ -104,10 +104,10 @@ def _of_split(folder: Path, split: str) -> list[Path]:
 
 
 def _by_split(folder: Path) -> dict[str, list[Path]]:
-    """The shards in `folder` by the split in their names; "" where no name has one."""
+    """Group the shards in `folder` by the split in their names, or under "" if none has one."""
     groups: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*.tar")):
-        if path.is_file() and not path.name.startswith("."):  # as macOS's own beside each file
+        if path.is_file() and not path.name.startswith("."):  # macOS adds hidden files
             word = split_name(path.name)
             groups.setdefault(word.split if word else "", []).append(path)
     if "" in groups and len(groups) > 1:

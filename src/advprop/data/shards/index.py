@@ -1,4 +1,4 @@
-"""The index of tar shards: headers are scanned once, and what they say is kept beside them."""
+"""The index of tar shards: headers are scanned once, and the result is stored beside them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from advprop.data.shards.scanning import Shard, scan_shard, stamp_of
 from advprop.files.atomic import write_atomically
 
 INDEX_NAME = ".advprop-shards.npz"
-"""The file, in the shards' folder, that keeps what their headers say."""
+"""The file in the shards' folder that stores the result of the scan."""
 
 _FORMAT = 1
 _COLUMNS = ("keys", "labels", "offsets", "sizes")
 
 
 def index_shards(paths: Sequence[Path]) -> list[Shard]:
-    """What each of `paths` holds; those that are new or changed since the last time are scanned.
+    """Return the contents of each of `paths`; only new or changed shards are scanned.
 
-    OSError: a file that cannot be read. ValueError: what is wrong with the shards, in one message.
+    Raises OSError if a file cannot be read, and one ValueError that lists all faults of the shards.
     """
     known: dict[Path, Shard] = {}
     problems: list[str] = []
@@ -36,7 +36,7 @@ def index_shards(paths: Sequence[Path]) -> list[Shard]:
             index[path.name], faults = scan_shard(path)
             problems += faults
             if faults:
-                del index[path.name]  # looked at again next time
+                del index[path.name]  # scanned again next time
         if stale:
             _save(folder / INDEX_NAME, index)
         known |= {folder / name: shard for name, shard in index.items()}
@@ -50,7 +50,7 @@ def _is_current(path: Path, index: Mapping[str, Shard]) -> bool:
 
 
 def _load(path: Path) -> dict[str, Shard]:
-    """The shards in an index by name; none where it is missing, damaged or of another format."""
+    """Read an index as shards by name; empty if it is missing, damaged or of another format."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if arrays["format"] != _FORMAT:
@@ -62,12 +62,12 @@ def _load(path: Path) -> dict[str, Shard]:
             os.fsdecode(name): Shard((size, changed), cut_at, *table)
             for name, (size, changed, cut_at), table in zip(names, files, tables, strict=True)
         }
-    except Exception:  # numpy raises all kinds of errors on damaged files; this one is a copy
+    except Exception:  # numpy raises all kinds of errors on damaged files; the index can be rebuilt
         return {}
 
 
 def _save(path: Path, index: Mapping[str, Shard]) -> None:
-    """Write the index atomically; where the folder cannot be written, it is not kept."""
+    """Write the index atomically; does nothing if the folder cannot be written."""
     index = {name: shard for name, shard in index.items() if (path.parent / name).exists()}
     if not index:
         return

@@ -1,4 +1,4 @@
-"""Tar shards (WebDataset) as a data set, with every promise of a folder of images."""
+"""Load tar shards (WebDataset) as a data set, with the same guarantees as a folder of images."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def load_shards(
     classes: str | Path | None = None,
     shuffle_shards: int = 8,
 ) -> ImageData:
-    """Images in local tar files, each with its label beside it (`000.jpg`, then `000.cls`).
+    """Load images from local tar files, each with its label beside it (`000.jpg`, then `000.cls`).
 
     `train`, `validation` and `test` name shards: `DIR/train-{0000..0127}.tar`, `DIR/train-*.tar`,
-    or a folder of them (where `train` is a folder whose shards are named after splits, it gives
-    all three). Without validation shards, validation is shared off `train` by a hash of the keys,
-    and the test too where there is none. Class names are in the file `classes` (a JSON list, or a
-    line a class), or `classes.json` or `.txt` beside the shards of `train`; else they are the
-    numbers. Training mixes `shuffle_shards` shards at a time. With `view.max_unreadable` above 0,
-    the whole samples of a training shard that is cut off are used, with a warning.
+    or a folder of them (if `train` is a folder whose shards are named after splits, it provides
+    all three). Without validation shards, validation is taken from `train` by a hash of the keys,
+    and so is a missing test. Class names are read from the file `classes` (a JSON list, or one
+    name a line), or `classes.json` or `.txt` beside the shards of `train`; else they are the
+    label numbers. Training mixes `shuffle_shards` shards at a time. If `view.max_unreadable` is
+    above 0, a truncated training shard gives its complete samples and a warning.
 
-    OSError: no such shards. ValueError: faulty shards or labels (all in one message), or as of
-    `image_data`.
+    Raises OSError if shards are missing, and ValueError for faulty shards or labels (all in one
+    message) or as `image_data` does.
     """
     if shuffle_shards < 1:
         raise ValueError(f"shuffle_shards={shuffle_shards}: must be at least 1")
@@ -61,7 +61,7 @@ def _origin(given: Mapping[str, ShardSplit]) -> Origin:
 
 
 def _split(name: str, paths: Sequence[Path], view: View, shuffle_shards: int) -> ShardSplit:
-    """All samples of `paths`, in their order."""
+    """Return all samples of `paths`, in their order."""
     shards = index_shards(paths)
     cuts = [
         f"{path} is cut off or damaged from byte {shard.cut_at:,} on"

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face and torchvision, as far as timm opens them by index."""
+"""Data sets of Hugging Face and torchvision that timm opens with access by index."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ class Records(ABC):
 
     @abstractmethod
     def image(self, position: int, channels: int) -> Image.Image:
-        """The image at `position`, upright; any error says that it cannot be read."""
+        """Return the upright image at `position`; raises any exception if it is unreadable."""
 
     @abstractmethod
     def labels(self) -> list[Any]:
-        """Every image's label, without reading the images."""
+        """Return every image's label without reading the images."""
 
     @abstractmethod
     def class_names(self) -> tuple[str, ...] | None:
-        """The names of the labels 0, 1, ..., or None where the source has none."""
+        """Return the names of the labels 0, 1, ..., or None if the source has none."""
 
 
 @dataclass(frozen=True, eq=False)
 class HubRecords(Records):
-    """A data set of the package `datasets`, behind timm's reader."""
+    """A data set of the package `datasets`, opened by timm's reader."""
 
     name: str
     reader: Any
@@ -50,24 +50,24 @@ class HubRecords(Records):
         return len(self.reader)
 
     def image(self, position: int, channels: int) -> Image.Image:
-        """Decode the bytes or the file of a row."""
+        """Decode the image, bytes or a file, of the row at `position`."""
         file, _ = self.reader[position]
         with file, open_image(file) as image:
             return upright(image, channels)
 
     def labels(self) -> list[Any]:
-        """The column of labels."""
+        """Return the column of labels."""
         key = self.reader.label_key
         return list(self.reader.dataset.select_columns([key])[:][key])
 
     def class_names(self) -> tuple[str, ...] | None:
-        """Those of a `ClassLabel`."""
+        """Return the names of the `ClassLabel` column, if it is one."""
         return tuple(self.reader.class_to_idx) or None
 
 
 @dataclass(frozen=True, eq=False)
 class TorchRecords(Records):
-    """A data set of torchvision that gives pairs of a Pillow image and a label."""
+    """A data set of torchvision whose items are pairs of a Pillow image and a label."""
 
     name: str
     dataset: Any
@@ -76,46 +76,46 @@ class TorchRecords(Records):
         return len(self.dataset)
 
     def image(self, position: int, channels: int) -> Image.Image:
-        """The first of the pair."""
+        """Return the image of the pair at `position`."""
         image, _ = self.dataset[position]
         return upright(image, channels)
 
     def labels(self) -> list[Any]:
-        """`targets`, which all of its data sets of classes have but the iNaturalist ones."""
+        """Return `targets`, which all classification sets but those of iNaturalist have."""
         targets = getattr(self.dataset, "targets", None)
         if targets is None:
             raise ValueError(f"{self.name} lists no labels: export it as a folder of images")
         return torch.as_tensor(targets).tolist()
 
     def class_names(self) -> tuple[str, ...] | None:
-        """`classes`; where a class has several names, the first."""
+        """Return `classes`, or the first name of each if a class has several."""
         names = getattr(self.dataset, "classes", None) or []
         return tuple(name if isinstance(name, str) else name[0] for name in names) or None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RecordSplit(DecodedSplit):
-    """The records at `positions`, [num_images]."""
+    """A split of the records at `positions`, shape [num_images]."""
 
     records: Records
     positions: Int[Tensor, " num_images"]
 
     def read(self, index: int) -> Image.Image:
-        """Record `index` of the split; ValueError names one that cannot be read."""
+        """Return image `index` of the split; raises ValueError if it cannot be read."""
         position = int(self.positions[index])
         with named_errors(f"{self.records.name}[{position}]"):
             return self.records.image(position, self.preprocessing.image_shape[0])
 
     def taken(self, positions: Sequence[int]) -> RecordSplit:
-        """The records at `positions` of these alone."""
+        """Return a split of the images at `positions` of this one."""
         return replace(self, positions=self.positions[positions], labels=self.labels[positions])
 
     def hashed_names(self) -> list[str]:
-        """Positions in the source."""
+        """Return the images' positions in the source, as text."""
         return [str(position) for position in self.positions.tolist()]
 
     def stored(self, index: int) -> bytes:
-        """The decoded pixels: not all sources tell the bytes that they are from."""
+        """Return the decoded pixels, since not all sources give access to the encoded bytes."""
         return self.read(index).tobytes()
 
 
@@ -127,11 +127,11 @@ def open_records(
     columns: tuple[str, str] = ("image", "label"),
     download: bool = False,
 ) -> Records:
-    """One split of the data set that timm calls `name`: "hfds/..." or "torch/...".
+    """Open one split of the data set that timm calls `name`: "hfds/..." or "torch/...".
 
-    `columns` are those of images and labels, for Hugging Face; `download` is for torchvision.
-    ImportError: the package `datasets` is missing. ValueError: another kind of name, or a data set,
-    split or column that is not there (with the library's own reason).
+    `columns` name images and labels (Hugging Face only); `download` is for torchvision only. Raises
+    ImportError if the package `datasets` is missing, and ValueError for another kind of name, or if
+    the data set, split or column is missing (with the library's own reason).
     """
     kind, _, rest = name.partition("/")
     if kind not in ("hfds", "torch") or not rest:
@@ -147,7 +147,7 @@ def open_records(
         raise ImportError(f'{name} needs the package datasets: pip install "advprop[data]"')
     input_key, target_key = columns
     reader = _opened(name, folder, split, input_key=input_key, target_key=target_key).reader
-    # timm makes up a column without images where there is none of that name
+    # timm adds an empty column if there is none of that name
     rows = reader.dataset.with_format("arrow")[:1].to_pylist()
     filled = [column for row in rows for column, value in row.items() if value is not None]
     if not {input_key, target_key} <= set(filled):

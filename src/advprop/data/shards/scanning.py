@@ -1,4 +1,4 @@
-"""What a tar shard holds: its samples, by the headers alone, and what is wrong with them."""
+"""Scan the headers of a tar shard for its samples and their faults."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _BLOCK = 512  # bytes; a tar file consists of such blocks
 _MAX_LABEL_BYTES = 1 << 20
 
 Stamp: TypeAlias = tuple[int, int]
-"""A file's size in bytes and its time of change in nanoseconds: equal stamps, equal contents."""
+"""A file's size in bytes and modification time in nanoseconds; it changes with the contents."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """The samples of one tar file, in its order.
+    """The samples of one tar file, in its order; all arrays have shape [num_samples].
 
-    `keys` are bytes (UTF-8); `labels`, `offsets` and `sizes` (both in bytes, of the image) int64,
-    all of shape [num_samples]. `cut_at` is the byte from which on nothing is whole; -1: none.
+    `keys` are bytes (UTF-8); `labels`, and the images' `offsets` and `sizes` in bytes, are int64.
+    `cut_at` is the byte at which the file is truncated or damaged, or -1 if it is complete.
     """
 
     stamp: Stamp
@@ -49,15 +49,15 @@ class _Member(NamedTuple):
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
-    """The stamp of a file with this `status`."""
+    """Return the stamp of a file with this `status`."""
     return status.st_size, status.st_mtime_ns
 
 
 def scan_shard(path: Path) -> tuple[Shard, list[str]]:
-    """The samples in `path`, and a line for each kind of fault, which counts the cases.
+    """Return the samples in `path`, and a line with a count for each kind of fault.
 
-    A sample is consecutive files with one key: all of the path before the first dot of the name.
-    Of a file that is cut off, the whole samples before the cut are taken. OSError: unreadable.
+    A sample is consecutive files with one key, the path up to the first dot of the file name. A
+    truncated shard gives its complete samples. Raises OSError if `path` is unreadable.
     """
     faults: dict[str, list[str]] = defaultdict(list)
     rows: dict[str, tuple[int, int, int]] = {}
@@ -88,7 +88,7 @@ def scan_shard(path: Path) -> tuple[Shard, list[str]]:
 
 
 def _members(file: BinaryIO, size: int) -> tuple[list[_Member], int]:
-    """The whole members of a tar file of `size` bytes, and where it is cut off or damaged (-1)."""
+    """Return a tar file's complete members, and the byte at which it is damaged, -1 if nowhere."""
     found: list[_Member] = []
     end = 0
     try:
@@ -97,7 +97,7 @@ def _members(file: BinaryIO, size: int) -> tuple[list[_Member], int]:
                 if not 0 <= member.size <= size - member.offset_data:
                     break
                 end = tar.offset
-                tar.members = []  # type: ignore[attr-defined]  # else it would hold them all
+                tar.members = []  # type: ignore[attr-defined]  # else it would keep all members
                 folder, slash, name = member.name.removeprefix("./").rpartition("/")
                 stem, dot, ending = name.partition(".")
                 if member.isreg() and not member.issparse() and stem and dot:
@@ -108,7 +108,7 @@ def _members(file: BinaryIO, size: int) -> tuple[list[_Member], int]:
         raise
     except Exception:  # tarfile raises all kinds of errors on damaged headers
         pass
-    # tarfile ends in silence at a damaged header; only a block of zeros is an end
+    # tarfile stops silently at a damaged header; only a block of zeros marks the end
     file.seek(end)
     last = file.read(_BLOCK)
     is_end = len(last) == _BLOCK and not any(last)
@@ -123,7 +123,7 @@ def _fault(
     is_known: bool,
 ) -> str | None:
     if not images:
-        # what has neither image nor label is no sample
+        # files with neither image nor label are no sample
         return None if number is None else f"labels without an image ({ENDINGS_IN_WORDS})"
     if is_known or len({member.ending for member in sample}) < len(sample):
         return "keys that come more than once"
@@ -135,7 +135,7 @@ def _fault(
 
 
 def _label(sample: Iterable[_Member], file: BinaryIO) -> object:
-    """What a sample says of its class; None: nothing. A .cls comes before .json and .txt."""
+    """Return a sample's label or None; .cls takes precedence over .json, and that over .txt."""
     members = {member.ending: member for member in sample}
     for ending in (".cls", ".json", ".txt"):
         if ending in members:

@@ -1,4 +1,4 @@
-"""Images in tar shards, addressed by index: one read at a known place for each."""
+"""Images in tar shards, addressed by index: each is one read at a known offset."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from advprop.data.shards.scanning import Stamp, stamp_of
 from advprop.data.splits import MAX_COMPARED_BYTES
 from advprop.randomness import generator_for
 
-_MAX_OPEN = 64  # files a process; systems allow 256 and more
+_MAX_OPEN = 64  # open files in a process; systems allow at least 256
 
 
 class ShardFiles:
-    """The files of shards, opened as they are needed; a copy in another process opens its own."""
+    """The files of shards, opened when needed; a copy in another process opens its own handles."""
 
     def __init__(self, paths: Sequence[str], stamps: Sequence[Stamp]) -> None:
         self.paths = tuple(paths)
         self._stamps = tuple(stamps)
-        self._handles: OrderedDict[int, int] = OrderedDict()  # the last used one is the last
+        self._handles: OrderedDict[int, int] = OrderedDict()  # from least to most recently used
         self._process = os.getpid()
 
     def open(self, shard: int) -> int:
-        """The handle of file `shard`, for `os.pread`.
+        """Return the file descriptor of file `shard`, for `os.pread`.
 
-        OSError: the file is missing, or has changed since it was indexed.
+        Raises OSError if the file is missing or has changed since it was indexed.
         """
         if self._process != os.getpid():
-            self.close()  # inherited by fork; closing them here leaves the parent's open
+            self.close()  # inherited by fork; closing them here leaves those of the parent open
             self._process = os.getpid()
         if shard not in self._handles:
             if len(self._handles) >= _MAX_OPEN:
@@ -48,14 +48,14 @@ class ShardFiles:
             self._handles[shard] = os.open(self.paths[shard], os.O_RDONLY | os.O_CLOEXEC)
         self._handles.move_to_end(shard)
         handle = self._handles[shard]
-        if stamp_of(os.fstat(handle)) != self._stamps[shard]:  # known places would be wrong ones
+        if stamp_of(os.fstat(handle)) != self._stamps[shard]:  # the indexed offsets would be wrong
             raise OSError(
                 f"{self.paths[shard]} has changed since it was indexed: start the command again"
             )
         return handle
 
     def close(self) -> None:
-        """Close what is open; `open` opens it again."""
+        """Close all open files; `open` opens them again."""
         while self._handles:
             os.close(self._handles.popitem()[1])
 
@@ -68,11 +68,11 @@ class ShardFiles:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShardSplit(DecodedSplit):
-    """Images in tar shards, read anew each time.
+    """Images in tar shards, read again at each use.
 
-    `shard_of` is each image's place in `files.paths`, `extents` its offset and size in bytes,
-    `keys` its key there (UTF-8). An epoch goes through the shards in a random order, and mixes
-    about `shuffle_shards` of them at a time.
+    For each image, `shard_of` is the index of its shard in `files.paths`, `extents` its offset and
+    size in bytes, and `keys` its key in the shard (UTF-8). An epoch goes through the shards in a
+    random order and mixes at most `shuffle_shards` of them at a time.
     """
 
     files: ShardFiles
@@ -82,22 +82,22 @@ class ShardSplit(DecodedSplit):
     shuffle_shards: int = 8
 
     def name(self, index: int) -> str:
-        """How messages call image `index`: by its key and shard."""
+        """Return the name of image `index` in messages: its key and shard."""
         key = self.keys[index].decode(errors="replace")
         return f"{key} in {self.files.paths[self.shard_of[index]]}"
 
     def read(self, index: int) -> Image.Image:
-        """Image `index`; ValueError names one that cannot be read, OSError a shard."""
+        """Return image `index`; raises ValueError if it is unreadable, OSError if its shard is."""
         with self._opened(index) as image:
             return upright(image, self.preprocessing.image_shape[0])
 
     def names(self) -> list[str]:
-        """Keys, and the shard's number, by which an epoch's order goes."""
+        """Return the images' shard numbers, which determine the order of an epoch, and keys."""
         shards, keys = self.shard_of.tolist(), self.hashed_names()
         return [f"{shard}/{key}" for shard, key in zip(shards, keys, strict=True)]
 
     def taken(self, positions: Sequence[int]) -> ShardSplit:
-        """The images at `positions` alone."""
+        """Return a split of the images at `positions`."""
         rows = torch.tensor(positions)
         return replace(
             self,
@@ -108,21 +108,21 @@ class ShardSplit(DecodedSplit):
         )
 
     def hashed_names(self) -> list[str]:
-        """Keys, however they are spread over shards."""
+        """Return the images' keys, which do not depend on the distribution over shards."""
         return [key.decode(errors="surrogateescape") for key in self.keys.tolist()]
 
     def stored(self, index: int) -> bytes:
-        """The member's first bytes."""
+        """Return the first bytes of the image's file, at most `MAX_COMPARED_BYTES`."""
         offset, size = self.extents[index].tolist()
         handle = self.files.open(int(self.shard_of[index]))
         return os.pread(handle, min(size, MAX_COMPARED_BYTES), offset)
 
     def stored_size(self, index: int) -> int:
-        """The member's size."""
+        """Return the size of the image's file in bytes."""
         return int(self.extents[index, 1])
 
     def header_problem(self, index: int) -> str | None:
-        """What is wrong with the first bytes of image `index`, which it names; None: nothing."""
+        """Return the name of image `index` and its header's fault, or None if there is none."""
         try:
             with self._opened(index):
                 return None
@@ -139,10 +139,10 @@ class ShardSplit(DecodedSplit):
                 yield image
 
     def epoch_order(self, seed: int, epoch: int) -> Int[Tensor, " num_images"]:
-        """Every index once, int64; a function of (seed, epoch) that stays within few shards.
+        """Return every index once, int64, in an order that depends on (seed, epoch) alone.
 
-        The shards, in a random order, are cut into runs of equal length, `shuffle_shards` at most;
-        one run's images come, shuffled, before the next run's.
+        The shards, in a random order, are divided into groups of at most `shuffle_shards`; the
+        shuffled images of one group come before those of the next.
         """
         generator = generator_for(seed, epoch, "order")
         present = self.shard_of.unique()

@@ -1,4 +1,4 @@
-"""Tar shards of a folder of images."""
+"""Write tar shards of a folder of images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from advprop.randomness import derive_seed
 
 @dataclass(frozen=True)
 class Written:
-    """How many images and shards one split has."""
+    """The numbers of images and shards of one split."""
 
     num_images: int
     num_shards: int
@@ -32,16 +32,16 @@ class Written:
 def write_shards(
     root: str | Path, out: str | Path, *, images_per_shard: int = 1000
 ) -> dict[str, Written]:
-    """Write a folder of images as tar shards: split to what was written of it.
+    """Write a folder of images as tar shards; return the numbers written for each split.
 
     `root` may be laid out as for `folders.load_folder`. `out` then holds `train-000000.tar` and so
-    on, each split in shards of its own, and `classes.json` with the names of the classes. Images
-    are byte for byte those of the files, in an order by a hash of their names, so that each shard
-    has mixed classes; the same folder gives the same bytes. `out` must be empty or not there yet;
-    what an interrupted call leaves is no set of shards, and the next call's to delete.
+    on, each split in its own shards, and `classes.json` with the names of the classes. Images are
+    copied byte for byte, in the order of a hash of their names, so that each shard has mixed
+    classes; the same folder gives the same bytes. `out` must be empty or missing; remains of an
+    interrupted call cannot be loaded, and the next call deletes them.
 
-    OSError: files that cannot be read or written. ValueError: `images_per_shard` below 1, `out` not
-    empty, or as of `load_folder`.
+    Raises OSError if files cannot be read or written, and ValueError if `images_per_shard` is below
+    1, `out` is not empty, or as `load_folder` does.
     """
     if images_per_shard < 1:
         raise ValueError(f"images_per_shard={images_per_shard}: must be at least 1")
@@ -77,12 +77,12 @@ _OURS = re.compile(rf"({'|'.join(SHARES)})-[0-9]{{6,}}\.tar|{re.escape(CLASSES_N
 
 
 def _clear(out: Path) -> None:
-    """Delete what a killed call left in `out`. ValueError: another one is writing there."""
+    """Delete the remains of a killed call; raises ValueError if another process writes there."""
     with held(out / UNFINISHED) as is_free:
         if not is_free:
             raise ValueError(f"{out}: another process writes shards there; wait, or name another")
         for path in out.iterdir():
-            if _OURS.fullmatch(path.name):  # moved there already
+            if _OURS.fullmatch(path.name):  # it was moved there already
                 path.unlink()
         shutil.rmtree(out / UNFINISHED)
 
@@ -95,7 +95,7 @@ def _write_split(
     starts = range(0, len(order), images_per_shard)
     for number, start in enumerate(starts):
         target = f"{start_of_name}-{number:06d}.tar"
-        # Python's default format would add a header to each name that is not ASCII
+        # Python's default format would add a header for each name that is not ASCII
         with tarfile.open(target, "w", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:
             for path in order[start : start + images_per_shard]:
                 key = names[path].rpartition(".")[0]
@@ -105,7 +105,7 @@ def _write_split(
 
 
 def _member_names(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """Path to its name in the shards: relative to `root`, with one dot, and no key twice."""
+    """Return each path's name in the shards: relative to `root`, with one dot, and a unique key."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for path in sorted(paths):
@@ -120,6 +120,6 @@ def _member_names(root: Path, paths: Iterable[str]) -> dict[str, str]:
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)  # its time, owner and rights are always the same
+    member = tarfile.TarInfo(name)  # its time, owner and permissions are always the same
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))

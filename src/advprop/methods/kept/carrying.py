@@ -12,7 +12,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from advprop.attacks.threat_models import ThreatModel
-from advprop.methods.base import Context, Method, TrainingFacts
+from advprop.methods.base import Context, Method
+from advprop.methods.facts import TrainingFacts
 from advprop.methods.kept.frames import Perturbed
 from advprop.methods.kept.store import PerturbationStore, Precision
 from advprop.randomness import of_part

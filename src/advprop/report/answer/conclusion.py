@@ -1,8 +1,8 @@
-"""Which method to use, what it costs and how sure that is, in sentences that the numbers support.
+"""Writes the report's conclusion: the method to use, its cost, and the evidence.
 
-A method wins only where it is significantly better, after Holm's correction for the number of
-methods, than vanilla training of equal cost: a gain over vanilla of equal epochs alone may be
-what more training would have given.
+A method wins only if it is significantly better, after Holm's correction for the number of
+methods, than vanilla training of equal cost, since longer training alone may explain a gain over
+vanilla of equal epochs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OTHER_IMAGES = {"noise_accuracy": "noise", "adversarial_accuracy": "attack"}
 
 @dataclass(frozen=True, kw_only=True)
 class Conclusion:
-    """The answer in a sentence, its cost, and (term, sentence) pairs behind it; plain text."""
+    """The answer in a sentence, its cost, and evidence as (term, sentence) pairs; plain text."""
 
     headline: str
     cost: str = ""
@@ -35,7 +35,7 @@ class Conclusion:
 
 
 def conclude(summary: Sequence[Entry]) -> Conclusion:
-    """The conclusion of a comparison, of a single run, or of nothing yet."""
+    """Return the conclusion of a comparison, of a single run, or of no tested run."""
     measured = [entry for entry in summary if CLEAN in entry]
     if not measured:
         return Conclusion(headline="No run has been tested yet.")
@@ -54,12 +54,12 @@ def conclude(summary: Sequence[Entry]) -> Conclusion:
 
 
 def sternest(summary: Sequence[Entry], accuracy: str) -> Comparison | None:
-    """The best method against vanilla of equal cost, or of equal epochs where that is missing."""
+    """Compare the best method with vanilla of equal cost, or of equal epochs if that is missing."""
     return compare_best(summary, EQUAL_COST, accuracy) or compare_best(summary, VANILLA, accuracy)
 
 
 def _headline(summary: Sequence[Entry], leader: Entry) -> tuple[str, Entry]:
-    """The answer, and the method whose cost is to be told."""
+    """Return the answer, and the method whose cost the conclusion states."""
     first = sternest(summary, CLEAN)
     if first is None:
         return _without_rivals(summary, leader), leader
@@ -77,7 +77,7 @@ def _headline(summary: Sequence[Entry], leader: Entry) -> tuple[str, Entry]:
 
 
 def _train_longer(summary: Sequence[Entry], longer: Entry, first: Comparison) -> str:
-    """Vanilla of equal cost is ahead, or gains so much that no method can be told from it."""
+    """Return the answer if vanilla of equal cost leads or no method is distinguishable from it."""
     vanilla = named(summary, VANILLA)
     instead = f" instead of {percent(vanilla)}" if vanilla and CLEAN in vanilla else ""
     return (
@@ -158,7 +158,7 @@ def _certainty(summary: Sequence[Entry]) -> str:
 
 
 def _subject(entry: Entry) -> str:
-    """The method's name at the beginning of a sentence."""
+    """Return the method's name for the beginning of a sentence."""
     name = str(entry["method"])
     return name[:1].upper() + name[1:] if is_baseline(entry) else name
 
@@ -181,7 +181,7 @@ def _cost(entry: Entry, vanilla: Entry | None) -> str:
 
 
 def percent(entry: Entry, accuracy: str = CLEAN) -> str:
-    """The mean of `accuracy` in percent."""
+    """Return the mean of `accuracy` in percent."""
     return f"{100 * entry[accuracy]['mean']:.1f} %"
 
 

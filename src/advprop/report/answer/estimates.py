@@ -1,4 +1,4 @@
-"""Means and differences over the seeds of a method, of whatever the suites found."""
+"""Estimates means and differences of suite results over the seeds of a method."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ REFERENCES = (EQUAL_COST, VANILLA)
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A mean over `n` seeds; `ends` of its 95 % interval, None where it cannot be estimated."""
+    """A mean over `n` seeds with the `ends` of its 95 % interval, None if it has no estimate."""
 
     mean: float
     ends: tuple[float, float] | None
     n: int
 
     def percent(self, digits: int = 1) -> str:
-        """The mean and its interval in percent, cut to what is possible."""
+        """Return the mean and its interval in percent, clipped to 0 to 100."""
         text = f"{100 * self.mean:.{digits}f} %"
         if self.ends is None:
             return text
@@ -33,7 +33,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float], *, num_images: int | None = None) -> Estimate:
-    """Student t over seeds; for a single one, Wilson's interval over its `num_images`, if known."""
+    """Return the mean with Student's t interval, or for one seed Wilson's over `num_images`."""
     mean, interval = mean_interval(values)
     ends = None if interval is None else (interval[0], interval[1])
     if len(values) == 1 and num_images:
@@ -42,7 +42,7 @@ def estimate(values: Sequence[float], *, num_images: int | None = None) -> Estim
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of `count` images."""
+    """Return Wilson's 95 % interval of a share of `count` images."""
     square = Z95 * Z95 / count
     middle = (share + square / 2) / (1 + square)
     half = Z95 * math.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
@@ -52,9 +52,9 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 def paired(
     ours: Sequence[tuple[str, float]], theirs: Sequence[tuple[str, float]]
 ) -> Estimate | None:
-    """The difference of (seed, value) pairs: paired where seeds are shared, else of the means.
+    """Return the difference of (seed, value) pairs, paired by shared seeds, else of the means.
 
-    None where either side is empty; no interval without two shared seeds.
+    Returns None if either side is empty; without two shared seeds there is no interval.
     """
     if not ours or not theirs:
         return None
@@ -69,10 +69,10 @@ def paired(
 def references(
     found: Mapping[str, Sequence[Findings]], summary: Sequence[Mapping[str, Any]]
 ) -> dict[str, str]:
-    """What each method of `found` is held against: the sternest baseline of its group.
+    """Return the method with which each method of `found` is compared, within its group.
 
-    Without one it is the group's first method. References themselves are left out, but for vanilla
-    of equal epochs, which is held against vanilla of equal cost.
+    This is vanilla of equal cost, else vanilla, else the group's first method. The reference itself
+    is omitted; vanilla of equal epochs is compared with vanilla of equal cost.
     """
     entries = {str(entry["method"]): entry for entry in summary}
     groups: dict[str, dict[str, str]] = {}

@@ -1,4 +1,4 @@
-"""What stands first: red flags, and the answer, also where runs of several groups meet."""
+"""Writes the top of the report: red flags and the conclusion, for one or several groups."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OTHER_RUNS = "other runs"
 
 @dataclass(frozen=True, kw_only=True)
 class Warned:
-    """One red flag: its name, what it says, the page about it, and which runs carry it."""
+    """A red flag: name, page, first message, its runs (`who`), and other (run, message) pairs."""
 
     name: str
     page: str
@@ -29,7 +29,7 @@ class Warned:
 def red_flags(
     runs: Iterable[Mapping[str, Any]], found: Mapping[str, Sequence[Findings]]
 ) -> list[Warned]:
-    """The red flags of all runs, one entry a kind, those of most runs first."""
+    """Return the red flags of all runs, one entry per kind, those of most runs first."""
     raised = [
         (f"{run['method']}, seed {run['seed']}", Flag.model_validate(flag))
         for run in runs
@@ -62,7 +62,7 @@ def _warned(suite: str, flags: Sequence[tuple[tuple[str, str], Flag]]) -> Warned
 
 
 def overview(summary: Sequence[Entry], runs: Sequence[Mapping[str, Any]]) -> Conclusion:
-    """The conclusion of one group; of several, what holds in each, and what may be said of all."""
+    """Return the conclusion of one group, or the answers of several groups and a joint headline."""
     groups: dict[str, list[Entry]] = {}
     for entry in summary:
         groups.setdefault(group_of(entry), []).append(entry)

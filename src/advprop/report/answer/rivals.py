@@ -1,4 +1,4 @@
-"""The best method against a baseline, judged among all methods that were tried."""
+"""Compares the best method with a baseline, corrected for the number of methods tried."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLEAN = "clean_accuracy"
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The method of highest accuracy, its difference to `baseline`, and how many were tried."""
+    """The method of highest accuracy, its difference to `baseline`, and the number of methods."""
 
     best: Entry
     baseline: str
@@ -25,22 +25,22 @@ class Comparison:
 
     @property
     def better(self) -> bool:
-        """Significantly above the baseline."""
+        """Whether the method is significantly above the baseline."""
         return is_significant(self.difference) and self.difference["difference"] > 0
 
     @property
     def seeds_missing(self) -> int | None:
-        """So many seeds more may show it, if it is there; None where a hundred would not do."""
+        """The number of further seeds that may show the difference; None if 100 are too few."""
         return seeds_missing(self.difference, self.rivals)
 
     @property
     def promising(self) -> bool:
-        """Ahead of the baseline, and so far that some more seeds may show it."""
+        """Whether the method is above the baseline, and further seeds may show it."""
         return self.difference["difference"] > 0 and self.seeds_missing is not None
 
     @property
     def sure(self) -> str:
-        """The p-value, or why there is none."""
+        """The p-value, or the reason why there is none."""
         p_value, seeds = self.difference["p_holm"], self.difference["n"]
         if p_value is not None:
             return p_text(p_value)
@@ -49,7 +49,7 @@ class Comparison:
 
     @property
     def text(self) -> str:
-        """Difference, interval and p-value, in words."""
+        """The difference, interval and p-value in words."""
         cell = difference_cell(self.difference)
         parts = [cell.interval] if self.difference["ci95"] else []
         parts.append(self.sure)
@@ -59,7 +59,7 @@ class Comparison:
 
 
 def compare_best(summary: Sequence[Entry], baseline: str, accuracy: str) -> Comparison | None:
-    """The method (no baseline) of highest `accuracy` against `baseline`; None if not measured."""
+    """Compare the method of highest `accuracy` with `baseline`; returns None if not measured."""
     rivals = [entry for entry in summary if not is_baseline(entry) and accuracy in entry]
     found = [(entry, difference_of(entry, baseline, accuracy)) for entry in rivals]
     pairs = [(entry, difference) for entry, difference in found if difference is not None]
@@ -70,5 +70,5 @@ def compare_best(summary: Sequence[Entry], baseline: str, accuracy: str) -> Comp
 
 
 def named(summary: Sequence[Entry], method: str) -> Entry | None:
-    """The entry whose training method is `method`, None where it was not run."""
+    """Return the entry whose training method is `method`, or None if it was not run."""
     return next((entry for entry in summary if kind_of(entry) == method), None)

@@ -1,4 +1,4 @@
-"""Whether confidence can be believed: reliability diagrams and calibration errors."""
+"""Draws reliability diagrams and calibration errors."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from advprop.report.findings import Bin, Calibration, Findings
 from advprop.report.page.styles import MethodStyle
 
 Found = Mapping[str, Sequence[Findings]]
-FEWEST = 10  # answers in a bin that is drawn: fewer say nothing
-SMALLEST, LARGEST = 4, 15  # marks, by the share of a method's images in the bin
+FEWEST = 10  # bins with fewer answers are too uncertain to draw
+SMALLEST, LARGEST = 4, 15  # sizes of marks, by the share of a method's images in the bin
 
 
 def calibration_panels(found: Found, styles: Mapping[str, MethodStyle]) -> list[Panel]:
-    """The reliability diagram of all methods, and their calibration errors."""
+    """Return the reliability diagram of all methods, and their calibration errors."""
     parts = {method: calibrations(runs) for method, runs in found.items()}
     parts = {method: own for method, own in parts.items() if own}
     if not parts:
@@ -30,12 +30,12 @@ def calibration_panels(found: Found, styles: Mapping[str, MethodStyle]) -> list[
 
 
 def calibrations(runs: Sequence[Findings]) -> list[Calibration]:
-    """What the runs say of their calibration."""
+    """Return the calibrations of the runs that have one."""
     return [run.suites.clean.calibration for run in runs if run.suites.clean.calibration]
 
 
 def pooled(parts: Sequence[Calibration]) -> list[Bin]:
-    """The bins of several seeds together: each image of each seed counts once."""
+    """Merge the bins of several seeds; each image of each seed counts once."""
     groups: dict[tuple[float, float], list[Bin]] = {}
     for part in parts:
         for found in part.bins:

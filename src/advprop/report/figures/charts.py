@@ -1,4 +1,4 @@
-"""Accuracies as figures: against cost, and as differences to a baseline."""
+"""Draws accuracies against cost and as differences to a baseline."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ TITLES = {
     "stylized_accuracy": "Stylized-ImageNet",
     "transfer_accuracy": "Under another model's attack",
 }
-STEP = 0.03  # of the widest cost: how far apart marks of equal cost are drawn
-MOST_APART = 0.1  # of the widest cost: how wide many marks of equal cost spread together
+STEP = 0.03  # distance between marks of equal cost, as a share of the largest cost
+MOST_APART = 0.1  # largest spread of all marks of equal cost, as a share of the largest cost
 COST_TITLES = {
     "total_passes": "passes per image, whole training",
     "train_seconds": "seconds of training",
@@ -47,7 +47,7 @@ COST_TITLES = {
 
 
 def accuracy_title(accuracy: str) -> str:
-    """The heading of an accuracy, also of suites that are not known here."""
+    """Return the heading of an accuracy, for unknown suites made from its name."""
     return TITLES.get(accuracy) or accuracy.removesuffix("_accuracy").replace("_", " ").capitalize()
 
 
@@ -57,7 +57,7 @@ def cost_panels(
     styles: Mapping[str, MethodStyle],
     cost: str,
 ) -> list[Panel]:
-    """Accuracy against `cost`, one panel an accuracy: means with intervals, seeds as dots."""
+    """Return a panel per accuracy against `cost`, with means, intervals, and seeds as dots."""
     panels = []
     for accuracy in accuracy_names(summary):
         title = accuracy_title(accuracy)
@@ -84,7 +84,7 @@ def cost_panels(
 def _of_accuracies(
     entries: Sequence[Entry], runs: Iterable[Mapping[str, Any]], accuracy: str
 ) -> list[float]:
-    """A range in percent that holds every seed and interval, and hardly leaves 0 to 100."""
+    """Return a range in percent that includes all seeds and intervals, within -2 to 102."""
     shown = {entry["method"] for entry in entries}
     values = [run[accuracy] for run in runs if run["method"] in shown and accuracy in run]
     values = [100 * value for value in values if value is not None]
@@ -95,9 +95,9 @@ def _of_accuracies(
 
 
 def _side_by_side(costs: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Where to draw each method: equal costs a little apart, so that no mark hides another.
+    """Return the x position of each method; equal costs are spread so that no mark hides another.
 
-    However many there are, none is drawn far from its cost.
+    The spread is bounded by `MOST_APART`, however many methods have that cost.
     """
     widest = max(cost for _, cost in costs)
     places: dict[str, float] = {}
@@ -154,7 +154,7 @@ def _cost_traces(
 def difference_panels(
     summary: Sequence[Entry], styles: Mapping[str, MethodStyle], baseline: str
 ) -> list[Panel]:
-    """Paired differences to `baseline` with intervals around the line of no difference."""
+    """Return a panel per accuracy with paired differences to `baseline` and their intervals."""
     panels = []
     for accuracy in accuracy_names(summary):
         title = accuracy_title(accuracy)

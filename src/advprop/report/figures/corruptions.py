@@ -1,4 +1,4 @@
-"""Heat maps of accuracy by corruption and severity, and of differences to a reference."""
+"""Draws heat maps of accuracy by corruption and severity, and of differences to a reference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from advprop.report.findings import Corruption, Findings
 
 Found = Mapping[str, Sequence[Findings]]
 Values = Mapping[str, Mapping[int, list[tuple[str, float]]]]
-# the order of the benchmark: noise, blur, weather, digital; the held-out four after them
+# the benchmark's order: noise, blur, weather, digital, then the four held-out corruptions
 ORDER = (
     *("gaussian_noise", "shot_noise", "impulse_noise"),
     *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
@@ -25,7 +25,7 @@ ACCURACY_SCALE, DIFFERENCE_SCALE = "heat", "change"
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptionRow:
-    """One method in the table: mean error over the corruptions, mCE where there is one."""
+    """One method in the table: mean error over the corruptions, and mCE or "-"."""
 
     method: str
     mean_error: str
@@ -34,7 +34,7 @@ class CorruptionRow:
 
 
 def corruption_panels(found: Found) -> list[Panel]:
-    """Accuracy in percent by corruption and severity, a panel a method, on one colour scale."""
+    """Return a panel per method with accuracy in percent by corruption and severity."""
     panels = []
     for method, values in _all_values(found).items():
         names, width = _rows(values), _width(values)
@@ -45,7 +45,7 @@ def corruption_panels(found: Found) -> list[Panel]:
 
 
 def difference_panels(found: Found, references: Mapping[str, str]) -> list[Panel]:
-    """Differences to each method's reference in points, on one scale around zero."""
+    """Return a panel per method with differences to its reference in points, on one scale."""
     values = _all_values(found)
     maps = {
         method: _differences(values[method], values[other])
@@ -73,13 +73,13 @@ Map = tuple[list[str], list[list[float | None]]]
 
 
 def difference_reach(maps: Mapping[str, Map]) -> float:
-    """The end of the colour scale: the largest difference, rounded up to five points."""
+    """Return the end of the colour scale: the largest difference, rounded up to five points."""
     values = [abs(v) for _, cells in maps.values() for row in cells for v in row if v is not None]
     return 5.0 * max(1, -int(-max(values, default=0) // 5))
 
 
 def corruption_rows(found: Found) -> list[CorruptionRow]:
-    """The table beside the maps."""
+    """Return the rows of the table next to the maps."""
     rows = []
     for method, runs in found.items():
         suites = [run.suites.corruptions for run in runs if run.suites.corruptions.by_corruption]
@@ -108,7 +108,7 @@ def _all_values(found: Found) -> dict[str, Values]:
 
 
 def _values(runs: Sequence[Findings]) -> Values:
-    """Corruption: level from 0: (seed, accuracy) of each run."""
+    """Return (seed, accuracy) of each run by corruption and severity, counted from 0."""
     values: dict[str, dict[int, list[tuple[str, float]]]] = {}
     for run in runs:
         suite = run.suites.corruptions

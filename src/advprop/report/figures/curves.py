@@ -1,4 +1,4 @@
-"""Figures of what happened inside a training: its curves, and its normalisation layers."""
+"""Draws training curves and the statistics of normalisation layers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from advprop.report.figures.drawing import Panel, axis, figure, plot_text
 from advprop.report.page.styles import MethodStyle
 
 Curve = Mapping[str, Any]
-# Dashes of training by branch, clean first; validation is a solid, thicker line. The page's own
-# legend shows the same.
+# Dashes of training by branch, clean first; validation is a solid, thicker line. The page's
+# legend uses the same dashes.
 DASHES = ("dot", "dash", "longdash", "dashdot")
 VALIDATION = "validation"
-MOST_POINTS = 300  # of one line
-ALL_POINTS = 60_000  # of all lines together, half a megabyte
-LAYERS_HEIGHT = 210  # whatever the number of layers
-# key: heading, axis, and the value of branches that do not differ
+MOST_POINTS = 300  # in one line
+ALL_POINTS = 60_000  # in all lines together, half a megabyte
+LAYERS_HEIGHT = 210  # for any number of layers
+# by key: heading, axis title, and the value for branches that do not differ
 DISTANCES = {
     "mean_distance": ("Running means", "in clean standard deviations", 0.0),
     "variance_ratio": ("Running variances", "factor between the two", 1.0),
@@ -29,7 +29,7 @@ DISTANCES = {
 
 
 def branch_names(curves: Sequence[Curve]) -> list[str]:
-    """The branches that any curve has training figures of, clean first."""
+    """Return the branches for which any curve has training values, clean first."""
     found = dict.fromkeys(
         name for curve in curves for point in curve["points"] for name in point.get("train") or {}
     )
@@ -37,7 +37,7 @@ def branch_names(curves: Sequence[Curve]) -> list[str]:
 
 
 def curve_panels(curves: Sequence[Curve], styles: Mapping[str, MethodStyle]) -> list[Panel]:
-    """One panel a method: accuracy above, loss below, over passes; a line a seed and branch."""
+    """Return a panel per method: accuracy and loss over passes, a line per seed and branch."""
     curves = [curve for curve in curves if curve.get("points")]
     branches = branch_names(curves)
     unit = "passes" if all("passes" in p for c in curves for p in c["points"]) else "epoch"
@@ -87,7 +87,7 @@ def _curve_traces(
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int) -> Sequence[tuple[float, float]]:
-    """At most `most` of `points`, evenly spread."""
+    """Return at most `most` of `points`, evenly spaced."""
     return points[:: -(-len(points) // most) or 1]
 
 
@@ -115,7 +115,7 @@ def _line(
 def statistics_panels(
     records: Sequence[Mapping[str, Any]], styles: Mapping[str, MethodStyle]
 ) -> list[Panel]:
-    """Distance of clean and adversarial statistics in each layer, from the first to the last."""
+    """Return panels with the distance of clean and adversarial statistics in each layer."""
     records = [record for record in records if record.get("statistics")]
     layers = list(dict.fromkeys(row["layer"] for r in records for row in r["statistics"]))
     panels = []
@@ -150,7 +150,7 @@ def statistics_panels(
 
 
 def _around(traces: Sequence[Mapping[str, Any]], neutral: float) -> list[float]:
-    """A range that holds every value and `neutral`, with a little air."""
+    """Return a range that includes all values and `neutral`, with a margin."""
     values = [neutral, *(y for trace in traces for y in trace["y"])]
     air = 0.06 * (max(values) - min(values)) or 0.1
     return [min(values) - air, max(values) + air]
@@ -177,7 +177,7 @@ def _layer_traces(record: Mapping[str, Any], key: str, style: MethodStyle) -> li
 
 
 def _extremes(records: Sequence[Mapping[str, Any]], key: str) -> str:
-    """The layers of highest and lowest value, by the mean over records, as a sentence."""
+    """Return a sentence with the layers of highest and lowest mean over records."""
     values: dict[str, list[float]] = {}
     for row in (row for record in records for row in record["statistics"]):
         if row.get(key) is not None:

@@ -1,8 +1,8 @@
-"""What all figures share: panels, axes, marks and intervals, as plotly descriptions.
+"""The parts of all figures: panels, axes, marks and intervals for plotly.
 
-Figures are plain dictionaries, drawn by plotly.js in the page. Colours are `var(--name)`:
-report.js puts the theme's values in. Every text that comes from a run goes through `plot_text`,
-since plotly reads a few HTML tags. A trace's `meta` is the method that the reader may hide.
+Figures are plain dictionaries that plotly.js draws in the page. Colours are `var(--name)`, which
+report.js replaces by the theme's values. All texts from runs go through `plot_text`, since plotly
+interprets some HTML tags. A trace's `meta` is its method, which the reader can hide.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Entry = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One drawing: its heading, plotly's figure, height in pixels, and its text for the ear."""
+    """One drawing: heading, plotly figure, height in pixels, and a label for screen readers."""
 
     title: str
     figure: dict[str, Any]
@@ -28,12 +28,12 @@ class Panel:
 
 
 def plot_text(text: object) -> str:
-    """`text` with `<`, `>`, `&` and `{` as entities, which plotly shows as the characters."""
+    """Return `text` with `<`, `>`, `&` and `{` as entities, which plotly shows as characters."""
     return escape(str(text), quote=False).replace("{", "&#123;")
 
 
 def axis(title: str = "", **changes: Any) -> dict[str, Any]:
-    """A quiet axis: thin grid, no zoom (a page must scroll under a thumb)."""
+    """Return an axis with a thin grid and no zoom, so that touch screens can scroll the page."""
     return {
         "title": {"text": title, "standoff": 6, "font": {"size": 12}},
         "gridcolor": "var(--grid)",
@@ -46,11 +46,11 @@ def axis(title: str = "", **changes: Any) -> dict[str, Any]:
 
 
 def points_range(spans: Iterable[Sequence[float]]) -> list[float]:
-    """A range in points that holds zero and every difference, with a little air.
+    """Return a range in points that includes zero and all differences, with a margin.
 
-    Each of `spans` is a difference and, where known, the ends of its interval, as fractions.
-    Intervals are shown up to three times the largest difference (or five points), and up to what
-    is possible: where they say nothing they would hide what there is.
+    Each of `spans` is a difference and, if known, the ends of its interval, as fractions. Intervals
+    are cut at three times the largest difference (at least five, at most 100 points), since very
+    wide intervals would compress the differences.
     """
     spans = list(spans)
     most = min(max(5.0, 300 * max(abs(difference) for difference, *_ in spans)), 100.0)
@@ -61,7 +61,7 @@ def points_range(spans: Iterable[Sequence[float]]) -> list[float]:
 
 
 def figure(traces: list[dict[str, Any]], **layout: Any) -> dict[str, Any]:
-    """Traces and layout in the report's common look, without legend (the page has its own)."""
+    """Return a figure in the report's common style, without legend, which the page provides."""
     return {
         "data": traces,
         "layout": {
@@ -83,7 +83,7 @@ def figure(traces: list[dict[str, Any]], **layout: Any) -> dict[str, Any]:
 
 
 def mark(style: MethodStyle) -> dict[str, Any]:
-    """The marker of a method."""
+    """Return the marker of a method."""
     line = {"width": 2, "color": style.color}
     return {"color": style.color, "symbol": style.symbol, "size": 11, "line": line}
 
@@ -91,7 +91,7 @@ def mark(style: MethodStyle) -> dict[str, Any]:
 def error_bar(
     middles: Sequence[float], ends: Sequence[Sequence[float]], style: MethodStyle
 ) -> dict[str, Any]:
-    """Bars from the lower to the upper of `ends` around `middles`; no ends, no bar."""
+    """Return bars from the lower to the upper of `ends` around `middles`; no bar without ends."""
     if not any(ends):
         return {"visible": False}
     pairs = [pair or (middle, middle) for middle, pair in zip(middles, ends, strict=True)]
@@ -109,7 +109,7 @@ def error_bar(
 def band(
     method: str, x: Sequence[float], ends: Sequence[Sequence[float]], style: MethodStyle
 ) -> dict[str, Any]:
-    """The area between the lower and the upper `ends`."""
+    """Return the area between the lower and the upper `ends`."""
     return {
         "type": "scatter",
         "meta": method,
@@ -134,7 +134,7 @@ def heat_map(
     scale: str,
     limits: tuple[float, float],
 ) -> dict[str, Any]:
-    """Coloured cells with their numbers; `scale` names the colours of report.css."""
+    """Return coloured cells with their numbers; `scale` names colours in report.css."""
     steps = 5
     return {
         "type": "heatmap",

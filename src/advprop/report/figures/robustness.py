@@ -1,4 +1,4 @@
-"""Accuracy over the strength of the attack, a figure a threat model."""
+"""Draws accuracy over the strength of the attack, a figure for each threat model."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from advprop.report.answer.estimates import Estimate, estimate
-from advprop.report.figures.drawing import Panel, axis, band, error_bar, figure, mark, plot_text
+from advprop.report.figures.drawing import Panel, axis, figure
+from advprop.report.figures.lines import line_traces
 from advprop.report.findings import Findings
 from advprop.report.page.styles import MethodStyle
 
 Found = Mapping[str, Sequence[Findings]]
-LOG_RATIO = 16  # strongest over weakest attack from which the axis is logarithmic
+LOG_RATIO = 16  # the axis is logarithmic from this ratio of strongest to weakest attack
 MOST_TICKS = 7
-MOST_BANDS = 6  # with more methods intervals are bars: bands would cover each other
 
 
 def robustness_panels(found: Found, styles: Mapping[str, MethodStyle]) -> list[Panel]:
-    """A panel a threat model: accuracy over epsilon, a line a method, with intervals."""
+    """Return a panel per threat model: accuracy over epsilon, a line with intervals per method."""
     names = dict.fromkeys(
         point.threat_model
         for runs in found.values()
@@ -29,7 +29,7 @@ def robustness_panels(found: Found, styles: Mapping[str, MethodStyle]) -> list[P
 
 
 def strengths(found: Found) -> list[str]:
-    """How the curves' attacks were set, a phrase for each setting that occurs."""
+    """Return a phrase for each combination of steps and restarts in the curves' attacks."""
     points = [p for runs in found.values() for run in runs for p in run.suites.adversarial.curve]
     settings = sorted({(p.num_steps or 0, p.restarts or 0) for p in points if p.epsilon > 0})
     return [
@@ -46,9 +46,9 @@ def strengths(found: Found) -> list[str]:
 def epsilon_scale(
     epsilons: Sequence[float], name: str
 ) -> tuple[Callable[[float], float], dict[str, Any]]:
-    """Where an epsilon stands, and the axis: logarithmic where they span much.
+    """Return a function from epsilon to its x position, and the axis; logarithmic for a wide range.
 
-    On a logarithmic axis epsilon 0, the clean images, stands one step before the smallest.
+    On a logarithmic axis, epsilon 0 (clean images) is one step before the smallest epsilon.
     """
     positive = [e for e in sorted(set(epsilons)) if e > 0]
     logarithmic = len(positive) > 2 and positive[-1] / positive[0] >= LOG_RATIO
@@ -73,7 +73,7 @@ def epsilon_scale(
 
 
 def _ticks(epsilons: Sequence[float], place: Callable[[float], float]) -> list[float]:
-    """The epsilons that get a tick: as many as can be read, first and last among them."""
+    """Return the epsilons with a tick: as many as are readable, including the first and last."""
     least = (place(epsilons[-1]) - place(epsilons[0])) / MOST_TICKS
     kept = [epsilons[0]]
     for epsilon in epsilons[1:]:
@@ -89,9 +89,7 @@ def _panel(name: str, found: Found, styles: Mapping[str, MethodStyle]) -> Panel:
     lines = {method: points for method, points in lines.items() if points}
     epsilons = [epsilon for points in lines.values() for epsilon in points]
     place, xaxis = epsilon_scale(epsilons, name)
-    traces: list[dict[str, Any]] = []
-    for method, points in lines.items():
-        traces += _traces(method, points, styles[method], place, bands=len(lines) <= MOST_BANDS)
+    traces = line_traces(lines, styles, place=place, word="epsilon")
     reached = ", ".join(
         f"{method} {100 * points[max(points)].mean:.1f} %" for method, points in lines.items()
     )
@@ -101,7 +99,7 @@ def _panel(name: str, found: Found, styles: Mapping[str, MethodStyle]) -> Panel:
 
 
 def series(runs: Sequence[Findings], name: str) -> dict[float, Estimate]:
-    """Accuracy by epsilon under attacks of one threat model."""
+    """Return the accuracy by epsilon under attacks of one threat model."""
     values: dict[float, list[float]] = {}
     for run in runs:
         for point in run.suites.adversarial.curve:
@@ -110,36 +108,3 @@ def series(runs: Sequence[Findings], name: str) -> dict[float, Estimate]:
     counts = {run.suites.adversarial.num_images for run in runs}
     count = counts.pop() if len(counts) == 1 else None
     return {e: estimate(values[e], num_images=count) for e in sorted(values)}
-
-
-def _traces(
-    method: str,
-    points: Mapping[float, Estimate],
-    style: MethodStyle,
-    place: Callable[[float], float],
-    *,
-    bands: bool,
-) -> list[dict[str, Any]]:
-    x = [place(epsilon) for epsilon in points]
-    means = [100 * point.mean for point in points.values()]
-    ends = [
-        tuple(min(max(100 * end, 0.0), 100.0) for end in point.ends or (point.mean, point.mean))
-        for point in points.values()
-    ]
-    line = {
-        "type": "scatter",
-        "meta": method,
-        "mode": "lines+markers",
-        "x": x,
-        "y": means,
-        "line": {"color": style.color, "width": 2},
-        "marker": {**mark(style), "size": 8},
-        "hoverinfo": "text",
-        "hovertext": [
-            f"<b>{plot_text(method)}</b><br>epsilon {epsilon:.4g}: {point.percent()}"
-            for epsilon, point in points.items()
-        ],
-    }
-    if bands:
-        return [band(method, x, ends, style), line]
-    return [{**line, "error_y": error_bar(means, ends, style)}]

@@ -1,4 +1,4 @@
-"""Which classes gain and which lose against a reference."""
+"""Draws the changes of single classes' accuracy relative to a reference."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from advprop.report.figures.drawing import Panel, axis, figure, plot_text, point
 from advprop.report.findings import Findings
 
 Found = Mapping[str, Sequence[Findings]]
-MOST = 20  # classes in a figure: half of them gain most, half lose most
+MOST = 20  # classes in a figure: half with the largest gains, half with the largest losses
 LONGEST = 22  # characters of a class name on an axis
 
 
 def class_panels(found: Found, references: Mapping[str, str]) -> list[Panel]:
-    """The classes that change most, a panel a method; gains on top."""
+    """Return a panel per method with the classes that change most, gains first."""
     panels = []
     for method, reference in references.items():
         changes = class_changes(found[method], found[reference])
@@ -36,7 +36,7 @@ def class_panels(found: Found, references: Mapping[str, str]) -> list[Panel]:
 
 
 def class_changes(ours: Sequence[Findings], theirs: Sequence[Findings]) -> dict[str, Estimate]:
-    """The change of each class that both have, largest gain first."""
+    """Return the change of each class that both have, largest gain first."""
     mine, others = _by_class(ours), _by_class(theirs)
     changes = {
         name: change
@@ -47,15 +47,15 @@ def class_changes(ours: Sequence[Findings], theirs: Sequence[Findings]) -> dict[
 
 
 def extremes(names: Sequence[str], most: int = MOST) -> list[str]:
-    """The first and the last of `names`, `most` in all."""
+    """Return the first and the last of `names`, at most `most` in total."""
     half = most // 2
     return list(names) if len(names) <= most else [*names[:half], *names[-half:]]
 
 
 def class_table(found: Found, references: Mapping[str, str]) -> dict[str, Any] | None:
-    """All classes for the page's table: accuracies in percent, and what each is held against.
+    """Return all classes for the page's table, with accuracies in percent and references.
 
-    `columns` are methods, references first; a number is null where the class was not tested.
+    `columns` are methods, references first; a value is None if the class was not tested.
     """
     by_method = {method: _by_class(runs) for method, runs in found.items()}
     by_method = {method: values for method, values in by_method.items() if values}

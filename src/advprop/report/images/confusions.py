@@ -1,4 +1,4 @@
-"""Which class is taken for which."""
+"""Tabulates the most frequent confusions of classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST = 15  # pairs in the table
 
 
 def confusion_table(found: Found) -> dict[str, Any] | None:
-    """The pairs that are confused most, and how many images of a run each method confuses so.
+    """Return the most confused pairs with their number of images in a run of each method.
 
     Counts are means over the seeds; a pair that is not in a run's list counts 0.
     """
@@ -35,7 +35,7 @@ def confusion_table(found: Found) -> dict[str, Any] | None:
 
 
 def _runs(runs: Sequence[Findings]) -> list[dict[tuple[str, str], int]]:
-    """Each run's counts by (class, predicted)."""
+    """Return each run's counts by (class, predicted)."""
     return [
         {(item.name, item.predicted): item.count for item in run.suites.clean.confusion}
         for run in runs

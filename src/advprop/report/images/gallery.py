@@ -1,4 +1,4 @@
-"""What the gallery shows: pictures with their pixel sizes, and what the network read in them."""
+"""The gallery: pictures with their pixel sizes and the model's predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = ("clean", "perturbation", "adversarial")
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One PNG as a data address, its size in pixels, and its text for those who cannot see it."""
+    """One PNG as a data URL, its size in pixels, and its alternative text."""
 
     kind: str
     source: str
@@ -30,7 +30,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Triple:
-    """Clean image, perturbation and adversarial image of one test image, and both predictions."""
+    """The clean image, perturbation and adversarial image of a test image, and both predictions."""
 
     label: str
     name: str
@@ -40,12 +40,12 @@ class Triple:
 
     @property
     def clean_right(self) -> bool:
-        """The clean image was read as its label."""
+        """Whether the clean image was classified correctly."""
         return self.clean_prediction == self.label
 
     @property
     def adversarial_right(self) -> bool:
-        """The adversarial image was read as its label."""
+        """Whether the adversarial image was classified correctly."""
         return self.adversarial_prediction == self.label
 
 
@@ -59,7 +59,7 @@ class Gallery:
 
     @property
     def sentence(self) -> str:
-        """How many of the images shown are read rightly, clean and attacked."""
+        """The numbers of shown images classified correctly when clean and when attacked."""
         clean = sum(triple.clean_right for triple in self.triples)
         attacked = sum(triple.adversarial_right for triple in self.triples)
         return f"{clean} of {len(self.triples)} right when clean, {attacked} when attacked"
@@ -68,9 +68,9 @@ class Gallery:
 def galleries(
     records: Sequence[Mapping[str, Any]], *, most_bytes: int = MOST_BYTES
 ) -> list[Gallery]:
-    """The galleries of `records`: the first of each method, methods with most to tell first.
+    """Return the first gallery of each method, AdvProp first.
 
-    Beyond `most_bytes` of pictures each keeps fewer images, and at last the later methods none.
+    If pictures exceed `most_bytes`, each gallery keeps fewer images, the last ones perhaps none.
     """
     found: dict[str, Gallery] = {}
     for record in sorted(records, key=lambda record: kind_of(record) != "advprop"):
@@ -88,7 +88,7 @@ def galleries(
 
 
 def _within(every: Sequence[Sequence[Triple]], most_bytes: int) -> list[int]:
-    """How many triples each gallery keeps, taken by turns while there is room."""
+    """Return how many triples each gallery keeps, assigned in turns while there is room."""
     kept, left = [0] * len(every), most_bytes
     for turn in range(max(map(len, every), default=0)):
         for place, triples in enumerate(every):
@@ -119,7 +119,7 @@ def _triple(item: Mapping[str, Any]) -> Triple:
 
 
 def read_picture(source: object, kind: str, alt: str) -> Picture | None:
-    """A picture from a PNG's data address; None for anything else (nothing is ever fetched)."""
+    """Return a picture from a PNG's data URL; None for anything else, as nothing is downloaded."""
     match = PNG.fullmatch(source) if isinstance(source, str) else None
     if match is None:
         return None

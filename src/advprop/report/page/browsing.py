@@ -1,4 +1,4 @@
-"""The test images that readers search: pictures once each, answers of every run."""
+"""Collects the test images that readers can search, with the predictions of every run."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
-from advprop.report.findings import PredictedImage, Record
 from advprop.report.images.gallery import read_picture
+from advprop.report.records import PredictedImage, Record
 
 MOST_BYTES = 4_500_000  # of all pictures together
 
 
 def browse(records: Sequence[Record], *, most_bytes: int = MOST_BYTES) -> dict[str, Any] | None:
-    """What the page searches, None where no run has recorded answers.
+    """Return the data that the page searches, or None if no run has recorded predictions.
 
-    `labels`: class names. `images`: [picture, label, name] each, labels by place. `sets`: places of
-    images, one list for all runs that saw the same. `methods`: their runs, with a set, answers (by
-    place of the label) and confidences in percent. Pictures beyond `most_bytes` are dropped with
-    their answers, evenly over sets; `left_out` counts them.
+    `labels` are class names, `images` lists of [picture, index of the label, name]. `sets` are
+    lists of image indices, each shared by all runs on the same images. `methods` hold their runs,
+    each with its set, predictions (as indices of labels) and confidences in percent. Pictures
+    beyond `most_bytes` are dropped with predictions, evenly over sets; `left_out` counts them.
     """
     records = [record for record in records if record.predictions.images]
     if not records:
@@ -61,7 +61,7 @@ def browse(records: Sequence[Record], *, most_bytes: int = MOST_BYTES) -> dict[s
 def _within(
     seen: Sequence[Sequence[PredictedImage]], every: dict[str, PredictedImage], most_bytes: int
 ) -> list[str]:
-    """The images that are kept, in the order in which the runs saw them."""
+    """Return the images to keep, in the order in which the runs saw them."""
     sets = dict.fromkeys(tuple(image.id for image in images) for images in seen)
     by_turns = dict.fromkeys(
         identity
@@ -82,6 +82,6 @@ def _within(
 
 
 def _spread(identities: Sequence[str]) -> list[str]:
-    """The same in another order: any beginning of it is spread over the whole."""
+    """Return `identities` in an order whose every prefix is spread over the whole."""
     order = sorted(range(len(identities)), key=lambda number: int(f"{number:016b}"[::-1], 2))
     return [identities[number] for number in order]

@@ -1,4 +1,4 @@
-"""From `results.json` and what the runs recorded to the one HTML file of the report."""
+"""Renders the report's HTML from `results.json` and the records of runs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from advprop.report.answer.overview import overview, red_flags
 from advprop.report.facts import attack_of_tests, run_facts
 from advprop.report.figures.charts import accuracy_title
 from advprop.report.figures.curves import DASHES, branch_names
-from advprop.report.findings import read_findings, read_records
+from advprop.report.findings import read_findings
 from advprop.report.images.gallery import galleries
 from advprop.report.page.browsing import browse
 from advprop.report.page.styles import method_styles, titled
+from advprop.report.records import read_records
 from advprop.report.sections import suite_sections, training_sections
 from advprop.results.summary import (
     ACCURACIES,
@@ -38,11 +39,11 @@ BEFORE_UNIT = re.compile(r"(?<=\d) (?=%|points)|(?<=\bp) (?=[=<])|(?<=\bp [=<]) 
 
 
 def render_report(results: Json, details: Json | None = None) -> str:
-    """The report as one HTML text that needs nothing from anywhere else.
+    """Return the report as one self-contained HTML text.
 
-    `results` is what `results.json` holds, `details` what docs/results.md lists under the
-    report: command, curves, records, tests, notes. Whatever is missing is said to be missing.
-    Raises ValueError for values of the wrong kind.
+    `results` is the contents of `results.json`, `details` has the entries that docs/results.md
+    lists under the report: command, curves, records, tests, notes. The report names missing parts.
+    Raises ValueError for values of the wrong type.
     """
     details = details or {}
     runs = list(results.get("runs") or ())
@@ -84,7 +85,7 @@ def render_report(results: Json, details: Json | None = None) -> str:
 def _numbers(
     summary: Sequence[Json], runs: Sequence[Json], found: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The tables, and what their columns are called."""
+    """Return the tables and the titles of their columns."""
     return {
         "table": tables.main_rows(summary),
         "accuracy_titles": [accuracy_title(name) for name in tables.main_accuracies(summary)],
@@ -95,6 +96,7 @@ def _numbers(
         ],
         "suites_table": tables.suites_table(summary),
         "curve_tables": tables.curve_tables(found),
+        "soup_tables": tables.soup_tables(found),
         "attack_tables": [
             table
             for table in (tables.branch_table(found), tables.autoattack_table(found))
@@ -125,7 +127,7 @@ def _template() -> Any:
 
 
 def _assets() -> dict[str, Markup]:
-    """Our style and scripts, and plotly.js: trusted text of installed packages, not escaped."""
+    """Return the style sheet and scripts, trusted text of installed packages, without escaping."""
     return {
         "css": Markup(_own_file("report.css")),
         "script": Markup("\n".join(_own_file(name) for name in ("report.js", "browse.js"))),
@@ -138,11 +140,11 @@ def _own_file(name: str) -> str:
 
 
 def typeset(text: str) -> str:
-    """Minus signs for hyphens in front of numbers, and no line break between number and unit."""
+    """Replace hyphens before numbers by minus signs, and spaces before units by no-break spaces."""
     return BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", NEGATIVE.sub("\N{MINUS SIGN}", text))
 
 
 def _script_json(value: Any) -> Markup:
-    """JSON that is harmless inside a script element, whatever its strings hold."""
+    """Return JSON that is safe inside a script element, whatever its strings contain."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return Markup(text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"}))

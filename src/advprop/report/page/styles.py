@@ -1,7 +1,7 @@
-"""One look for each method, the same in every figure and in every report.
+"""The colour and symbol of each method, the same in all figures and reports.
 
 Colours are names of CSS variables (report.css has their values for light, dark and paper), so
-that figures follow the reader's theme. Shapes differ too: colour is never the only sign.
+that figures follow the reader's theme. Symbols differ too, so colour is never the only cue.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from advprop.results.summary import group_of, kind_of
 
 @dataclass(frozen=True, kw_only=True)
 class MethodStyle:
-    """Colour, plotly marker symbol, what the method is and its `--method` (may be empty)."""
+    """Colour, plotly marker symbol, description of the method and its `--method` (may be empty)."""
 
     color: str
     symbol: str
@@ -88,19 +88,19 @@ TITLES = {
     "pyramid": "PyramidAT",
     "universal": "universal PyramidAT",
 }
-"""What prose and tables call the methods."""
-# Eight colours and seven symbols have no common factor: 56 methods go by before a pair returns.
+"""The names of methods in prose and tables."""
+# Eight colours and seven symbols have no common factor, so pairs repeat after 56 methods.
 SPARE_COLORS = tuple(f"method-{number}" for number in (7, 8, 1, 2, 3, 4, 5, 6))
 SPARE_SYMBOLS = ("bowtie", "octagon", "diamond-wide", "star-square", "hash", "cross", "x")
 GROUP_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down", *SPARE_SYMBOLS)
 
 
 def titled(*parts: Iterable[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The same entries, their methods called by titles in place of `--method` names.
+    """Return the entries with titles of methods in place of `--method` names.
 
-    `parts` may be runs, a summary, and whatever else has a `method`; the first that tells the kind
-    of a label tells it for all. A label that only begins with its kind keeps its end. Labels that
-    would fall together stay as they are.
+    `parts` are runs, a summary, or other entries with a `method`; the first entry with a label
+    determines its kind. A suffix of a label after a comma is kept. Labels whose titles would be
+    equal stay unchanged.
     """
     every = [[{**entry, "method": str(entry["method"])} for entry in part] for part in parts]
     kinds: dict[str, str] = {}
@@ -127,9 +127,9 @@ def _title(label: str, kind: str) -> str:
 def method_styles(
     methods: Sequence[str], entries: Iterable[Mapping[str, Any]] = ()
 ) -> dict[str, MethodStyle]:
-    """A style for each label of `methods`; unknown ones take the spare looks in order.
+    """Return a style for each label of `methods`; unknown ones get the spare styles in order.
 
-    Where `entries` (runs, or a summary) are of several groups, the colour tells the training
+    If `entries` (runs, or a summary) belong to several groups, the colour shows the training
     method and the symbol the group.
     """
     entry_of = {str(entry["method"]): entry for entry in entries}

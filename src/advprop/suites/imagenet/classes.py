@@ -1,4 +1,4 @@
-"""ImageNet's classes by WordNet id, and the parts of them that test sets have.
+"""ImageNet's classes by WordNet id, and the subsets of classes in test sets.
 
 The lists are those that timm ships: `imagenet_a_synsets.txt` equals the classes of
 hendrycks/natural-adv-examples (eval.py), `imagenet_r_synsets.txt` those of hendrycks/imagenet-r
@@ -21,25 +21,25 @@ NUM_CLASSES = 1000
 
 @cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """The 1,000 classes of ILSVRC2012 in the order of common models' outputs, which is sorted."""
+    """Return the 1,000 classes of ILSVRC2012, sorted, as are the outputs of common models."""
     return tuple(ImageNetInfo().label_names())
 
 
 @cache
 def imagenet_a_wnids() -> tuple[str, ...]:
-    """The 200 classes of ImageNet-A."""
+    """Return the 200 classes of ImageNet-A."""
     return tuple(_timm_file("imagenet_a_synsets.txt").split())
 
 
 @cache
 def imagenet_r_wnids() -> tuple[str, ...]:
-    """The 200 classes of ImageNet-R."""
+    """Return the 200 classes of ImageNet-R."""
     return tuple(_timm_file("imagenet_r_synsets.txt").split())
 
 
 @cache
 def real_labels() -> tuple[tuple[int, ...], ...]:
-    """The ReaL labels of validation images 1 to 50,000: positions in `imagenet_wnids`, or none."""
+    """Return the ReaL labels (positions in `imagenet_wnids`) of validation images 1 to 50,000."""
     return tuple(tuple(sorted(labels)) for labels in json.loads(_timm_file(_REAL)))
 
 
@@ -47,7 +47,7 @@ _REAL = "imagenet_real_labels.json"
 
 
 def described(names: Sequence[str], limit: int = 3) -> str:
-    """The first of `names` for a message, WordNet ids with what they mean: "n01440764 (tench)"."""
+    """Return the first of `names` for a message, WordNet ids as in "n01440764 (tench)"."""
     return shortened([*map(_with_meaning, names[:limit]), *names[limit:]], limit)
 
 
@@ -58,9 +58,9 @@ def _with_meaning(name: str) -> str:
 
 
 def output_of(class_names: Sequence[str], subject: str) -> dict[str, int]:
-    """The output of a model for each of ImageNet's classes, whatever their order in the model.
+    """Return the model output for each of ImageNet's classes, whatever their order in the model.
 
-    ValueError: its `class_names` are not these 1,000 WordNet ids; `subject` is what to call it.
+    Raises ValueError, naming `subject`, if `class_names` are not the 1,000 WordNet ids.
     """
     if len(class_names) != NUM_CLASSES or set(class_names) != set(imagenet_wnids()):
         raise ValueError(
@@ -73,5 +73,5 @@ def output_of(class_names: Sequence[str], subject: str) -> dict[str, int]:
 
 
 def _timm_file(name: str) -> str:
-    # timm has no function for these lists; a test holds them against the published ones
+    # timm has no function for these lists; a test compares them with the published ones
     return (files("timm.data") / "_info" / name).read_text(encoding="utf-8")

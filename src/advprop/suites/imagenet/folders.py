@@ -1,4 +1,4 @@
-"""From the folder of an ImageNet test set, laid out as published, to its images and labels."""
+"""Opens the folders of ImageNet's test sets in their published layouts."""
 
 from __future__ import annotations
 
@@ -29,29 +29,28 @@ from advprop.suites.imagenet.objectnet import OBJECTNET_CLASSES
 from advprop.suites.subjects import Subject
 
 STYLIZED_SIZE = 224
-# the frame is one pixel wide; the data set's own evaluation cuts off two, and so do those whose
-# figures are published
+# the frame is one pixel wide; the data set's own evaluation and published results crop two
 OBJECTNET_FRAME = 2
 _VALIDATION = re.compile(r"ILSVRC2012_val_(\d{8})(_n\d{8})?")
 
 
 def open_imagenet_a(folder: Path, subject: Subject) -> FileSplit:
-    """ImageNet-A; labels are outputs of the model."""
+    """Open ImageNet-A; labels are outputs of the model."""
     return _wnid_split(folder, subject, imagenet_a_wnids(), "ImageNet-A")
 
 
 def open_imagenet_r(folder: Path, subject: Subject) -> FileSplit:
-    """ImageNet-R; labels are outputs of the model."""
+    """Open ImageNet-R; labels are outputs of the model."""
     return _wnid_split(folder, subject, imagenet_r_wnids(), "ImageNet-R")
 
 
 def open_sketch(folder: Path, subject: Subject) -> FileSplit:
-    """ImageNet-Sketch; labels are outputs of the model."""
+    """Open ImageNet-Sketch; labels are outputs of the model."""
     return _wnid_split(folder, subject, imagenet_wnids(), "ImageNet-Sketch")
 
 
 def open_stylized(folder: Path, subject: Subject) -> StoredSplit:
-    """Stylized-ImageNet's validation images, not resized; labels are outputs of the model."""
+    """Open Stylized-ImageNet's validation images, not resized; labels are outputs of the model."""
     whole = _wnid_split(folder, subject, imagenet_wnids(), "Stylized-ImageNet")
     split = StoredSplit(
         root=folder,
@@ -65,16 +64,16 @@ def open_stylized(folder: Path, subject: Subject) -> StoredSplit:
 
 
 def open_imagenet_v2(folder: Path, subject: Subject) -> FileSplit:
-    """ImageNetV2, whose folders are numbers in the order of the classes, not of the alphabet."""
+    """Open ImageNetV2, whose folders are numbered in class order; labels are model outputs."""
     outputs = output_of(subject.class_names, subject.name)
     numbered = {str(number): outputs[wnid] for number, wnid in enumerate(imagenet_wnids())}
     return _checked(_class_split(folder, subject, numbered, "ImageNetV2"))
 
 
 def open_objectnet(folder: Path, subject: Subject) -> FramedSplit:
-    """ObjectNet's classes that ImageNet has too; labels are rows of `objectnet_accepted`.
+    """Open the ObjectNet classes that ImageNet has too; labels are rows of `objectnet_accepted`.
 
-    `folder` is that of the images, or the archive's, with `images/` in it.
+    `folder` holds the class folders, or is the archive's folder, which contains `images/`.
     """
     output_of(subject.class_names, subject.name)
     images = folder / "images"
@@ -94,19 +93,19 @@ def open_objectnet(folder: Path, subject: Subject) -> FramedSplit:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RealSplit(FileSplit):
-    """Images that have any of several labels; `rows` are those of `real_accepted`.
+    """Images with several correct labels each; `rows` are their rows of `real_accepted`.
 
-    `labels` are the first of each image, an output of the model, so that a smaller choice of images
-    has the classes in proportion.
+    `labels` hold the first label of each image as a model output, so that a limited number of
+    images can be drawn in proportion to the classes.
     """
 
     rows: Int[Tensor, " num_images"]
 
 
 def open_real(folder: Path, subject: Subject) -> RealSplit:
-    """ImageNet's validation images that ReaL labels.
+    """Open ImageNet's validation images that have ReaL labels.
 
-    They may lie in folders of classes or in one, since their names tell which they are.
+    They may lie in class folders or in one folder, since file names identify them.
     """
     outputs = output_of(subject.class_names, subject.name)
     row_of = {labels: row for row, labels in enumerate(real_rows())}
@@ -127,12 +126,12 @@ def open_real(folder: Path, subject: Subject) -> RealSplit:
 
 
 def real_rows() -> tuple[tuple[int, ...], ...]:
-    """The different sets of labels that ReaL gives to an image, in a fixed order."""
+    """Return the distinct sets of labels in ReaL, in a fixed order."""
     return tuple(sorted({labels for labels in real_labels() if labels}))
 
 
 def _validation_numbers(folder: Path, count: int) -> dict[str, int]:
-    """The number, from 1 to `count`, of each image below `folder`."""
+    """Return the number, from 1 to `count`, of each image below `folder`, by path."""
     paths = list_images(folder)
     matches = {path: _VALIDATION.fullmatch(Path(path).stem) for path in paths}
     numbers = {path: int(match[1]) for path, match in matches.items() if match}
@@ -165,7 +164,7 @@ def _class_split(
     *,
     others: bool = False,
 ) -> FileSplit:
-    """A folder for each class of `labels`; `others` allows more, which are passed over."""
+    """Open a folder for each class in `labels`; `others` permits and ignores further folders."""
     classes = list_classes(folder)
     missing = [name for name in labels if name not in classes]
     unknown = [] if others else [name for name in classes if name not in labels]
@@ -196,7 +195,7 @@ def _checked(split: FileSplit) -> FileSplit:
 
 @torch.no_grad()
 def _check_takes(subject: Subject, image_shape: tuple[int, int, int]) -> None:
-    """ValueError, where the model is built for images of another size."""
+    """Raise ValueError if the model cannot run on images of this shape."""
     images = torch.zeros(1, *image_shape, device=subject.model.mean.device)
     try:
         subject.model(images)

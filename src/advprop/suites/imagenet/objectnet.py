@@ -1,7 +1,7 @@
-"""ObjectNet's classes that ImageNet has too: 113 folders, 125 of ImageNet's classes.
+"""ObjectNet's classes that ImageNet has too: 113 folders for 125 ImageNet classes.
 
-The mapping is the data set's own (`mappings/objectnet_to_imagenet_1k.json` in its archive, as
-mlfoundations/wise-ft carries it); the table in alibaba/easyrobust says the same.
+The mapping is the data set's own (`mappings/objectnet_to_imagenet_1k.json` in its archive, copied
+in mlfoundations/wise-ft); the table in alibaba/easyrobust is identical.
 """
 
 from __future__ import annotations
@@ -123,4 +123,4 @@ OBJECTNET_CLASSES: Final[dict[str, tuple[str, ...]]] = {
     "winter_glove": ("n03775071",),
     "wok": ("n04596742",),
 }
-"""The folder of an ObjectNet class to the ImageNet classes that are right for it."""
+"""Maps the folder of an ObjectNet class to its correct ImageNet classes."""

@@ -1,6 +1,6 @@
-"""Suites on ImageNet's other test sets, each by the protocol that its figures are published with.
+"""Suites on further ImageNet test sets, each with the protocol of its published results.
 
-All take a model of ImageNet's 1,000 classes and the set's folder as it was published.
+All need a model with ImageNet's 1,000 classes and the set's folder in its published layout.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from advprop.suites.imagenet.objectnet import OBJECTNET_CLASSES
 from advprop.suites.trial import Trial
 
 Outputs = dict[str, int]
-"""ImageNet's WordNet ids to the outputs of a model."""
+"""Maps ImageNet's WordNet ids to the outputs of a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNetSuite:
-    """How one set is tested; calling it with a trial tests it.
+    """The test protocol of one set; call it with a trial to run the test.
 
-    `accepted` is a table of which outputs are right, `rows` the row of each image; by default an
-    image's label is a row, and that output alone is right. `among` are the classes that compete
-    (None: all). `num_images` is the size of the published set.
+    `accepted` gives a table of correct outputs, `rows` the table's row for each image; by default
+    the row is the label and only that output is correct. `among` are the classes that can be
+    predicted (None: all). `num_images` is the size of the published set.
     """
 
     name: str
@@ -50,7 +50,7 @@ class ImageNetSuite:
     among: Callable[[], tuple[str, ...]] | None = None
 
     def __call__(self, trial: Trial) -> dict[str, Any]:
-        """Test `trial`'s model; `NAME_accuracy`, its interval, and what was tested how."""
+        """Test the trial's model; returns `NAME_accuracy`, its interval, images and protocol."""
         split, source = trial.images
         if len(split) != self.num_images:
             warnings.warn(
@@ -78,12 +78,12 @@ class ImageNetSuite:
 
 
 def objectnet_accepted(outputs: Outputs) -> Bool[Tensor, "labels classes"]:
-    """A row for each of ObjectNet's classes: which of ImageNet's are right for it."""
+    """Return a row for each ObjectNet class, true for its correct ImageNet classes."""
     return _rows([outputs[wnid] for wnid in wnids] for wnids in OBJECTNET_CLASSES.values())
 
 
 def real_accepted(outputs: Outputs) -> Bool[Tensor, "labels classes"]:
-    """A row for each of `real_rows`: which of ImageNet's classes are right."""
+    """Return a row for each of `real_rows`, true for its correct ImageNet classes."""
     order = [outputs[wnid] for wnid in imagenet_wnids()]
     return _rows([order[label] for label in labels] for labels in real_rows())
 

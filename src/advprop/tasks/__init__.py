@@ -1,0 +1,1 @@
+"""Tasks: what a model learns, what attacks raise, and the numbers to show of a step."""

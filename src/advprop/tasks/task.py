@@ -1,0 +1,93 @@
+"""What every task is: a loss on a model's outputs, and what follows from it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from advprop.attacks.objectives import Objective, TargetRule, untargeted
+from advprop.attacks.pgd import Attack, GradientAttack
+from advprop.randomness import Randomness
+from advprop.shapes import Batch, Images
+
+
+class Task(ABC):
+    """What is learnt. A subclass writes `loss`, and `outputs` if the model takes more than images.
+
+    Labels are a tensor, or any sequence that can be sliced, with an entry for each image: a list of
+    dicts for a detector, say. `splits` tells whether outputs are one tensor with a row for each
+    image, so that one pass gives the loss of each kind of images. `needs_training_mode` tells that
+    the model gives a loss in training mode only, as torchvision's detectors do: while it is
+    attacked, layers are in eval mode and the modules that hold them are not.
+    """
+
+    splits: ClassVar[bool] = True
+    needs_training_mode: ClassVar[bool] = False
+
+    @abstractmethod
+    def loss(self, outputs: Any, labels: Any) -> Tensor:
+        """The mean loss over a batch, a scalar."""
+
+    def outputs(self, model: nn.Module, images: Images, labels: Any) -> Any:
+        """What `model` gives for a batch. Raises TypeError unless it is a tensor."""
+        found = model(images)
+        if not isinstance(found, Tensor):
+            raise TypeError(
+                f"the model returns a {type(found).__name__}, where logits are needed, a tensor of "
+                "(batch, classes): wrap it in a module whose forward returns them, as in "
+                "self.model(images).logits, or override `outputs` of its task"
+            )
+        return found
+
+    def attacked_loss(self, outputs: Any, labels: Any) -> Tensor:
+        """The mean loss that an attack raises: the loss that is learnt, or a part of it."""
+        return self.loss(outputs, labels)
+
+    def metrics(self, outputs: Any, labels: Any) -> Mapping[str, Tensor]:
+        """Numbers to show of one kind of images beside the loss, each a mean over the batch."""
+        return {}
+
+    def join(self, labels: Sequence[Any]) -> Any:
+        """The labels of several batches as those of one."""
+        if isinstance(labels[0], Tensor):
+            return torch.cat([*labels])
+        return [label for part in labels for label in part]
+
+    def objective(
+        self,
+        model: nn.Module,
+        images: Images,
+        labels: Any,
+        targets: TargetRule,
+        generator: Randomness,
+    ) -> Objective:
+        """What an attack on `images` raises: `attacked_loss`, times their number.
+
+        Raises ValueError for a rule that chooses targets, for which a task needs classes.
+        """
+        if targets is not untargeted:
+            raise ValueError(
+                f"{type(self).__name__} has no classes for an attack to aim at, as "
+                f"{getattr(targets, '__name__', targets)} does: give the attack targets="
+                "advprop.untargeted, or override `objective`"
+            )
+
+        def raised(points: Images) -> Tensor:
+            loss = self.attacked_loss(self.outputs(model, points, labels), labels)
+            return len(points) * loss
+
+        return raised
+
+    def adversarial_images(
+        self, attack: Attack, model: nn.Module, batch: Batch, generator: Randomness
+    ) -> Images:
+        """The adversarial images of `batch`; the caller has readied `model` for an attack."""
+        images, labels = batch.images, batch.labels
+        if not isinstance(attack, GradientAttack):
+            return attack(model, images, labels, generator=generator)
+        objective = self.objective(model, images, labels, attack.targets, generator)
+        return attack.maximise(objective, images, generator=generator)
