@@ -18,7 +18,7 @@ from advprop.data.sets.builtin import load_builtin
 from advprop.data.sets.folders import load_folder
 from advprop.data.splits import ArraySplit, ImageSplit, Key
 from advprop.data.view import View
-from advprop.shapes import Batch, unit_range
+from advprop.shapes import Batch, in_bytes, unit_range
 
 COUNTS = {"train/a": 4, "train/b": 4, "val/a": 2, "val/b": 2}
 PLAIN, POLICY = Augmentation(), Augmentation(auto_augment="rand-m9-mstd0.5")
@@ -37,6 +37,7 @@ def test_every_byte_is_the_number_that_torchvision_makes_of_it() -> None:
     assert torch.equal(found, expected)
     assert found.dtype == torch.float32
     assert unit_range(found) is found
+    assert torch.equal(in_bytes(found), torch.from_numpy(pixels).permute(2, 0, 1))
 
 
 @pytest.mark.parametrize(
