@@ -74,6 +74,7 @@ def comparison_source(folder: Path, results: dict[str, Any]) -> Source:
         commands=results["command"].splitlines(),
         versions=dict(results.get("versions") or {}),
         notes=notes,
+        trials=list(results.get("trials") or ()),
     )
 
 
