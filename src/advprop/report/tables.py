@@ -202,18 +202,15 @@ def trials_table(trials: Sequence[Json]) -> Table | None:
     return Table(
         caption="Share of clean validation images right after one training with a seed of its own. "
         "No test image had a part in the choice, and costs do not include it.",
-        columns=("Settings", "Validation", "Choice"),
-        rows=tuple((trial.method, _trial_cells(trial)) for trial in tried),
+        columns=("Settings", "Validation"),
+        rows=tuple((trial.method, (Cell(value=trial.told), _trial_cell(trial))) for trial in tried),
     )
 
 
-def _trial_cells(trial: Trial) -> tuple[Cell, ...]:
+def _trial_cell(trial: Trial) -> Cell:
     accuracy = _run_value("validation_accuracy", trial.validation_accuracy)
-    return (
-        Cell(value=trial.told),
-        Cell(value=accuracy, interval=trial.error or ""),
-        Cell(value="chosen" if trial.chosen and not trial.error else "-"),
-    )
+    word = "not trained" if trial.error else "chosen" if trial.chosen else ""
+    return Cell(value=accuracy, interval=word, significant=word == "chosen")
 
 
 def run_rows(runs: Sequence[Json]) -> list[tuple[str, list[str]]]:
