@@ -41,6 +41,7 @@ def model_card(
     branch: str,
     provenance: Mapping[str, Any],
     checks: Mapping[str, Mapping[str, Any]],
+    multi_label: bool = False,
 ) -> str:
     """Return the card as Markdown with a YAML head.
 
@@ -75,6 +76,7 @@ def model_card(
         files=list(_files(checks)),
         versions=_rows((at(provenance, "versions") or {}).items()),
         began_with_weights=any(start),
+        multi_label=multi_label,
     )
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 

@@ -45,6 +45,7 @@ class LoadedExport:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     provenance: dict[str, Any]
+    multi_label: bool = False
 
 
 def write_export(
@@ -57,6 +58,7 @@ def write_export(
     options: Mapping[str, Any] | None = None,
     branch: str = CLEAN,
     formats: Sequence[str] = (HUB,),
+    multi_label: bool = False,
 ) -> Path:
     """Write `model` without its auxiliary branches to `folder`, and return that path.
 
@@ -65,7 +67,8 @@ def write_export(
     keep. The architecture and options with which the model was built are recorded; `options`
     replaces those that JSON cannot hold or timm did not record. The caller's model is not changed;
     weights are written as float32. Before `folder` appears, whole, the files are loaded by
-    `load_export` and by timm and must give bit-equal outputs. `formats` may add "onnx" and
+    `load_export` and by timm and must give bit-equal outputs. `multi_label` tells that an image
+    has several labels, which `class_names` names. `formats` may add "onnx" and
     "torch_export", which are compared with `model` too (`advprop.exports.portable`). Raises
     ValueError if `folder` is not empty, the model cannot be rebuilt from its name or written in a
     format, or the arguments do not fit it; ImportError if ONNX's packages are missing.
@@ -76,6 +79,7 @@ def write_export(
         preprocessing=preprocessing,
         provenance=provenance or {},
         options=options or {},
+        multi_label=multi_label,
     )
     folder = Path(folder)
     _check_free(folder)
@@ -118,6 +122,7 @@ def load_export(folder: str | Path) -> LoadedExport:
         class_names=info.class_names,
         preprocessing=info.preprocessing,
         provenance=dict(info.provenance),
+        multi_label=info.multi_label,
     )
 
 
@@ -144,6 +149,7 @@ def _card(plain: Standardized, info: ExportInfo, branch: str) -> str:
         branch=branch,
         provenance=info.provenance,
         checks=info.checks,
+        multi_label=info.multi_label,
     )
 
 

@@ -119,6 +119,7 @@ def export(
             }
         ),
         formats=formats,
+        multi_label=loaded.config.data.multi_label,
     )
 
 

@@ -15,6 +15,7 @@ from advprop.evaluation.gallery import record_gallery, record_predictions
 from advprop.files.json_files import read_json, write_json
 from advprop.files.parsing import Part
 from advprop.report.findings import OwnTest, Record
+from advprop.results.summary import LABEL_MEASURES
 from advprop.runs.folder import CONFIG, DATA, METRICS, DataFacts, Run, load_run, read_result
 from advprop.suites import DEFAULT_SUITES, evaluate, through_branch
 from advprop.training.run_log import RunLog
@@ -89,8 +90,14 @@ def _kept(suite: dict[str, Any]) -> dict[str, Any]:
 
 
 def accuracies(suites: dict[str, Any]) -> dict[str, float]:
-    """Return `NAME_accuracy` of each suite of a test."""
-    return {f"{suite}_accuracy": suites[suite][f"{suite}_accuracy"] for suite in suites}
+    """Return `NAME_accuracy` of each suite of a test, and its measures of several labels."""
+    names = ("accuracy", *LABEL_MEASURES)
+    return {
+        key: numbers[key]
+        for suite, numbers in suites.items()
+        for key in (f"{suite}_{name}" for name in names)
+        if key in numbers or key.endswith("_accuracy")
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +142,8 @@ def _found(path: Path, form: type[Part]) -> dict[str, Any]:
 def _record(folder: Path) -> dict[str, Any]:
     run = load_run(folder)
     data = run.load_data()
+    if data.multi_label:  # pictures are shown with their class
+        return {"statistics": _distances(run)}
     split = data.validation if data.test is None else data.test
     logits_fn, names = through_branch(run.model, CLEAN), split.names()
     with attack_mode(run.model):
