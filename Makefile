@@ -9,12 +9,13 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # compiled modules are kept, whatever the caller prefers: importing torch and timm without takes long
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo docs experiments-data experiments bench test test-all lint format constraints clean help
+.PHONY: demo docs experiments-data experiments-icons experiments bench test test-all lint format constraints clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      is AdvProp worth it? vanilla, longer vanilla and AdvProp on real images (three minutes, two cores)"
 	@echo "make experiments-data  the colour images that experiments/ trains on (one minute, npm)"
+	@echo "make experiments-icons 33,000 icons as images, a larger set for experiments (five minutes, npm)"
 	@echo "make experiments       all experiments, which go on where they were stopped (QUICK=1: their smallest form)"
 	@echo "make bench     what training costs, against bare loops and other libraries (half an hour; QUICK=1: two minutes)"
 	@echo "make docs      the documentation as a site, in build/site"
@@ -33,6 +34,10 @@ demo: $(VENV)/demo.stamp
 experiments-data: $(VENV)/experiments.stamp
 	$(BIN)/python experiments/emoji.py data/emoji/32 --size 32
 	$(BIN)/python experiments/emoji.py data/emoji/64 --size 64
+
+experiments-icons: $(VENV)/experiments.stamp
+	$(BIN)/python experiments/icons.py data/icons/32 --size 32
+	$(BIN)/python experiments/icons.py data/icons/64 --size 64
 
 EXPERIMENTS := model_size adversarial_first branches lengths training_data attacker finetuning \
 	lean budgets without_batchnorm

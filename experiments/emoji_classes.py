@@ -8,9 +8,10 @@ training set tests memory.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from pictures import fixed_hash
 
 SUBGROUPS = {
     "faces": (
@@ -137,11 +138,6 @@ def identity(codes: str) -> str:
     parts = [_SAME.get(part, part) for part in codes.upper().split("-")]
     kept = [part for part in parts if part not in _VARIANTS | _SKINS]
     return "-".join(kept).replace("-200D", "")
-
-
-def fixed_hash(text: str) -> int:
-    """A number that depends on `text` alone, on every machine."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
 def classify(datasource: Iterable[dict[str, str]]) -> list[Emoji]:

@@ -46,7 +46,7 @@ from advprop.models.standardize import Standardized as Standardized
 from advprop.models.standardize import standardized as standardized
 from advprop.randomness import ImageStreams as ImageStreams
 from advprop.runs import train as train
-from advprop.runs.folder import export as export
+from advprop.runs.exporting import export as export
 from advprop.runs.folder import load_run as load_run
 from advprop.shapes import Batch as Batch
 from advprop.suites import evaluate as evaluate

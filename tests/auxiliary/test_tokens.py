@@ -37,7 +37,8 @@ from advprop.methods.pyramid import Pyramid
 from advprop.models.standardize import standardized
 from advprop.recipes.builtin import digits
 from advprop.runs import train
-from advprop.runs.folder import export, load_run
+from advprop.runs.exporting import export
+from advprop.runs.folder import load_run
 from advprop.runs.trainer import unused_branches
 from advprop.training.optim import build_optimizer, freeze_layers
 from advprop.training.settings import TrainingSettings

@@ -65,7 +65,7 @@ def icons(shift: int) -> dict[str, Any]:
 
 
 def packages() -> list[Any]:
-    read = importlib.import_module("emoji_packages")
+    read = importlib.import_module("npm_packages")
     chars = {f"{0x10000 + n:x}": f"icon-{n}" for n in range(len(SUBCATEGORIES) * EACH)}
     return [
         read.Package(
@@ -207,7 +207,7 @@ def test_mistakes_are_one_message_and_code_2(
 
 
 def test_packages_are_read_as_npm_packs_them(emoji: ModuleType, tmp_path: Path) -> None:
-    read = importlib.import_module("emoji_packages")
+    read = importlib.import_module("npm_packages")
     path = tmp_path / "iconify-json-noto-1.0.0.tgz"
     with tarfile.open(path, "w:gz") as archive:
         for name, value in {"package.json": {"license": "MIT"}, "icons.json": icons(0)}.items():
@@ -215,9 +215,10 @@ def test_packages_are_read_as_npm_packs_them(emoji: ModuleType, tmp_path: Path) 
             member = tarfile.TarInfo(f"package/{name}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    package = read.read_package(tmp_path, "@iconify-json/noto", "1.0.0")
+    wanted = importlib.import_module("emoji_packages").wanted
+    package = read.read_package(tmp_path, "@iconify-json/noto", "1.0.0", wanted)
     assert package.about()["license"] == "MIT"
     assert len(package.files["icons.json"]["icons"]) == len(SUBCATEGORIES) * EACH
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="is not whole"):
-        read.read_package(tmp_path, "@iconify-json/noto", "1.0.0")
+        read.read_package(tmp_path, "@iconify-json/noto", "1.0.0", wanted)

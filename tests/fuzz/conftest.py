@@ -15,7 +15,7 @@ from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
 from advprop.recipes.builtin import digits
 from advprop.runs import train
-from advprop.runs.folder import export
+from advprop.runs.exporting import export
 
 _spec = spec_from_file_location("cli_fixtures", Path(__file__).parents[1] / "cli" / "conftest.py")
 assert _spec is not None

@@ -12,7 +12,8 @@ from damage import OTHER_FILES, assert_named, attempt, cases, changes, damage
 
 from advprop.config import RunConfig
 from advprop.runs import train
-from advprop.runs.folder import export, load_run
+from advprop.runs.exporting import export
+from advprop.runs.folder import load_run
 from advprop.suites import evaluate
 from advprop.training.checkpoint import Checkpoints
 

@@ -188,7 +188,15 @@ def sample_findings(method, seed=0, classes=CLASSES):
             "after": {"apgd-ce": attacked, "apgd-t": 0.95 * attacked, "square": 0.9 * attacked},
         },
     }
-    return {"method": method, "seed": seed, "suites": suites, "red_flags": []}
+    soups = [
+        {"branch": "adversarial", "weight": weight, "suite": suite, "accuracy": accuracy}
+        for weight in ((0.0, 0.5, 1.0) if method in BRANCHES else ())
+        for suite, accuracy in (
+            ("clean", near(clean)),
+            ("adversarial", near(attacked + 0.2 * weight)),
+        )
+    ]
+    return {"method": method, "seed": seed, "suites": suites, "red_flags": [], "mix": soups}
 
 
 def sample_predictions(method, seed=0, count=24, picture=None):

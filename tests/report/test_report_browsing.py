@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from advprop.report.findings import read_records
 from advprop.report.page.browsing import browse
+from advprop.report.records import read_records
 
 
 def records(predictions, methods=("vanilla", "advprop"), seeds=(0, 1), **changes):

@@ -19,7 +19,7 @@ from advprop.shapes import Images
 def mix_branches(
     model: nn.Module, weight: float, *, branch: str | None = None, images: Iterable[Images] = ()
 ) -> nn.Module:
-    """A plain copy of `model` whose parameters lie between its clean branch and another one.
+    """Return a plain copy of `model` with parameters between its clean and another branch.
 
     Every parameter, class tokens included, is (1 - weight) x that of branch "clean" + weight x
     that of `branch`, by default the first auxiliary one (Rebuffi, Croce, Gowal, ICLR 2023, arXiv
@@ -35,10 +35,7 @@ def mix_branches(
     Raises ValueError for a weight out of bounds, an unknown branch, a model without branches, or
     no images where statistics have to be estimated.
     """
-    if not 0 <= weight <= 1:
-        raise ValueError(
-            f"weight={weight}: must be from 0 (the clean branch) to 1 (the auxiliary one)"
-        )
+    check_weight(weight)
     chosen = branch_names(model)[1] if branch is None else branch
     other = remove_auxiliary_norms(copy.deepcopy(model), keep=chosen)
     mixed = remove_auxiliary_norms(copy.deepcopy(model), keep=CLEAN)
@@ -48,6 +45,14 @@ def mix_branches(
                 own.lerp_(theirs, weight)
         _estimate_statistics(mixed, images)
     return mixed
+
+
+def check_weight(weight: float) -> None:
+    """Raise ValueError for a weight outside [0, 1]."""
+    if not 0 <= weight <= 1:
+        raise ValueError(
+            f"weight={weight}: must be from 0 (the clean branch) to 1 (the auxiliary one)"
+        )
 
 
 @torch.no_grad()

@@ -40,6 +40,14 @@ AllBranchesOption = Annotated[
 CheckpointOption = Annotated[
     Path | None, typer.Option(help="Local weights for a timm model, in place of timm's.")
 ]
+MixOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="W,W,...",
+        help="Test branch soups of these weights too, from 0 (clean branch) to 1 (auxiliary "
+        "branch); corruptions are then among the default suites.",
+    ),
+]
 SourceOption = Annotated[
     Path | None, typer.Option(help="The run or export that suite transfer attacks.")
 ]
@@ -59,6 +67,7 @@ def main(
     source_branch: Annotated[str, typer.Option(help="The source's branch to attack.")] = "clean",
     weights: WeightsOption = None,
     checkpoint: CheckpointOption = None,
+    mix: MixOption = None,
     limit: LimitOption = None,
     settings: EvaluationSetOption = None,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
@@ -66,7 +75,7 @@ def main(
     """Test a model on clean, noisy and attacked images; red flags mark misleading results."""
     from advprop.files.json_files import write_json
     from advprop.runs.folder import check_weights
-    from advprop.suites import DEFAULT_SUITES, evaluate
+    from advprop.suites import evaluate
     from advprop.suites.recording import keeps_tests
 
     check_json_target(json, "suites", "red_flags")
@@ -84,23 +93,27 @@ def main(
         settings=[*(settings or []), *_shorthands(restarts, epsilons, l2_epsilons)],
         weights=check_weights(weights),
         checkpoint=checkpoint,
+        mix=_weights(mix or ""),
         limit=limit,
     )
     if json is not None:
         write_json(json, result)
     asked = {"limit": limit, "weights": weights, "restarts": restarts, "set": settings}
     asked |= {"eval-branch": eval_branch, "attack-branch": attack_branch}
-    asked |= {f"data {name}": folders[name] for name in folders if name in DEFAULT_SUITES}
-    other = [f"--{name}" for name, value in asked.items() if value not in (None, [], "clean")]
     lines = list(result_lines(result))
-    lines += [_record(Path(run_or_export), result, other)] if kept else []
+    lines += [_record(Path(run_or_export), result, asked, folders)] if kept else []
     say("\n".join([*lines, *flag_lines(result)]))
 
 
-def _record(run: Path, result: dict[str, Any], other: list[str]) -> str:
+def _record(
+    run: Path, result: dict[str, Any], asked: dict[str, Any], folders: dict[str, str]
+) -> str:
     """Record the test in the run's folder if its options are standard; return a line about it."""
+    from advprop.suites import DEFAULT_SUITES
     from advprop.suites.recording import record_test
 
+    other = [f"--{name}" for name, value in asked.items() if value not in (None, [], "clean")]
+    other += [f"--data {name}" for name in folders if name in DEFAULT_SUITES]
     if other:
         return f"not recorded in {run}: its own tests go without {', '.join(other)}"
     if not record_test(run, result):
@@ -111,6 +124,15 @@ def _record(run: Path, result: dict[str, Any], other: list[str]) -> str:
 def _shorthands(restarts: int | None, epsilons: str | None, l2_epsilons: str | None) -> list[str]:
     values = {"restarts": restarts, "epsilons": epsilons, "l2_epsilons": l2_epsilons}
     return [f"evaluation.{name}={value}" for name, value in values.items() if value is not None]
+
+
+def _weights(text: str) -> list[float]:
+    try:
+        return [float(word) for word in comma_separated(text)]
+    except ValueError as error:
+        raise ValueError(
+            f'--mix "{text}": {error}; write numbers from 0 to 1, as in 0,0.25,1'
+        ) from None
 
 
 def _pair(item: str) -> tuple[str, str]:

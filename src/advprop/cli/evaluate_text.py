@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, cast
 
 Numbers = Mapping[str, Any]
@@ -15,6 +16,7 @@ def result_lines(result: Numbers) -> Iterator[str]:
         first, *more = _lines(name, numbers)
         yield f"  {name}: {first}"
         yield from (f"    {line}" for line in more)
+    yield from _soup_lines(result.get("mix", ()))
 
 
 def flag_lines(result: Numbers) -> Iterator[str]:
@@ -40,6 +42,14 @@ def _lines(suite: str, numbers: Numbers) -> Iterator[str]:
         yield f"{branches}: {pair['accuracy']:.2%}"
 
 
+def _soup_lines(points: Sequence[Numbers]) -> Iterator[str]:
+    """Yield a line per weight, with its accuracy in each suite."""
+    for weight, own in groupby(points, key=lambda point: point["weight"]):
+        found = list(own)
+        accuracies = ", ".join(f"{point['suite']} {point['accuracy']:.2%}" for point in found)
+        yield f"  weight {weight:g} towards {found[0]['branch']}: {accuracies}"
+
+
 def _protocol(numbers: Numbers) -> str:
     return f": {numbers['protocol']}" if "protocol" in numbers else ""
 
@@ -48,13 +58,8 @@ def _labels(suite: str, numbers: Numbers) -> str:
     """Return the measures of several labels, if an image has them."""
     from advprop.results.summary import LABEL_MEASURES
 
-    found = [(name, numbers.get(f"{suite}_{name}")) for name in LABEL_MEASURES]
-    return "".join(
-        f", {_MEASURES.get(name, name)} {value:.3f}" for name, value in found if value is not None
-    )
-
-
-_MEASURES = {"auroc": "AUROC", "average_precision": "average precision", "f1": "F1"}
+    found = [(words, numbers.get(f"{suite}_{name}")) for name, words in LABEL_MEASURES.items()]
+    return "".join(f", {words} {value:.3f}" for words, value in found if value is not None)
 
 
 def _clean(numbers: Numbers) -> str:

@@ -11,11 +11,20 @@ import typer
 from advprop.cli.options import WeightsOption, comma_separated
 from advprop.cli.terminal import say
 
+MixOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Export the branch soup of this weight: 0 is the clean branch, 1 has the parameters "
+        "of the auxiliary one."
+    ),
+]
+
 
 def main(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     out: Annotated[Path, typer.Option(help="The export's folder.")],
     weights: WeightsOption = None,
+    mix: MixOption = None,
     format: Annotated[
         str,
         typer.Option(
@@ -26,12 +35,18 @@ def main(
 ) -> None:
     """Write the plain model, checked to have equal outputs, with a model card."""
     from advprop.exports.format import read_checks
-    from advprop.runs.folder import check_weights, export
+    from advprop.runs.exporting import export
+    from advprop.runs.folder import check_weights
 
     folder = export(
-        run, out, weights=check_weights(weights), formats=comma_separated(format) or ["hub"]
+        run,
+        out,
+        weights=check_weights(weights),
+        mix=mix,
+        formats=comma_separated(format) or ["hub"],
     )
-    say(f"{folder} written; outputs equal the run's clean branch, bit for bit")
+    equal = "the run's clean branch" if mix is None else f"the branch soup of weight {mix:g}"
+    say(f"{folder} written; outputs equal {equal}, bit for bit")
     for file, check in read_checks(folder).items():
         say(
             f"{folder / file}: same classes, logits differ by at most "

@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from advprop.data.preprocessing import Preprocessing
 from advprop.files.parsing import printable
 from advprop.files.trees import at, leaves
+from advprop.results.summary import LABEL_MEASURES
 
 CARD = "README.md"
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -24,6 +25,8 @@ _TRAINING_SETTINGS = (
     *("batch_size", "optimizer", "learning_rate", "schedule", "weight_decay"),
     *("label_smoothing", "ema_decay", "mixed_precision"),
 )
+_MEASURES = {"accuracy": "accuracy", **LABEL_MEASURES}
+_HUB_METRICS = {"auroc": "roc_auc"}
 _SUITE_SETTINGS = (
     *("num_images", "standard_deviation", "threat_model", "epsilon", "num_steps", "step_size"),
     "attack_branch",
@@ -61,6 +64,7 @@ def model_card(
         name=as_text(name),
         architecture=architecture,
         method=method and as_text(method),
+        soup=at(provenance, "mix"),
         timm_loads=timm_loads,
         shape=preprocessing.image_shape,
         resize=resize,
@@ -112,7 +116,7 @@ def _head(name: str, data: str, results: list[EvalResult], *, timm_loads: bool) 
         pipeline_tag=_TASK,
         tags=[_TASK, *(["timm"] if timm_loads else []), "pytorch", "advprop"],
         datasets=[data] if _HUB_NAME.fullmatch(data) else None,
-        metrics=["accuracy"] if results else None,
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         model_name=printable(name, lines=False),
         eval_results=results or None,
     )
@@ -153,7 +157,9 @@ def _data_name(provenance: Mapping[str, Any]) -> str:
 
 
 def _results(provenance: Mapping[str, Any], branch: str) -> list[EvalResult]:
-    """Return the results measured on the exported weights and branch."""
+    """Return the results measured on the exported weights and branch, or branch soup."""
+    if (soup := at(provenance, "mix")) is not None:
+        return _soup_results(provenance, soup)
     found = []
     weights, data, test = (at(provenance, key) for key in ("weights", "data", "test"))
     measured = "best_validation_accuracy" if weights == "best" else "validation_accuracy"
@@ -165,12 +171,36 @@ def _results(provenance: Mapping[str, Any], branch: str) -> list[EvalResult]:
         found.append(_result("clean", accuracy, images, {"num_images": at(data, "num_validation")}))
     if at(test, "weights") == weights and at(test, "branch") == branch:
         for suite, numbers in (at(test, "suites") or {}).items():
-            if (accuracy := at(numbers, f"{suite}_accuracy")) is not None:
-                found.append(_result(suite, accuracy, str(at(numbers, "images")), numbers))
+            for measure, words in _MEASURES.items():
+                if (value := at(numbers, f"{suite}_{measure}")) is not None:
+                    images = str(at(numbers, "images"))
+                    found.append(_result(suite, value, images, numbers, measure, words))
     return found
 
 
-def _result(measure: str, accuracy: float, images: str, settings: Mapping[str, Any]) -> EvalResult:
+def _soup_results(provenance: Mapping[str, Any], soup: Mapping[str, Any]) -> list[EvalResult]:
+    """Return the tested points of this soup; images and settings are those of the suites."""
+    test = at(provenance, "test")
+    if at(test, "weights") != at(provenance, "weights"):
+        return []
+    found = []
+    for point in at(test, "mix") or ():
+        suite, accuracy = at(point, "suite"), at(point, "accuracy")
+        numbers = at(test, "suites", suite)
+        if numbers and all(at(point, key) == soup[key] for key in ("branch", "weight")):
+            settings = {**numbers, "attack_branch": None}
+            found.append(_result(suite, accuracy, str(at(numbers, "images")), settings))
+    return found
+
+
+def _result(
+    suite: str,
+    value: float,
+    images: str,
+    settings: Mapping[str, Any],
+    measure: str = "accuracy",
+    words: str = "accuracy",
+) -> EvalResult:
     split = _SPLIT.search(images)
     known = {key: settings[key] for key in _SUITE_SETTINGS if settings.get(key) is not None}
     return EvalResult(
@@ -178,9 +208,9 @@ def _result(measure: str, accuracy: float, images: str, settings: Mapping[str, A
         dataset_name=printable(images, lines=False),
         dataset_type=printable(images, lines=False),
         dataset_split=None if split is None else split[1],
-        metric_type="accuracy",
-        metric_name=f"{measure} accuracy",
-        metric_value=accuracy,
+        metric_type=_HUB_METRICS.get(measure, measure),
+        metric_name=f"{suite} {words}",
+        metric_value=value,
         metric_args=known or None,
     )
 

@@ -1,4 +1,4 @@
-"""The report's schema of suite results and run records in JSON.
+"""The report's schema of suite results in JSON.
 
 Unknown keys are ignored; all parts are optional, except in `Tested`. A value of the wrong type
 raises ValueError with its path.
@@ -6,7 +6,7 @@ raises ValueError with its path.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -134,6 +134,16 @@ class Suites(Part):
     autoattack: AutoAttack = AutoAttack()
 
 
+class SoupPoint(Part):
+    """Accuracy of one branch soup in one suite."""
+
+    branch: str
+    weight: Share
+    suite: str
+    accuracy: Share
+    ci95: tuple[Number, Number] | None = None
+
+
 class Findings(Part):
     """The results of `advprop evaluate` for one run."""
 
@@ -145,6 +155,7 @@ class Findings(Part):
     versions: dict[str, str] | None = None
     suites: Suites = Suites()
     red_flags: tuple[Flag, ...] = ()
+    mix: tuple[SoupPoint, ...] = ()
 
     @field_validator("suites", "red_flags", mode="before")
     @classmethod
@@ -183,57 +194,6 @@ class Evaluation(Tested):
     run: PathText
 
 
-class PredictedImage(Part):
-    """A test image: its id and name, its class, and its picture if stored."""
-
-    id: str
-    label: str
-    picture: str | None = None
-    name: str = ""
-
-
-class Predictions(Part):
-    """Predictions for test images, in the same order."""
-
-    images: tuple[PredictedImage, ...] = ()
-    clean: tuple[str, ...] = ()
-    confidence: tuple[Number, ...] = ()
-
-    @model_validator(mode="after")
-    def _same_length(self) -> Predictions:
-        if not len(self.images) == len(self.clean) == len(self.confidence):
-            raise ValueError("images, clean and confidence differ in length")
-        return self
-
-
-class Attacked(Part):
-    """A test image of the gallery: its class, and the predictions when clean and attacked."""
-
-    label: str
-    clean_prediction: str
-    adversarial_prediction: str
-
-
-class Layer(Part):
-    """The distances between the branches of a normalisation layer."""
-
-    layer: str
-    mean_distance: Number | None = None
-    variance_ratio: Number | None = None
-    weight_distance: Number | None = None
-    bias_distance: Number | None = None
-
-
-class Record(Part):
-    """The record of a run for the report."""
-
-    method: str = ""
-    seed: str = ""
-    gallery: tuple[Attacked, ...] | None = None
-    statistics: tuple[Layer, ...] | None = None
-    predictions: Predictions = Predictions()
-
-
 def read_findings(found: Iterable[Json]) -> dict[str, list[Findings]]:
     """Return the findings of each method."""
     by_method: dict[str, list[Findings]] = {}
@@ -241,8 +201,3 @@ def read_findings(found: Iterable[Json]) -> dict[str, list[Findings]]:
         parsed = read_part(Findings, item)
         by_method.setdefault(parsed.method, []).append(parsed)
     return by_method
-
-
-def read_records(records: Sequence[Json]) -> list[Record]:
-    """Return the validated records."""
-    return [read_part(Record, record) for record in records]

@@ -12,6 +12,7 @@ from advprop.report.figures import calibration, charts, corruptions
 from advprop.report.figures.curves import curve_panels, statistics_panels
 from advprop.report.figures.drawing import Panel
 from advprop.report.figures.robustness import robustness_panels, strengths
+from advprop.report.figures.soups import soup_panels
 from advprop.report.findings import Findings
 from advprop.report.images import classes
 from advprop.report.images.confusions import confusion_table
@@ -63,6 +64,7 @@ def suite_sections(
         "cost_groups": _cost_groups(summary, runs, styles),
         "robustness_groups": _groups(("", robustness_panels(found, styles), 2)),
         "strengths": strengths(found),
+        "soup_groups": _groups(("", soup_panels(found, styles), 2)),
         "corruption_views": _corruption_views(found, held),
         "corruption_rows": corruptions.corruption_rows(found),
         "class_groups": _groups(("", classes.class_panels(found, held), 3)),

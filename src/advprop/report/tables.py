@@ -10,6 +10,7 @@ from advprop.report.answer.conclusion import BASELINE_TITLES
 from advprop.report.answer.estimates import Estimate, estimate
 from advprop.report.figures.charts import accuracy_title
 from advprop.report.figures.robustness import Found, series
+from advprop.report.figures.soups import soup_series
 from advprop.report.findings import Findings
 from advprop.results.cells import (
     Cell,
@@ -112,20 +113,31 @@ def curve_tables(found: Found) -> list[Table]:
     )
     tables = []
     for name in names:
-        points = {method: series(runs, name) for method, runs in found.items()}
-        points = {method: own for method, own in points.items() if own}
-        epsilons = sorted({epsilon for own in points.values() for epsilon in own})
-        rows = tuple(
-            (
-                method,
-                tuple(_cell(own.get(e)) for e in epsilons),
-            )
-            for method, own in points.items()
-        )
-        columns = tuple(f"{epsilon:.4g}" for epsilon in epsilons)
+        lines = {method: series(runs, name) for method, runs in found.items()}
+        lines = {method: points for method, points in lines.items() if points}
         caption = f"Accuracy under {name} attacks by epsilon, a fraction of the range [0, 1]."
-        tables.append(Table(caption=caption, columns=columns, rows=rows))
+        tables.append(_of_lines(caption, lines))
     return tables
+
+
+def soup_tables(found: Found) -> list[Table]:
+    """Return the accuracies of branch soups by weight, a table per suite."""
+    return [
+        _of_lines(f"{accuracy_title(f'{suite}_accuracy')}: branch soups by weight.", lines)
+        for suite, lines in soup_series(found).items()
+    ]
+
+
+def _of_lines(caption: str, lines: Mapping[str, Mapping[float, Estimate]]) -> Table:
+    places = sorted({place for points in lines.values() for place in points})
+    return Table(
+        caption=caption,
+        columns=tuple(f"{place:.4g}" for place in places),
+        rows=tuple(
+            (method, tuple(_cell(points.get(place)) for place in places))
+            for method, points in lines.items()
+        ),
+    )
 
 
 def branch_table(found: Found) -> Table | None:

@@ -23,8 +23,8 @@ Run = Mapping[str, Any]
 VANILLA, EQUAL_COST = "vanilla", "vanilla_equal_cost"
 BASELINES = (VANILLA, EQUAL_COST)
 ACCURACIES = ("clean_accuracy", "noise_accuracy", "adversarial_accuracy")
-LABEL_MEASURES = ("auroc", "average_precision", "f1")
-"""Further measures of suites on images with several labels, as in `clean_auroc`."""
+LABEL_MEASURES = {"auroc": "AUROC", "average_precision": "average precision", "f1": "F1"}
+"""Further measures of suites on images with several labels, as in `clean_auroc`, with words."""
 # validation accuracies serve to choose a checkpoint and are not reported as results
 _CHOOSING = ("validation_accuracy", "best_validation_accuracy")
 COSTS = ("epochs", "passes_per_image", "total_passes", "train_seconds")

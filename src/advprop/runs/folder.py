@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -16,9 +15,8 @@ from advprop.config.overrides import read_config
 from advprop.config.run import RunConfig
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.splits import ImageData
-from advprop.exports.export import write_export
 from advprop.files.json_files import read_json
-from advprop.files.parsing import Count, Number, Part, without_paths
+from advprop.files.parsing import Count, Number, Part
 from advprop.models.standardize import Standardized
 from advprop.randomness import kept_streams
 from advprop.results.rows import Result
@@ -86,40 +84,6 @@ def load_run(folder: str | Path, *, weights: Weights | None = None) -> Run:
         preprocessing=preprocessing,
         weights=chosen,
         result=read_result(folder),
-    )
-
-
-def export(
-    run: str | Path,
-    out: str | Path,
-    *,
-    weights: Weights | None = None,
-    formats: Sequence[str] = ("hub",),
-) -> Path:
-    """Write the run's plain model (`advprop.exports.export.write_export`) into the folder `out`.
-
-    The export contains no paths of this machine.
-    """
-    loaded = load_run(run, weights=weights)
-    data, test = read_json(loaded.folder / DATA), loaded.folder / "test.json"
-    told = ("name", "num_train", "num_validation", "num_test")
-    return write_export(
-        loaded.model,
-        out,
-        class_names=loaded.class_names,
-        preprocessing=loaded.preprocessing,
-        provenance=without_paths(
-            {
-                "config": loaded.config.without_places().model_dump(mode="json"),
-                "weights": loaded.weights,
-                "result": loaded.result,
-                "data": {key: data[key] for key in told if key in data},
-                "test": read_json(test) if test.is_file() else None,
-                "versions": versions(),
-            }
-        ),
-        formats=formats,
-        multi_label=loaded.config.data.multi_label,
     )
 
 

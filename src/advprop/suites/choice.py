@@ -8,14 +8,18 @@ from pathlib import Path
 from advprop.suites.registry import DEFAULT_SUITES, SUITES
 from advprop.suites.timm_subjects import names_timm_model
 
+SOUP_SUITES = ("clean", "noise", "corruptions", "adversarial")
+"""The default suites of branch soups."""
+
 
 def choose_suites(
-    name: str | Path, suites: Sequence[str] | None, folders: Mapping[str, Path]
+    name: str | Path, suites: Sequence[str] | None, folders: Mapping[str, Path], *, soups: bool
 ) -> Sequence[str]:
     """Return `suites`, or by default all that have images; raises ValueError for unusable ones."""
     has_images = not names_timm_model(name)
     if suites is None:
-        suites = list(dict.fromkeys([*(DEFAULT_SUITES if has_images else ()), *folders]))
+        usual = SOUP_SUITES if soups else DEFAULT_SUITES
+        suites = list(dict.fromkeys([*(usual if has_images else ()), *folders]))
     if not (suites or has_images):
         raise ValueError(
             f"{name}: a model of timm's comes without images to test on; name some, as in "

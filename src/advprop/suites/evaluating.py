@@ -16,6 +16,7 @@ from advprop.suites.attacks import check_source
 from advprop.suites.choice import check_attacks, check_labels, choose_suites
 from advprop.suites.red_flags import find_red_flags
 from advprop.suites.registry import SUITES
+from advprop.suites.soups import checked_weights, soup_points
 from advprop.suites.subjects import Subject, known_branch, load_subject
 from advprop.suites.timm_subjects import find_subject
 from advprop.suites.trial import Trial, open_class_folder
@@ -33,6 +34,7 @@ def evaluate(
     source_branch: str = CLEAN,
     weights: Weights | None = None,
     checkpoint: str | Path | None = None,
+    mix: Sequence[float] = (),
     limit: int | None = None,
     settings: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -44,14 +46,15 @@ def evaluate(
     the layout in which the suite's set was published. Images are classified through `eval_branch`
     and attacked through `attack_branch` (by default the same); `all_branches` tests every pair of
     branches too. `source` is the run or export whose model, through `source_branch`, the suite
-    transfer attacks. `limit` bounds the number of images, drawn in proportion to the classes.
+    transfer attacks. `mix` tests a run's branch soups of these weights too (`mix_run`), by default
+    on corruptions as well. `limit` bounds the number of images, drawn in proportion to the classes.
     `settings` change the run's evaluation settings ("PATH=VALUE", e.g. "evaluation.restarts=5").
     Returns plain data: `{run, branch, weights, versions, suites: {clean: {...}, ...}, checks,
     red_flags}` (docs/results.md). Raises ValueError or OSError for anything missing or invalid,
     ImportError for a missing extra.
     """
     folders = {suite: Path(folder) for suite, folder in (data or {}).items()}
-    suites = choose_suites(run_or_export, suites, folders)
+    suites = choose_suites(run_or_export, suites, folders, soups=bool(mix))
     check_attacks(suites, all_branches=all_branches, source=source)
     subject = find_subject(run_or_export, weights=weights, checkpoint=checkpoint)
     check_labels(suites, multi_label=subject.multi_label)
@@ -64,6 +67,7 @@ def evaluate(
         source=None if source is None else _load_source(subject, Path(source), source_branch),
         source_branch=source_branch,
         all_branches=all_branches,
+        mix=checked_weights(subject, mix, branches=(eval_branch, attack_branch or eval_branch)),
     )
     result = evaluate_trial(trial, suites=suites, folders=folders)
     place = Path(run_or_export)
@@ -78,6 +82,7 @@ def evaluate_trial(
     trials = _trials(trial, suites, folders or {})
     results = {name: SUITES[name].run(own) for name, own in trials.items()}
     flags, checks = find_red_flags(trials, results)
+    soups = {"mix": soup_points(trials, results)} if trial.mix else {}
     return {
         "run": subject.name,
         "branch": trial.eval_branch,
@@ -86,6 +91,7 @@ def evaluate_trial(
         "suites": results,
         "checks": checks,
         "red_flags": [flag.to_json() for flag in flags],
+        **soups,
     }
 
 

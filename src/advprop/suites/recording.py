@@ -14,7 +14,8 @@ from advprop.data.batches.loaders import test_batches
 from advprop.evaluation.gallery import record_gallery, record_predictions
 from advprop.files.json_files import read_json, write_json
 from advprop.files.parsing import Part
-from advprop.report.findings import OwnTest, Record
+from advprop.report.findings import OwnTest
+from advprop.report.records import Record
 from advprop.results.summary import LABEL_MEASURES
 from advprop.runs.folder import CONFIG, DATA, METRICS, DataFacts, Run, load_run, read_result
 from advprop.suites import DEFAULT_SUITES, evaluate, through_branch
@@ -62,8 +63,8 @@ def record_test(folder: Path, found: dict[str, Any]) -> bool:
     """Merge `found`, the result of `evaluate` for the run in `folder`, into the recorded test.
 
     A suite that was tested again is replaced, but keeps its curve and pairs of branches if the new
-    test has none; other suites stay. Returns False and writes nothing if nothing is recorded and
-    `found` lacks some of the default suites, which must be recorded first.
+    test has none; other suites and branch soups stay. Returns False and writes nothing if nothing
+    is recorded and `found` lacks some of the default suites, which must be recorded first.
     """
     known = read_test(folder)
     if not known and not set(DEFAULT_SUITES) <= set(found["suites"]):
@@ -72,6 +73,7 @@ def record_test(folder: Path, found: dict[str, Any]) -> bool:
     suites = {name: _kept(before.pop(name, {})) | new for name, new in found["suites"].items()}
     flags = [flag for flag in known.get("red_flags") or () if _suite_of(flag) in before]
     whole = {
+        **({"mix": known["mix"]} if "mix" in known else {}),
         **found,
         "suites": before | suites,
         "checks": (known.get("checks") or {}) | found["checks"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -18,6 +19,7 @@ from advprop.data.splits import ImageData
 from advprop.exports.export import is_export, load_export
 from advprop.models.standardize import Standardized
 from advprop.runs.folder import Weights, load_run
+from advprop.runs.soups import mix_run
 from advprop.shapes import Images, Logits, LogitsFn
 
 
@@ -27,6 +29,7 @@ class Subject:
 
     `load_data` loads the data set that it was trained on, or is None if that is unknown.
     `multi_label` tells that an image has several labels, which `class_names` names.
+    `mix` returns a run's branch soup of a weight (`mix_run`).
     """
 
     name: str
@@ -37,6 +40,7 @@ class Subject:
     preprocessing: Preprocessing
     load_data: Callable[[], ImageData] | None = None
     multi_label: bool = False
+    mix: Callable[[float], Standardized] | None = None
 
 
 def load_subject(path: Path, *, weights: Weights | None = None) -> Subject:
@@ -78,6 +82,7 @@ def _of_run(path: Path, weights: Weights | None) -> Subject:
         preprocessing=run.preprocessing,
         load_data=run.load_data,
         multi_label=run.config.data.multi_label,
+        mix=partial(mix_run, run),
     )
 
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from advprop.data.listing.classes import shortened
 from advprop.data.listing.sharing import sources_in_words
 from advprop.data.listing.split_names import SPLIT_NAMES, split_name
+from advprop.data.preprocessing import Preprocessing
 from advprop.data.sets.folders import FileSplit
 from advprop.data.splits import ImageData, Origin
-from advprop.data.view import View, image_data
+from advprop.data.view import View, check_splits, image_data
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,26 +66,15 @@ def load_table(
     columns = _read(table)
     image_column = image_column or next(iter(columns))
     names = tuple(label_columns) or _label_columns(columns, {image_column, split_column})
-    if absent := [name for name in (image_column, *names) if name not in columns]:
-        raise ValueError(f"{table} has no column {shortened(absent)}; it has {shortened(columns)}")
     if not names:
         raise ValueError(
             f"{table} has no column of labels, which are 1, 0, -1 or empty: name some, as in "
             "--set data.label_columns=edema,fracture"
         )
-    files = columns[image_column]
-    if double := [file for file, count in Counter(files).items() if count > 1]:
-        raise ValueError(f"{table} has {len(double)} images twice ({shortened(double)})")
-    labels = torch.stack([_labels(table, name, columns[name]) for name in names], dim=1)
-    known = (~labels.isnan()).any(dim=1).tolist()
-    unlabelled = known.count(False)
-    whole = TableSplit(
-        files=tuple(files),
-        paths=tuple(os.path.join(root or table.parent, file) for file in files),
-        labels=labels,
-        preprocessing=view.preprocessing,
-    )
-    rows = _rows(table, columns.get(split_column), known)
+    whole = _listed(table, columns, root, image_column, names, view.preprocessing)
+    labelled = _labelled(whole)
+    unlabelled = len(whole) - len(labelled)
+    rows = _rows(table, columns.get(split_column), labelled)
     splits = {part: whole.taken(positions) for part, positions in rows.items()}
     given = {part: f'rows "{part}" of {table.name}' for part in splits}
     return image_data(
@@ -99,6 +89,50 @@ def load_table(
             passed_over={"rows without a known label": unlabelled} if unlabelled else {},
         ),
     )
+
+
+def load_test_table(
+    table: Path, *, label_names: Sequence[str], preprocessing: Preprocessing
+) -> TableSplit:
+    """Load all images of a CSV file with a column for each of `label_names`, to test a model.
+
+    The first column holds paths, relative to the table's folder; rows without a known label are
+    passed over. Raises OSError or ValueError as `load_table`, and if all rows are passed over.
+    """
+    columns = _read(table)
+    whole = _listed(table, columns, None, next(iter(columns)), label_names, preprocessing)
+    if not (labelled := _labelled(whole)):
+        raise ValueError(f"{table} has no row with a known label among {shortened(label_names)}")
+    split = whole.taken(labelled)
+    check_splits(split)
+    return split
+
+
+def _listed(
+    table: Path,
+    columns: Mapping[str, Sequence[str]],
+    root: str | Path | None,
+    image_column: str,
+    names: Sequence[str],
+    preprocessing: Preprocessing,
+) -> TableSplit:
+    """Return all rows, also those without a known label."""
+    if absent := [name for name in (image_column, *names) if name not in columns]:
+        raise ValueError(f"{table} has no column {shortened(absent)}; it has {shortened(columns)}")
+    files = columns[image_column]
+    if double := [file for file, count in Counter(files).items() if count > 1]:
+        raise ValueError(f"{table} has {len(double)} images twice ({shortened(double)})")
+    return TableSplit(
+        files=tuple(files),
+        paths=tuple(os.path.join(root or table.parent, file) for file in files),
+        labels=torch.stack([_labels(table, name, columns[name]) for name in names], dim=1),
+        preprocessing=preprocessing,
+    )
+
+
+def _labelled(split: TableSplit) -> list[int]:
+    known: list[int] = (~split.labels.isnan()).any(dim=1).nonzero().flatten().tolist()
+    return known
 
 
 def _read(table: Path) -> dict[str, list[str]]:
@@ -153,9 +187,8 @@ def _labels(table: Path, name: str, cells: Sequence[str]) -> Float[Tensor, " row
     return torch.tensor([values[cell] for cell in cells])
 
 
-def _rows(table: Path, cells: Sequence[str] | None, known: Sequence[bool]) -> dict[str, list[int]]:
-    """Return the rows of each split with a known label; all are "train" if there is no column."""
-    labelled = [row for row, is_known in enumerate(known) if is_known]
+def _rows(table: Path, cells: Sequence[str] | None, labelled: list[int]) -> dict[str, list[int]]:
+    """Return which of the `labelled` rows each split has; "train" has all without a column."""
     if cells is None:
         return {"train": labelled}
     parts = {cell: split_name(cell) for cell in set(cells)}

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from advprop.report.answer.estimates import Estimate, estimate
-from advprop.report.figures.drawing import Panel, axis, band, error_bar, figure, mark, plot_text
+from advprop.report.figures.drawing import Panel, axis, figure
+from advprop.report.figures.lines import line_traces
 from advprop.report.findings import Findings
 from advprop.report.page.styles import MethodStyle
 
 Found = Mapping[str, Sequence[Findings]]
 LOG_RATIO = 16  # the axis is logarithmic from this ratio of strongest to weakest attack
 MOST_TICKS = 7
-MOST_BANDS = 6  # with more methods, bands would overlap, so intervals are bars
 
 
 def robustness_panels(found: Found, styles: Mapping[str, MethodStyle]) -> list[Panel]:
@@ -89,9 +89,7 @@ def _panel(name: str, found: Found, styles: Mapping[str, MethodStyle]) -> Panel:
     lines = {method: points for method, points in lines.items() if points}
     epsilons = [epsilon for points in lines.values() for epsilon in points]
     place, xaxis = epsilon_scale(epsilons, name)
-    traces: list[dict[str, Any]] = []
-    for method, points in lines.items():
-        traces += _traces(method, points, styles[method], place, bands=len(lines) <= MOST_BANDS)
+    traces = line_traces(lines, styles, place=place, word="epsilon")
     reached = ", ".join(
         f"{method} {100 * points[max(points)].mean:.1f} %" for method, points in lines.items()
     )
@@ -110,36 +108,3 @@ def series(runs: Sequence[Findings], name: str) -> dict[float, Estimate]:
     counts = {run.suites.adversarial.num_images for run in runs}
     count = counts.pop() if len(counts) == 1 else None
     return {e: estimate(values[e], num_images=count) for e in sorted(values)}
-
-
-def _traces(
-    method: str,
-    points: Mapping[float, Estimate],
-    style: MethodStyle,
-    place: Callable[[float], float],
-    *,
-    bands: bool,
-) -> list[dict[str, Any]]:
-    x = [place(epsilon) for epsilon in points]
-    means = [100 * point.mean for point in points.values()]
-    ends = [
-        tuple(min(max(100 * end, 0.0), 100.0) for end in point.ends or (point.mean, point.mean))
-        for point in points.values()
-    ]
-    line = {
-        "type": "scatter",
-        "meta": method,
-        "mode": "lines+markers",
-        "x": x,
-        "y": means,
-        "line": {"color": style.color, "width": 2},
-        "marker": {**mark(style), "size": 8},
-        "hoverinfo": "text",
-        "hovertext": [
-            f"<b>{plot_text(method)}</b><br>epsilon {epsilon:.4g}: {point.percent()}"
-            for epsilon, point in points.items()
-        ],
-    }
-    if bands:
-        return [band(method, x, ends, style), line]
-    return [{**line, "error_y": error_bar(means, ends, style)}]

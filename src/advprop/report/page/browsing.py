@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
-from advprop.report.findings import PredictedImage, Record
 from advprop.report.images.gallery import read_picture
+from advprop.report.records import PredictedImage, Record
 
 MOST_BYTES = 4_500_000  # of all pictures together
 

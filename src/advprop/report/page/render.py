@@ -19,10 +19,11 @@ from advprop.report.answer.overview import overview, red_flags
 from advprop.report.facts import attack_of_tests, run_facts
 from advprop.report.figures.charts import accuracy_title
 from advprop.report.figures.curves import DASHES, branch_names
-from advprop.report.findings import read_findings, read_records
+from advprop.report.findings import read_findings
 from advprop.report.images.gallery import galleries
 from advprop.report.page.browsing import browse
 from advprop.report.page.styles import method_styles, titled
+from advprop.report.records import read_records
 from advprop.report.sections import suite_sections, training_sections
 from advprop.results.summary import (
     ACCURACIES,
@@ -95,6 +96,7 @@ def _numbers(
         ],
         "suites_table": tables.suites_table(summary),
         "curve_tables": tables.curve_tables(found),
+        "soup_tables": tables.soup_tables(found),
         "attack_tables": [
             table
             for table in (tables.branch_table(found), tables.autoattack_table(found))
