@@ -102,10 +102,12 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 
 def _show(row: dict[str, Any]) -> None:
+    from advprop.results.summary import headline_names
+
+    clean, noise, adversarial = (row[name] for name in headline_names([row]))
     say(
-        f"{row['method']} seed {row['seed']}: clean {row['clean_accuracy']:.1%}, "
-        f"noise {row['noise_accuracy']:.1%}, adversarial "
-        f"{row['adversarial_accuracy']:.1%} ({row['train_seconds']:.0f} s)",
+        f"{row['method']} seed {row['seed']}: clean {clean:.1%}, noise {noise:.1%}, adversarial "
+        f"{adversarial:.1%} ({row['train_seconds']:.0f} s)",
         err=True,
     )
 

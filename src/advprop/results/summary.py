@@ -94,6 +94,14 @@ def is_accuracy(key: str) -> bool:
     return key.endswith(tuple(f"_{name}" for name in ("accuracy", *LABEL_MEASURES)))
 
 
+def headline_names(entries: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the names of the three usual accuracies, or of their AUROC for several labels."""
+    several = any("clean_auroc" in entry for entry in entries)
+    return (
+        tuple(name.replace("_accuracy", "_auroc") for name in ACCURACIES) if several else ACCURACIES
+    )
+
+
 def accuracy_names(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the names of all accuracies in `entries` (runs or summary): `ACCURACIES` first."""
     found = dict.fromkeys(

@@ -41,7 +41,7 @@ def conclude(summary: Sequence[Entry]) -> Conclusion:
         return Conclusion(headline="No run has been tested yet.")
     leader = max(measured, key=lambda entry: entry[CLEAN]["mean"])
     if len(measured) == 1:
-        headline = f"{leader['method']} gets {percent(leader)} of the clean images right."
+        headline = f"{leader['method']} gets {right(leader)}."
         lonely = "It is the only method run: there is nothing to compare it with."
         return Conclusion(headline=headline, cost=f"{lonely} {_cost(leader, None)}")
     headline, told = _headline(measured, leader)
@@ -68,7 +68,7 @@ def _headline(summary: Sequence[Entry], leader: Entry) -> tuple[str, Entry]:
         doubt = "" if longer else " Vanilla of equal cost was not run: it might do as well."
         gain = f"{points_text(first.difference['difference'])} points"
         return (
-            f"Use {first.best['method']}: {percent(first.best)} of the clean images right, "
+            f"Use {first.best['method']}: {right(first.best)}, "
             f"{gain} against {BASELINE_TITLES[first.baseline]} ({first.sure}).{doubt}"
         ), first.best
     if longer and (longer is leader or _gains_by_length(longer)) and not first.promising:
@@ -81,14 +81,14 @@ def _train_longer(summary: Sequence[Entry], longer: Entry, first: Comparison) ->
     vanilla = named(summary, VANILLA)
     instead = f" instead of {percent(vanilla)}" if vanilla and CLEAN in vanilla else ""
     return (
-        f"Train vanilla longer: {percent(longer)} of the clean images right{instead}, where "
+        f"Train vanilla longer: {right(longer)}{instead}, where "
         f"{first.best['method']} of the same cost gets {percent(first.best)} ({first.sure})."
     )
 
 
 def _undecided(summary: Sequence[Entry], first: Comparison) -> tuple[str, Entry]:
     found = (
-        f"{first.best['method']} gets {percent(first.best)} of the clean images right, "
+        f"{first.best['method']} gets {right(first.best)}, "
         f"{points_text(first.difference['difference'])} points against "
         f"{BASELINE_TITLES[first.baseline]} ({first.sure})"
     )
@@ -183,6 +183,12 @@ def _cost(entry: Entry, vanilla: Entry | None) -> str:
 def percent(entry: Entry, accuracy: str = CLEAN) -> str:
     """Return the mean of `accuracy` in percent."""
     return f"{100 * entry[accuracy]['mean']:.1f} %"
+
+
+def right(entry: Entry) -> str:
+    """Return the clean accuracy in words."""
+    things = "labels of the clean images" if "clean_auroc" in entry else "clean images"
+    return f"{percent(entry)} of the {things} right"
 
 
 def _count(number: float, one: str, many: str) -> str:
