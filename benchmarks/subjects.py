@@ -51,7 +51,7 @@ class Subject:
     def batch(self, method: Method) -> Batch:
         """Images with labels and indices, and a view for each branch that asks for one."""
         images, indices = self.images(), torch.arange(self.batch_size)
-        views = dict.fromkeys(method.auxiliary, images)
+        views = dict.fromkeys(method.views, images)
         return Batch(images=images, labels=indices % NUM_CLASSES, indices=indices, views=views)
 
     def quick(self, batch_size: int = 10) -> Subject:

@@ -29,6 +29,7 @@ os.environ.update(
     COLUMNS="80",
     CUDA_VISIBLE_DEVICES="",
     HF_HUB_OFFLINE="1",
+    NO_PROXY="127.0.0.1",
     OMP_NUM_THREADS="1",
 )
 time.tzset()

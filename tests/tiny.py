@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import torch
 from timm.models.convnext import ConvNeXt
 from timm.models.vision_transformer import VisionTransformer
@@ -9,6 +12,7 @@ from torch import Tensor, nn
 
 from advprop.auxiliary.norm import AuxiliaryNorm
 from advprop.auxiliary.surgery import add_auxiliary_norms
+from advprop.shapes import Batch
 
 NUM_CLASSES = 5
 IMAGE_SHAPE = (3, 8, 8)
@@ -125,6 +129,12 @@ def tiny_images(count: int = 8, *, seed: int = 1, margin: float = 0.0) -> Tensor
 def tiny_labels(count: int = 8, *, seed: int = 2) -> Tensor:
     """Random class indices."""
     return torch.randint(NUM_CLASSES, (count,), generator=torch.Generator().manual_seed(seed))
+
+
+def with_views(batch: Batch, names: Iterable[str]) -> Batch:
+    """`batch` with further versions of its images, all of them different."""
+    views = {name: batch.images.roll(place + 1, dims=-1) for place, name in enumerate(names)}
+    return replace(batch, views=views)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

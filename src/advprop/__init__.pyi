@@ -29,6 +29,7 @@ from advprop.methods.adversarial import Adversarial as Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean as AdversarialThenClean
 from advprop.methods.advprop import AdvProp as AdvProp
 from advprop.methods.advprop_lean import AdvPropLean as AdvPropLean
+from advprop.methods.augmix import AugMix as AugMix
 from advprop.methods.base import Context as Context
 from advprop.methods.base import Method as Method
 from advprop.methods.base import StepMetrics as StepMetrics

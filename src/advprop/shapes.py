@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -21,15 +22,40 @@ LogitsFn: TypeAlias = Callable[[Images], Logits]
 
 
 @dataclass(frozen=True, kw_only=True)
+class AugMixed:
+    """A view that AugMix makes of the finished image: same crop, same flip (arXiv 1912.02781).
+
+    `width` chains of `depth` operations each (None: one to three, at random) are mixed with each
+    other, and then with the image, in shares drawn from Dirichlet and Beta distributions of
+    `alpha`. `severity` bounds each operation's strength, which is at most 10. Raises ValueError for
+    settings out of bounds.
+    """
+
+    severity: float = 3.0
+    width: int = 3
+    depth: int | None = None
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.severity <= 10:
+            raise ValueError(f"severity {self.severity}: give one above 0, and at most 10")
+        if not (self.alpha > 0 and math.isfinite(self.alpha)):
+            raise ValueError(f"alpha {self.alpha}: give a finite number above 0")
+        for name, number in (("width", self.width), ("depth", self.depth)):
+            if number is not None and not 1 <= number <= 100:
+                raise ValueError(f"{name} {number}: give a whole number from 1 to 100")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """A batch of images and labels, which a loader yields and a method trains on.
 
     `indices` are the images' positions in their data set; `copies` number the uses of one image in
-    an epoch (0 is the first); `views` holds further versions of the same images under the name of
-    the branch that learns from them (fine-grained AdvProp). `frames` give each image's position in
-    its source image: affine maps from its coordinates to those of the source, as in torch's
-    `affine_grid` with `align_corners=False`; None if all are whole images. `unreadable` names the
-    files that were replaced by other images, and the reason.
+    an epoch (0 is the first); `views` holds further versions of the same images by name, for
+    methods that learn from them (`Method.views`). `frames` give each image's position in its source
+    image: affine maps from its coordinates to those of the source, as in torch's `affine_grid` with
+    `align_corners=False`; None if all are whole images. `unreadable` names the files that were
+    replaced by other images, and the reason.
     `labels` other than `Labels`, for a task that takes them, have an entry for each image: they are
     a tensor or a sequence that can be sliced.
     """
@@ -44,6 +70,16 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def view(self, name: str) -> Images:
+        """The further versions called `name`; raises ValueError if the batch has none."""
+        if name not in self.views:
+            raise ValueError(
+                f'the batch has no view "{name}" (it has {", ".join(self.views) or "none"}): give '
+                f"it in Batch.views, or name its augmentation, data.views.{name} in a "
+                "configuration; what Method.versions tells of, train_batches makes"
+            )
+        return self.views[name]
 
     def to(self, device: torch.device, *, memory_format: torch.memory_format) -> Batch:
         """Return the same batch on `device`; the copy does not wait for the device."""

@@ -102,6 +102,9 @@ def test_short_names_are_as_long_as_needed() -> None:
     assert list(short_names(paths).values()) == ["one/runs", "two/runs", "three"]
 
 
+BRANCHES = ("clean", "adversarial")
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two seeds of one small run."""
@@ -194,6 +197,16 @@ def test_a_record_holds_answers_to_images_spread_over_the_test_set(runs: list[Pa
     assert len({image["label"] for image in found[0]["images"]}) == 10
     assert all(len(identity) == 12 for identity in ids[0])
     assert all(0 <= sure <= 1 for sure in found[0]["confidence"])
+
+
+def test_the_gallery_holds_maps_of_both_branches(runs: list[Path]) -> None:
+    gallery = json.loads((runs[0] / "record.json").read_text())["gallery"]
+    titles = [f"{kind}, {of}" for kind in ("gradient", "Grad-CAM") for of in BRANCHES]
+    for entry in gallery:
+        assert [found["title"] for found in entry["saliency"]] == titles
+        pictures = {found["picture"] for found in entry["saliency"]}
+        assert len(pictures) > 2
+        assert all(picture.startswith("data:image/png;base64,") for picture in pictures)
 
 
 def test_one_page_is_written_where_it_is_wanted(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from tiny import tiny_vit
+from tiny import tiny_vit, with_views
 from torch import nn
 
 from advprop.attacks.pgd import PGD
@@ -49,7 +49,7 @@ def cost_of(method: Method, batch_size: int = 4) -> StepCost:
 
 def executed_flops(method: Method, progress: float, batch_size: int = 4) -> float:
     """FLOPs an image of the whole step, its own attack included."""
-    batch = empty_batch(batch_size, SHAPE)
+    batch = with_views(empty_batch(batch_size, SHAPE), method.views)
     method.prepare(facts_of(batch))
     with FlopCounter() as counter:
         method.forward_backward(empty_model(method).train(), batch, Context(progress=progress))

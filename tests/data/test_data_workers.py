@@ -171,7 +171,7 @@ def test_a_used_assembly_can_be_handed_to_a_new_interpreter(write_images):
     augmentation = Augmentation(auto_augment="rand-m9-mstd0.5-inc1", random_erasing=0.5)
     split = load_folder(root, View(image_size=8, augmentation=augmentation)).train
     mix = partial(Mixing(mixup=1.0), seed=0, epoch=0, num_classes=2)
-    assembly, keys = Assembly(split=split, mix=mix), [(0, 1), (0, 4)]
+    assembly, keys = Assembly(split=split, finish=(mix,)), [(0, 1), (0, 4)]
     batch = assembly.__getitems__(keys)
     other = pickle.loads(pickle.dumps(assembly)).__getitems__(keys)
     assert torch.equal(batch.images, other.images)

@@ -16,6 +16,7 @@ from tiny import (
     tiny_labels,
     tiny_net,
     tiny_vit,
+    with_views,
 )
 from torch import Tensor, distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
@@ -68,7 +69,15 @@ TWO: dict[str, int] = {"forwards": 2}
 OWN: dict[str, Case] = {
     **{
         name: Case(method=method_config(name, ATTACK_CONFIG).build(), **ONE)
-        for name in ("vanilla", "adversarial", "mixed", "advprop", "fine_grained", "carried")
+        for name in (
+            "vanilla",
+            "adversarial",
+            "mixed",
+            "advprop",
+            "fine_grained",
+            "carried",
+            "augmix",
+        )
     },
     "adversarial_then_clean": Case(method=AdversarialThenClean(attack=ATTACK), **ONE),
     "advprop_lean": Case(method=AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.5)),
@@ -132,6 +141,7 @@ def step(
     batch = Batch(
         images=tiny_images()[share], labels=tiny_labels()[share], indices=torch.arange(8)[share]
     )
+    batch = with_views(batch, method.views)
     streams = ImageStreams.for_batch(0, 0, range(8)[share])
     context = Context(step=1, epoch=epoch, generator=streams)
     if by_loss:

@@ -18,6 +18,7 @@ from advprop.config.methods import METHODS, method_config
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
 from advprop.methods.advprop_lean import AdvPropLean
+from advprop.methods.augmix import AugMix
 from advprop.methods.base import Method
 from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
@@ -53,17 +54,18 @@ class Case:
     """A method, and what a suite has to know of it.
 
     `draws` tells whether its gradients depend on the generator (None: if it perturbs images).
-    `weights` are those of the kinds' mean
-    losses, 1 where a kind is left out; `counts` how many of a batch of 8 images are of a kind, 8
-    likewise. `averages` tells that `passes_per_image` is a mean over training, which is tried at
-    `progress`. `largest` bounds a perturbation's mean size. `statistics` counts the batches that a
-    step adds to a branch's running statistics, 1 where a branch is left out.
+    `weights` are those of the kinds' mean losses, 1 where a kind is left out; `own_losses` names
+    kinds whose loss is the method's, not the caller's; `counts` how many of a batch of 8 images
+    are of a kind, 8 likewise. `averages` tells that `passes_per_image` is a mean over training,
+    which is tried at `progress`. `largest` bounds a perturbation's mean size. `statistics` counts
+    the batches that a step adds to a branch's running statistics, 1 where a branch is left out.
     """
 
     method: Method
     progress: float = 0.0
     draws: bool | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+    own_losses: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     averages: bool = False
     largest: float = 8 / 255
@@ -99,6 +101,9 @@ OWN: dict[str, Case] = {
     # its start is the same for all processes
     "universal": Case(method=UNIVERSAL, draws=False, statistics=BOTH_KINDS),
     "pyramid": Case(method=Pyramid(attack=PYRAMID), statistics=BOTH_KINDS),
+    "augmix": Case(
+        method=AugMix(), weights={"augmix": 12}, own_losses=("augmix",), counts={"augmix": 16}
+    ),
     "advprop_lean": _decoupled(AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.25)),
 }
 VARIANTS: dict[str, Case] = {
@@ -110,6 +115,7 @@ VARIANTS: dict[str, Case] = {
     "advprop matched": Case(method=AdvProp(attack=ATTACK, matched_masks=True)),
     # FGSM begins at the image and goes away from its label
     "advprop l2": Case(method=AdvProp(attack=fgsm(L2(1.0))), draws=False, largest=0.1),
+    "augmix without consistency": Case(method=AugMix(jsd=0.0)),
     "fine_grained joint": Case(
         method=FineGrained(
             attacks={"noise": dataclasses.replace(ATTACK, num_steps=0), "adversarial": ATTACK},

@@ -19,6 +19,7 @@ from tiny import (
     tiny_images,
     tiny_labels,
     tiny_net,
+    with_views,
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -73,6 +74,7 @@ def step(case: Case, labels: Any, task: Task) -> tuple[nn.Module, StepMetrics]:
     method.prepare(TrainingFacts(num_images=8, image_shape=IMAGE_SHAPE))
     model = tiny_branched_net(auxiliary=method.auxiliary) if method.auxiliary else tiny_net()
     batch = Batch(images=tiny_images(), labels=labels, indices=torch.arange(8))
+    batch = with_views(batch, method.views)
     context = Context(task=task, progress=case.progress, generator=seeded())
     return model, method.forward_backward(model.train(), batch, context)
 
@@ -86,6 +88,10 @@ def test_a_users_task_is_learnt_as_one_of_ours(case: Case) -> None:
         counts = {kind: case.counts.get(kind, 8) for kind in weights}
         assert len({weights[kind] / counts[kind] for kind in weights}) == 1  # as such a loss needs
     ours, expected = step(case, tiny_labels(), Classification())
+    if case.own_losses:
+        with pytest.raises(ValueError, match="Listed has no probabilities to compare"):
+            step(case, listed, Listed())
+        return
     theirs, found = step(case, listed, Listed())
     torch.testing.assert_close(found.loss, expected.loss)
     for kind in found.kinds.values():

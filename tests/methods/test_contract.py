@@ -24,6 +24,7 @@ from tiny import (
     tiny_images,
     tiny_labels,
     tiny_net,
+    with_views,
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -70,6 +71,16 @@ def prepared(method: Method) -> Method:
     return fresh
 
 
+def batch_for(method: Method, images: Tensor | None = None, labels: Tensor | None = None) -> Batch:
+    """A batch with the views that `method` learns from."""
+    batch = Batch(
+        images=tiny_images() if images is None else images,
+        labels=tiny_labels() if labels is None else labels,
+        indices=torch.arange(8),
+    )
+    return with_views(batch, method.views)
+
+
 def run(
     case: Case | Method,
     model: nn.Module,
@@ -81,11 +92,7 @@ def run(
 ) -> StepMetrics:
     if isinstance(case, Method):
         case = Case(method=case)
-    batch = Batch(
-        images=tiny_images() if images is None else images,
-        labels=tiny_labels() if labels is None else labels,
-        indices=torch.arange(8),
-    )
+    batch = batch_for(case.method, images, labels)
     context = {"generator": seeded(seed), "progress": case.progress, **context}
     # a method may remember: each call is a first step
     return prepared(case.method).forward_backward(model, batch, Context(**context))
@@ -243,8 +250,11 @@ def test_backward_is_the_callers(case: Case) -> None:
 def test_loss_is_the_callers(case: Case) -> None:
     model = net_for(case.method)
     metrics = run(case, model, loss_fn=lambda logits, labels: 0 * logits.sum() + 3)
-    assert metrics.loss == 3 * sum(case.weights.get(kind, 1) for kind in metrics.kinds)
-    assert all(gradient.count_nonzero() == 0 for gradient in gradients(model).values())
+    assert {kind.loss.item() for n, kind in metrics.kinds.items() if n not in case.own_losses} == {
+        3
+    }
+    if not case.own_losses:
+        assert all(gradient.count_nonzero() == 0 for gradient in gradients(model).values())
 
 
 @every_method
@@ -452,19 +462,23 @@ def test_perturbation_is_a_size_not_a_sum_of_signs() -> None:
 # --- calling
 
 
+def needed_beside_images(method: Method) -> str:
+    """What else of a batch a method cannot do without."""
+    return "view" if method.views else "" if method.takes_mixtures else "indices"
+
+
 @every_method
 def test_both_calling_conventions_agree(case: Case) -> None:
-    images, labels = tiny_images(), tiny_labels()
-    batch = Batch(images=images, labels=labels, indices=torch.arange(8))
+    images, labels, batch = tiny_images(), tiny_labels(), batch_for(case.method)
     found = []
     calls = [
         lambda fresh, model, context: fresh.forward_backward(model, batch, context),
         lambda fresh, model, context: fresh.forward_backward(model, batch, context=context),
         lambda fresh, model, context: fresh.forward_backward(model, images, labels, context),
     ]
-    # images and labels alone do not tell which images they are
-    if not case.method.takes_mixtures:
-        with pytest.raises(ValueError, match="the batch has no indices"):
+    # images and labels alone do not tell which images they are, and have no views
+    if needed := needed_beside_images(case.method):
+        with pytest.raises(ValueError, match=f"the batch has no {needed}"):
             calls.pop()(prepared(case.method), net_for(case.method), Context())
     for call in calls:
         model = net_for(case.method)
@@ -475,9 +489,9 @@ def test_both_calling_conventions_agree(case: Case) -> None:
 
 @every_method
 def test_context_may_be_left_out(case: Case) -> None:
-    batch = Batch(images=tiny_images(), labels=tiny_labels(), indices=torch.arange(8))
+    batch = batch_for(case.method)
     assert prepared(case.method).forward_backward(net_for(case.method), batch).loss.isfinite()
-    if case.method.takes_mixtures:  # as above
+    if not needed_beside_images(case.method):
         metrics = prepared(case.method).forward_backward(
             net_for(case.method), tiny_images(), tiny_labels()
         )
@@ -558,10 +572,7 @@ def test_a_method_says_what_no_gpu_repeats(case: Case) -> None:
     model, method = net_for(case.method), prepared(case.method)
     frames = torch.tensor([[0.5, 0.0, 0.1], [0.0, 0.5, 0.1]]).expand(8, 2, 3)
     images = tiny_images()
-    views = dict.fromkeys(method.views, images)
-    batch = Batch(
-        images=images, labels=tiny_labels(), indices=torch.arange(8), frames=frames, views=views
-    )
+    batch = dataclasses.replace(batch_for(method, images), frames=frames)
     with Operations() as seen:
         method.forward_backward(model, batch, Context(generator=seeded()))
     found = _NOT_DETERMINISTIC_ON_GPU & {*seen.names}

@@ -16,6 +16,7 @@ from tiny import (
     tiny_images,
     tiny_labels,
     tiny_net,
+    with_views,
 )
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -45,7 +46,7 @@ def net_for(method: Method) -> nn.Module:
 def given(case: Case) -> tuple[Batch, Context]:
     torch.manual_seed(3)  # of dropout
     batch = Batch(images=tiny_images(), labels=tiny_labels(), indices=torch.arange(8))
-    return batch, Context(progress=case.progress, generator=seeded())
+    return with_views(batch, case.method.views), Context(progress=case.progress, generator=seeded())
 
 
 def in_one_backward(method: Method, model: nn.Module) -> Method:

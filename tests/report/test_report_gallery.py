@@ -1,5 +1,6 @@
 import pytest
 
+from advprop.report import render_report
 from advprop.report.images.gallery import galleries, read_picture
 
 
@@ -68,3 +69,18 @@ def test_alternative_text_tells_both_readings(record):
         "perturbation of the image of class 0, stretched to full contrast",
         "adversarial image of class 0, read as 5",
     ]
+
+
+def test_maps_stand_below_their_image(record, picture):
+    known = record("advprop")
+    titles = ("gradient, clean", "gradient, adversarial")
+    maps = [{"title": title, "picture": picture(90)} for title in titles]
+    known["gallery"][0]["saliency"] = [*maps, {"title": "gradient, lost", "picture": "none"}]
+    first, second, *_ = galleries([known])[0].triples
+    assert [found.kind for found in first.saliency] == list(titles)
+    assert first.saliency[1].alt == "gradient, adversarial, for class 0"
+    assert second.saliency == ()
+    page = render_report({"runs": []}, {"records": [known]})
+    assert page.count('<div class="saliency" style="--columns: 2">') == 1
+    assert "Grad-CAM, the places" in page
+    assert "Grad-CAM" not in render_report({"runs": []}, {"records": [record("advprop")]})

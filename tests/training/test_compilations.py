@@ -60,7 +60,7 @@ def branched_net(name: str, method: Method = CASES["advprop"]) -> nn.Module:
 def step(model: nn.Module, method: Method, number: int) -> None:
     indices = torch.arange(BATCH_SIZE)
     images = torch.rand(BATCH_SIZE, 3, 16, 16)
-    views = dict.fromkeys(method.auxiliary, images)
+    views = dict.fromkeys(method.views, images)
     labels = indices % NUM_CLASSES
     batch = Batch(images=images, labels=labels, indices=indices, views=views)
     streams = ImageStreams.for_batch(0, number, indices)

@@ -18,6 +18,14 @@ MixOption = Annotated[
         "of the auxiliary one."
     ),
 ]
+PushOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ORG/NAME",
+        help="Upload the export to this model repository of the Hugging Face Hub, which is created "
+        "if it does not exist.",
+    ),
+]
 
 
 def main(
@@ -32,12 +40,16 @@ def main(
             help="Formats, separated by commas; hub (safetensors and config.json) always comes.",
         ),
     ] = "hub",
+    push: PushOption = None,
 ) -> None:
     """Write the plain model, checked to have equal outputs, with a model card."""
     from advprop.exports.format import read_checks
+    from advprop.exports.push import check_push, push_export
     from advprop.runs.exporting import export
     from advprop.runs.folder import check_weights
 
+    if push is not None:
+        check_push(push)
     folder = export(
         run,
         out,
@@ -52,4 +64,6 @@ def main(
             f"{folder / file}: same classes, logits differ by at most "
             f"{check['max_difference']:.2g} (allowed: {check['tolerance']:.2g})"
         )
+    if push is not None:
+        say(f"uploaded to {push_export(folder, push)}")
     say(f"next: {shlex.join(['advprop', 'predict', str(folder), 'IMAGE'])}")

@@ -2,7 +2,8 @@
 
 Times of runs in parallel on a busy machine are not comparable. Here all methods take turns with one
 step each in one process; a method's cost is the median ratio of its time to vanilla's in the same
-turn. Steps are timed at several points of training, since methods may change in its course.
+turn. Steps are timed at several points of training, since methods may change in its course. Reading
+a batch counts if the training process does it (`num_workers` 0), since methods may need more views.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from itertools import cycle, islice
+from itertools import chain, count, cycle, islice, repeat
 from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
@@ -119,11 +120,14 @@ def _steps(config: RunConfig, folder: Path) -> Iterator[float]:
     batches = list(islice(trainer.batches(0, 0), 5))
     for batch in batches[:2]:
         trainer.train_step(batch)
+    epochs = (trainer.batches(epoch, 0) for epoch in count(1))
+    reading = repeat(None) if config.training.num_workers else chain.from_iterable(epochs)
     for turn, (batch, place) in enumerate(zip(cycle(batches), cycle(_PLACES), strict=False)):
         position = trainer.position
         position.step = int(place * trainer.total_steps)
         position.epoch = turn  # methods that carry state from epoch to epoch need it to increase
         began = _now(accelerator.device)
+        next(reading)
         trainer.train_step(batch)
         yield _now(accelerator.device) - began
 

@@ -14,6 +14,7 @@ from advprop.config.pyramid import PyramidConfig, UniversalConfig
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
+from advprop.methods.augmix import AugMix
 from advprop.methods.base import Method
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
@@ -112,6 +113,18 @@ class SAMConfig(MethodConfig):
     every: int = 1
 
 
+class AugMixConfig(MethodConfig):
+    """`AugMix`."""
+
+    builds = AugMix
+    kind: Literal["augmix"] = "augmix"
+    severity: float = 3.0
+    width: int = 3
+    depth: int | None = None
+    alpha: float = 1.0
+    jsd: float = 12.0
+
+
 REGISTRY: tuple[type[MethodConfig], ...] = (
     VanillaConfig,
     AdversarialConfig,
@@ -125,6 +138,7 @@ REGISTRY: tuple[type[MethodConfig], ...] = (
     CarriedConfig,
     AdvPropLeanConfig,
     SAMConfig,
+    AugMixConfig,
 )
 """All methods; the command line, comparisons, cards and common tests are derived from it."""
 

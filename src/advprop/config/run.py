@@ -144,14 +144,14 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _views_are_there(self) -> RunConfig:
-        asked, given = self.method.build().views, self.data.view_names
+        method, given = self.method.build(), self.data.view_names
         if given and self.data.mixing.is_on:
             raise ValueError(
                 f"mixup and cutmix give images labels that do not fit data.views "
                 f"({', '.join(given)}): leave one of the two out"
             )
-        for name in asked:
-            if name not in given:
+        for name in method.views:
+            if name not in (*given, *method.versions):
                 raise ValueError(
                     f'method.views has "{name}", which data.views lacks: say how these images are '
                     f"augmented, as in --set 'data.views.{name}="

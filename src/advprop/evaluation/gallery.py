@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from advprop.attacks.pgd import Attack
+from advprop.evaluation.saliency import Maps
 from advprop.files.parsing import printable
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch, LogitsFn
@@ -28,11 +29,13 @@ def record_gallery(
     attacked_logits_fn: LogitsFn,
     class_names: Sequence[str],
     names: Sequence[str] = (),
+    saliency: Mapping[str, Maps] = {},
 ) -> list[dict[str, Any]]:
     """Return an entry for each image of `batch`: three pictures, the label and both predictions.
 
     `names` are those of all images of the split. The perturbation is scaled so that its largest
-    value becomes black or white; grey is zero.
+    value becomes black or white; grey is zero. `saliency` has further maps of the clean images by
+    title, whose pictures have at most 64 pixels a side.
     """
     indices = _indices(batch)
     streams = ImageStreams.for_batch(0, 0, indices)
@@ -49,8 +52,12 @@ def record_gallery(
             "label": class_names[label],
             "clean_prediction": class_names[clean_class],
             "adversarial_prediction": class_names[adversarial_class],
+            "saliency": [
+                {"title": title, "picture": _small(maps[place])} for title, maps in saliency.items()
+            ],
         }
-        for index, clean, attacked, label, clean_class, adversarial_class in zip(
+        for place, index, clean, attacked, label, clean_class, adversarial_class in zip(
+            range(len(batch)),
             indices,
             batch.images,
             adversarial,

@@ -19,7 +19,7 @@ from advprop.auxiliary.modes import attack_mode
 from advprop.methods import loop_checks
 from advprop.methods.facts import TrainingFacts
 from advprop.randomness import Randomness
-from advprop.shapes import Batch, Images, Labels
+from advprop.shapes import AugMixed, Batch, Images, Labels
 from advprop.tasks.classification import Classification, LossFn
 from advprop.tasks.task import Task
 
@@ -100,8 +100,13 @@ class Method(ABC):
 
     @property
     def views(self) -> tuple[str, ...]:
-        """Branches that learn from `Batch.views`, versions of the images that the loader makes."""
-        return ()
+        """Names in `Batch.views` of the versions of the images that it learns from."""
+        return tuple(self.versions)
+
+    @property
+    def versions(self) -> Mapping[str, AugMixed]:
+        """How the loader makes those of `views` that `data.views` says nothing of."""
+        return {}
 
     @property
     def takes_mixtures(self) -> bool:

@@ -72,7 +72,7 @@ class FineGrained(SeveralKinds):
                 kinds[branch] = adversarial_images(attack, model, batch, context)
         changes = [perturbation_size(batch.images, kinds[branch]) for branch in self.attacks]
         for branch in self.views:
-            kinds[branch] = _view(batch, branch)
+            kinds[branch] = batch.view(branch)
         return learn(
             model,
             {name: Batch(images=kind, labels=batch.labels) for name, kind in kinds.items()},
@@ -81,13 +81,3 @@ class FineGrained(SeveralKinds):
             branches=True,
             perturbation=torch.stack(changes).mean() if changes else None,
         )
-
-
-def _view(batch: Batch, branch: str) -> Images:
-    if branch not in batch.views:
-        known = ", ".join(batch.views) or "none"
-        raise ValueError(
-            f'the batch has no view "{branch}" (it has {known}): give it in Batch.views, or name '
-            f"its augmentation, data.views.{branch} in a configuration"
-        )
-    return batch.views[branch]

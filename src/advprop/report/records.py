@@ -39,12 +39,20 @@ class Predictions(Part):
         return self
 
 
+class SaliencyMap(Part):
+    """A map of what the model looks at in an image, and its title."""
+
+    title: str
+    picture: str | None = None
+
+
 class Attacked(Part):
     """A test image of the gallery: its class, and the predictions when clean and attacked."""
 
     label: str
     clean_prediction: str
     adversarial_prediction: str
+    saliency: tuple[SaliencyMap, ...] = ()
 
 
 class Layer(Part):

@@ -68,7 +68,7 @@ def build_trainer(
         method=method,
         settings=settings,
         seed=config.seed,
-        batches=_training_batches(config, data, accelerator, tally),
+        batches=_training_batches(config, data, accelerator, tally, method),
         steps_per_epoch=num_train_batches(len(data.train), batch_size=settings.batch_size),
         validate=validate,
         checkpoints=Checkpoints(folder / CHECKPOINTS, keep=settings.keep_checkpoints),
@@ -167,7 +167,11 @@ def with_synchronised_statistics(
 
 
 def _training_batches(
-    config: RunConfig, data: ImageData, accelerator: Accelerator, tally: UnreadableTally
+    config: RunConfig,
+    data: ImageData,
+    accelerator: Accelerator,
+    tally: UnreadableTally,
+    method: Method,
 ) -> Callable[[int, int], Batches]:
     """Return a function from an epoch and its first batch to this process's share of batches."""
 
@@ -183,6 +187,7 @@ def _training_batches(
             world_size=accelerator.num_processes,
             sampling=config.data.sampling,
             mixing=config.data.mixing,
+            versions=method.versions,
             num_classes=data.num_classes,
             tally=tally,
             pin_memory=accelerator.device.type != "cpu",

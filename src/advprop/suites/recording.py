@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
+from advprop.auxiliary.branches import branch_names, has_auxiliary_norms, use_branch
 from advprop.auxiliary.modes import attack_mode
 from advprop.auxiliary.route import CLEAN
 from advprop.auxiliary.statistics import branch_distances
 from advprop.data.batches.loaders import test_batches
 from advprop.evaluation.gallery import record_gallery, record_predictions
+from advprop.evaluation.saliency import Maps, grad_cam, input_gradients
 from advprop.files.json_files import read_json, write_json
 from advprop.files.parsing import Part
+from advprop.models.standardize import Standardized
 from advprop.report.findings import OwnTest
 from advprop.report.records import Record
 from advprop.results.summary import LABEL_MEASURES
 from advprop.runs.folder import CONFIG, DATA, METRICS, DataFacts, Run, load_run, read_result
+from advprop.shapes import Batch
 from advprop.suites import DEFAULT_SUITES, evaluate, through_branch
 from advprop.training.run_log import RunLog
 
@@ -148,14 +152,16 @@ def _record(folder: Path) -> dict[str, Any]:
         return {"statistics": _distances(run)}
     split = data.validation if data.test is None else data.test
     logits_fn, names = through_branch(run.model, CLEAN), split.names()
+    batch = next(iter(test_batches(split, batch_size=_GALLERY_SIZE, limit=_GALLERY_SIZE)))
     with attack_mode(run.model):
         gallery = record_gallery(
             logits_fn,
-            next(iter(test_batches(split, batch_size=_GALLERY_SIZE, limit=_GALLERY_SIZE))),
+            batch,
             attack=run.config.evaluation.attack.build(),
             attacked_logits_fn=logits_fn,
             class_names=data.class_names,
             names=names,
+            saliency=_saliency(run.model, batch),
         )
     batch_size = run.config.evaluation.batch_size
     predictions = record_predictions(
@@ -165,6 +171,21 @@ def _record(folder: Path) -> dict[str, Any]:
         names=names,
     )
     return {"gallery": gallery, "statistics": _distances(run), "predictions": predictions}
+
+
+def _saliency(model: Standardized, batch: Batch) -> dict[str, Maps]:
+    """Return maps by title: input gradients and Grad-CAM, of the clean and the next branch."""
+    branches = branch_names(model)[:2] if has_auxiliary_norms(model) else (CLEAN,)
+    found = {}
+    for branch in branches:
+        of = f", {branch}" if len(branches) > 1 else ""
+        logits_fn = through_branch(model, branch)
+        found[f"gradient{of}"] = input_gradients(logits_fn, batch.images, batch.labels)
+        with use_branch(model, branch) if has_auxiliary_norms(model) else nullcontext():
+            cam = grad_cam(model.model, (batch.images - model.mean) / model.std, batch.labels)
+        if cam is not None:
+            found[f"Grad-CAM{of}"] = cam
+    return dict(sorted(found.items(), key=lambda item: item[0].startswith("Grad-CAM")))
 
 
 def _distances(run: Run) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -41,6 +42,11 @@ class Classification(Task):
     def metrics(self, outputs: Logits, labels: Labels) -> Mapping[str, Tensor]:
         """The accuracy."""
         return {"accuracy": correct_predictions(outputs.detach(), labels).float().mean()}
+
+    def log_probabilities(self, outputs: Logits) -> Tensor:
+        """Those of the classes, in float32 at least."""
+        precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        return F.log_softmax(precise, dim=1)
 
     def objective(
         self,

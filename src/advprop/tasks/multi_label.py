@@ -49,6 +49,11 @@ class MultiLabel(Task):
         found = (right & ~labels.isnan()).sum() / _num_known(labels)
         return {"accuracy": found}
 
+    def log_probabilities(self, outputs: Logits) -> Tensor:
+        """Those of each label, present and absent, in float32 at least."""
+        precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        return F.logsigmoid(torch.stack([precise, -precise], dim=2))
+
     def objective(
         self,
         model: Model,

@@ -54,6 +54,16 @@ class Task(ABC):
         """Numbers to show of one kind of images beside the loss, each a mean over the batch."""
         return {}
 
+    def log_probabilities(self, outputs: Any) -> Tensor:
+        """Logarithms of the outcomes' probabilities, along the last dimension, one row an image.
+
+        Raises ValueError for a task that predicts no probabilities.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no probabilities to compare: override "
+            "`log_probabilities`, or take a method that compares none"
+        )
+
     def join(self, labels: Sequence[Any]) -> Any:
         """The labels of several batches as those of one."""
         if isinstance(labels[0], Tensor):

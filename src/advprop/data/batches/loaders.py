@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,10 +12,11 @@ from torch import Tensor
 from advprop.data.batches.mixing import Mixing
 from advprop.data.batches.sampling import Sampling, copy_numbers
 from advprop.data.batches.unreadable import UnreadableTally
+from advprop.data.batches.versions import Versions
 from advprop.data.batches.workers import Assembly, batches_from_workers
 from advprop.data.listing.selection import stratified_subset
 from advprop.data.splits import ImageSplit, Key
-from advprop.shapes import Batch
+from advprop.shapes import AugMixed, Batch
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +83,7 @@ def train_batches(
     world_size: int = 1,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     mixing: Mixing = Mixing(),  # noqa: B008 (frozen)
+    versions: Mapping[str, AugMixed] | None = None,
     num_classes: int | None = None,
     tally: UnreadableTally | None = None,
     pin_memory: bool = False,
@@ -92,7 +94,8 @@ def train_batches(
     `batch_size` counts the images of all `world_size` processes together; each gets an equal share
     of every batch. A last batch that is not full is left out (every epoch leaves out others); a
     split smaller than one batch is one batch. Nothing is read before `first_batch`. Mixing needs
-    `num_classes`. A run hands the same `tally` to all its epochs; without one, each counts anew.
+    `num_classes`; `versions` are further views to make of each image (`Method.versions`). A run
+    hands the same `tally` to all its epochs; without one, each counts anew.
     `pin_memory` has an effect where there is an accelerator. ValueError: a number out of bounds.
     """
     _check_numbers(batch_size, num_workers, rank, world_size, prefetch_factor)
@@ -107,7 +110,7 @@ def train_batches(
     )
     mine = (slice(first_batch, None), slice(rank * share, (rank + 1) * share))
     return Batches(
-        assembly=Assembly(split=split, mix=_mix(mixing, seed, epoch, num_classes)),
+        assembly=Assembly(split=split, finish=_finish(mixing, versions, seed, epoch, num_classes)),
         indices=tuple(whole[mine]),
         copies=tuple(copy_numbers(whole)[mine]),
         epoch=epoch,
@@ -191,12 +194,19 @@ def _share(
     return share
 
 
-def _mix(mixing: Mixing, seed: int, epoch: int, num_classes: int | None) -> partial[Batch] | None:
-    if not mixing.is_on:
-        return None
-    if num_classes is None:
+def _finish(
+    mixing: Mixing,
+    versions: Mapping[str, AugMixed] | None,
+    seed: int,
+    epoch: int,
+    num_classes: int | None,
+) -> tuple[Callable[[Batch], Batch], ...]:
+    """What is done to a batch once it is read: views are made of images as they are mixed."""
+    if mixing.is_on and num_classes is None:
         raise ValueError("num_classes is missing: mixed labels are distributions over the classes")
-    return partial(mixing, seed=seed, epoch=epoch, num_classes=num_classes)
+    mix = partial(mixing, seed=seed, epoch=epoch, num_classes=num_classes or 0)
+    make = Versions(versions=versions or {}, seed=seed, epoch=epoch)
+    return (*([mix] if mixing.is_on else []), *([make] if versions else []))
 
 
 def _check_numbers(

@@ -33,15 +33,17 @@ class Assembly:
     """Makes a batch from keys: a map-style data set for torch's `DataLoader`."""
 
     split: ImageSplit
-    mix: Callable[[Batch], Batch] | None = None
+    finish: tuple[Callable[[Batch], Batch], ...] = ()
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """The images of `keys` as training or evaluation sees them, mixed where that is asked."""
+        """The images of `keys` as training or evaluation sees them, mixed or with further views."""
         batch = self.split.__getitems__(keys)
-        return batch if self.mix is None else self.mix(batch)
+        for change in self.finish:
+            batch = change(batch)
+        return batch
 
 
 def batches_from_workers(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,13 +30,17 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Triple:
-    """The clean image, perturbation and adversarial image of a test image, and both predictions."""
+    """The clean image, perturbation and adversarial image of a test image, and both predictions.
+
+    `saliency` has maps of what the model looks at in the clean image, their titles as kinds.
+    """
 
     label: str
     name: str
     clean_prediction: str
     adversarial_prediction: str
     pictures: tuple[Picture | None, ...]
+    saliency: tuple[Picture, ...] = ()
 
     @property
     def clean_right(self) -> bool:
@@ -94,7 +98,8 @@ def _within(every: Sequence[Sequence[Triple]], most_bytes: int) -> list[int]:
         for place, triples in enumerate(every):
             if turn >= len(triples):
                 continue
-            left -= sum(len(p.source) for p in triples[turn].pictures if p is not None)
+            shown = (*triples[turn].pictures, *triples[turn].saliency)
+            left -= sum(len(picture.source) for picture in shown if picture is not None)
             if left < 0:
                 return kept
             kept[place] += 1
@@ -115,7 +120,16 @@ def _triple(item: Mapping[str, Any]) -> Triple:
         clean_prediction=clean,
         adversarial_prediction=attacked,
         pictures=tuple(read_picture(item.get(kind), kind, texts[kind]) for kind in KINDS),
+        saliency=tuple(_saliency(item.get("saliency") or (), label)),
     )
+
+
+def _saliency(maps: Iterable[Mapping[str, Any]], label: str) -> Iterator[Picture]:
+    for item in maps:
+        title = str(item["title"])
+        picture = read_picture(item.get("picture"), title, f"{title}, for class {label}")
+        if picture is not None:
+            yield picture
 
 
 def read_picture(source: object, kind: str, alt: str) -> Picture | None:
