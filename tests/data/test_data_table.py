@@ -67,10 +67,9 @@ def rows(count: int = 30) -> str:
 def test_without_a_split_column_by_a_hash_of_the_paths(folder: Path, tmp_path: Path) -> None:
     data = loaded(folder, rows())
     assert [len(data.train), len(data.validation), len(data.test)] == [19, 7, 4]
-    moved = tmp_path / "moved"
+    facts, moved = data_facts(data), tmp_path / "moved"
     folder.rename(moved)
-    again = load_table(moved / "labels.csv", VIEW)
-    assert data_facts(again) == data_facts(data)
+    assert data_facts(load_table(moved / "labels.csv", VIEW)) == facts
     # a further image leaves the others where they were
     fewer = loaded(moved, rows(29))
     assert set(fewer.test.names()) <= set(data.test.names())

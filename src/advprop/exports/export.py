@@ -62,16 +62,16 @@ def write_export(
 ) -> Path:
     """Write `model` without its auxiliary branches to `folder`, and return that path.
 
-    `class_names` are in the order of the logits; `preprocessing` is that of the evaluation;
-    `provenance` is plain data (recipe, method, weights, versions, ...); `branch` is the one to
-    keep. The architecture and options with which the model was built are recorded; `options`
-    replaces those that JSON cannot hold or timm did not record. The caller's model is not changed;
-    weights are written as float32. Before `folder` appears, whole, the files are loaded by
-    `load_export` and by timm and must give bit-equal outputs. `multi_label` tells that an image
-    has several labels, which `class_names` names. `formats` may add "onnx" and
-    "torch_export", which are compared with `model` too (`advprop.exports.portable`). Raises
-    ValueError if `folder` is not empty, the model cannot be rebuilt from its name or written in a
-    format, or the arguments do not fit it; ImportError if ONNX's packages are missing.
+    `class_names` are in the order of the logits, and name labels if an image has several
+    (`multi_label`); `preprocessing` is that of the evaluation; `provenance` is plain data (recipe,
+    method, weights, versions, ...); `branch` is the one to keep. The architecture and options with
+    which the model was built are recorded; `options` replaces those that JSON cannot hold or timm
+    did not record. The caller's model is not changed; weights are written as float32. Before
+    `folder` appears, whole, the files are loaded by `load_export` and by timm and must give
+    bit-equal outputs. `formats` may add "onnx" and "torch_export", which are compared with `model`
+    too (`advprop.exports.portable`). Raises ValueError if `folder` is not empty, the model cannot
+    be rebuilt from its name or written in a format, or the arguments do not fit it; ImportError if
+    ONNX's packages are missing.
     """
     check_formats(formats)
     info = ExportInfo(
@@ -81,12 +81,10 @@ def write_export(
         options=options or {},
         multi_label=multi_label,
     )
-    folder = Path(folder)
-    _check_free(folder)
+    _check_free(folder := Path(folder))
     plain = _plain_copy(model, branch)
     images = torch.rand(2, *info.preprocessing.image_shape, generator=generator_for("export"))
-    logits = _logits(plain, images)
-    _check_fit(logits, info)
+    _check_fit(logits := _logits(plain, images), info)
     with appearing_folder(folder, needed=_num_bytes(plain)) as unfinished:
         write_files(plain, unfinished, info)
         _prove_equal(plain, unfinished, images, logits)
