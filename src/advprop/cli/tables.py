@@ -12,6 +12,7 @@ from advprop.files.parsing import printable
 from advprop.report.answer.overview import overview
 from advprop.report.page.styles import titled
 from advprop.results.cells import difference_cell
+from advprop.results.rows import Trial
 from advprop.results.summary import (
     ACCURACIES,
     EQUAL_COST,
@@ -51,6 +52,10 @@ def print_results(results: Mapping[str, Any]) -> None:
         )
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(table)
+    for trial in map(Trial.model_validate, results.get("trials") or ()):
+        if trial.chosen and not trial.error:
+            chosen = f"chosen on validation images for {trial.method}: {trial.told}"
+            console.print(printable(chosen, lines=False))
     console.print(printable(f"\n{answer.headline}\n{answer.cost}\n"))
 
 

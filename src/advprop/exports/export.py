@@ -63,15 +63,14 @@ def write_export(
     """Write `model` without its auxiliary branches to `folder`, and return that path.
 
     `class_names` are in the order of the logits, and name labels if an image has several
-    (`multi_label`); `preprocessing` is that of the evaluation; `provenance` is plain data (recipe,
-    method, weights, versions, ...); `branch` is the one to keep. The architecture and options with
-    which the model was built are recorded; `options` replaces those that JSON cannot hold or timm
-    did not record. The caller's model is not changed; weights are written as float32. Before
-    `folder` appears, whole, the files are loaded by `load_export` and by timm and must give
-    bit-equal outputs. `formats` may add "onnx" and "torch_export", which are compared with `model`
-    too (`advprop.exports.portable`). Raises ValueError if `folder` is not empty, the model cannot
-    be rebuilt from its name or written in a format, or the arguments do not fit it; ImportError if
-    ONNX's packages are missing.
+    (`multi_label`); `preprocessing` is that of the evaluation; `provenance` is plain data; `branch`
+    is the one to keep. The architecture and options with which the model was built are recorded;
+    `options` replaces those that JSON cannot hold or timm did not record. The caller's model is not
+    changed; weights are written as float32. Before `folder` appears, whole, the files are loaded by
+    `load_export` and by timm and must give bit-equal outputs. `formats` may add "onnx" and
+    "torch_export", which are compared with `model` too (`advprop.exports.portable`). Raises
+    ValueError if `folder` is not empty, the model cannot be rebuilt from its name or written in a
+    format, or the arguments do not fit it; ImportError if ONNX's packages are missing.
     """
     check_formats(formats)
     info = ExportInfo(
