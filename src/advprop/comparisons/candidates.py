@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TypeAlias
 from advprop.config.overrides import apply_overrides, has_path, parse_override
 from advprop.config.run import RunConfig
 from advprop.files.parsing import parse_json
+from advprop.files.trees import leaves
 
 _VARIED = ("method.", "training.", "data.augmentation.")
 _FIXED = {"method.kind", "training.num_epochs"}
@@ -77,8 +77,8 @@ def _work(config: RunConfig) -> tuple[object, ...]:
 
     Real numbers, such as a learning rate, change it only together with the passes.
     """
-    training = dataclasses.asdict(config.training)
-    kept = {name: value for name, value in training.items() if not isinstance(value, float)}
+    settings = leaves(config.model_dump(mode="json"))
+    kept = {path: value for path, value in settings if not isinstance(value, float)}
     return config.method.build().passes_per_image, kept
 
 
