@@ -17,7 +17,7 @@ from torch import nn
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.methods.base import Method
 from advprop.methods.facts import TrainingFacts
-from advprop.shapes import Batch
+from advprop.shapes import Batch, unit_range
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_accelerator
 from advprop.training.run_log import RunLog
@@ -29,7 +29,7 @@ NUM_CLASSES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A method, and what it trains on which net; labels are `soft` after mixup."""
+    """A method, and what it trains on which net; after mixup labels are `soft`, images floats."""
 
     method: Method
     net: Callable[[], nn.Module]
@@ -43,11 +43,11 @@ class Case:
 
 def batch_of(case: Case) -> Batch:
     """On the CPU, as a loader yields it."""
-    images = torch.rand(case.batch_size, 3, case.size, case.size)
+    images = torch.randint(256, (case.batch_size, 3, case.size, case.size), dtype=torch.uint8)
     indices = torch.arange(case.batch_size)
     labels = indices % NUM_CLASSES
     return Batch(
-        images=images,
+        images=unit_range(images) if case.soft else images,
         labels=torch.eye(NUM_CLASSES)[labels] if case.soft else labels,
         indices=indices,
         copies=torch.zeros_like(indices),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from advprop.data.preprocessing import Preprocessing
 from advprop.randomness import generator_for
-from advprop.shapes import Batch, Images
+from advprop.shapes import Batch, Images, StoredImages
 
 MAX_COMPARED_BYTES = 2**20
 """The most bytes of a file that `ImageSplit.stored` returns."""
@@ -34,7 +34,8 @@ class ImageSplit(ABC):
     """One split of a data set; a map-style data set for torch's `DataLoader`.
 
     An image depends on its key alone, so loader workers keep no state and a run can resume at any
-    batch. `labels` are int64 of shape [num_images]; `max_unreadable` is the share of the images
+    batch. A batch holds what `images` returns, or the same in bytes if the split's `__getitems__`
+    says so. `labels` are int64 of shape [num_images]; `max_unreadable` is the share of the images
     that may be unreadable in training.
     """
 
@@ -75,7 +76,7 @@ class ImageSplit(ABC):
         return self.batch_of(keys, self.images(keys))
 
     def batch_of(
-        self, keys: Sequence[Key], images: Images, unreadable: Sequence[str] = ()
+        self, keys: Sequence[Key], images: StoredImages, unreadable: Sequence[str] = ()
     ) -> Batch:
         """Return the `images` of `keys` as a batch with their labels, indices and copies."""
         indices, copies = (
@@ -100,7 +101,15 @@ class ArraySplit(ImageSplit):
 
     def images(self, keys: Sequence[Key]) -> Images:
         """Return the images of `keys`, float32 in [0, 1]; they are the same in every epoch."""
-        return self.pixels[[key[1] for key in keys]].to(torch.float32).div_(self.brightest)
+        return self._chosen(keys).to(torch.float32).div_(self.brightest)
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """Return the batch of `keys`, in bytes if 255 is the brightest value."""
+        images = self._chosen(keys) if self.brightest == 255 else self.images(keys)
+        return self.batch_of(keys, images)
+
+    def _chosen(self, keys: Sequence[Key]) -> UInt8[Tensor, "batch C H W"]:
+        return self.pixels[[key[1] for key in keys]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from advprop.data.splits import ArraySplit, ImageSplit
 from advprop.evaluation.accuracy import correct_answers
 from advprop.evaluation.alexnet import NUM_CLASSES
 from advprop.evaluation.corruptions import Correct, corruption_result
-from advprop.shapes import Images, Labels, Logits
+from advprop.shapes import Images, Labels, Logits, in_bytes
 from advprop.suites.corruption_cache import corrupted_images
 from advprop.suites.trial import Trial
 
@@ -81,7 +81,7 @@ def _on_the_fly(trial: Trial) -> dict[str, Any]:
 def _pixels(trial: Trial, split: ImageSplit) -> tuple[Tensor, Labels]:
     """Return all images as bytes, so that a large set fits into memory, and their labels."""
     batches = replace(trial.batches(split), device=torch.device("cpu"))
-    kept = [((batch.images * 255).round().byte(), batch.labels) for batch in batches]
+    kept = [(in_bytes(batch.images), batch.labels) for batch in batches]
     pixels, labels = zip(*kept, strict=True)
     return torch.cat(pixels), torch.cat(labels)
 
