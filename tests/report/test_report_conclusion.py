@@ -158,10 +158,28 @@ def test_trying_many_methods_makes_winning_harder():
 
     winner = runs("advprop", (2.0, 2.4, 3.1))
     alone = summarise([*runs("vanilla", (0, 0, 0)), *winner])
-    others = {"AdvProp", "mixed training"} - {TITLES.get(winner)}
+    others = [r for i in range(5) for r in runs(f"other{i}", (-1.0 - i, 0.5, 1.0))]
+    crowded = summarise([*runs("vanilla", (0, 0, 0)), *winner, *others])
+    first = compare_all(alone, "vanilla", "clean_accuracy")[0]
+    last = compare_all(crowded, "vanilla", "clean_accuracy")[0]
+    assert first.better
+    assert not last.better
+    assert last.method["method"] == "advprop"
+    assert last.difference["p_holm"] == pytest.approx(6 * first.difference["p_holm"])
+
+
+BASELINES = {"vanilla": 0.85, "vanilla_equal_cost": 0.88}
+
+
+@pytest.mark.parametrize("winner", ["sam", "augmix", "maxup", "advprop", "some other"])
+def test_whichever_method_wins_is_named_with_the_others_that_are_better(winner):
+    methods = {**BASELINES, "advprop": 0.91, "mixed": 0.90, "adversarial": 0.80, winner: 0.93}
+    _, summary = titled([], summary_of(methods))
+    found = conclude(summary)
+    assert found.headline.startswith(f"Use {TITLES.get(winner, winner)}: 93.")
     (also,) = [text for _, text in found.points if text.startswith("Also better than vanilla of")]
-    named = {name for name in (*TITLES.values(), winner) if f" {name} " in also}
-    assert named == others  # adversarial training is below
+    named = {part.rsplit(maxsplit=2)[0] for part in also.partition(": ")[2].split(", ")}
+    assert named == {"AdvProp", "mixed training"} - {TITLES.get(winner)}
 
 
 def test_rivals_have_titles():
