@@ -107,8 +107,8 @@ def test_steps_of_equal_work_are_timed_once_and_all_candidates_take_equal_time()
     steps = "method.attack.num_steps=1,3"
     choose = lambda found: {method: own[-1] for method, own in found.items()}  # noqa: E731
     jobs, _ = planned(["advprop"], VARIED, steps, choose=choose, measure=measure)
-    fewer = {f"advprop {epsilon} method.attack.num_steps=1": 3 for epsilon in EPSILONS}
-    assert timed == {"vanilla": 1, "advprop": 5, **fewer}  # the recipe's attack has three steps
+    fewer = f"advprop {EPSILONS[0]} method.attack.num_steps=1"
+    assert timed == {"vanilla": 1, "advprop": 5, fewer: 3}  # the recipe's attack has three steps
     epochs = digits().training.num_epochs
     assert {job.method: job.config.training.num_epochs for job in jobs} == {
         "advprop": epochs,

@@ -18,6 +18,7 @@ from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.methods.base import Method
 from advprop.methods.facts import TrainingFacts
 from advprop.shapes import Batch, unit_range
+from advprop.tasks.classification import Classification
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_accelerator
 from advprop.training.run_log import RunLog
@@ -78,6 +79,7 @@ def trainer_of(case: Case, precision: str, folder: Path) -> Trainer:
         accelerator = build_accelerator(settings)
     accelerator.device_placement = False  # torch cannot move a fake parameter twice
     return Trainer(
+        task=Classification.smoothed(settings.label_smoothing),
         model=model,
         method=case.method,
         settings=settings,

@@ -119,10 +119,13 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 
 def _show(row: dict[str, Any]) -> None:
+    from advprop.results.summary import headline_names
+
     if "clean_accuracy" in row:
+        clean, noise, adversarial = (row[name] for name in headline_names([row]))
         found = (
-            f"{row['method']} seed {row['seed']}: clean {row['clean_accuracy']:.1%}, noise "
-            f"{row['noise_accuracy']:.1%}, adversarial {row['adversarial_accuracy']:.1%}"
+            f"{row['method']} seed {row['seed']}: clean {clean:.1%}, noise {noise:.1%}, "
+            f"adversarial {adversarial:.1%}"
         )
     else:  # a trial of --vary
         found = f"{Path(row['folder']).name}: validation {row['validation_accuracy']:.1%}"

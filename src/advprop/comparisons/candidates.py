@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TypeAlias
 from advprop.config.overrides import apply_overrides, has_path, parse_override
 from advprop.config.run import RunConfig
 from advprop.files.parsing import parse_json
+from advprop.files.trees import leaves
 
 _VARIED = ("method.", "training.", "data.augmentation.")
 _FIXED = {"method.kind", "training.num_epochs"}
@@ -64,22 +64,22 @@ def candidates_of(method: str, base: RunConfig, varied: Sequence[Sequence[str]])
     own = [
         values for values in varied if not is_of_method(values[0]) or has_setting(base, values[0])
     ]
-    found = []
+    steps, found = {_work(base): method}, []
     for settings in product(*own):
         config = apply_overrides(base, settings)
-        step = method if _work(config) == _work(base) else " ".join((method, *settings))
+        step = steps.setdefault(_work(config), " ".join((method, *settings)))
         found.append(Candidate(config=config, settings=settings, step=step))
     return found
 
 
-def _work(config: RunConfig) -> tuple[object, ...]:
-    """Return what decides the time of a step among configurations of one method.
+def _work(config: RunConfig) -> str:
+    """Return what decides the time of a step among configurations of one method, as text.
 
     Real numbers, such as a learning rate, change it only together with the passes.
     """
-    training = dataclasses.asdict(config.training)
-    kept = {name: value for name, value in training.items() if not isinstance(value, float)}
-    return config.method.build().passes_per_image, kept
+    settings = leaves(config.model_dump(mode="json"))
+    kept = {path: value for path, value in settings if not isinstance(value, float)}
+    return repr((config.method.build().passes_per_image, kept))
 
 
 def path_of(override: str) -> str:

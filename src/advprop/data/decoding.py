@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Self
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
@@ -35,7 +35,7 @@ class DecodedSplit(ImageSplit):
     `unreadable`, and `UnreadableTally` counts.
     """
 
-    labels: Int[Tensor, " num_images"]
+    labels: Int[Tensor, " num_images"] | Float[Tensor, "num_images labels"]
     preprocessing: Preprocessing
     augmentation: Augmentation | None = None
     views: Mapping[str, Augmentation] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class DecodedSplit(ImageSplit):
 
     def _others(self, wanted: Key) -> Iterator[Key]:
         """Yield replacements for `wanted`, a function of (seed, epoch, index, copy)."""
-        others = self.labels == self.labels[wanted.index]
+        others = (self.labels == self.labels[wanted.index]).reshape(len(self), -1).all(dim=1)
         others[wanted.index] = False
         own_class = others.nonzero().flatten()
         # neither an ordinary copy nor another image's replacement has this number

@@ -98,7 +98,7 @@ def suites_table(summary: Sequence[Json]) -> Table | None:
     if len(names) <= ROOM:
         return None
     return Table(
-        caption="Share of images right in further suites: mean over seeds, 95 % interval.",
+        caption="Further suites and measures: mean over seeds, 95 % interval.",
         columns=tuple(accuracy_title(name) for name in names),
         rows=tuple(
             (entry["method"], tuple(accuracy_cell(entry.get(name)) for name in names))

@@ -19,6 +19,7 @@ from advprop.files.parsing import Part
 from advprop.models.standardize import Standardized
 from advprop.report.findings import OwnTest
 from advprop.report.records import Record
+from advprop.results.summary import LABEL_MEASURES
 from advprop.runs.folder import CONFIG, DATA, METRICS, DataFacts, Run, load_run, read_result
 from advprop.shapes import Batch
 from advprop.suites import DEFAULT_SUITES, evaluate, through_branch
@@ -96,8 +97,14 @@ def _kept(suite: dict[str, Any]) -> dict[str, Any]:
 
 
 def accuracies(suites: dict[str, Any]) -> dict[str, float]:
-    """Return `NAME_accuracy` of each suite of a test."""
-    return {f"{suite}_accuracy": suites[suite][f"{suite}_accuracy"] for suite in suites}
+    """Return `NAME_accuracy` of each suite of a test, and its measures of several labels."""
+    names = ("accuracy", *LABEL_MEASURES)
+    return {
+        key: numbers[key]
+        for suite, numbers in suites.items()
+        for key in (f"{suite}_{name}" for name in names)
+        if key in numbers or key.endswith("_accuracy")
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +149,8 @@ def _found(path: Path, form: type[Part]) -> dict[str, Any]:
 def _record(folder: Path) -> dict[str, Any]:
     run = load_run(folder)
     data = run.load_data()
+    if data.multi_label:  # pictures are shown with their class
+        return {"statistics": _distances(run)}
     split = data.validation if data.test is None else data.test
     logits_fn, names = through_branch(run.model, CLEAN), split.names()
     batches = partial(OnDevice, split=split, device=run.model.mean.device)
