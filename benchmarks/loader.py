@@ -5,7 +5,8 @@
 Files are JPEG photographs: 400 x 300 pixels, read as 224 x 224, and small ones of 32 x 32. Both
 make a random resized crop (bicubic), a flip and a float tensor, with 0 and 2 worker processes,
 which each epoch starts anew. Ours does it by timm's transforms and seeds every image by itself, so
-that a view depends on (seed, epoch, image) alone. Seconds are the clock's, an epoch's.
+that a view depends on (seed, epoch, image) alone; images are bytes until a step makes them floats,
+which counts here. Seconds are the clock's, an epoch's.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+import torch
 from measuring import Row, interleaved
 from photographs import save_crops
 from showing import show
@@ -25,6 +27,7 @@ from torchvision.datasets import ImageFolder
 
 from advprop.config.data import FolderDataConfig
 from advprop.data.batches.loaders import train_batches
+from advprop.shapes import Batch
 
 BATCH_SIZE = 32
 OURS, THEIRS = "advprop", "torchvision's loader"
@@ -32,11 +35,12 @@ FILES = {"400 x 300 as 224 x 224": ((400, 300), 224), "32 x 32": ((32, 32), 32)}
 
 
 def exhaust(batches: Iterable[object]) -> None:
-    for _ in batches:
-        pass
+    for batch in batches:
+        if isinstance(batch, Batch):
+            batch.to(torch.device("cpu"), memory_format=torch.contiguous_format)
 
 
-def our_batches(root: Path, image_size: int, num_workers: int) -> Iterable[object]:
+def our_batches(root: Path, image_size: int, num_workers: int) -> Iterable[Batch]:
     data = FolderDataConfig(root=root, image_size=image_size).load(0)
     return train_batches(
         data.train, batch_size=BATCH_SIZE, seed=0, epoch=0, num_workers=num_workers

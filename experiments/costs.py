@@ -17,7 +17,7 @@ def main() -> None:
     for name, build in SETS.items():
         base = build().with_method("vanilla")
         configs = {kind: method(base, kind) for kind in suited(base)}
-        costs = step_costs(configs, Path("runs/experiments") / f"step_costs-{name}.json")
+        costs = step_costs(configs, Path("runs/experiments") / f"step_costs-{name}.json").costs
         for kind, cost in costs.items():
             print(f"{name}  {kind:24} {cost:6.2f}")
 

@@ -95,7 +95,7 @@ def variants(base: RunConfig, attack: AttackConfig) -> dict[str, RunConfig]:
 def in_budget(configs: dict[str, RunConfig], budget: float, group: str, options: Options) -> Group:
     """Each for as long as `budget` times the measured time of vanilla."""
     turns = 6 if options.quick else TURNS
-    costs = step_costs(configs, options.out / f"step_costs-{group}.json", turns=turns)
+    costs = step_costs(configs, options.out / f"step_costs-{group}.json", turns=turns).costs
     return Group(
         name=f"{group}, {budget:g} x vanilla",
         variants={name: longer(config, budget / costs[name]) for name, config in configs.items()},

@@ -125,7 +125,7 @@ def plan(name: str, options: Options) -> list[Group]:
 def _group(name: str, kind: str, base: RunConfig, options: Options) -> Group:
     configs = variants(base, class_token=kind == "ViT")
     turns = 6 if options.quick else TURNS
-    costs = step_costs(configs, options.out / f"step_costs-{kind}-{name}.json", turns=turns)
+    costs = step_costs(configs, options.out / f"step_costs-{kind}-{name}.json", turns=turns).costs
     return Group(name=kind, variants=configs, costs=costs)
 
 

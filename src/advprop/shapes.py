@@ -8,11 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 Images: TypeAlias = Float[Tensor, "batch channels height width"]
 """Images with values in [0, 1]; standardisation is a layer of the model."""
+
+StoredImages: TypeAlias = Images | UInt8[Tensor, "batch channels height width"]
+"""Images in [0, 1], or the same in bytes (times 255), which take a quarter of the memory."""
 
 Labels: TypeAlias = Int[Tensor, " batch"] | Float[Tensor, "batch classes"]
 """Class indices, or a distribution over the classes for each image (mixup, label smoothing)."""
@@ -59,6 +62,8 @@ Version: TypeAlias = AugMixed | Redrawn
 class Batch:
     """A batch of images and labels, which a loader yields and a method trains on.
 
+    A loader may yield images in bytes; `to` makes floats of them, which methods need.
+
     `indices` are the images' positions in their data set; `copies` number the uses of one image in
     an epoch (0 is the first); `views` holds further versions of the same images by name, for
     methods that learn from them (`Method.views`). `frames` give each image's position in its source
@@ -69,10 +74,10 @@ class Batch:
     a tensor or a sequence that can be sliced.
     """
 
-    images: Images
+    images: StoredImages
     labels: Labels | Any
     indices: Int[Tensor, " batch"] | None = None
-    views: Mapping[str, Images] = field(default_factory=dict)
+    views: Mapping[str, StoredImages] = field(default_factory=dict)
     copies: Int[Tensor, " batch"] | None = None
     frames: Float[Tensor, "batch 2 3"] | None = None
     unreadable: tuple[str, ...] = ()
@@ -91,10 +96,11 @@ class Batch:
         return self.views[name]
 
     def to(self, device: torch.device, *, memory_format: torch.memory_format) -> Batch:
-        """Return the same batch on `device`; the copy does not wait for the device."""
+        """Return the batch on `device`, images in [0, 1]; the copy does not wait for the device."""
 
-        def move(images: Tensor) -> Tensor:
-            return images.to(device, non_blocking=True, memory_format=memory_format)
+        def move(images: StoredImages) -> Images:
+            moved = images.to(device, non_blocking=True, memory_format=memory_format)
+            return unit_range(moved)
 
         return replace(
             self,
@@ -121,6 +127,21 @@ class Batch:
             if tensor is not None:
                 tensor.share_memory_()
         return self
+
+
+def unit_range(images: Tensor) -> Tensor:
+    """Convert bytes to float32 in [0, 1], the same values on every device; floats are unchanged."""
+    if images.dtype != torch.uint8:
+        return images
+    # a tensor: on a GPU torch replaces a division by a number by a product with the rounded inverse
+    return images.to(torch.float32).div_(torch.full((), 255.0, device=images.device))
+
+
+def in_bytes(images: Tensor) -> Tensor:
+    """Convert images in [0, 1] to bytes, rounded; bytes are unchanged."""
+    if images.dtype == torch.uint8:
+        return images
+    return (images * 255).round().to(torch.uint8)
 
 
 def correct_predictions(logits: Logits, labels: Labels) -> Tensor:

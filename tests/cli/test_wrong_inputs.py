@@ -134,6 +134,19 @@ WRONG = {
         "method.attack.foo",
     ),
     **{
+        f"vary {varied}": (
+            lambda f, varied=varied: ["compare", "digits", "--vary", varied, "--out", f / "c"],
+            expected,
+        )
+        for varied, expected in (
+            ("method.attack.epsilon=1,2", "or method.attack.threat_model.epsilon?"),
+            ("training.learning_rat=1,2", "did you mean training.learning_rate"),
+            ("training.learning_rate=1,-2", "learning_rate -2.0: give a number above 0"),
+            ("training.learning_rate=1", "write PATH=A,B with two values or more"),
+            ("seed=1,2", "--vary seed: only settings of method"),
+        )
+    },
+    **{
         f"part {part}": (
             lambda f, part=part: ["compare", "digits", "--part", part, "--out", f / "c"],
             f"part {part}: give K/N with K from 1 to N, as in 2/8",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,17 +12,20 @@ import pytest
 from advprop.comparisons import comparing
 from advprop.comparisons.comparing import compare
 from advprop.comparisons.plan import plan_jobs
-from advprop.comparisons.step_costs import STEP_COSTS, step_costs
+from advprop.comparisons.sources import read_results
+from advprop.comparisons.step_costs import STEP_COSTS, StepTimes, step_costs
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
 from advprop.recipes.builtin import digits, mnist5k
+from advprop.training.stopping import NotFiniteError
 
 QUICK = ["training.num_epochs=1", "training.warmup_epochs=0", "data.num_train=50"]
 METHODS = ("vanilla", "mixed", "advprop")
 
 
-def costs(configs: Mapping[str, RunConfig]) -> dict[str, float]:
-    return {name: {"vanilla": 1.0, "mixed": 3.1, "advprop": 4.0}[name] for name in configs}
+def costs(configs: Mapping[str, RunConfig]) -> StepTimes:
+    known = {"vanilla": 1.0, "mixed": 3.1, "advprop": 4.0}
+    return StepTimes({name: known[name] for name in configs}, {})
 
 
 def test_at_equal_seconds_each_method_trains_as_long_as_the_dearest() -> None:
@@ -45,16 +49,16 @@ def test_steps_are_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.Mo
     config = apply_overrides(digits(), QUICK)
     configs = {name: config.with_method(name) for name in ("vanilla", "advprop")}
     path = tmp_path / STEP_COSTS
-    found = step_costs(configs, path, turns=2)
+    found = step_costs(configs, path, turns=2).costs
     assert found["vanilla"] == 1
     assert found["advprop"] > 0
     assert json.loads(path.read_text())["costs"] == found
     monkeypatch.setattr(comparing.step_costs.__module__ + "._measured", _never)
-    assert step_costs(configs, path) == found
+    assert step_costs(configs, path) == (found, {})
     assert [entry.name for entry in tmp_path.iterdir()] == [STEP_COSTS]
 
 
-def _never(*_: object) -> dict[str, float]:
+def _never(*_: object) -> StepTimes:
     raise AssertionError("measured again")
 
 
@@ -65,15 +69,15 @@ def test_processes_that_measure_at_the_same_time_use_what_the_first_wrote(
     config, path = apply_overrides(digits(), QUICK), tmp_path / STEP_COSTS
     first = {"costs": {"vanilla": 1.0, "mixed": 7.0}, "threads": 1, "turns": 2}
 
-    def overtaken(*_: object) -> dict[str, float]:
+    def overtaken(*_: object) -> StepTimes:
         path.write_text(json.dumps(first))
-        return {"vanilla": 1.0, "mixed": 5.0}
+        return StepTimes({"vanilla": 1.0, "mixed": 5.0}, {})
 
     monkeypatch.setattr(comparing.step_costs.__module__ + "._measured", overtaken)
     if not links:
         monkeypatch.setattr("os.link", _refused)
     configs = {name: config.with_method(name) for name in ("vanilla", "mixed")}
-    assert step_costs(configs, path) == first["costs"]
+    assert step_costs(configs, path).costs == first["costs"]
     assert [entry.name for entry in tmp_path.iterdir()] == [STEP_COSTS]
 
 
@@ -90,9 +94,9 @@ def test_damaged_costs_are_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
-    def kept(configs: Mapping[str, RunConfig], path: Path, threads: int) -> dict[str, float]:
+    def kept(configs: Mapping[str, RunConfig], path: Path, threads: int) -> StepTimes:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"costs": costs(configs), "threads": threads, "turns": 2}))
+        path.write_text(json.dumps({"costs": costs(configs).costs, "threads": threads, "turns": 2}))
         return costs(configs)
 
     monkeypatch.setattr(comparing, "step_costs", kept)
@@ -125,6 +129,60 @@ def test_parts_are_gathered_by_the_same_call(
         "measured first (in steps of vanilla: vanilla 1.00, mixed 3.10)"
         in (out / "report.html").read_text()
     )
+
+
+def test_a_method_that_cannot_be_timed_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 4 images a step, Fast AdvProp has none to attack."""
+    monkeypatch.setattr(comparing, "step_costs", partial(step_costs, turns=2))
+    found = compare(
+        digits(), tmp_path, methods=["fast", "advprop"], num_seeds=1, equal="seconds",
+        overrides=[*QUICK[:2], "data.num_train=12", "training.batch_size=4"],
+    )  # fmt: skip
+    assert [run["method"] for run in found["runs"]] == ["advprop", "vanilla_equal_cost"]
+    (failed,) = found["failed"]
+    assert (failed["method"], failed["seed"]) == ("fast", 0)
+    assert "batch" in failed["error"]
+    assert set(found["step_costs"]) == {"vanilla", "advprop"}
+    assert not (tmp_path / "runs/fast-seed0").exists()
+
+
+def test_steps_that_fail_in_their_course_are_refused_and_no_fault_of_ours_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = apply_overrides(digits(), QUICK)
+    configs = {name: config.with_method(name) for name in ("vanilla", "advprop", "mixed")}
+    errors: dict[str, Exception] = {"mixed": NotFiniteError("the loss became nan")}
+
+    def steps(config: RunConfig, folder: Path) -> Iterator[float]:
+        yield from (2.0, 2.0) if config.method.kind == "advprop" else (1.0, 1.0)
+        if error := errors.get(config.method.kind):
+            raise error
+        yield from (1.0, 1.0)
+
+    monkeypatch.setattr(comparing.step_costs.__module__ + "._steps", steps)
+    found = step_costs(configs, tmp_path / STEP_COSTS, turns=4)
+    assert found == ({"vanilla": 1.0, "advprop": 1.5}, {"mixed": "the loss became nan"})
+    for kind, error in (("vanilla", ValueError("no images")), ("advprop", RuntimeError("a fault"))):
+        errors[kind] = error
+        with pytest.raises(type(error), match=str(error)):
+            step_costs(configs, tmp_path / "other.json", turns=4)
+        del errors[kind]
+
+
+def test_costs_of_the_comparison_are_those_that_it_trains_by(
+    tmp_path: Path, measured: Callable[..., object]
+) -> None:
+    def gone(_: object) -> None:
+        (tmp_path / "out" / STEP_COSTS).unlink(missing_ok=True)
+
+    found = compare(
+        apply_overrides(digits(), QUICK), tmp_path / "out", methods=["mixed"], num_seeds=1,
+        equal="seconds", overrides=["method.attack.num_steps=1"], report_finished=gone,
+    )  # fmt: skip
+    assert found["step_costs"] == {"vanilla": 1.0, "mixed": 3.1}
+    assert read_results(tmp_path / "out")["step_costs"] == found["step_costs"]
 
 
 def test_another_folder_is_left_alone_before_anything_is_measured(tmp_path: Path) -> None:

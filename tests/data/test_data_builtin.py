@@ -78,8 +78,10 @@ def test_images_are_fractions_of_255_under_their_own_labels(mnist):
     assert batch.indices.tolist() == [7, 1999, 0]
     assert torch.equal(batch.labels, mnist.test.labels[[7, 1999, 0]])
     expected = mnist.test.pixels[[7, 1999, 0]].double() / 255
-    torch.testing.assert_close(batch.images.double(), expected, rtol=0, atol=1e-7)
-    assert torch.equal(mnist.test.image(1999), batch.images[1])
+    images = mnist.test.images([(None, 7), (None, 1999), (None, 0)])
+    torch.testing.assert_close(images.double(), expected, rtol=0, atol=1e-7)
+    assert torch.equal(mnist.test.image(1999), images[1])
+    assert torch.equal(batch.images, mnist.test.pixels[[7, 1999, 0]])
 
 
 def test_smaller_training_sets_are_the_first_images_of_larger_ones(mnist):

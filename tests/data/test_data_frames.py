@@ -15,14 +15,14 @@ from advprop.data.batches.loaders import train_batches
 from advprop.data.batches.mixing import Mixing
 from advprop.data.decoding import DecodedSplit
 from advprop.data.frames import WHOLE, frames_of
-from advprop.data.preprocessing import Augmentation, Preprocessing, unit_range
+from advprop.data.preprocessing import Augmentation, Preprocessing
 from advprop.data.reading import read_image
 from advprop.data.sets.builtin import load_builtin
 from advprop.data.sets.folders import FileSplit, load_folder
 from advprop.data.splits import Key
 from advprop.data.view import View
 from advprop.randomness import random_streams
-from advprop.shapes import Batch
+from advprop.shapes import Batch, unit_range
 from advprop.training.learner import micro_batches
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -64,7 +64,7 @@ def errors(batch: Batch, image: Image.Image) -> Tensor:
     grid = F.affine_grid(batch.frames, [len(batch), 3, SIZE, SIZE], align_corners=False)
     source = whole(image).expand(len(batch), -1, -1, -1)
     found = F.grid_sample(source, grid, padding_mode="border", align_corners=False)
-    return 255 * (batch.images - found)
+    return batch.images - 255 * found
 
 
 @pytest.mark.parametrize("shape", [(160, 240), (240, 100), (150, 150)], ids=str)
@@ -115,7 +115,7 @@ def test_views_need_not_be_square() -> None:
     # to 48 x 48, the middle 24 x 36 of it: a pixel is 2.5 of the source, and 6 columns are left out
     assert frame == pytest.approx((0.75, 0, 0, 0, 0.5, 0))
     columns = [2.5 * (6 + column + 0.5) - 0.5 for column in (2, 33)]
-    assert (255 * view[0, 0, [2, 33]]).tolist() == pytest.approx(columns, abs=1)
+    assert view[0, 0, [2, 33]].tolist() == pytest.approx(columns, abs=1)
 
 
 def test_policies_and_erasing_leave_the_frame_that_of_crop_and_flip(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_recording_changes_no_pixel(settings: Augmentation, write_images) -> Non
         parts = (0, key.epoch, key.index, *([key.copy] if key.copy else []), "augmentation")
         with random_streams(*parts):
             expected = settings.erase(unit_range(transform(picture)))
-        assert torch.equal(split.__getitems__([key]).images[0], expected)
+        assert torch.equal(split.images([key])[0], expected)
 
 
 def loaded(root: Path, **options) -> list[Batch]:

@@ -79,11 +79,13 @@ class Findings:
     """What was asked of the device: waits by (kind, function), and launches of kernels.
 
     `outside` are, by line, the launches outside of the forward and backward passes of a model that
-    is watched. `number` is what numbers read as; booleans are true.
+    is watched, `sent` how many numbers of each type the device was sent. `number` is what numbers
+    read as; booleans are true.
     """
 
     waits: Counter[tuple[str, str]] = field(default_factory=Counter)
     outside: Counter[str] = field(default_factory=Counter)
+    sent: Counter[torch.dtype] = field(default_factory=Counter)
     launches: int = 0
     number: int = 1
     passes: int = 0
@@ -92,6 +94,7 @@ class Findings:
         """Begin to count anew."""
         self.waits.clear()
         self.outside.clear()
+        self.sent.clear()
         self.launches = 0
 
     def watch(self, model: nn.Module) -> None:
@@ -178,6 +181,8 @@ class Watch(TorchDispatchMode):
         non_blocking = kwargs.get("non_blocking", len(args) > 2 and args[2])
         if source.device.type != target.type and not non_blocking:
             self._wait(f"copy to {target.type}")
+        if source.device.type == "cpu" and target.type == "cuda":
+            self.found.sent[source.dtype] += source.numel()
         if target.type == "cuda":
             return self._launch(func, args, kwargs)
         with unset_fake_temporarily():  # what arrives is ones

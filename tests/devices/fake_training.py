@@ -17,7 +17,8 @@ from torch import nn
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.methods.base import Method
 from advprop.methods.facts import TrainingFacts
-from advprop.shapes import Batch
+from advprop.shapes import Batch, unit_range
+from advprop.tasks.classification import Classification
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_accelerator
 from advprop.training.run_log import RunLog
@@ -29,7 +30,7 @@ NUM_CLASSES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A method, and what it trains on which net; labels are `soft` after mixup."""
+    """A method, and what it trains on which net; after mixup labels are `soft`, images floats."""
 
     method: Method
     net: Callable[[], nn.Module]
@@ -43,11 +44,11 @@ class Case:
 
 def batch_of(case: Case) -> Batch:
     """On the CPU, as a loader yields it."""
-    images = torch.rand(case.batch_size, 3, case.size, case.size)
+    images = torch.randint(256, (case.batch_size, 3, case.size, case.size), dtype=torch.uint8)
     indices = torch.arange(case.batch_size)
     labels = indices % NUM_CLASSES
     return Batch(
-        images=images,
+        images=unit_range(images) if case.soft else images,
         labels=torch.eye(NUM_CLASSES)[labels] if case.soft else labels,
         indices=indices,
         copies=torch.zeros_like(indices),
@@ -78,6 +79,7 @@ def trainer_of(case: Case, precision: str, folder: Path) -> Trainer:
         accelerator = build_accelerator(settings)
     accelerator.device_placement = False  # torch cannot move a fake parameter twice
     return Trainer(
+        task=Classification.smoothed(settings.label_smoothing),
         model=model,
         method=case.method,
         settings=settings,

@@ -144,6 +144,14 @@ def test_variants_stay_on_the_device(name: str, precision: str, tmp_path: Path) 
     check_waits(steps(VARIANTS[name], precision, tmp_path, count=1), precision)
 
 
+def test_images_are_sent_in_bytes(tmp_path: Path) -> None:
+    (found,) = steps(CASES["vanilla"], "bf16", tmp_path, count=1)
+    assert found.sent[torch.uint8] == 8 * 3 * 32 * 32
+    assert found.sent[torch.float32] < 100  # a few numbers that a step is told
+    (soft,) = steps(replace(CASES["vanilla"], soft=True), "bf16", tmp_path, count=1)
+    assert not soft.sent[torch.uint8]
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("precision", ["bf16", "no", "fp16"])
 @pytest.mark.parametrize("name", MORE_VARIANTS)

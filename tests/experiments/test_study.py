@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from advprop.comparisons.step_costs import StepTimes
 from advprop.config import RunConfig
 from advprop.files.json_files import read_json
 
@@ -51,7 +52,7 @@ def test_every_group_has_vanilla_and_configurations_that_differ(
     import study
 
     module = __import__(experiment)
-    costs = lambda configs, path, turns: dict.fromkeys(configs, 1.0)  # noqa: E731
+    costs = lambda configs, path, turns: StepTimes(dict.fromkeys(configs, 1.0), {})  # noqa: E731
     monkeypatch.setattr(module, "step_costs", costs, raising=False)
     options = study.Options(sets=sets, quick=quick, seeds=(0, 1), jobs=1, out=tmp_path)
     for name in sets:

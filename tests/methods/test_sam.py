@@ -130,7 +130,7 @@ def test_the_loss_scale_does_not_reach_the_radius() -> None:
         assert torch.equal(gradient / scale, plain.get_parameter(name).grad)
 
 
-@pytest.mark.parametrize("scale", [INFINITY, 0.0])
+@pytest.mark.parametrize("scale", [INFINITY, float("nan"), 0.0, 1e-38])
 def test_weights_stay_where_gradients_give_no_direction(scale: float) -> None:
     """As with a loss scale that is too large: the optimiser passes over such a step."""
     loss = step(SAM(), tiny_net(), backward=lambda loss: (scale * loss).backward()).loss

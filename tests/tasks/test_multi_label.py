@@ -56,8 +56,8 @@ def test_unknown_labels_get_no_gradient() -> None:
 
 def test_label_accuracy() -> None:
     """Right are the first label and the two known ones of the second image, wrong is one."""
-    assert MultiLabel().metrics(LOGITS, LABELS) == {"label_accuracy": torch.tensor(0.75)}
-    assert MultiLabel().metrics(LOGITS[2:], LABELS[2:])["label_accuracy"] == 0
+    assert MultiLabel().metrics(LOGITS, LABELS) == {"accuracy": torch.tensor(0.75)}
+    assert MultiLabel().metrics(LOGITS[2:], LABELS[2:])["accuracy"] == 0
 
 
 @pytest.mark.parametrize(

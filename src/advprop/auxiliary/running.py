@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from timm.layers import FrozenBatchNormAct2d
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
@@ -23,14 +24,26 @@ def running_statistics(layer: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def copies_of(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return a copy of each tensor; on a GPU a few kernels copy all of one type."""
+    copies = [torch.empty_like(tensor) for tensor in tensors]
+    for kind in {tensor.dtype for tensor in tensors}:
+        torch._foreach_copy_(
+            [copy for copy in copies if copy.dtype == kind],
+            [tensor for tensor in tensors if tensor.dtype == kind],
+        )
+    return copies
+
+
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Let training mode write into copies of the running statistics, thrown away on exit."""
     kept = [(layer, running_statistics(layer)) for layer in module.modules()]
+    buffers = [buffer for _, statistics in kept for buffer in statistics.values()]
+    copies = iter(copies_of(buffers))
     try:
         for layer, statistics in kept:
-            for name, buffer in statistics.items():
-                layer._buffers[name] = buffer.clone()
+            layer._buffers.update({name: next(copies) for name in statistics})
         yield
     finally:
         for layer, statistics in kept:

@@ -20,6 +20,15 @@ EqualOption = Annotated[
         "methods get its time, by steps that are timed on this machine first."
     ),
 ]
+VaryOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vary",
+        metavar="PATH=A,B",
+        help="Try these values of a setting on validation images first, and train the seeds of "
+        "each method that has it with its best one; may be repeated.",
+    ),
+]
 PartOption = Annotated[
     str | None,
     typer.Option(
@@ -41,6 +50,7 @@ def main(
         Path | None, typer.Option(help="The comparison's folder; runs/compare-RECIPE by default.")
     ] = None,
     equal: EqualOption = "passes",
+    vary: VaryOption = None,
     part: PartOption = None,
     settings: SetOption = None,
     quiet: QuietOption = False,
@@ -48,9 +58,7 @@ def main(
     """Train and test methods side by side; runs that the folder already holds are kept."""
     from advprop.cli.tables import print_results
     from advprop.comparisons.comparing import compare
-    from advprop.comparisons.sources import RESULTS, read_results
     from advprop.recipes.resolve import resolve_recipe
-    from advprop.results.summary import summarise
 
     config = resolve_recipe(recipe)
     folder = out or Path("runs", safe_name("compare", config.recipe))
@@ -64,15 +72,13 @@ def main(
             jobs=jobs,
             overrides=settings or [],
             equal=equal,
+            vary=vary or [],
             part=_part(part),
             report_finished=_ignore if quiet else _show,
             command=shlex.join(["advprop", *sys.argv[1:]]),
         )
     except KeyboardInterrupt:
-        if (folder / RESULTS).is_file():
-            found = read_results(folder)
-            print_results({**found, "summary": summarise(found["runs"])})
-        say(f"{folder}: the same command goes on", err=True)
+        _say_what_is_kept(folder)
         raise
     if part is None:
         print_results(results)
@@ -80,6 +86,17 @@ def main(
     else:
         say(f"{folder}: part {part}: {len(results['runs'])} runs; gather them without --part")
     _end(results)
+
+
+def _say_what_is_kept(folder: Path) -> None:
+    from advprop.cli.tables import print_results
+    from advprop.comparisons.sources import RESULTS, read_results
+    from advprop.results.summary import summarise
+
+    if (folder / RESULTS).is_file():
+        found = read_results(folder)
+        print_results({**found, "summary": summarise(found["runs"])})
+    say(f"{folder}: the same command goes on", err=True)
 
 
 def _end(results: dict[str, Any]) -> None:
@@ -102,12 +119,17 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 
 def _show(row: dict[str, Any]) -> None:
-    say(
-        f"{row['method']} seed {row['seed']}: clean {row['clean_accuracy']:.1%}, "
-        f"noise {row['noise_accuracy']:.1%}, adversarial "
-        f"{row['adversarial_accuracy']:.1%} ({row['train_seconds']:.0f} s)",
-        err=True,
-    )
+    from advprop.results.summary import headline_names
+
+    if "clean_accuracy" in row:
+        clean, noise, adversarial = (row[name] for name in headline_names([row]))
+        found = (
+            f"{row['method']} seed {row['seed']}: clean {clean:.1%}, noise {noise:.1%}, "
+            f"adversarial {adversarial:.1%}"
+        )
+    else:  # a trial of --vary
+        found = f"{Path(row['folder']).name}: validation {row['validation_accuracy']:.1%}"
+    say(f"{found} ({row['train_seconds']:.0f} s)", err=True)
 
 
 def _ignore(row: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ def _lines(suite: str, numbers: Numbers) -> Iterator[str]:
     accuracy = cast("float", numbers[f"{suite}_accuracy"])
     text = f"{accuracy:.2%} [{low:.1%}, {high:.1%}]"
     text += f" of {numbers['num_images']} images ({numbers['images']})"
-    yield text + _DETAILS.get(suite, _protocol)(numbers)
+    yield text + _labels(suite, numbers) + _DETAILS.get(suite, _protocol)(numbers)
     for name, after in numbers.get("after", {}).items():
         yield f"after {name}: {after:.2%}"
     for point in numbers.get("curve", ()):
@@ -52,6 +52,14 @@ def _soup_lines(points: Sequence[Numbers]) -> Iterator[str]:
 
 def _protocol(numbers: Numbers) -> str:
     return f": {numbers['protocol']}" if "protocol" in numbers else ""
+
+
+def _labels(suite: str, numbers: Numbers) -> str:
+    """Return the measures of several labels, if an image has them."""
+    from advprop.results.summary import LABEL_MEASURES
+
+    found = [(words, numbers.get(f"{suite}_{name}")) for name, words in LABEL_MEASURES.items()]
+    return "".join(f", {words} {value:.3f}" for words, value in found if value is not None)
 
 
 def _clean(numbers: Numbers) -> str:

@@ -23,7 +23,7 @@ def main(
         list[str],
         typer.Argument(metavar="IMAGE...", help="Image files, folders, or quoted patterns."),
     ],
-    top: Annotated[int, typer.Option(help="Classes shown for each image.", min=1)] = 3,
+    top: Annotated[int, typer.Option(help="Classes shown for each image; labels, all.", min=1)] = 3,
     batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 32,
     json: Annotated[
         str | None,
@@ -50,6 +50,7 @@ def main(
         preprocessing=subject.preprocessing,
         top=top,
         batch_size=batch_size,
+        multi_label=subject.multi_label,
     )
     total, failed = _write(found, json)
     if failed:

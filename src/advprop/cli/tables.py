@@ -11,20 +11,28 @@ from rich.table import Table
 from advprop.files.parsing import printable
 from advprop.report.answer.overview import overview
 from advprop.report.page.styles import titled
-from advprop.results.cells import difference_cell
-from advprop.results.summary import ACCURACIES, EQUAL_COST, difference_of
+from advprop.results.cells import difference_cell, number_text
+from advprop.results.rows import Trial
+from advprop.results.summary import (
+    ACCURACIES,
+    EQUAL_COST,
+    LABEL_MEASURES,
+    difference_of,
+    headline_names,
+)
 
 _HEADINGS = ("clean", "noise", "adver-\nsarial", "passes", "sec.", "clean vs\nequal\ncost")
-
-_COSTS = {"total_passes": "g", "train_seconds": ".0f"}
 
 
 def print_results(results: Mapping[str, Any]) -> None:
     """Print a comparison's test accuracies, costs and conclusion."""
     runs, summary = titled(results["runs"], results["summary"])
     answer = overview(summary, runs)
+    names = headline_names(results["summary"])
+    recipe = printable(str(results["recipe"]))
+    measure = "accuracy" if names == ACCURACIES else LABEL_MEASURES["auroc"]
     table = Table(
-        title=f"{printable(str(results['recipe']))}: test accuracy in %, 95 % intervals, p by Holm",
+        title=f"{recipe}: test {measure} in %, 95 % intervals, p by Holm",
         box=None,
         padding=(0, 1, 0, 0),
         pad_edge=False,
@@ -33,20 +41,25 @@ def print_results(results: Mapping[str, Any]) -> None:
     for heading in _HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in results["summary"]:
-        difference = difference_cell(difference_of(entry, EQUAL_COST, ACCURACIES[0]))
+        difference = difference_cell(difference_of(entry, EQUAL_COST, names[0]))
         table.add_row(
             printable(entry["method"], lines=False),
-            *(_accuracy(entry.get(accuracy)) for accuracy in ACCURACIES),
-            *(_cost(entry.get(key), form) for key, form in _COSTS.items()),
+            *(_accuracy(entry.get(name)) for name in names),
+            number_text(entry.get("total_passes")),
+            _seconds(entry.get("train_seconds")),
             "\n".join(part for part in (difference.value, difference.p_value) if part),
         )
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(table)
+    for trial in map(Trial.model_validate, results.get("trials") or ()):
+        if trial.chosen and not trial.error:
+            chosen = f"chosen on validation images for {trial.method}: {trial.told}"
+            console.print(printable(chosen, lines=False))
     console.print(printable(f"\n{answer.headline}\n{answer.cost}\n"))
 
 
-def _cost(value: float | None, form: str) -> str:
-    return "-" if value is None else f"{value:{form}}"
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
 
 
 def _accuracy(value: Mapping[str, Any] | None) -> str:

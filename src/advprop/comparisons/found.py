@@ -51,7 +51,7 @@ class FoundRun:
 
 @dataclass(kw_only=True)
 class Source:
-    """One DIR of the command line: its runs, their commands and versions, and notes."""
+    """One DIR of the command line: its runs, their commands and versions, notes and trials."""
 
     path: Path
     recipe: str
@@ -59,3 +59,4 @@ class Source:
     commands: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    trials: list[Json] = field(default_factory=list)

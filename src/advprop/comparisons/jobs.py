@@ -16,10 +16,9 @@ from typing import Any
 import torch
 
 from advprop.comparisons.plan import Job
-from advprop.files.json_files import InUseError
 from advprop.runs import train
 from advprop.suites.recording import complete_run
-from advprop.training.stopping import InterruptedTraining, NotFiniteError, out_of_memory
+from advprop.training.stopping import InterruptedTraining, error_of_run
 
 
 def usable_threads() -> int:
@@ -32,14 +31,18 @@ def usable_threads() -> int:
     return min(cpus, int(asked)) if asked.isdigit() and int(asked) else cpus
 
 
-def outcomes(
-    planned: Sequence[Job], jobs: int, threads: int
-) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
+def threads_of_each(jobs: int) -> int:
+    """Return the share of the CPU's threads that each of `jobs` processes has."""
+    return max(1, usable_threads() // jobs)
+
+
+def outcomes(planned: Sequence[Job], jobs: int) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
     """Yield each job with its row, or with the error that ended it, in the order of completion.
 
-    `jobs` processes run at a time with `threads` threads each and use this machine's GPUs in turn.
-    Closing the iterator early makes them save and end.
+    `jobs` processes run at a time with their share of the threads, and use this machine's GPUs in
+    turn. Closing the iterator early makes them save and end.
     """
+    threads = threads_of_each(jobs)
     if jobs == 1:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
@@ -111,21 +114,19 @@ def _run_job(job: Job) -> dict[str, Any] | Exception:
 
     An OSError (a full disk, missing data) concerns the other runs too and ends the comparison.
     """
+    if job.error:
+        return ValueError(job.error)
     try:
-        train(job.config, job.folder, resume=True, quiet=True)
-        return complete_run(job.folder)
+        result = train(job.config, job.folder, resume=True, quiet=True)
+        return complete_run(job.folder) if job.tested else result
     except InterruptedTraining:
         _end_worker()
         raise KeyboardInterrupt from None
-    except NotFiniteError as error:
-        return error
-    except InUseError:
-        raise  # another comparison works in this folder
     except (ValueError, RuntimeError) as error:
-        message = str(error) if isinstance(error, ValueError) else out_of_memory(error)
-        if message is None:
+        own = error_of_run(error)
+        if own is None:
             raise
-        return ValueError(message)  # without the frames that hold the run's memory
+        return own
 
 
 def _end_worker() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from advprop.comparisons.found import FoundRun, Source
 from advprop.results.summary import BASELINES, EQUAL_COST
+from advprop.suites.recording import accuracies
 
 _SHOWN = 5  # settings that a note lists
 
@@ -67,8 +68,7 @@ def _merged(first: FoundRun, second: FoundRun) -> FoundRun:
     for name, suite in (second.test.get("suites") or {}).items():
         if name not in suites or suite.get("num_images", 0) >= suites[name].get("num_images", 0):
             suites[name] = suite
-            accuracy = f"{name}_accuracy"
-            first.row[accuracy] = suite[accuracy]
+            first.row |= accuracies({name: suite})
     flags = [*(first.test.get("red_flags") or ()), *(second.test.get("red_flags") or ())]
     unique = [flag for at, flag in enumerate(flags) if flag not in flags[:at]]
     first.test = {**first.test, "suites": suites, "red_flags": unique}

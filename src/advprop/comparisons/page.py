@@ -83,6 +83,7 @@ def gather(sources: Sequence[Source], command: str = "") -> tuple[dict[str, Any]
         "curves": [_labelled(run, run.curve) for run in runs if run.curve],
         "records": [_labelled(run, run.record) for run in runs if run.record],
         "tests": [_labelled(run, run.test) for run in runs if run.test],
+        "trials": [trial for source in sources for trial in source.trials],
         "notes": [*notes, *(note for source in sources for note in source.notes)],
     }
     return results, details

@@ -9,25 +9,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from advprop.comparisons.candidates import (
+    Candidate,
+    Candidates,
+    candidates_of,
+    first_candidates,
+    has_setting,
+    is_of_method,
+    path_of,
+    read_vary,
+)
+from advprop.comparisons.step_costs import StepTimes
 from advprop.config.methods import METHODS
-from advprop.config.overrides import apply_overrides, has_path, parse_override
+from advprop.config.overrides import apply_overrides, unknown_settings
 from advprop.config.run import RunConfig
+from advprop.files.trees import leaves
 from advprop.results.summary import EQUAL_COST, VANILLA
 
 DEFAULT_METHODS = ("vanilla", "adversarial", "mixed", "advprop")
 
 Equal: TypeAlias = Literal["passes", "seconds"]
 """The cost that is equal for all methods; see `plan_jobs`."""
-Costs: TypeAlias = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run of a comparison; `method` is its name in the results."""
+    """One run of a comparison; `method` is its name in the results.
+
+    `error` tells why the run cannot be trained, if that is known before. Unless `tested`, the run
+    is trained and validated only.
+    """
 
     method: str
     config: RunConfig
     folder: Path
+    error: str = ""
+    tested: bool = True
 
 
 def plan_jobs(
@@ -36,61 +53,111 @@ def plan_jobs(
     methods: Sequence[str],
     num_seeds: int,
     overrides: Sequence[str],
-    *,
-    measure: Callable[[Mapping[str, RunConfig]], Costs] | None = None,
+    vary: Sequence[str] = (),
+    choose: Callable[[Candidates], Mapping[str, Candidate]] = first_candidates,
+    measure: Callable[[Mapping[str, RunConfig]], StepTimes] | None = None,
 ) -> list[Job]:
     """Return a job for each method and seed, ordered by seed so that partial results are usable.
 
     All methods train for the same number of epochs, and vanilla at equal cost for as many as give
     it the passes of the most expensive one. With `measure`, which returns the time of each method's
-    step in vanilla steps, all methods train for the time of the most expensive one, by more epochs.
-    Raises ValueError for an unknown method, or a setting that no method has.
+    step in vanilla steps, all methods train for the time of the most expensive one, by more epochs;
+    methods whose step cannot be timed get jobs with an error. `vary` has texts "PATH=A,B" of
+    settings to try, of whose candidates `choose` returns one for each method. Raises ValueError for
+    an unknown method, or a setting that no method has.
     """
-    configs = _method_configs(config, methods, overrides)
-    general = [override for override in overrides if not _is_of_method(override)]
-    vanilla = apply_overrides(config.with_method(VANILLA), general)
+    varied = [read_vary(text) for text in vary]
+    bases = _method_configs(config, methods, overrides, varied)
+    candidates = {method: candidates_of(method, base, varied) for method, base in bases.items()}
+    if measure is not None:
+        candidates = _at_equal_time(candidates, bases[VANILLA], measure)
+    chosen = dict(choose(candidates))
     if measure is None:
-        dearest = max(c.method.build().passes_per_image for c in configs.values())
-    else:
-        costs = measure({VANILLA: vanilla, **configs})
-        dearest = max(costs.values())
-        configs = {
-            name: stretched(own, dearest / costs[name], whole=math.floor)
-            for name, own in configs.items()
-            if name != VANILLA  # it would equal vanilla at equal cost
-        }
-    configs[EQUAL_COST] = stretched(vanilla, dearest)
+        dearest = max(own.config.method.build().passes_per_image for own in chosen.values())
+        longer = stretched(chosen[VANILLA].config, dearest)
+        chosen[EQUAL_COST] = dataclasses.replace(chosen[VANILLA], config=longer)
+        if VANILLA not in methods and len(bases) > 1:
+            del chosen[VANILLA]
     return [
         Job(
             method=method,
-            config=method_config.with_seed(seed),
+            config=own.config.with_seed(seed),
             folder=folder / "runs" / f"{method}-seed{seed}",
+            error=own.error,
         )
         for seed in range(num_seeds)
-        for method, method_config in configs.items()
+        for method, own in chosen.items()
     ]
 
 
+def _at_equal_time(
+    candidates: Candidates,
+    vanilla: RunConfig,
+    measure: Callable[[Mapping[str, RunConfig]], StepTimes],
+) -> dict[str, list[Candidate]]:
+    """Return the candidates, each for as many epochs as take the time of the most expensive one.
+
+    Vanilla becomes vanilla at equal cost, which it equals then.
+    """
+    every = [candidate for own in candidates.values() for candidate in own]
+    times = measure({VANILLA: vanilla, **{own.step: own.config for own in every}})
+    batch_size = vanilla.training.batch_size
+    costs = {
+        own.step: times.costs[own.step] * batch_size / own.config.training.batch_size
+        for own in every
+        if own.step in times.costs
+    }
+    dearest = max(costs.values())
+
+    def for_equal_time(own: Candidate, whole: Callable[[float], int]) -> Candidate:
+        if own.step not in costs:
+            return dataclasses.replace(own, error=times.refused[own.step])
+        longer = stretched(own.config, dearest / costs[own.step], whole=whole)
+        return dataclasses.replace(own, config=longer)
+
+    others = {
+        method: [for_equal_time(one, math.floor) for one in own]
+        for method, own in candidates.items()
+        if method != VANILLA
+    }
+    return others | {EQUAL_COST: [for_equal_time(one, math.ceil) for one in candidates[VANILLA]]}
+
+
 def _method_configs(
-    config: RunConfig, methods: Sequence[str], overrides: Sequence[str]
+    config: RunConfig,
+    methods: Sequence[str],
+    overrides: Sequence[str],
+    varied: Sequence[Sequence[str]],
 ) -> dict[str, RunConfig]:
-    names = list(dict.fromkeys(methods))
+    """Return the configuration of each method, and of vanilla in any case."""
+    names = [name for name in dict.fromkeys(methods) if name != EQUAL_COST]
     for name in names:
-        if name not in METHODS and name != EQUAL_COST:
+        if name not in METHODS:
             raise ValueError(f'method "{name}" unknown: choose from {", ".join(METHODS)}')
-    names = [name for name in names if name != EQUAL_COST]
-    bases = {name: config.with_method(name) for name in names or [VANILLA]}
-    _check_overrides(bases, overrides)
+    bases = {name: config.with_method(name) for name in dict.fromkeys((*names, VANILLA))}
+    own = {name: bases[name] for name in names or bases}
+    _check_overrides(own, [*overrides, *(values[0] for values in varied)])
     return {
-        name: apply_overrides(base, [o for o in overrides if not _is_of_method(o) or _has(base, o)])
+        name: apply_overrides(
+            base, [o for o in overrides if not is_of_method(o) or has_setting(base, o)]
+        )
         for name, base in bases.items()
     }
 
 
-def _check_overrides(bases: dict[str, RunConfig], overrides: Sequence[str]) -> None:
-    for override in overrides:
-        if _is_of_method(override) and not any(_has(base, override) for base in bases.values()):
-            raise ValueError(f'"{_path(override)}" is no setting of {", ".join(bases)}')
+def _check_overrides(bases: Mapping[str, RunConfig], overrides: Sequence[str]) -> None:
+    unknown = [
+        path_of(override)
+        for override in overrides
+        if is_of_method(override)
+        and not any(has_setting(base, override) for base in bases.values())
+    ]
+    if unknown:
+        settings = [
+            leaves(base.method.model_dump(mode="json"), path="method") for base in bases.values()
+        ]
+        known = list(dict.fromkeys(path for own in settings for path, _ in own))
+        raise ValueError(unknown_settings(known, unknown, ", ".join(bases)))
 
 
 def stretched(
@@ -110,15 +177,3 @@ def stretched(
         evaluate_every_epochs=math.ceil(settings.evaluate_every_epochs * factor),
     )
     return config.model_copy(update={"training": training})
-
-
-def _path(override: str) -> str:
-    return parse_override(override)[0]
-
-
-def _has(config: RunConfig, override: str) -> bool:
-    return has_path(config.model_dump(mode="json"), _path(override))
-
-
-def _is_of_method(override: str) -> bool:
-    return _path(override).startswith("method.")

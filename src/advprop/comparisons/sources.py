@@ -14,7 +14,7 @@ from advprop.config.overrides import validated, with_identities
 from advprop.files.json_files import read_json
 from advprop.files.parsing import Part
 from advprop.report.findings import Evaluation
-from advprop.results.rows import Results
+from advprop.results.rows import Results, Trial
 from advprop.runs.facts import saved_facts
 from advprop.runs.folder import CONFIG, read_result
 from advprop.suites.recording import accuracies, complete_run, is_run, run_details
@@ -61,6 +61,8 @@ def comparison_source(folder: Path, results: dict[str, Any]) -> Source:
             f"(in steps of vanilla: {listed})."
         ]
     notes += [f"{f['method']}, seed {f['seed']}: {f['error']}" for f in results["failed"]]
+    trials = [Trial.model_validate(trial) for trial in results.get("trials") or ()]
+    notes += [f"{t.method} with {t.told}: {t.error}" for t in trials if t.error]
     recipe = str(results.get("recipe") or "unnamed")
     runs = [
         _of_folder(folder / row["folder"], dict(row), folder, recipe) for row in results["runs"]
@@ -74,6 +76,7 @@ def comparison_source(folder: Path, results: dict[str, Any]) -> Source:
         commands=results["command"].splitlines(),
         versions=dict(results.get("versions") or {}),
         notes=notes,
+        trials=list(results.get("trials") or ()),
     )
 
 

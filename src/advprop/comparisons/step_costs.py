@@ -15,6 +15,7 @@ from itertools import chain, count, cycle, islice, repeat
 from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import torch
 
@@ -24,11 +25,19 @@ from advprop.files.parsing import Number, Part
 from advprop.results.summary import VANILLA
 from advprop.runs.trainer import build_trainer
 from advprop.training.engine import build_accelerator
+from advprop.training.stopping import error_of_run
 from advprop.training.switches import torch_switches
 
 STEP_COSTS = "step_costs.json"
 TURNS = 48
 _PLACES = tuple((number + 0.5) / 6 for number in range(6))  # shares of training, timed in turn
+
+
+class StepTimes(NamedTuple):
+    """The time of steps in those of vanilla, and why other steps cannot be timed, by name."""
+
+    costs: dict[str, float]
+    refused: dict[str, str]
 
 
 class StepCosts(Part):
@@ -41,24 +50,26 @@ class StepCosts(Part):
 
 def step_costs(
     configs: Mapping[str, RunConfig], path: Path, *, threads: int = 1, turns: int = TURNS
-) -> dict[str, float]:
+) -> StepTimes:
     """Return the time of each configuration's step in vanilla steps, cached in `path`.
 
     `configs` must include "vanilla". Configurations that `path` lacks are timed relative to vanilla
-    on `threads` CPU threads in `turns` turns. If several processes measure for the same `path` at
-    the same time, all use the values that the first one wrote.
+    on `threads` CPU threads in `turns` turns; one that cannot be trained is `refused`. If several
+    processes measure for the same `path` at the same time, all use the values that the first one
+    wrote.
 
-    Raises ValueError for a configuration that cannot be trained, or a damaged file.
+    Raises ValueError if vanilla cannot be trained, or for a damaged file.
     """
     kept = read_costs(path)
+    refused: dict[str, str] = {}
     missing = {name: config for name, config in configs.items() if name not in kept}
     if missing:
-        found = _measured({VANILLA: configs[VANILLA], **missing}, threads, turns)
+        found, refused = _measured({VANILLA: configs[VANILLA], **missing}, threads, turns)
         content = {"costs": kept | found, "threads": threads, "turns": turns}
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_first(path, content, replace=bool(kept))
         kept = read_costs(path)
-    return {name: kept[name] for name in configs}
+    return StepTimes({name: kept[name] for name in configs if name not in refused}, refused)
 
 
 def read_costs(path: Path) -> dict[str, float]:
@@ -88,7 +99,7 @@ def _write_first(path: Path, content: Mapping[str, object], *, replace: bool) ->
         own.unlink(missing_ok=True)
 
 
-def _measured(configs: Mapping[str, RunConfig], threads: int, turns: int) -> dict[str, float]:
+def _measured(configs: Mapping[str, RunConfig], threads: int, turns: int) -> StepTimes:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -97,19 +108,40 @@ def _measured(configs: Mapping[str, RunConfig], threads: int, turns: int) -> dic
                 name: _steps(config, Path(folder) / str(number))
                 for number, (name, config) in enumerate(configs.items())
             }
-            taken = list(islice(_turns(steps), turns))
+            seconds, refused = _in_turn(steps, turns)
     finally:
         torch.set_num_threads(before)
-    at_place = [taken[place :: len(_PLACES)] for place in range(min(turns, len(_PLACES)))]
-    return {
-        name: fmean(median(turn[name] / turn[VANILLA] for turn in own) for own in at_place)
-        for name in configs
+    places = range(min(len(seconds[VANILLA]), len(_PLACES)))
+    at_place = [slice(place, None, len(_PLACES)) for place in places]
+    costs = {
+        name: fmean(
+            median(a / b for a, b in zip(own[turn], seconds[VANILLA][turn], strict=True))
+            for turn in at_place
+        )
+        for name, own in seconds.items()
     }
+    return StepTimes(costs, refused)
 
 
-def _turns(steps: Mapping[str, Iterator[float]]) -> Iterator[dict[str, float]]:
-    for times in zip(*steps.values(), strict=True):
-        yield dict(zip(steps, times, strict=True))
+def _in_turn(
+    steps: Mapping[str, Iterator[float]], turns: int
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Take `turns` steps of each; return their seconds, and the errors of those that fail."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    refused: dict[str, str] = {}
+    for _ in range(turns):
+        for name in list(seconds):
+            try:
+                seconds[name].append(next(steps[name]))
+            except (ValueError, RuntimeError) as error:
+                own = error_of_run(error)
+                if own is None or name == VANILLA:
+                    raise
+                refused[name] = str(own)
+                del seconds[name]
+        if len(seconds) == 1:  # vanilla alone has nothing to be compared with
+            break
+    return seconds, refused
 
 
 def _steps(config: RunConfig, folder: Path) -> Iterator[float]:

@@ -3,102 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
-from advprop.config.fields import Config, Fraction, Place, PlacePattern
-from advprop.data.batches.mixing import Mixing
-from advprop.data.batches.sampling import Sampling
-from advprop.data.preprocessing import Augmentation, Interpolation
+from advprop.config.data_base import BatchesConfig, DecodedDataConfig
+from advprop.config.fields import Place, PlacePattern, parse_list
+from advprop.data.preprocessing import Augmentation
 from advprop.data.sets.builtin import BuiltinName, load_builtin
 from advprop.data.sets.folders import load_folder
 from advprop.data.sets.named import load_timm_dataset
+from advprop.data.sets.table import load_table
 from advprop.data.shards.loading import load_shards
 from advprop.data.splits import ImageData
-from advprop.data.view import View
-
-
-class BatchesConfig(Config):
-    """The base of all sources of images: how batches are sampled and mixed."""
-
-    if TYPE_CHECKING:
-        num_train: int | None
-        augmentation: Augmentation | None
-
-    sampling: Sampling = Sampling()
-    mixing: Mixing = Mixing()
-
-    @property
-    def is_here(self) -> bool:
-        """Whether the images come with a package, or a path exists at one of their places."""
-        given = (getattr(self, name) for name in self.places)
-        return not self.places or any(place and Path(place).exists() for place in given)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int] | None:
-        """(channels, height, width) of every image; None if that is known only after loading."""
-        return None
-
-    @property
-    def view_names(self) -> tuple[str, ...]:
-        """The names of the differently augmented views of each training image."""
-        return ()
-
-    def places_to_set(self) -> str:
-        """Return the command-line options that set the place of the images."""
-        return " or ".join(f"--set data.{name}=" for name in self.places)
-
-
-class DecodedDataConfig(BatchesConfig):
-    """The base of all sources of compressed images, with the settings of a `View`.
-
-    Further fields of a subclass are arguments of its `loader`; `needed` holds the name of the field
-    with the images' place, and the error message if that field is None.
-    """
-
-    loader: ClassVar[Callable[..., ImageData]]
-    needed: ClassVar[tuple[str, str]]
-
-    image_size: int = 128
-    channels: Literal[1, 3] = 3
-    num_train: int | None = Field(default=None, ge=1)
-    interpolation: Interpolation = "bicubic"
-    crop_pct: float = 0.875
-    augmentation: Augmentation | None = Augmentation()
-    views: dict[str, Augmentation] = Field(default_factory=dict)
-    max_unreadable: Fraction = 0.0
-
-    @model_validator(mode="after")
-    def _valid(self) -> Self:
-        self.view(0)
-        return self
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every image."""
-        return self.channels, self.image_size, self.image_size
-
-    @property
-    def view_names(self) -> tuple[str, ...]:
-        """The names of `views`."""
-        return tuple(self.views)
-
-    def view(self, seed: int) -> View:
-        """Return a `View` with the settings above and `seed`."""
-        names = {field.name for field in fields(View)} - {"seed"}
-        return View(**{name: getattr(self, name) for name in names}, seed=seed)
-
-    def load(self, seed: int) -> ImageData:
-        """Load the data set; raises ValueError if no place is given."""
-        name, remedy = self.needed
-        if getattr(self, name) is None:
-            raise ValueError(remedy)
-        own = type(self).model_fields.keys() - DecodedDataConfig.model_fields.keys() - {"kind"}
-        return self.loader(view=self.view(seed), **{name: getattr(self, name) for name in own})
+from advprop.tasks.multi_label import MultiLabel
+from advprop.tasks.task import Task
 
 
 class BuiltinDataConfig(BatchesConfig):
@@ -186,8 +105,45 @@ class ShardsDataConfig(DecodedDataConfig):
     shuffle_shards: int = Field(default=8, ge=1)
 
 
+class TableDataConfig(DecodedDataConfig):
+    """A CSV file with a column for each label (`advprop.data.sets.table.load_table`).
+
+    With `balanced`, present and absent labels weigh the same in training, for each label in all.
+    """
+
+    places: ClassVar = ("table", "root")
+    loader = staticmethod(load_table)
+    needed: ClassVar = ("table", "no table of labels named: --set data.table=FILE.csv")
+    multi_label: ClassVar = True
+
+    kind: Literal["table"] = "table"
+    table: Place | None = None
+    root: Place | None = None
+    image_column: str | None = None
+    label_columns: Annotated[tuple[str, ...], BeforeValidator(parse_list)] = ()
+    split_column: str = "split"
+    balanced: bool = False
+
+    def task(self, data: ImageData, label_smoothing: float) -> Task:
+        """Return what is learnt from `data`: each of its labels."""
+        if not self.balanced:
+            return MultiLabel(label_smoothing=label_smoothing)
+        present, absent = ((data.train.labels == value).sum(dim=0) for value in (1, 0))
+        weights = tuple((absent / present.clamp(min=1)).tolist())
+        return MultiLabel(weights, label_smoothing)
+
+    @model_validator(mode="after")
+    def _no_classes(self) -> Self:
+        if self.mixing.is_on or self.sampling.class_balanced:
+            raise ValueError(
+                "mixup, cutmix and class_balanced need one class an image, a table has several "
+                "labels: switch them off"
+            )
+        return self
+
+
 DataConfig = Annotated[
-    BuiltinDataConfig | FolderDataConfig | TimmDataConfig | ShardsDataConfig,
+    BuiltinDataConfig | FolderDataConfig | TimmDataConfig | ShardsDataConfig | TableDataConfig,
     Field(discriminator="kind"),
 ]
 
@@ -196,6 +152,7 @@ DATA_KINDS: dict[str, type[BatchesConfig]] = {
     "folder": FolderDataConfig,
     "timm": TimmDataConfig,
     "shards": ShardsDataConfig,
+    "table": TableDataConfig,
 }
 
 

@@ -66,7 +66,7 @@ def _change(tree: dict[str, Any], pairs: Sequence[tuple[str, Any]], *, of: str) 
     """Set each value; raises ValueError for an unknown path, or one below another path."""
     unknown = [path for path, _ in pairs if not has_path(tree, path)]
     if unknown:
-        raise ValueError(_unknown_paths(tree, unknown, of))
+        raise ValueError(unknown_settings([path for path, _ in leaves(tree)], unknown, of))
     for path, value in pairs:
         if not has_path(tree, path):
             raise ValueError(f'"{path}" is below another setting of this command: give one of them')
@@ -177,8 +177,8 @@ def _problems(error: ValidationError) -> Iterator[str]:
         yield f"{path}{shown}: {message}" if path else message
 
 
-def _unknown_paths(tree: Mapping[str, Any], unknown: Sequence[str], of: str) -> str:
-    known = [path for path, _ in leaves(tree)]
+def unknown_settings(known: Sequence[str], unknown: Sequence[str], of: str) -> str:
+    """Return the message for `unknown` paths, with those of the `known` ones that resemble them."""
     lines = []
     for path in unknown:
         near = difflib.get_close_matches(path, known, n=3)

@@ -206,7 +206,7 @@ class RunConfig(Config):
             weights = f" from {self.model.checkpoint or 'pretrained weights'}"
         return [
             *(Found(**found).lines() if found else []),
-            f"{self.model.name}{weights}, method {self.method.kind}: {passes:g} passes per image "
+            f"{self.model.name}{weights}, method {self.method.kind}: {passes:.4g} passes per image "
             f"and epoch, {epochs * passes:,.4g} in {epochs:,} epochs (vanilla {epochs:,})",
             *([f"engine: {engine}"] if engine else []),
         ]

@@ -10,16 +10,16 @@ from itertools import chain
 from typing import Self
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
 from advprop.data.batches.unreadable import check_max_unreadable
 from advprop.data.frames import Frame, FramedTransform, frames_of
-from advprop.data.preprocessing import Augmentation, Preprocessing, unit_range
+from advprop.data.preprocessing import Augmentation, Preprocessing
 from advprop.data.splits import ImageSplit, Key
 from advprop.randomness import derive_seed, image_key, kept_streams, seed_streams
-from advprop.shapes import Batch, Images
+from advprop.shapes import Batch, Images, StoredImages, unit_range
 
 _ATTEMPTS = 10  # replacements tried for an unreadable image; the first half are of its class
 
@@ -35,7 +35,7 @@ class DecodedSplit(ImageSplit):
     `unreadable`, and `UnreadableTally` counts.
     """
 
-    labels: Int[Tensor, " num_images"]
+    labels: Int[Tensor, " num_images"] | Float[Tensor, "num_images labels"]
     preprocessing: Preprocessing
     augmentation: Augmentation | None = None
     views: Mapping[str, Augmentation] = field(default_factory=dict)
@@ -74,13 +74,14 @@ class DecodedSplit(ImageSplit):
 
     def images(self, keys: Sequence[Key]) -> Images:
         """Return the images of `keys`; raises ValueError if one cannot be read."""
-        return self.__getitems__(keys).images
+        return unit_range(self.__getitems__(keys).images)
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """Return the batch of `keys`, with other images in place of unreadable ones if allowed."""
-        images, *views = (
-            torch.empty(len(keys), *self.preprocessing.image_shape) for _ in ("", *self.views)
-        )
+        """Return the batch of `keys`, in bytes unless random erasing changes its images.
+
+        Unreadable images are replaced by others if allowed.
+        """
+        images, *views = (self._room(len(keys), name) for name in ("", *self.views))
         shown: list[Key] = []
         frames: list[Frame] = []
         unreadable: list[str] = []
@@ -88,9 +89,9 @@ class DecodedSplit(ImageSplit):
             for image, wanted, *versions in zip(images, keys, *views, strict=True):
                 key, picture = self._readable(Key(*wanted), unreadable)
                 view, frame = self._view(picture, key)
-                image.copy_(view)
+                _copy(view, image)
                 for version, name in zip(versions, self.views, strict=True):
-                    version.copy_(self._view(picture, key, name)[0])
+                    _copy(self._view(picture, key, name)[0], version)
                 shown.append(key)
                 frames.append(frame)
         return replace(
@@ -119,7 +120,7 @@ class DecodedSplit(ImageSplit):
 
     def _others(self, wanted: Key) -> Iterator[Key]:
         """Yield replacements for `wanted`, a function of (seed, epoch, index, copy)."""
-        others = self.labels == self.labels[wanted.index]
+        others = (self.labels == self.labels[wanted.index]).reshape(len(self), -1).all(dim=1)
         others[wanted.index] = False
         own_class = others.nonzero().flatten()
         # neither an ordinary copy nor another image's replacement has this number
@@ -133,6 +134,13 @@ class DecodedSplit(ImageSplit):
                 index = place % len(self)
             yield Key(wanted.epoch, index, copy)
 
+    def _room(self, count: int, name: str) -> StoredImages:
+        """Return memory for `count` images of a view: bytes, or floats if it erases parts."""
+        augmentation = self._augmentations.get(name)
+        erases = augmentation is not None and augmentation.random_erasing > 0
+        kind = torch.float32 if erases else torch.uint8
+        return torch.empty(count, *self.preprocessing.image_shape, dtype=kind)
+
     def _view(self, picture: Image.Image, key: Key, name: str = "") -> tuple[Tensor, Frame]:
         if key.epoch is None or name not in self._transforms:
             return self.preprocessing.framed(picture)
@@ -140,7 +148,7 @@ class DecodedSplit(ImageSplit):
         purpose = f"augmentation {name}".rstrip()
         seed_streams(*image_key(self.seed, key.epoch, key.index, key.copy), purpose)
         pixels, frame = transform(picture)
-        return augmentation.erase(unit_range(pixels)), frame
+        return augmentation.erase(pixels), frame
 
     @cached_property
     def _transforms(self) -> dict[str, tuple[Augmentation, FramedTransform]]:
@@ -153,3 +161,7 @@ class DecodedSplit(ImageSplit):
     def _augmentations(self) -> dict[str, Augmentation]:
         """Augmentations by the name of the view; "" stands for the images themselves."""
         return {**({"": self.augmentation} if self.augmentation else {}), **self.views}
+
+
+def _copy(view: Tensor, room: Tensor) -> None:
+    room.copy_(unit_range(view) if room.is_floating_point() else view)

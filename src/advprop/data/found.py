@@ -38,6 +38,7 @@ class Found:
     without: Mapping[str, int]
     passed_over: Mapping[str, int]
     notes: tuple[str, ...]
+    multi_label: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as plain data."""
@@ -55,7 +56,7 @@ class Found:
         if "test" not in self.images:
             splits.append("no test images")
         lines = [
-            f"{self.name}: {self.num_classes:,} classes ({names}{more}): {', '.join(splits)}",
+            f"{self.name}: {self.num_classes:,} {self._words} ({names}{more}): {', '.join(splits)}",
             *self._few_lines(),
         ]
         if self.passed_over:
@@ -63,18 +64,22 @@ class Found:
             lines.append(f"passed over: {shortened(listed)}")
         return [printable(line, lines=False) for line in [*lines, *self.notes]]
 
+    @property
+    def _words(self) -> str:
+        return "labels" if self.multi_label else "classes"
+
     def _few_lines(self) -> list[str]:
-        lines = []
+        word, lines = "label" if self.multi_label else "class", []
         if self.num_few:
             listed = [f"{name} {count}" for name, count in self.few.items()]
             more = f", and {self.num_few - len(listed)} more" if self.num_few > len(listed) else ""
             lines.append(
-                f"few training images: {', '.join(listed)}{more} (below {self.few_below}, a class "
-                "is hardly learnt: add images, or leave the class out)"
+                f"few training images: {', '.join(listed)}{more} (below {self.few_below}, a "
+                f"{word} is hardly learnt: add images, or leave the {word} out)"
             )
         lines += [
-            f"{count:,} of {self.num_classes:,} classes have no {split} images: nothing will be "
-            "said about them"
+            f"{count:,} of {self.num_classes:,} {self._words} have no {split} images: nothing will "
+            "be said about them"
             for split, count in self.without.items()
         ]
         return lines
@@ -85,10 +90,7 @@ def found_in(data: ImageData) -> Found:
     splits = {"train": data.train, "validation": data.validation}
     if data.test is not None:
         splits["test"] = data.test
-    counts = {
-        split: torch.bincount(own.labels, minlength=data.num_classes).tolist()
-        for split, own in splits.items()
-    }
+    counts = {split: _images_of_classes(own, data.num_classes) for split, own in splits.items()}
     few = sorted(
         (count, name)
         for name, count in zip(data.class_names, counts["train"], strict=True)
@@ -98,6 +100,7 @@ def found_in(data: ImageData) -> Found:
     return Found(
         name=data.name,
         num_classes=data.num_classes,
+        multi_label=data.multi_label,
         first_classes=data.class_names[:_SHOWN],
         images={split: len(own) for split, own in splits.items()},
         sources=_within(data.origin.splits, splits),
@@ -110,6 +113,14 @@ def found_in(data: ImageData) -> Found:
         passed_over=dict(data.origin.passed_over),
         notes=(*data.origin.notes, *_nearly_black(data.train)),
     )
+
+
+def _images_of_classes(split: ImageSplit, num_classes: int) -> list[int]:
+    """Return the number of images of each class, or with each label."""
+    labels = split.labels
+    if labels.ndim > 1:
+        return (labels == 1).sum(dim=0).tolist()
+    return torch.bincount(labels, minlength=num_classes).tolist()
 
 
 def _nearly_black(split: ImageSplit) -> list[str]:

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from advprop.data.listing.classes import shortened
 from advprop.data.splits import ImageData, ImageSplit
 
@@ -26,7 +24,6 @@ def data_facts(data: ImageData) -> dict[str, Any]:
 
     Two data sets are the same if these facts are equal except for "name".
     """
-    labels = data.train.labels.to(torch.int64).numpy().tobytes()
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     return {
         "name": data.name,
@@ -37,7 +34,7 @@ def data_facts(data: ImageData) -> dict[str, Any]:
         "num_train": len(data.train),
         "num_validation": len(data.validation),
         "num_test": None if data.test is None else len(data.test),
-        "train_labels_sha256": hashlib.sha256(labels).hexdigest(),
+        "train_labels_sha256": hashlib.sha256(data.train.label_bytes).hexdigest(),
         "images": {
             name: _split_facts(split) for name, split in splits.items() if split is not None
         },
@@ -45,11 +42,10 @@ def data_facts(data: ImageData) -> dict[str, Any]:
 
 
 def _split_facts(split: ImageSplit) -> dict[str, Any]:
-    labels = split.labels.to(torch.int64).numpy().tobytes()
     listed = "\n".join(split.names()).encode(errors="surrogateescape")
     return {
         "num": len(split),
-        "order_sha256": hashlib.sha256(labels + listed).hexdigest(),
+        "order_sha256": hashlib.sha256(split.label_bytes + listed).hexdigest(),
         "checksums": "".join(f"{checksum:0{_DIGITS}x}" for checksum in _checksums(split)),
     }
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from advprop.data.frames import Frame, FramedTransform
 from advprop.data.reading import read_image
+from advprop.shapes import unit_range
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 CropMode: TypeAlias = Literal["center", "squash"]
@@ -67,12 +68,11 @@ class Preprocessing:
 
     def apply(self, image: Image.Image) -> Float[Tensor, "C H W"]:
         """Return the view of an image from `read_image`, float32 in [0, 1]."""
-        return self.framed(image)[0]
+        return unit_range(self.framed(image)[0])
 
-    def framed(self, image: Image.Image) -> tuple[Float[Tensor, "C H W"], Frame]:
-        """Return the view of an image from `read_image`, float32 in [0, 1], and its frame."""
-        pixels, frame = self._transform(image)
-        return unit_range(pixels), frame
+    def framed(self, image: Image.Image) -> tuple[UInt8[Tensor, "C H W"], Frame]:
+        """Return the view of an image from `read_image`, in bytes, and its frame."""
+        return self._transform(image)
 
     @cached_property
     def _transform(self) -> FramedTransform:
@@ -162,24 +162,21 @@ class Augmentation:
                 operation.aug_fn = _posterize
         return transform
 
-    def erase(self, image: Float[Tensor, "C H W"]) -> Float[Tensor, "C H W"]:
+    def erase(self, image: Tensor) -> Tensor:
         """Return `image`, in [0, 1], with a rectangle filled at probability `random_erasing`.
 
-        It draws from the global streams of `random` and torch.
+        Without `random_erasing` it stays as it is, floats in [0, 1] or bytes. It draws from the
+        global streams of `random` and torch.
         """
         if not self.random_erasing:
             return image
         from timm.data.random_erasing import RandomErasing  # seconds to import
 
+        image = unit_range(image)
         erasing = RandomErasing(self.random_erasing, mode=self.erasing_mode, device="cpu")
         # timm's colours are standard normal, as for standardised images
         colours = erasing(torch.full_like(image, torch.nan))
         return torch.where(colours.isnan(), image, (0.5 + 0.25 * colours).clamp(0, 1))
-
-
-def unit_range(pixels: Tensor) -> Tensor:
-    """Convert bytes to float32 in [0, 1], with the same values as torchvision's `ToTensor`."""
-    return pixels.to(torch.float32).div_(255)
 
 
 def _timm_transform(preprocessing: Preprocessing, **settings: Any) -> Transform:

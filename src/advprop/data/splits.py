@@ -13,7 +13,7 @@ from torch import Tensor
 
 from advprop.data.preprocessing import Preprocessing
 from advprop.randomness import generator_for
-from advprop.shapes import Batch, Images
+from advprop.shapes import Batch, Images, StoredImages
 
 MAX_COMPARED_BYTES = 2**20
 """The most bytes of a file that `ImageSplit.stored` returns."""
@@ -34,11 +34,13 @@ class ImageSplit(ABC):
     """One split of a data set; a map-style data set for torch's `DataLoader`.
 
     An image depends on its key alone, so loader workers keep no state and a run can resume at any
-    batch. `labels` are int64 of shape [num_images]; `max_unreadable` is the share of the images
-    that may be unreadable in training.
+    batch. A batch holds what `images` returns, or the same in bytes if the split's `__getitems__`
+    says so. `labels` are int64 of shape [num_images], or several for each image, as floats of shape
+    [num_images, labels]: 1 present, 0 absent, NaN unknown. `max_unreadable` is the share of the
+    images that may be unreadable in training.
     """
 
-    labels: Int[Tensor, " num_images"]
+    labels: Int[Tensor, " num_images"] | Float[Tensor, "num_images labels"]
     max_unreadable: float = 0.0
 
     @abstractmethod
@@ -54,6 +56,17 @@ class ImageSplit(ABC):
     def epoch_order(self, seed: int, epoch: int) -> Int[Tensor, " num_images"]:
         """Return every index once, int64, in an order that depends on (seed, epoch) alone."""
         return torch.randperm(len(self), generator=generator_for(seed, epoch, "order"))
+
+    @property
+    def strata(self) -> list[int]:
+        """The class of each image, which subsets keep in proportion; 0 if it has several labels."""
+        return self.labels.tolist() if self.labels.ndim == 1 else [0] * len(self)
+
+    @property
+    def label_bytes(self) -> bytes:
+        """All labels as bytes, to tell whether two data sets have the same."""
+        several = self.labels.ndim > 1
+        return self.labels.to(torch.float32 if several else torch.int64).numpy().tobytes()
 
     def names(self) -> Sequence[str]:
         """Return each image's name in the data set, independent of the set's location."""
@@ -85,7 +98,7 @@ class ImageSplit(ABC):
         return self.batch_of(keys, self.images(keys))
 
     def batch_of(
-        self, keys: Sequence[Key], images: Images, unreadable: Sequence[str] = ()
+        self, keys: Sequence[Key], images: StoredImages, unreadable: Sequence[str] = ()
     ) -> Batch:
         """Return the `images` of `keys` as a batch with their labels, indices and copies."""
         indices, copies = (
@@ -110,7 +123,15 @@ class ArraySplit(ImageSplit):
 
     def images(self, keys: Sequence[Key]) -> Images:
         """Return the images of `keys`, float32 in [0, 1]; they are the same in every epoch."""
-        return self.pixels[[key[1] for key in keys]].to(torch.float32).div_(self.brightest)
+        return self._chosen(keys).to(torch.float32).div_(self.brightest)
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """Return the batch of `keys`, in bytes if 255 is the brightest value."""
+        images = self._chosen(keys) if self.brightest == 255 else self.images(keys)
+        return self.batch_of(keys, images)
+
+    def _chosen(self, keys: Sequence[Key]) -> UInt8[Tensor, "batch C H W"]:
+        return self.pixels[[key[1] for key in keys]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,5 +170,10 @@ class ImageData:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes; labels are 0 to `num_classes` - 1."""
+        """The number of classes; labels are 0 to `num_classes` - 1, or one for each "class"."""
         return len(self.class_names)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image has several labels, which `class_names` names."""
+        return self.train.labels.ndim > 1

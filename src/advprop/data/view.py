@@ -70,8 +70,8 @@ def image_data(
     check_splits(*(splits[name] for name in splits if name != "train" or not view.max_unreadable))
     train = splits["train"]
     if view.num_train is not None:
-        labels, names = train.labels.tolist(), train.hashed_names()
-        train = train.taken(sorted(first_stratified(labels, names, view.num_train)))
+        names = train.hashed_names()
+        train = train.taken(sorted(first_stratified(train.strata, names, view.num_train)))
     return ImageData(
         name=name,
         class_names=tuple(class_names),
@@ -100,5 +100,5 @@ def _completed(splits: Mapping[str, Split]) -> Mapping[str, Split]:
         return splits
     train = splits["train"]
     shares = {part: SHARES[part] for part in SHARES if part == "train" or part not in splits}
-    parts = shared_positions(train.labels.tolist(), train.hashed_names(), shares)
+    parts = shared_positions(train.strata, train.hashed_names(), shares)
     return {**splits, **{part: train.taken(positions) for part, positions in parts.items()}}

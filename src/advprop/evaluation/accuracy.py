@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
+from advprop.evaluation.scores import Scores, scored
 from advprop.randomness import ImageStreams, normal
 from advprop.results.intervals import bootstrap_interval
-from advprop.shapes import Batch, Images, Labels, LogitsFn, correct_predictions
+from advprop.shapes import Batch, Images, Labels, LogitsFn
 
 # every evaluation uses the same noise and the same random starts
 _EVALUATION_SEED = 0
@@ -23,15 +23,18 @@ _EVALUATION_SEED = 0
 def evaluate_clean(logits_fn: LogitsFn, batches: Iterable[Batch]) -> dict[str, Any]:
     """Return `clean_accuracy`, `top5_accuracy` (with more than 5 classes) and `num_images`.
 
-    This is quick enough for validation after each epoch; `clean_report` computes more.
+    Images with several labels count by the share of them that is right. This is quick enough for
+    validation after each epoch; `clean_report` computes more.
     """
     first: list[Tensor] = []
     five: list[Tensor] = []
     num_classes = 0
     for images, labels, _ in _parts(batches):
         logits = _logits(logits_fn, images)
+        first.append(scored(logits, labels))
+        if labels.ndim > 1:
+            continue
         num_classes = logits.shape[1]
-        first.append(correct_predictions(logits, labels))
         top = logits.topk(min(5, num_classes), dim=1).indices
         five.append((top == labels[:, None]).any(dim=1))
     result: dict[str, Any] = {"clean_accuracy": mean(joined(first))}
@@ -44,23 +47,26 @@ def evaluate_noise(
     logits_fn: LogitsFn, batches: Iterable[Batch], *, standard_deviation: float
 ) -> dict[str, Any]:
     """Return `noise_accuracy` under Gaussian noise (fixed for each image), clipped to [0, 1]."""
-    parts: list[Tensor] = []
+    scores = Scores()
     for images, labels, streams in _parts(batches):
         noise = standard_deviation * normal(images, streams, purpose="noise")
-        logits = _logits(logits_fn, (images + noise).clamp(0.0, 1.0))
-        parts.append(correct_predictions(logits, labels))
-    correct = joined(parts)
+        scores.add(_logits(logits_fn, (images + noise).clamp(0.0, 1.0)), labels)
+    correct = joined(scores.values)
     return {
         "noise_accuracy": mean(correct),
         "ci95": bootstrap_interval(correct),
+        **scores.means("noise"),
         "standard_deviation": standard_deviation,
         "num_images": len(correct),
     }
 
 
-def correct_answers(logits_fn: LogitsFn, batches: Iterable[Batch]) -> Bool[Tensor, " num_images"]:
-    """Return whether each image is classified correctly, on the CPU, in the images' order."""
-    return joined([correct_predictions(_logits(logits_fn, b.images), b.labels) for b in batches])
+def all_scores(logits_fn: LogitsFn, batches: Iterable[Batch]) -> Scores:
+    """Return the scores of all images, in their order."""
+    scores = Scores()
+    for batch in batches:
+        scores.add(_logits(logits_fn, batch.images), batch.labels)
+    return scores
 
 
 def _parts(batches: Iterable[Batch]) -> Iterator[tuple[Images, Labels, ImageStreams]]:

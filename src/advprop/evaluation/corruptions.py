@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from advprop.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from advprop.evaluation.accuracy import mean
 from advprop.evaluation.alexnet import ALEXNET_ERRORS
+from advprop.evaluation.scores import Scores
 from advprop.results.intervals import bootstrap_interval
 
-Correct: TypeAlias = Mapping[tuple[str, int], Bool[Tensor, " num_images"]]
-"""Maps (corruption, severity) to whether each image was correct, in the same order for all keys."""
+Correct: TypeAlias = Mapping[tuple[str, int], Float[Tensor, " num_images"] | Bool[Tensor, " n"]]
+"""Maps (corruption, severity) to each image's score, in the same order for all keys."""
 
 
 def corruption_result(correct: Correct, *, against_alexnet: bool = False) -> dict[str, Any]:
@@ -45,6 +46,12 @@ def corruption_result(correct: Correct, *, against_alexnet: bool = False) -> dic
     if extra:
         result["extra"] = {name: _one(correct, name, severities) for name in extra}
     return {**result, "num_images": scores.shape[1]}
+
+
+def label_means(scores: Mapping[tuple[str, int], Scores]) -> dict[str, float]:
+    """Return the label measures' means over the 15 corruptions; {} for images with one class."""
+    each = [own.means("corruptions") for (name, _), own in scores.items() if name in CORRUPTIONS]
+    return {name: sum(means[name] for means in each) / len(each) for name in each[0]}
 
 
 def _one(correct: Correct, name: str, severities: Sequence[int]) -> dict[str, Any]:

@@ -16,12 +16,8 @@ from advprop.attacks.pgd import Attack
 from advprop.attacks.random_search import random_search
 from advprop.attacks.threat_models import ThreatModel
 from advprop.evaluation.accuracy import mean
-from advprop.evaluation.robustness import (
-    EVALUATION_SEED,
-    attack_with_restarts,
-    image_indices,
-    part_of,
-)
+from advprop.evaluation.robustness import attack_with_restarts, part_of
+from advprop.evaluation.scores import EVALUATION_SEED, image_indices, scored
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions, margins
 
@@ -122,7 +118,7 @@ def probe_standardisation(
 ) -> dict[str, Any]:
     """Return the accuracy with and without the first layer's mean and std, and the value range."""
     accuracies = {
-        name: mean(correct_predictions(fn(batch.images), batch.labels))
+        name: mean(scored(fn(batch.images), batch.labels))
         for name, fn in (("accuracy", logits_fn), ("accuracy_without", plain_logits_fn))
     }
     lowest, highest = (float(bound) for bound in batch.images.aminmax())

@@ -12,17 +12,10 @@ from torch import Tensor
 from advprop.attacks.pgd import PGD, Attack
 from advprop.attacks.threat_models import Linf, ThreatModel
 from advprop.evaluation.accuracy import joined, mean
-from advprop.randomness import ImageStreams
+from advprop.evaluation.labels import attack_labels
+from advprop.evaluation.scores import Scores, image_indices, start_streams
 from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions, margins
-
-# every evaluation uses the same random starts
-EVALUATION_SEED = 0
-
-
-def image_indices(batch: Batch) -> Tensor:
-    """Return the images' positions in their data set, or in the batch if those are unknown."""
-    return torch.arange(len(batch)) if batch.indices is None else batch.indices
 
 
 def attack_with_restarts(
@@ -48,9 +41,7 @@ def attack_with_restarts(
         if len(chosen) == 0:
             break
         images, labels = batch.images[chosen], batch.labels[chosen]
-        streams = ImageStreams.for_batch(
-            EVALUATION_SEED, 0, indices[chosen.cpu()], [restart] * len(chosen)
-        )
+        streams = start_streams(indices[chosen.cpu()], restart)
         attacked = attack(attacked_logits_fn, images, labels, generator=streams)
         with torch.no_grad():
             logits = logits_fn(attacked).float()
@@ -122,10 +113,22 @@ def evaluate_adversarial(
     """Return `adversarial_accuracy`: the share of images correct when clean and in every restart.
 
     Images that are misclassified without a perturbation are not attacked and do not count in
-    `perturbation`, since an attacker may leave an image unperturbed.
+    `perturbation`, since an attacker may leave an image unperturbed. Images with several labels
+    count by the share that is right where the attack, or none, makes the loss largest.
     """
-    tally = Tally(threat_model_of(attack))
+    tally, scores = Tally(threat_model_of(attack)), Scores()
     for batch in batches:
+        if batch.labels.ndim > 1:
+            adversarial, logits = attack_labels(
+                attack,
+                batch,
+                attacked_logits_fn=attacked_logits_fn,
+                logits_fn=logits_fn,
+                restarts=restarts,
+            )
+            scores.add(logits, batch.labels)
+            tally.add(scores.values[-1], batch.images, adversarial)
+            continue
         correct = _correct(logits_fn, batch)
         right = part_of(batch, correct)
         adversarial, survived = attack_with_restarts(
@@ -140,6 +143,7 @@ def evaluate_adversarial(
     return {
         "adversarial_accuracy": tally.accuracy,
         "ci95": bootstrap_interval(tally.flags),
+        **scores.means("adversarial"),
         **tally.numbers(),
         **describe(attack),
         "restarts": restarts,

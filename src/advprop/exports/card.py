@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from advprop.data.preprocessing import Preprocessing
 from advprop.files.parsing import printable
 from advprop.files.trees import at, leaves
+from advprop.results.summary import LABEL_MEASURES
 
 CARD = "README.md"
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -24,6 +25,8 @@ _TRAINING_SETTINGS = (
     *("batch_size", "optimizer", "learning_rate", "schedule", "weight_decay"),
     *("label_smoothing", "ema_decay", "mixed_precision"),
 )
+_MEASURES = {"accuracy": "accuracy", **LABEL_MEASURES}
+_HUB_METRICS = {"auroc": "roc_auc"}
 _SUITE_SETTINGS = (
     *("num_images", "standard_deviation", "threat_model", "epsilon", "num_steps", "step_size"),
     "attack_branch",
@@ -41,6 +44,7 @@ def model_card(
     branch: str,
     provenance: Mapping[str, Any],
     checks: Mapping[str, Mapping[str, Any]],
+    multi_label: bool = False,
 ) -> str:
     """Return the card as Markdown with a YAML head.
 
@@ -76,6 +80,7 @@ def model_card(
         files=list(_files(checks)),
         versions=_rows((at(provenance, "versions") or {}).items()),
         began_with_weights=any(start),
+        multi_label=multi_label,
     )
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 
@@ -111,7 +116,7 @@ def _head(name: str, data: str, results: list[EvalResult], *, timm_loads: bool) 
         pipeline_tag=_TASK,
         tags=[_TASK, *(["timm"] if timm_loads else []), "pytorch", "advprop"],
         datasets=[data] if _HUB_NAME.fullmatch(data) else None,
-        metrics=["accuracy"] if results else None,
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         model_name=printable(name, lines=False),
         eval_results=results or None,
     )
@@ -166,8 +171,10 @@ def _results(provenance: Mapping[str, Any], branch: str) -> list[EvalResult]:
         found.append(_result("clean", accuracy, images, {"num_images": at(data, "num_validation")}))
     if at(test, "weights") == weights and at(test, "branch") == branch:
         for suite, numbers in (at(test, "suites") or {}).items():
-            if (accuracy := at(numbers, f"{suite}_accuracy")) is not None:
-                found.append(_result(suite, accuracy, str(at(numbers, "images")), numbers))
+            for measure, words in _MEASURES.items():
+                if (value := at(numbers, f"{suite}_{measure}")) is not None:
+                    images = str(at(numbers, "images"))
+                    found.append(_result(suite, value, images, numbers, measure, words))
     return found
 
 
@@ -186,7 +193,14 @@ def _soup_results(provenance: Mapping[str, Any], soup: Mapping[str, Any]) -> lis
     return found
 
 
-def _result(measure: str, accuracy: float, images: str, settings: Mapping[str, Any]) -> EvalResult:
+def _result(
+    suite: str,
+    value: float,
+    images: str,
+    settings: Mapping[str, Any],
+    measure: str = "accuracy",
+    words: str = "accuracy",
+) -> EvalResult:
     split = _SPLIT.search(images)
     known = {key: settings[key] for key in _SUITE_SETTINGS if settings.get(key) is not None}
     return EvalResult(
@@ -194,9 +208,9 @@ def _result(measure: str, accuracy: float, images: str, settings: Mapping[str, A
         dataset_name=printable(images, lines=False),
         dataset_type=printable(images, lines=False),
         dataset_split=None if split is None else split[1],
-        metric_type="accuracy",
-        metric_name=f"{measure} accuracy",
-        metric_value=accuracy,
+        metric_type=_HUB_METRICS.get(measure, measure),
+        metric_name=f"{suite} {words}",
+        metric_value=value,
         metric_args=known or None,
     )
 

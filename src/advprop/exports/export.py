@@ -45,6 +45,7 @@ class LoadedExport:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     provenance: dict[str, Any]
+    multi_label: bool = False
 
 
 def write_export(
@@ -57,14 +58,15 @@ def write_export(
     options: Mapping[str, Any] | None = None,
     branch: str = CLEAN,
     formats: Sequence[str] = (HUB,),
+    multi_label: bool = False,
 ) -> Path:
     """Write `model` without its auxiliary branches to `folder`, and return that path.
 
-    `class_names` are in the order of the logits; `preprocessing` is that of the evaluation;
-    `provenance` is plain data (recipe, method, weights, versions, ...); `branch` is the one to
-    keep. The architecture and options with which the model was built are recorded; `options`
-    replaces those that JSON cannot hold or timm did not record. The caller's model is not changed;
-    weights are written as float32. Before `folder` appears, whole, the files are loaded by
+    `class_names` are in the order of the logits, and name labels if an image has several
+    (`multi_label`); `preprocessing` is that of the evaluation; `provenance` is plain data; `branch`
+    is the one to keep. The architecture and options with which the model was built are recorded;
+    `options` replaces those that JSON cannot hold or timm did not record. The caller's model is not
+    changed; weights are written as float32. Before `folder` appears, whole, the files are loaded by
     `load_export` and by timm and must give bit-equal outputs. `formats` may add "onnx" and
     "torch_export", which are compared with `model` too (`advprop.exports.portable`). Raises
     ValueError if `folder` is not empty, the model cannot be rebuilt from its name or written in a
@@ -76,13 +78,12 @@ def write_export(
         preprocessing=preprocessing,
         provenance=provenance or {},
         options=options or {},
+        multi_label=multi_label,
     )
-    folder = Path(folder)
-    _check_free(folder)
+    _check_free(folder := Path(folder))
     plain = _plain_copy(model, branch)
     images = torch.rand(2, *info.preprocessing.image_shape, generator=generator_for("export"))
-    logits = _logits(plain, images)
-    _check_fit(logits, info)
+    _check_fit(logits := _logits(plain, images), info)
     with appearing_folder(folder, needed=_num_bytes(plain)) as unfinished:
         write_files(plain, unfinished, info)
         _prove_equal(plain, unfinished, images, logits)
@@ -118,6 +119,7 @@ def load_export(folder: str | Path) -> LoadedExport:
         class_names=info.class_names,
         preprocessing=info.preprocessing,
         provenance=dict(info.provenance),
+        multi_label=info.multi_label,
     )
 
 
@@ -144,6 +146,7 @@ def _card(plain: Standardized, info: ExportInfo, branch: str) -> str:
         branch=branch,
         provenance=info.provenance,
         checks=info.checks,
+        multi_label=info.multi_label,
     )
 
 

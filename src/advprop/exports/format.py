@@ -30,6 +30,8 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 2
 _FORMATS = (1, FORMAT)
 """Format 1 had `num_classes` in `model_args` too, which transformers rejects."""
+MULTI_LABEL = "multi_label_classification"
+"""The `problem_type` of transformers for several labels an image, which pipelines obey."""
 _OURS = ("format", "weights_sha256", "checks")
 
 
@@ -52,6 +54,7 @@ class _Config(Part):
 
     architecture: str
     label_names: tuple[str, ...]
+    problem_type: str | None = None
     model_args: dict[str, Any]
     pretrained_cfg: _Settings
     advprop: _About
@@ -68,6 +71,7 @@ class ExportInfo:
     preprocessing: Preprocessing
     provenance: Mapping[str, Any]
     options: Mapping[str, Any]
+    multi_label: bool = False
     checks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -138,6 +142,7 @@ def _description(model: Standardized, info: ExportInfo) -> dict[str, Any]:
         "num_classes": len(info.class_names),
         "num_features": getattr(model.model, "num_features", None),
         "label_names": list(info.class_names),
+        **({"problem_type": MULTI_LABEL} if info.multi_label else {}),
         "model_args": {key: _plain(key, value) for key, value in options.items()},
         "pretrained_cfg": {
             "num_classes": len(info.class_names),
@@ -166,6 +171,7 @@ def _from_description(config: Mapping[str, Any]) -> tuple[Standardized, ExportIn
         ),
         provenance={key: value for key, value in about.items() if key not in _OURS},
         options=config["model_args"],
+        multi_label=config.get("problem_type") == MULTI_LABEL,
         checks=about.get("checks", {}),
     )
     statistics = {"mean": settings["mean"], "std": settings["std"]}

@@ -29,7 +29,7 @@ from advprop.shapes import Images, Logits
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The most probable classes of a file with their probabilities, or the error in reading it."""
+    """The probable classes or all labels of a file, with probabilities, or the error in reading."""
 
     path: str
     classes: tuple[tuple[str, float], ...] = ()
@@ -44,11 +44,13 @@ def predict(
     preprocessing: Preprocessing,
     top: int = 3,
     batch_size: int = 32,
+    multi_label: bool = False,
 ) -> list[list[tuple[str, float]]]:
     """Return the `top` classes of each image file with probabilities, the most probable first.
 
     Files are read as in evaluation and go through the clean branch in eval mode; the model's mode
-    is restored. All classes are listed if there are fewer than `top`. Raises ValueError for an
+    is restored. All classes are listed if there are fewer than `top`, and all labels if an image
+    has several (`multi_label`), each with its own probability. Raises ValueError for an
     unreadable file, no file, or `top` below 1.
     """
     if not images:
@@ -61,6 +63,7 @@ def predict(
         preprocessing=preprocessing,
         top=top,
         batch_size=batch_size,
+        multi_label=multi_label,
     ):
         if prediction.error is not None:
             raise ValueError(prediction.error)
@@ -76,6 +79,7 @@ def predictions(
     preprocessing: Preprocessing,
     top: int = 3,
     batch_size: int = 32,
+    multi_label: bool = False,
 ) -> Iterator[Prediction]:
     """Yield predictions as `predict`, in order; an unreadable file has an `error` instead.
 
@@ -88,7 +92,7 @@ def predictions(
     while batch := [str(path) for path in islice(paths, batch_size)]:
         outcomes = [_read(path, preprocessing) for path in batch]
         readable = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
-        classes = _classes(model, readable, class_names, top)
+        classes = _classes(model, readable, class_names, None if multi_label else top)
         for path, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, str):
                 yield Prediction(path=path, error=outcome)
@@ -124,7 +128,7 @@ def _read(path: str, preprocessing: Preprocessing) -> Tensor | str:
 
 
 def _classes(
-    model: Standardized, images: Sequence[Tensor], class_names: Sequence[str], top: int
+    model: Standardized, images: Sequence[Tensor], class_names: Sequence[str], top: int | None
 ) -> Iterator[tuple[tuple[str, float], ...]]:
     if not images:
         return
@@ -133,7 +137,8 @@ def _classes(
         raise ValueError(
             f"{len(class_names)} class names for {logits.shape[1]} logits: one for each"
         )
-    probabilities, indices = logits.softmax(dim=1).topk(min(top, len(class_names)))
+    each = logits.sigmoid() if top is None else logits.softmax(dim=1)
+    probabilities, indices = each.topk(min(top or len(class_names), len(class_names)))
     for row in zip(indices.tolist(), probabilities.tolist(), strict=True):
         yield tuple((class_names[index], value) for index, value in zip(*row, strict=True))
 

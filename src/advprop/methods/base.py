@@ -63,7 +63,7 @@ class KindMetrics:
 
     @property
     def accuracy(self) -> Tensor:
-        """That of a classification; raises KeyError for another task."""
+        """That of classes or of several labels; raises KeyError for another task."""
         return self.metrics["accuracy"]
 
 

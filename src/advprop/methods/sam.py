@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.auxiliary.route import CLEAN
-from advprop.auxiliary.running import frozen_statistics
+from advprop.auxiliary.running import copies_of, frozen_statistics
 from advprop.methods.base import Context, Method, StepMetrics, unwrapped
 from advprop.methods.learning import learn
 from advprop.randomness import mark_dropout
@@ -87,9 +87,10 @@ def _moved(gradients: Mapping[nn.Parameter, Tensor], length: float) -> Iterator[
     They stay where the gradients are zero or not finite, as with a loss scale that is too large.
     """
     weights = [parameter.detach() for parameter in gradients]
-    kept = [weight.clone() for weight in weights]
+    kept = copies_of(weights)
     try:
-        torch._foreach_add_(weights, _shortened([*gradients.values()], length))
+        _shorten([*gradients.values()], length)
+        torch._foreach_add_(weights, [*gradients.values()])
         del gradients  # their memory is the second pass's
         yield
     finally:
@@ -97,13 +98,16 @@ def _moved(gradients: Mapping[nn.Parameter, Tensor], length: float) -> Iterator[
         torch.clear_autocast_cache()  # whoever runs the model next
 
 
-def _shortened(gradients: list[Tensor], length: float) -> list[Tensor]:
-    """The same direction, `length` long; zeros where there is none. Waits for no device."""
+def _shorten(gradients: list[Tensor], length: float) -> None:
+    """Scale `gradients` to the joint L2 norm `length`, or to zeros if they have no direction."""
     norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
     norm = torch.linalg.vector_norm(torch.stack(norms))
-    has_direction = norm.isfinite() & (norm > 0)
-    factor = torch.where(has_direction, length / norm, 0.0)
-    found = torch._foreach_mul(gradients, factor)
-    for gradient in found:
-        gradient.nan_to_num_(0.0, 0.0, 0.0)  # infinity times 0 is not 0
-    return list(found)
+    factor = length / norm
+    has_direction = norm.isfinite() & factor.isfinite()
+    torch._foreach_mul_(gradients, factor)
+    # products of integers, since infinity times 0 is not 0; reading the flag would wait for a GPU
+    bits = [gradient.view(_BITS[gradient.itemsize]) for gradient in gradients]
+    torch._foreach_mul_(bits, has_direction.to(bits[0].dtype))
+
+
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from advprop.files.parsing import read_part
 from advprop.report.answer.conclusion import BASELINE_TITLES
 from advprop.report.answer.estimates import Estimate, estimate
 from advprop.report.figures.charts import accuracy_title
@@ -19,6 +20,7 @@ from advprop.results.cells import (
     number_text,
     passes_cell,
 )
+from advprop.results.rows import Trial
 from advprop.results.summary import (
     ACCURACIES,
     EQUAL_COST,
@@ -96,7 +98,7 @@ def suites_table(summary: Sequence[Json]) -> Table | None:
     if len(names) <= ROOM:
         return None
     return Table(
-        caption="Share of images right in further suites: mean over seeds, 95 % interval.",
+        caption="Further suites and measures: mean over seeds, 95 % interval.",
         columns=tuple(accuracy_title(name) for name in names),
         rows=tuple(
             (entry["method"], tuple(accuracy_cell(entry.get(name)) for name in names))
@@ -190,6 +192,25 @@ def _of_values(caption: str, values: Mapping[str, Mapping[str, list[float]]]) ->
 def run_columns(runs: Sequence[Json]) -> list[str]:
     """Return the keys that the table of single runs shows."""
     return [*RUN_COSTS, *accuracy_names(runs)]
+
+
+def trials_table(trials: Sequence[Json]) -> Table | None:
+    """Return the settings that were tried on validation images, or None without any."""
+    tried = [read_part(Trial, trial) for trial in trials]
+    if not tried:
+        return None
+    return Table(
+        caption="Share of clean validation images right after one training with a seed of its own. "
+        "No test image had a part in the choice, and costs do not include it.",
+        columns=("Settings", "Validation"),
+        rows=tuple((trial.method, (Cell(value=trial.told), _trial_cell(trial))) for trial in tried),
+    )
+
+
+def _trial_cell(trial: Trial) -> Cell:
+    accuracy = _run_value("validation_accuracy", trial.validation_accuracy)
+    word = "not trained" if trial.error else "chosen" if trial.chosen else ""
+    return Cell(value=accuracy, interval=word, significant=word == "chosen")
 
 
 def run_rows(runs: Sequence[Json]) -> list[tuple[str, list[str]]]:

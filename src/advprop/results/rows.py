@@ -79,6 +79,22 @@ class Failed(Part):
     error: str
 
 
+class Trial(Part):
+    """A method's training with varied settings, for the choice on validation images."""
+
+    method: str
+    settings: dict[str, Any]
+    chosen: bool
+    folder: PathText
+    validation_accuracy: Share | None = None
+    error: str | None = None
+
+    @property
+    def told(self) -> str:
+        """The settings in words."""
+        return ", ".join(f"{path}={value}" for path, value in self.settings.items())
+
+
 class Results(Part):
     """The contents of a comparison's `results.json`; readers recompute its summary from `runs`."""
 
@@ -89,4 +105,5 @@ class Results(Part):
     failed: tuple[Failed, ...]
     versions: dict[str, str] | None = None
     step_costs: dict[str, Cost] = Field(default_factory=dict)
+    trials: tuple[Trial, ...] = ()
     summary: tuple[dict[str, Any], ...] = Field(default=())

@@ -23,6 +23,8 @@ Run = Mapping[str, Any]
 VANILLA, EQUAL_COST = "vanilla", "vanilla_equal_cost"
 BASELINES = (VANILLA, EQUAL_COST)
 ACCURACIES = ("clean_accuracy", "noise_accuracy", "adversarial_accuracy")
+LABEL_MEASURES = {"auroc": "AUROC", "average_precision": "average precision", "f1": "F1"}
+"""Further measures of suites on images with several labels, as in `clean_auroc`, with words."""
 # validation accuracies serve to choose a checkpoint and are not reported as results
 _CHOOSING = ("validation_accuracy", "best_validation_accuracy")
 COSTS = ("epochs", "passes_per_image", "total_passes", "train_seconds")
@@ -62,7 +64,7 @@ def corrected(summary: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for entry in entries:
         own = (group_of(entry), kind_of(entry) if is_baseline(entry) else "")
         for baseline, versus in (entry.get("versus") or {}).items():
-            others = {key: value for key, value in versus.items() if key.endswith("_accuracy")}
+            others = {key: value for key, value in versus.items() if is_accuracy(key)}
             for accuracy, found in {"clean_accuracy": versus, **others}.items():
                 families.setdefault((*own, baseline, accuracy), []).append(found)
     for family in families.values():
@@ -87,13 +89,26 @@ def is_baseline(entry: Mapping[str, Any]) -> bool:
     return kind_of(entry) in BASELINES
 
 
+def is_accuracy(key: str) -> bool:
+    """Return whether `key` names an accuracy, or a measure of several labels: a fraction."""
+    return key.endswith(tuple(f"_{name}" for name in ("accuracy", *LABEL_MEASURES)))
+
+
+def headline_names(entries: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the names of the three usual accuracies, or of their AUROC for several labels."""
+    several = any("clean_auroc" in entry for entry in entries)
+    return (
+        tuple(name.replace("_accuracy", "_auroc") for name in ACCURACIES) if several else ACCURACIES
+    )
+
+
 def accuracy_names(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the names of all accuracies in `entries` (runs or summary): `ACCURACIES` first."""
     found = dict.fromkeys(
         key
         for entry in entries
         for key, value in entry.items()
-        if key.endswith("_accuracy") and key not in _CHOOSING and value is not None
+        if is_accuracy(key) and key not in _CHOOSING and value is not None
     )
     return [*(name for name in ACCURACIES if name in found), *sorted({*found} - {*ACCURACIES})]
 

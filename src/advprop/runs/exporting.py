@@ -50,4 +50,5 @@ def export(
             }
         ),
         formats=formats,
+        multi_label=loaded.config.data.multi_label,
     )

@@ -75,6 +75,7 @@ def build_trainer(
         log=RunLog(folder / METRICS),
         accelerator=accelerator,
         inspect=inspect,
+        task=config.data.task(data, settings.label_smoothing),
     )
 
 
@@ -227,8 +228,9 @@ def shared_accuracy(
     finally:
         model.train(training)
     images = found["num_images"] if found else 0
-    correct = round(found["clean_accuracy"] * images) if found else 0
-    counts = torch.tensor([correct, images], device=accelerator.device)  # MPS has no float64
+    correct = found["clean_accuracy"] * images if found else 0
+    # MPS has no float64; of classes, whole numbers of images are exact as they are
+    counts = torch.tensor([correct, images], device=accelerator.device, dtype=torch.float32)
     correct, images = accelerator.reduce(counts).tolist()
     return float(correct / images)
 

@@ -50,6 +50,18 @@ def check_attacks(suites: Sequence[str], *, all_branches: bool, source: str | Pa
         )
 
 
+def check_labels(suites: Sequence[str], *, multi_label: bool) -> None:
+    """Raise ValueError for a suite of classes if the model's images have several labels."""
+    if not multi_label:
+        return
+    if refused := [name for name in suites if not SUITES[name].takes_labels]:
+        taken = ", ".join(name for name, suite in SUITES.items() if suite.takes_labels)
+        raise ValueError(
+            f"suite {refused[0]} asks for the one class of an image, this model tells several "
+            f"labels: choose from {taken}"
+        )
+
+
 def _check_suites(suites: Sequence[str], folders: Mapping[str, Path], *, has_images: bool) -> None:
     if not suites:
         raise ValueError(f"no suite named: choose from {', '.join(SUITES)}")

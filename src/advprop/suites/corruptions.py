@@ -21,10 +21,11 @@ from advprop.data.listing.classes import shortened
 from advprop.data.sets.imagenet_c import ImageNetC, check_imagenet_c, is_imagenet_c
 from advprop.data.sets.stored import StoredSplit
 from advprop.data.splits import ArraySplit, ImageSplit
-from advprop.evaluation.accuracy import correct_answers
+from advprop.evaluation.accuracy import all_scores, joined
 from advprop.evaluation.alexnet import NUM_CLASSES
-from advprop.evaluation.corruptions import Correct, corruption_result
-from advprop.shapes import Images, Labels, Logits
+from advprop.evaluation.corruptions import corruption_result, label_means
+from advprop.evaluation.scores import Scores
+from advprop.shapes import Images, Labels, Logits, in_bytes
 from advprop.suites.corruption_cache import corrupted_images
 from advprop.suites.trial import Trial
 
@@ -67,9 +68,11 @@ def _on_the_fly(trial: Trial) -> dict[str, Any]:
         pixels = torch.from_numpy(images.under(corruption, severity))
         return ArraySplit(pixels=pixels, labels=labels)
 
+    scores = _scores(trial, under)
     maker, version = next(iter(corruption_versions().items()))
     result = {
-        **corruption_result(_correct(trial, under)),
+        **corruption_result({key: joined(own.values) for key, own in scores.items()}),
+        **label_means(scores),
         "images": source,
         "made": f"on the fly, {maker} {version}",
     }
@@ -81,7 +84,7 @@ def _on_the_fly(trial: Trial) -> dict[str, Any]:
 def _pixels(trial: Trial, split: ImageSplit) -> tuple[Tensor, Labels]:
     """Return all images as bytes, so that a large set fits into memory, and their labels."""
     batches = replace(trial.batches(split), device=torch.device("cpu"))
-    kept = [((batch.images * 255).round().byte(), batch.labels) for batch in batches]
+    kept = [(in_bytes(batch.images), batch.labels) for batch in batches]
     pixels, labels = zip(*kept, strict=True)
     return torch.cat(pixels), torch.cat(labels)
 
@@ -96,7 +99,7 @@ def _from_disk(trial: Trial, stored: ImageNetC) -> dict[str, Any]:
         del first[1:]
         return split
 
-    correct = _correct(trial, under)
+    correct = {key: joined(own.values) for key, own in _scores(trial, under).items()}
     height, width = first[0][1].image_shape[1:]
     return {
         **corruption_result(correct, against_alexnet=len(stored.class_names) == NUM_CLASSES),
@@ -106,10 +109,10 @@ def _from_disk(trial: Trial, stored: ImageNetC) -> dict[str, Any]:
     }
 
 
-def _correct(trial: Trial, under: SplitUnder) -> Correct:
-    """Return which images are classified correctly, by corruption and severity."""
+def _scores(trial: Trial, under: SplitUnder) -> dict[tuple[str, int], Scores]:
+    """Return the images' scores by corruption and severity."""
     return {
-        (corruption, severity): correct_answers(
+        (corruption, severity): all_scores(
             _told_sizes(trial), trial.batches(under(corruption, severity))
         )
         for corruption, severity in _shown(

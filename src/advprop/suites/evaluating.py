@@ -13,7 +13,7 @@ from advprop.auxiliary.route import CLEAN
 from advprop.config.overrides import apply_evaluation_overrides
 from advprop.runs.folder import Weights, versions
 from advprop.suites.attacks import check_source
-from advprop.suites.choice import check_attacks, choose_suites
+from advprop.suites.choice import check_attacks, check_labels, choose_suites
 from advprop.suites.red_flags import find_red_flags
 from advprop.suites.registry import SUITES
 from advprop.suites.soups import checked_weights, soup_points
@@ -57,6 +57,7 @@ def evaluate(
     suites = choose_suites(run_or_export, suites, folders, soups=bool(mix))
     check_attacks(suites, all_branches=all_branches, source=source)
     subject = find_subject(run_or_export, weights=weights, checkpoint=checkpoint)
+    check_labels(suites, multi_label=subject.multi_label)
     changed = apply_evaluation_overrides(subject.evaluation, settings)
     trial = Trial(
         subject=replace(subject, evaluation=changed),

@@ -7,7 +7,7 @@ from typing import Any
 
 from advprop.data.batches.loaders import test_batches
 from advprop.data.splits import ImageSplit
-from advprop.shapes import Batch
+from advprop.shapes import Batch, in_bytes
 from advprop.suites.subjects import Subject
 
 
@@ -47,5 +47,5 @@ def _digests(split: ImageSplit, limit: int) -> list[bytes]:
 
 def _batch_digests(batch: Batch) -> list[bytes]:
     # bytes, so that rounding of float values does not distinguish equal images
-    pixels = (batch.images * 255).round().byte().numpy()
+    pixels = in_bytes(batch.images).numpy()
     return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from advprop.auxiliary.branches import branch_names, has_auxiliary_norms, use_br
 from advprop.auxiliary.modes import attack_mode
 from advprop.auxiliary.route import CLEAN
 from advprop.auxiliary.statistics import branch_distances
-from advprop.data.batches.loaders import test_batches
 from advprop.evaluation.gallery import record_gallery, record_predictions
 from advprop.evaluation.saliency import Maps, grad_cam, input_gradients
 from advprop.files.json_files import read_json, write_json
@@ -19,9 +19,11 @@ from advprop.files.parsing import Part
 from advprop.models.standardize import Standardized
 from advprop.report.findings import OwnTest
 from advprop.report.records import Record
+from advprop.results.summary import LABEL_MEASURES
 from advprop.runs.folder import CONFIG, DATA, METRICS, DataFacts, Run, load_run, read_result
 from advprop.shapes import Batch
 from advprop.suites import DEFAULT_SUITES, evaluate, through_branch
+from advprop.suites.trial import OnDevice
 from advprop.training.run_log import RunLog
 
 TEST, RECORD = "test.json", "record.json"
@@ -95,8 +97,14 @@ def _kept(suite: dict[str, Any]) -> dict[str, Any]:
 
 
 def accuracies(suites: dict[str, Any]) -> dict[str, float]:
-    """Return `NAME_accuracy` of each suite of a test."""
-    return {f"{suite}_accuracy": suites[suite][f"{suite}_accuracy"] for suite in suites}
+    """Return `NAME_accuracy` of each suite of a test, and its measures of several labels."""
+    names = ("accuracy", *LABEL_MEASURES)
+    return {
+        key: numbers[key]
+        for suite, numbers in suites.items()
+        for key in (f"{suite}_{name}" for name in names)
+        if key in numbers or key.endswith("_accuracy")
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +149,12 @@ def _found(path: Path, form: type[Part]) -> dict[str, Any]:
 def _record(folder: Path) -> dict[str, Any]:
     run = load_run(folder)
     data = run.load_data()
+    if data.multi_label:  # pictures are shown with their class
+        return {"statistics": _distances(run)}
     split = data.validation if data.test is None else data.test
     logits_fn, names = through_branch(run.model, CLEAN), split.names()
-    batch = next(iter(test_batches(split, batch_size=_GALLERY_SIZE, limit=_GALLERY_SIZE)))
+    batches = partial(OnDevice, split=split, device=run.model.mean.device)
+    batch = next(iter(batches(batch_size=_GALLERY_SIZE, limit=_GALLERY_SIZE)))
     with attack_mode(run.model):
         gallery = record_gallery(
             logits_fn,
@@ -154,10 +165,9 @@ def _record(folder: Path) -> dict[str, Any]:
             names=names,
             saliency=_saliency(run.model, batch),
         )
-    batch_size = run.config.evaluation.batch_size
     predictions = record_predictions(
         logits_fn,
-        test_batches(split, batch_size=batch_size, limit=_NUM_PREDICTIONS),
+        batches(batch_size=run.config.evaluation.batch_size, limit=_NUM_PREDICTIONS),
         class_names=data.class_names,
         names=names,
     )

@@ -94,7 +94,7 @@ def _of_figures(
 def _of_model(trial: Trial, *, attacked: bool) -> tuple[list[RedFlag | None], dict[str, Any]]:
     """Probe the model on a few images; `attacked` says that the suite adversarial used them."""
     model, settings = trial.subject.model, trial.settings
-    batch = _first(trial)
+    batch, several = _first(trial), trial.subject.multi_label
     attack = settings.attack.build()
     looks = {"outputs": probe_outputs(trial.logits_fn, batch.images)}
     with attack_mode(model):
@@ -102,11 +102,12 @@ def _of_model(trial: Trial, *, attacked: bool) -> tuple[list[RedFlag | None], di
             trial.logits_fn, through_branch(model.model, trial.eval_branch), batch
         )
         in_range = not model_checks.outside(looks["standardisation"])
-        if in_range and attack.threat_model.epsilon > 0:
+        # the further probes ask for the class of an image
+        if in_range and not several and attack.threat_model.epsilon > 0:
             looks["gradients"] = probe_gradients(
                 trial.logits_fn, batch.images, threat_model=attack.threat_model
             )
-        if in_range and attacked:
+        if in_range and attacked and not several:
             looks["black_box"] = probe_black_box(
                 trial.logits_fn,
                 batch,

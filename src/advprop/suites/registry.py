@@ -25,7 +25,7 @@ class Suite:
     `check` raises ValueError or OSError for unusable images before any test. `needs_folder` marks
     suites whose images the caller must name, since no run has them; `open_folder` opens folders
     with another layout than one subfolder per class. `needs_source` marks suites that attack
-    another model.
+    another model; `takes_labels` marks those for images with several labels too.
     """
 
     run: Callable[[Trial], dict[str, Any]]
@@ -33,6 +33,7 @@ class Suite:
     needs_folder: bool = False
     open_folder: OpenFolder | None = None
     needs_source: bool = False
+    takes_labels: bool = False
 
 
 def _imagenet(suite: imagenet.ImageNetSuite, open_folder: OpenFolder) -> Suite:
@@ -40,12 +41,12 @@ def _imagenet(suite: imagenet.ImageNetSuite, open_folder: OpenFolder) -> Suite:
 
 
 SUITES: dict[str, Suite] = {
-    "clean": Suite(run=standard.clean),
-    "noise": Suite(run=standard.noise),
-    "adversarial": Suite(run=attacks.adversarial),
+    "clean": Suite(run=standard.clean, takes_labels=True),
+    "noise": Suite(run=standard.noise, takes_labels=True),
+    "adversarial": Suite(run=attacks.adversarial, takes_labels=True),
     "autoattack": Suite(run=attacks.autoattack),
     "transfer": Suite(run=attacks.transfer, needs_source=True),
-    "corruptions": Suite(run=corruptions, check=check_corruptions),
+    "corruptions": Suite(run=corruptions, check=check_corruptions, takes_labels=True),
     "imagenet_a": _imagenet(imagenet.imagenet_a, imagenet_folders.open_imagenet_a),
     "imagenet_r": _imagenet(imagenet.imagenet_r, imagenet_folders.open_imagenet_r),
     "imagenet_v2": _imagenet(imagenet.imagenet_v2, imagenet_folders.open_imagenet_v2),

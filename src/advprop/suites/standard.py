@@ -6,15 +6,15 @@ from typing import Any
 
 from advprop.evaluation.accuracy import evaluate_noise
 from advprop.evaluation.clean_report import report_clean
+from advprop.evaluation.labels import report_labels
 from advprop.suites.trial import Trial
 
 
 def clean(trial: Trial) -> dict[str, Any]:
     """Return the accuracy on clean images, overall and by class, calibration and confusions."""
     split, source = trial.images
-    found = report_clean(
-        trial.logits_fn, trial.batches(split), class_names=trial.subject.class_names
-    )
+    report = report_labels if trial.subject.multi_label else report_clean
+    found = report(trial.logits_fn, trial.batches(split), class_names=trial.subject.class_names)
     return {**found, "images": source}
 
 

@@ -28,6 +28,7 @@ class Subject:
     """A model in eval mode, with its evaluation settings, classes and preprocessing.
 
     `load_data` loads the data set that it was trained on, or is None if that is unknown.
+    `multi_label` tells that an image has several labels, which `class_names` names.
     `mix` returns a run's branch soup of a weight (`mix_run`).
     """
 
@@ -38,6 +39,7 @@ class Subject:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     load_data: Callable[[], ImageData] | None = None
+    multi_label: bool = False
     mix: Callable[[float], Standardized] | None = None
 
 
@@ -79,6 +81,7 @@ def _of_run(path: Path, weights: Weights | None) -> Subject:
         class_names=run.class_names,
         preprocessing=run.preprocessing,
         load_data=run.load_data,
+        multi_label=run.config.data.multi_label,
         mix=partial(mix_run, run),
     )
 
@@ -109,4 +112,5 @@ def _of_export(path: Path, weights: Weights | None) -> Subject:
         class_names=export.class_names,
         preprocessing=export.preprocessing,
         load_data=_load_data(config),
+        multi_label=export.multi_label,
     )

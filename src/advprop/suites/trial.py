@@ -14,6 +14,7 @@ from advprop.auxiliary.route import CLEAN
 from advprop.config.evaluation import EvaluationConfig
 from advprop.data.batches.loaders import test_batches
 from advprop.data.sets.folders import load_test_folder
+from advprop.data.sets.table import load_test_table
 from advprop.data.splits import ImageSplit
 from advprop.shapes import Batch, LogitsFn
 from advprop.suites.subjects import Subject, through_branch
@@ -23,7 +24,11 @@ OpenFolder: TypeAlias = Callable[[Path, Subject], ImageSplit]
 
 
 def open_class_folder(folder: Path, subject: Subject) -> ImageSplit:
-    """Open a folder with one subfolder per class, for any of the model's classes."""
+    """Open a folder with one subfolder per class, or for several labels an image their table."""
+    if subject.multi_label:
+        return load_test_table(
+            folder, label_names=subject.class_names, preprocessing=subject.preprocessing
+        )
     return load_test_folder(
         folder, class_names=subject.class_names, preprocessing=subject.preprocessing
     )

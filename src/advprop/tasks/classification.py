@@ -8,13 +8,13 @@ from functools import partial
 from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from advprop.attacks.objectives import Objective, TargetedLoss, TargetRule
 from advprop.randomness import Randomness
 from advprop.shapes import Images, Labels, Logits, correct_predictions
-from advprop.tasks.task import Task
+from advprop.tasks.task import Model, Task
 
 LossFn: TypeAlias = Callable[[Logits, Labels], Tensor]
 
@@ -29,6 +29,11 @@ class Classification(Task):
     """
 
     loss_fn: LossFn = F.cross_entropy
+
+    @classmethod
+    def smoothed(cls, label_smoothing: float) -> Classification:
+        """Return the task with cross-entropy and this much label smoothing, 0 to 1."""
+        return cls(partial(F.cross_entropy, label_smoothing=label_smoothing))
 
     def loss(self, outputs: Logits, labels: Labels) -> Tensor:
         """What `loss_fn` gives."""
@@ -49,7 +54,7 @@ class Classification(Task):
 
     def objective(
         self,
-        model: nn.Module,
+        model: Model,
         images: Images,
         labels: Labels,
         targets: TargetRule,

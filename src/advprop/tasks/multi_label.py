@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from advprop.attacks.objectives import Objective, TargetedLoss, TargetRule
 from advprop.randomness import Randomness
 from advprop.shapes import Images, Logits
-from advprop.tasks.task import Task
+from advprop.tasks.task import Model, Task
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class MultiLabel(Task):
     """Each label by itself present or absent: binary cross-entropy on a logit for each.
 
     Labels are floats of shape [batch, labels]: 1 present, 0 absent, NaN unknown, between them for
-    mixtures of two images. The loss is a mean over the batch's known labels; present ones count
-    `positive_weights` times, a number for each label (None: 1), in training only.
+    mixtures of two images. The loss is a mean over the batch's known labels, which
+    `label_smoothing` moves towards 0.5; present ones count `positive_weights` times, a number for
+    each label (None: 1). Attacks know neither.
 
     An attack towards a wrong class drawn at random goes, for each image, towards the wrong side of
     one of its known labels, drawn uniformly; one towards the least likely class takes the label of
@@ -33,18 +34,20 @@ class MultiLabel(Task):
     """
 
     positive_weights: tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
 
     def loss(self, outputs: Logits, labels: Tensor) -> Tensor:
         """The mean over known labels; 0 without any."""
         _check(outputs, labels)
-        losses = _losses(outputs, labels, pos_weight=self._weights(outputs))
+        smooth = labels + self.label_smoothing * (0.5 - labels)
+        losses = _losses(outputs, smooth, pos_weight=self._weights(outputs))
         return losses.sum() / _num_known(labels)
 
     def metrics(self, outputs: Logits, labels: Tensor) -> Mapping[str, Tensor]:
         """The share of known labels that are on the right side of a probability of 0.5."""
         right = (outputs.detach() > 0) == (labels > 0.5)
         found = (right & ~labels.isnan()).sum() / _num_known(labels)
-        return {"label_accuracy": found}
+        return {"accuracy": found}
 
     def losses(self, outputs: Logits, labels: Tensor) -> Tensor:
         """Each image's binary cross-entropy, a mean over its known labels; 0 without any."""
@@ -57,7 +60,7 @@ class MultiLabel(Task):
 
     def objective(
         self,
-        model: nn.Module,
+        model: Model,
         images: Images,
         labels: Tensor,
         targets: TargetRule,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from advprop.attacks.objectives import Objective, TargetRule, untargeted
 from advprop.attacks.pgd import Attack, GradientAttack
 from advprop.randomness import Randomness
 from advprop.shapes import Batch, Images
+
+Model: TypeAlias = Callable[..., Any]
+"""A model, or a function that stands for it, as one through a chosen branch."""
 
 
 class Task(ABC):
@@ -32,7 +35,7 @@ class Task(ABC):
     def loss(self, outputs: Any, labels: Any) -> Tensor:
         """The mean loss over a batch, a scalar."""
 
-    def outputs(self, model: nn.Module, images: Images, labels: Any) -> Any:
+    def outputs(self, model: Model, images: Images, labels: Any) -> Any:
         """What `model` gives for a batch. Raises TypeError unless it is a tensor."""
         found = model(images)
         if not isinstance(found, Tensor):
@@ -82,7 +85,7 @@ class Task(ABC):
 
     def objective(
         self,
-        model: nn.Module,
+        model: Model,
         images: Images,
         labels: Any,
         targets: TargetRule,
@@ -106,7 +109,7 @@ class Task(ABC):
         return raised
 
     def adversarial_images(
-        self, attack: Attack, model: nn.Module, batch: Batch, generator: Randomness
+        self, attack: Attack, model: Model, batch: Batch, generator: Randomness
     ) -> Images:
         """The adversarial images of `batch`; the caller has readied `model` for an attack."""
         images, labels = batch.images, batch.labels

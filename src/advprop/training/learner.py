@@ -5,29 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from advprop.methods.base import Context, Method, StepMetrics
 from advprop.methods.learning import recomputing
 from advprop.randomness import ImageStreams, derive_seed, seed_dropout
 from advprop.shapes import Batch
+from advprop.tasks.task import Task
 from advprop.training.engine import memory_format
 from advprop.training.position import Position
 from advprop.training.settings import TrainingSettings
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Learner:
     """Computes gradients of a batch's mean loss over all processes, and leaves them in `.grad`."""
 
     model: nn.Module
     method: Method
+    task: Task
     settings: TrainingSettings
     seed: int
     accelerator: Accelerator
@@ -62,7 +63,7 @@ class Learner:
             progress=progress,
             step=position.step,
             epoch=position.epoch,
-            loss_fn=partial(F.cross_entropy, label_smoothing=self.settings.label_smoothing),
+            task=self.task,
             backward=self._backward,
             generator=streams,
         )

@@ -11,6 +11,7 @@ from types import FrameType
 import torch
 from torch import nn
 
+from advprop.files.json_files import InUseError
 from advprop.files.parsing import first_line
 from advprop.training.position import Position
 from advprop.training.settings import TrainingSettings
@@ -60,6 +61,19 @@ def out_of_memory(error: BaseException) -> str | None:
         "training.batch_size, more training.gradient_accumulation, training.mixed_precision or "
         "training.activation_checkpointing; in tests a smaller evaluation.batch_size"
     )
+
+
+def error_of_run(error: Exception) -> Exception | None:
+    """Return an error that concerns one run only, without the frames that hold the run's memory.
+
+    Return None for others: faults of this package, a folder in use, a full disk, missing data.
+    """
+    if isinstance(error, NotFiniteError):
+        return error
+    if isinstance(error, ValueError):
+        return None if isinstance(error, InUseError) else ValueError(str(error))
+    message = out_of_memory(error)
+    return None if message is None else ValueError(message)
 
 
 class InterruptedTraining(RuntimeError):  # noqa: N818 - an ending, not an error

@@ -14,6 +14,7 @@ from torch import nn
 
 from advprop.methods.base import Method, StepMetrics
 from advprop.shapes import Batch
+from advprop.tasks.task import Task
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_average, distribute, prepare_model
 from advprop.training.learner import Learner
@@ -55,6 +56,7 @@ class Trainer:
         checkpoints: Checkpoints,
         log: RunLog,
         accelerator: Accelerator,
+        task: Task,
         inspect: Callable[[nn.Module], list[str]] = lambda model: [],
     ) -> None:
         self.method, self.settings = method, settings
@@ -73,9 +75,7 @@ class Trainer:
         )
         # not passed to accelerate, which would step it once for each process
         self.schedule = build_schedule(optimizer, settings, steps_per_epoch)
-        self.learner = Learner(
-            model=self.model, method=method, settings=settings, seed=seed, accelerator=accelerator
-        )
+        self.learner = Learner(self.model, method, task, settings, seed, accelerator)
         self.watch = Watch(accelerator, settings)
         self._clock = time.monotonic()
 

@@ -151,7 +151,7 @@ def test_batches(
         raise ValueError(f"limit={limit}: must be at least 1; leave it out for all images")
     chosen = torch.arange(len(split))
     if limit is not None and limit < len(split):
-        chosen = chosen[stratified_subset(split.labels.tolist(), limit)]
+        chosen = chosen[stratified_subset(split.strata, limit)]
     indices = chosen.split(batch_size)[rank::world_size]
     return Batches(
         assembly=Assembly(split=split),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from advprop.randomness import image_key, kept_streams, seed_streams
-from advprop.shapes import Batch
+from advprop.shapes import Batch, unit_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class Mixing:
             label_smoothing=0.0,  # the loss smooths labels
             num_classes=num_classes,
         )
-        images = batch.images.clone()
+        images = unit_range(batch.images).clone()
         labels = torch.empty(len(batch), num_classes)
         firsts = zip(batch.indices[::2].tolist(), batch.copies[::2].tolist(), strict=True)
         with kept_streams():

@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from advprop.data.preprocessing import unit_range
 from advprop.randomness import image_key, kept_streams, seed_streams
-from advprop.shapes import AugMixed, Batch
+from advprop.shapes import AugMixed, Batch, in_bytes
 
 # Pillow's operations in the paper's code, by timm's names; timm's own list has four more, which
 # resemble corruptions that models are tested with
@@ -38,15 +37,15 @@ class Versions:
         assert batch.indices is not None
         assert batch.copies is not None
         augmenting = {name: _augmix(version) for name, version in self.versions.items()}
-        views = {name: torch.empty_like(batch.images) for name in augmenting}
-        pixels = (batch.images * 255).round().to(torch.uint8)
+        pixels = in_bytes(batch.images)
+        views = {name: torch.empty_like(pixels) for name in augmenting}
         keys = zip(batch.indices.tolist(), batch.copies.tolist(), strict=True)
         with kept_streams():
             for row, (index, copy) in enumerate(keys):
                 image = to_pil_image(pixels[row])
                 for name, augment in augmenting.items():
                     seed_streams(*image_key(self.seed, self.epoch, index, copy), name)
-                    views[name][row] = unit_range(pil_to_tensor(augment(image)))
+                    views[name][row] = pil_to_tensor(augment(image))
         return replace(batch, views={**batch.views, **views})
 
 

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from advprop.data.listing.classes import MAX_CHECKED_FILES, shortened
-from advprop.data.preprocessing import unit_range
 from advprop.data.reading import image_size, read_image
 from advprop.data.sets.folders import FileSplit
 from advprop.data.splits import ImageSplit, Key
-from advprop.shapes import Images
+from advprop.shapes import Batch, Images, unit_range
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,13 +30,20 @@ class StoredSplit(ImageSplit):
 
     def images(self, keys: Sequence[Key]) -> Images:
         """Return the images of `keys`; raises ValueError if one is unreadable or of other size."""
-        images = torch.empty(len(keys), *self.image_shape)
+        return unit_range(self._pixels(keys))
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """Return the batch of `keys`, in bytes."""
+        return self.batch_of(keys, self._pixels(keys))
+
+    def _pixels(self, keys: Sequence[Key]) -> UInt8[Tensor, "batch C H W"]:
+        images = torch.empty(len(keys), *self.image_shape, dtype=torch.uint8)
         for image, key in zip(images, keys, strict=True):
             path = self.root / self.paths[Key(*key).index]
             picture = read_image(path, channels=self.image_shape[0])
             if picture.size != self._size:
                 raise ValueError(self._problem([f"{path} has {_pixels(picture.size)}"]))
-            image.copy_(unit_range(pil_to_tensor(picture)))
+            image.copy_(pil_to_tensor(picture))
         return images
 
     def check_sizes(self) -> None:

@@ -2,7 +2,8 @@
 
 A method wins only if it is significantly better, after Holm's correction for the number of
 methods, than vanilla training of equal cost, since longer training alone may explain a gain over
-vanilla of equal epochs.
+vanilla of equal epochs, and than the latter if that is higher. Of several such methods the one of
+highest accuracy wins, whichever it is.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from advprop.report.answer.rivals import CLEAN, Comparison, Entry, compare_best, named
+from advprop.report.answer.rivals import CLEAN, Comparison, Entry, compare_all, named
 from advprop.results.cells import points_text
 from advprop.results.significance import FEWEST_SEEDS, is_significant
 from advprop.results.summary import (
@@ -41,7 +42,7 @@ def conclude(summary: Sequence[Entry]) -> Conclusion:
         return Conclusion(headline="No run has been tested yet.")
     leader = max(measured, key=lambda entry: entry[CLEAN]["mean"])
     if len(measured) == 1:
-        headline = f"{leader['method']} gets {percent(leader)} of the clean images right."
+        headline = f"{leader['method']} gets {right(leader)}."
         lonely = "It is the only method run: there is nothing to compare it with."
         return Conclusion(headline=headline, cost=f"{lonely} {_cost(leader, None)}")
     headline, told = _headline(measured, leader)
@@ -53,25 +54,33 @@ def conclude(summary: Sequence[Entry]) -> Conclusion:
     return Conclusion(headline=headline, cost=cost, points=tuple(points))
 
 
-def sternest(summary: Sequence[Entry], accuracy: str) -> Comparison | None:
-    """Compare the best method with vanilla of equal cost, or of equal epochs if that is missing."""
-    return compare_best(summary, EQUAL_COST, accuracy) or compare_best(summary, VANILLA, accuracy)
+def sternest(summary: Sequence[Entry], accuracy: str) -> list[Comparison]:
+    """Compare all methods, the best first, with vanilla of equal cost or of equal epochs.
+
+    It is the one of higher accuracy, of equal ones the former. Empty if there is no comparison.
+    """
+    baselines = [entry for kind in BASELINE_TITLES if (entry := named(summary, kind))]
+    measured = [entry for entry in baselines if accuracy in entry]
+    measured.sort(key=lambda entry: -entry[accuracy]["mean"])
+    every = (compare_all(summary, kind_of(entry), accuracy) for entry in measured)
+    return next((comparisons for comparisons in every if comparisons), [])
 
 
 def _headline(summary: Sequence[Entry], leader: Entry) -> tuple[str, Entry]:
     """Return the answer, and the method whose cost the conclusion states."""
-    first = sternest(summary, CLEAN)
-    if first is None:
+    comparisons = sternest(summary, CLEAN)
+    if not comparisons:
         return _without_rivals(summary, leader), leader
+    first = comparisons[0]
     longer = named(summary, EQUAL_COST)
     if first.better:
         doubt = "" if longer else " Vanilla of equal cost was not run: it might do as well."
         gain = f"{points_text(first.difference['difference'])} points"
         return (
-            f"Use {first.best['method']}: {percent(first.best)} of the clean images right, "
+            f"Use {first.method['method']}: {right(first.method)}, "
             f"{gain} against {BASELINE_TITLES[first.baseline]} ({first.sure}).{doubt}"
-        ), first.best
-    if longer and (longer is leader or _gains_by_length(longer)) and not first.promising:
+        ), first.method
+    if longer and _pays(longer, leader) and not first.promising:
         return _train_longer(summary, longer, first), longer
     return _undecided(summary, first)
 
@@ -81,28 +90,32 @@ def _train_longer(summary: Sequence[Entry], longer: Entry, first: Comparison) ->
     vanilla = named(summary, VANILLA)
     instead = f" instead of {percent(vanilla)}" if vanilla and CLEAN in vanilla else ""
     return (
-        f"Train vanilla longer: {percent(longer)} of the clean images right{instead}, where "
-        f"{first.best['method']} of the same cost gets {percent(first.best)} ({first.sure})."
+        f"Train vanilla longer: {right(longer)}{instead}, where "
+        f"{first.method['method']} at that cost or less gets {percent(first.method)} "
+        f"({first.sure})."
     )
 
 
 def _undecided(summary: Sequence[Entry], first: Comparison) -> tuple[str, Entry]:
     found = (
-        f"{first.best['method']} gets {percent(first.best)} of the clean images right, "
+        f"{first.method['method']} gets {right(first.method)}, "
         f"{points_text(first.difference['difference'])} points against "
         f"{BASELINE_TITLES[first.baseline]} ({first.sure})"
     )
     if first.promising or first.difference["n"] < FEWEST_SEEDS:
         missing = first.seeds_missing
-        return f"Too few seeds to tell: {missing} more would be needed. {found}.", first.best
+        return f"Too few seeds to tell: {missing} more would be needed. {found}.", first.method
     return (
         f"Stay with vanilla for clean accuracy: no other method is significantly better. {found}."
-    ), named(summary, VANILLA) or first.best
+    ), named(summary, VANILLA) or named(summary, EQUAL_COST) or first.method
 
 
-def _gains_by_length(longer: Entry) -> bool:
+def _pays(longer: Entry, leader: Entry) -> bool:
+    """Return whether vanilla of equal cost gains by its length, or leads if that is not known."""
     gain = difference_of(longer, VANILLA, CLEAN)
-    return gain is not None and gain["difference"] > 0 and is_significant(gain)
+    if gain is None or gain["p_holm"] is None:
+        return longer is leader
+    return gain["difference"] > 0 and is_significant(gain)
 
 
 def _without_rivals(summary: Sequence[Entry], leader: Entry) -> str:
@@ -113,38 +126,49 @@ def _without_rivals(summary: Sequence[Entry], leader: Entry) -> str:
 
 
 def _clean_evidence(summary: Sequence[Entry]) -> list[str]:
-    found = [
-        comparison
-        for baseline in BASELINE_TITLES
-        if (comparison := compare_best(summary, baseline, CLEAN)) is not None
-    ]
-    if not found:
+    comparisons = sternest(summary, CLEAN)
+    if not comparisons:
         return []
-    texts = [f"{c.text} against {BASELINE_TITLES[c.baseline]}" for c in found]
-    return [f"{found[0].best['method']} gets {percent(found[0].best)}: {'; '.join(texts)}."]
+    first, *others = comparisons
+    name = first.method["method"]
+    texts = [
+        f"{c.text} against {title}"
+        for baseline, title in BASELINE_TITLES.items()
+        for c in compare_all(summary, baseline, CLEAN)
+        if c.method is first.method
+    ]
+    found = [f"{name} gets {percent(first.method)}: {'; '.join(texts)}."]
+    if better := [f"{c.method['method']} {percent(c.method)}" for c in others if c.better]:
+        title = BASELINE_TITLES[first.baseline]
+        found.append(f"Also better than {title}, beyond chance: {', '.join(better)}.")
+    higher = [c.method for c in others if c.method[CLEAN]["mean"] > first.method[CLEAN]["mean"]]
+    found += [f"{e['method']} gets more, {percent(e)}, which may be chance." for e in higher]
+    return found
 
 
 def _robustness(summary: Sequence[Entry], accuracy: str) -> list[str]:
-    found = sternest(summary, accuracy)
-    if found is None:
+    comparisons = sternest(summary, accuracy)
+    if not comparisons:
         return []
-    name, reached = found.best["method"], percent(found.best, accuracy)
+    found = comparisons[0]
+    name, reached = found.method["method"], percent(found.method, accuracy)
     baseline = next(entry for entry in summary if kind_of(entry) == found.baseline)
     text = (
         f"{name} keeps {reached} where {baseline['method']} keeps {percent(baseline, accuracy)}: "
         f"{found.text}."
     )
     if found.better:
-        text += f" Use {name} where this matters; on clean images it gets {percent(found.best)}."
+        text += f" Use {name} where this matters; on clean images it gets {percent(found.method)}."
     return [text]
 
 
 def _certainty(summary: Sequence[Entry]) -> str:
     seeds = min(entry[CLEAN]["n"] for entry in summary)
     text = f"{seeds} seed{'s' if seeds > 1 else ''} a method, one test set for all."
-    found = sternest(summary, CLEAN)
-    if found is None:
+    comparisons = sternest(summary, CLEAN)
+    if not comparisons:
         return text
+    found = comparisons[0]
     if found.difference["n"] < FEWEST_SEEDS:
         return f"{text} Intervals and p-values need {FEWEST_SEEDS} seeds, and say more with 5."
     if interval := found.difference["ci95"]:
@@ -183,6 +207,12 @@ def _cost(entry: Entry, vanilla: Entry | None) -> str:
 def percent(entry: Entry, accuracy: str = CLEAN) -> str:
     """Return the mean of `accuracy` in percent."""
     return f"{100 * entry[accuracy]['mean']:.1f} %"
+
+
+def right(entry: Entry) -> str:
+    """Return the clean accuracy in words."""
+    things = "labels of the clean images" if "clean_auroc" in entry else "clean images"
+    return f"{percent(entry)} of the {things} right"
 
 
 def _count(number: float, one: str, many: str) -> str:

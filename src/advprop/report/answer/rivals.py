@@ -1,4 +1,4 @@
-"""Compares the best method with a baseline, corrected for the number of methods tried."""
+"""Compares methods with a baseline, corrected for the number of methods tried."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CLEAN = "clean_accuracy"
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The method of highest accuracy, its difference to `baseline`, and the number of methods."""
+    """A method's difference to `baseline`, and the number of methods compared with it."""
 
-    best: Entry
+    method: Entry
     baseline: str
     difference: dict[str, Any]
     rivals: int
@@ -58,15 +58,19 @@ class Comparison:
         return f"{cell.value} points ({', '.join(parts)})"
 
 
-def compare_best(summary: Sequence[Entry], baseline: str, accuracy: str) -> Comparison | None:
-    """Compare the method of highest `accuracy` with `baseline`; returns None if not measured."""
+def compare_all(summary: Sequence[Entry], baseline: str, accuracy: str) -> list[Comparison]:
+    """Compare each method with `baseline`, the best first; empty if the baseline is not measured.
+
+    Methods that are significantly better come before all others, each by their `accuracy`.
+    """
     rivals = [entry for entry in summary if not is_baseline(entry) and accuracy in entry]
     found = [(entry, difference_of(entry, baseline, accuracy)) for entry in rivals]
     pairs = [(entry, difference) for entry, difference in found if difference is not None]
-    if not pairs:
-        return None
-    best, difference = max(pairs, key=lambda pair: pair[0][accuracy]["mean"])
-    return Comparison(best=best, baseline=baseline, difference=difference, rivals=len(pairs))
+    comparisons = [
+        Comparison(method=entry, baseline=baseline, difference=difference, rivals=len(pairs))
+        for entry, difference in pairs
+    ]
+    return sorted(comparisons, key=lambda c: (not c.better, -c.method[accuracy]["mean"]))
 
 
 def named(summary: Sequence[Entry], method: str) -> Entry | None:

@@ -20,6 +20,7 @@ from advprop.report.page.styles import MethodStyle
 from advprop.results.cells import accuracy_cell, difference_cell
 from advprop.results.summary import (
     ACCURACIES,
+    LABEL_MEASURES,
     accuracy_names,
     difference_of,
     is_baseline,
@@ -47,7 +48,11 @@ COST_TITLES = {
 
 
 def accuracy_title(accuracy: str) -> str:
-    """Return the heading of an accuracy, for unknown suites made from its name."""
+    """Return the heading of an accuracy or measure, for unknown suites made from its name."""
+    for measure, words in LABEL_MEASURES.items():
+        if accuracy.endswith(f"_{measure}"):
+            suite = accuracy.removesuffix(f"_{measure}")
+            return f"{accuracy_title(f'{suite}_accuracy')}: {words}"
     return TITLES.get(accuracy) or accuracy.removesuffix("_accuracy").replace("_", " ").capitalize()
 
 

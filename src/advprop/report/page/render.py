@@ -48,9 +48,11 @@ def render_report(results: Json, details: Json | None = None) -> str:
     details = details or {}
     runs = list(results.get("runs") or ())
     summary = summarise(runs) if runs else corrected(results.get("summary") or ())
-    labelled = [details.get(key) or () for key in ("curves", "records", "tests", "configs")]
-    runs, summary, curves, records, tests, configs = titled(runs, summary, *labelled)
-    named = [entry["method"] for entry in [*summary, *curves, *records, *tests]]
+    labelled = [
+        details.get(key) or () for key in ("curves", "records", "tests", "configs", "trials")
+    ]
+    runs, summary, curves, records, tests, configs, trials = titled(runs, summary, *labelled)
+    named = [entry["method"] for entry in [*summary, *curves, *records, *tests, *trials]]
     styles = method_styles(list(dict.fromkeys(named)), [*runs, *summary, *curves, *records, *tests])
     order = list(styles)
     for part in (records, tests):
@@ -75,6 +77,7 @@ def render_report(results: Json, details: Json | None = None) -> str:
         "num_galleries": len({r["method"] for r in records if r.get("gallery")}),
         "settings": run_facts(runs, configs),
         "attack": attack_of_tests(configs),
+        "trials": tables.trials_table(trials),
         "browse": browse(read_records(records)),
         "commands": _lines(details.get("command") or results.get("command")),
         "versions": {str(k): str(v) for k, v in (results.get("versions") or {}).items()},

@@ -73,6 +73,21 @@ KNOWN = {
         "pentagon",
         "clean images, and the same with one perturbation for all of them",
     ),
+    "sam": (
+        "method-5",
+        "triangle-right",
+        "clean images, learnt from at the weights nearby where their loss is highest",
+    ),
+    "augmix": (
+        "method-6",
+        "triangle-left",
+        "clean images, and mixtures of augmentations of them with the same predictions",
+    ),
+    "maxup": (
+        "method-8",
+        "diamond-tall",
+        "of several random views of each image that of the highest loss",
+    ),
 }
 TITLES = {
     "vanilla": "vanilla",
@@ -87,6 +102,9 @@ TITLES = {
     "advprop_lean": "lean AdvProp",
     "pyramid": "PyramidAT",
     "universal": "universal PyramidAT",
+    "sam": "SAM",
+    "augmix": "AugMix",
+    "maxup": "MaxUp",
 }
 """The names of methods in prose and tables."""
 # Eight colours and seven symbols have no common factor, so pairs repeat after 56 methods.

@@ -1,0 +1,97 @@
+"""The settings of each method that a comparison tries before it chooses one of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TypeAlias
+
+from advprop.config.overrides import apply_overrides, has_path, parse_override
+from advprop.config.run import RunConfig
+from advprop.files.parsing import parse_json
+from advprop.files.trees import leaves
+
+_VARIED = ("method.", "training.", "data.augmentation.")
+_FIXED = {"method.kind", "training.num_epochs"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A method's configuration with the varied `settings` ("PATH=VALUE"), if it has any.
+
+    `step` names its training step: candidates of a method whose steps cost the same share one.
+    `error` is that of `Job`.
+    """
+
+    config: RunConfig
+    settings: tuple[str, ...]
+    step: str
+    error: str = ""
+
+
+Candidates: TypeAlias = Mapping[str, Sequence[Candidate]]
+
+
+def first_candidates(candidates: Candidates) -> dict[str, Candidate]:
+    """Return the first candidate of each method: the only one if no setting is varied."""
+    return {method: own[0] for method, own in candidates.items()}
+
+
+def read_vary(text: str) -> list[str]:
+    """Return "PATH=A,B" as the overrides "PATH=A" and "PATH=B"; a list in brackets is one value.
+
+    Raises ValueError for fewer than two values, or a setting that has to be the same for all.
+    """
+    path, _, values = text.partition("=")
+    try:
+        parts = [json.dumps(value) for value in parse_json(f"[{values}]")]
+    except ValueError:
+        parts = [part.strip() for part in values.split(",")]
+    if len({*parts}) < 2 or "" in parts:
+        raise ValueError(f'--vary "{text}": write PATH=A,B with two values or more')
+    if not path.startswith(_VARIED) or path in _FIXED:
+        raise ValueError(
+            f"--vary {path}: only settings of method, training (but its length) and "
+            "data.augmentation may differ between methods; give others with --set"
+        )
+    return [f"{path}={part}" for part in dict.fromkeys(parts)]
+
+
+def candidates_of(method: str, base: RunConfig, varied: Sequence[Sequence[str]]) -> list[Candidate]:
+    """Return a candidate for each combination of the varied settings that the method has."""
+    own = [
+        values for values in varied if not is_of_method(values[0]) or has_setting(base, values[0])
+    ]
+    steps, found = {_work(base): method}, []
+    for settings in product(*own):
+        config = apply_overrides(base, settings)
+        step = steps.setdefault(_work(config), " ".join((method, *settings)))
+        found.append(Candidate(config=config, settings=settings, step=step))
+    return found
+
+
+def _work(config: RunConfig) -> str:
+    """Return what decides the time of a step among configurations of one method, as text.
+
+    Real numbers, such as a learning rate, change it only together with the passes.
+    """
+    settings = leaves(config.model_dump(mode="json"))
+    kept = {path: value for path, value in settings if not isinstance(value, float)}
+    return repr((config.method.build().passes_per_image, kept))
+
+
+def path_of(override: str) -> str:
+    """Return the path of "PATH=VALUE"."""
+    return parse_override(override)[0]
+
+
+def has_setting(config: RunConfig, override: str) -> bool:
+    """Return whether `config` has the setting that "PATH=VALUE" changes."""
+    return has_path(config.model_dump(mode="json"), path_of(override))
+
+
+def is_of_method(override: str) -> bool:
+    """Return whether "PATH=VALUE" changes a setting of a method, which others may lack."""
+    return path_of(override).startswith("method.")

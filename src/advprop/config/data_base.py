@@ -1,0 +1,104 @@
+"""The base of the configurations of data: batches, and images that are decoded at each use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from advprop.config.fields import Config, Fraction
+from advprop.data.batches.mixing import Mixing
+from advprop.data.batches.sampling import Sampling
+from advprop.data.preprocessing import Augmentation, Interpolation
+from advprop.data.splits import ImageData
+from advprop.data.view import View
+from advprop.tasks.classification import Classification
+from advprop.tasks.task import Task
+
+
+class BatchesConfig(Config):
+    """The base of all sources of images: how batches are sampled and mixed."""
+
+    if TYPE_CHECKING:
+        num_train: int | None
+        augmentation: Augmentation | None
+
+    multi_label: ClassVar[bool] = False
+    sampling: Sampling = Sampling()
+    mixing: Mixing = Mixing()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the images come with a package, or a path exists at one of their places."""
+        given = (getattr(self, name) for name in self.places)
+        return not self.places or any(place and Path(place).exists() for place in given)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(channels, height, width) of every image; None if that is known only after loading."""
+        return None
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """The names of the differently augmented views of each training image."""
+        return ()
+
+    def task(self, data: ImageData, label_smoothing: float) -> Task:
+        """Return what is learnt from `data`."""
+        return Classification.smoothed(label_smoothing)
+
+    def places_to_set(self) -> str:
+        """Return the command-line options that set the place of the images."""
+        return " or ".join(f"--set data.{name}=" for name in self.places)
+
+
+class DecodedDataConfig(BatchesConfig):
+    """The base of all sources of compressed images, with the settings of a `View`.
+
+    Further fields of a subclass are arguments of its `loader`; `needed` holds the name of the field
+    with the images' place, and the error message if that field is None.
+    """
+
+    loader: ClassVar[Callable[..., ImageData]]
+    needed: ClassVar[tuple[str, str]]
+
+    image_size: int = 128
+    channels: Literal[1, 3] = 3
+    num_train: int | None = Field(default=None, ge=1)
+    interpolation: Interpolation = "bicubic"
+    crop_pct: float = 0.875
+    augmentation: Augmentation | None = Augmentation()
+    views: dict[str, Augmentation] = Field(default_factory=dict)
+    max_unreadable: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _valid(self) -> Self:
+        self.view(0)
+        return self
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of every image."""
+        return self.channels, self.image_size, self.image_size
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """The names of `views`."""
+        return tuple(self.views)
+
+    def view(self, seed: int) -> View:
+        """Return a `View` with the settings above and `seed`."""
+        names = {field.name for field in fields(View)} - {"seed"}
+        return View(**{name: getattr(self, name) for name in names}, seed=seed)
+
+    def load(self, seed: int) -> ImageData:
+        """Load the data set; raises ValueError if no place is given."""
+        name, remedy = self.needed
+        if getattr(self, name) is None:
+            raise ValueError(remedy)
+        own = type(self).model_fields.keys() - DecodedDataConfig.model_fields.keys()
+        own -= {"kind", "balanced"}
+        return self.loader(view=self.view(seed), **{name: getattr(self, name) for name in own})

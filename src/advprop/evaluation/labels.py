@@ -1,0 +1,86 @@
+"""The report on clean images with several labels each, and their attack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from advprop.attacks.pgd import Attack
+from advprop.evaluation.clean_report import calibration
+from advprop.evaluation.scores import Scores, by_label, image_indices, macro, start_streams
+from advprop.results.intervals import bootstrap_interval
+from advprop.shapes import Batch, Images, Logits, LogitsFn
+from advprop.tasks.multi_label import MultiLabel
+
+
+@torch.no_grad()
+def report_labels(
+    logits_fn: LogitsFn, batches: Iterable[Batch], *, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Return the entries of docs/results.md for several labels an image.
+
+    `clean_accuracy` is the mean share of an image's known labels that are right. Confusions are
+    left out: a label is not taken for another.
+    """
+    scores = Scores()
+    for batch in batches:
+        scores.add(logits_fn(batch.images), batch.labels)
+    values = torch.cat(scores.values).cpu()
+    logits, labels = torch.cat(scores.logits), torch.cat(scores.labels)
+    known, right = ~labels.isnan(), (logits > 0) == (labels > 0.5)
+    each = by_label(logits, labels)
+    confidences = logits.abs().sigmoid()[known]
+    return {
+        "clean_accuracy": float(values.double().mean()),
+        "ci95": bootstrap_interval(values),
+        **macro("clean", each),
+        "num_images": len(values),
+        "per_class": [
+            {
+                "class": name,
+                "accuracy": float(right[own, place].double().mean()),
+                "num_images": int(own.sum()),
+                "num_present": int((labels[:, place] == 1).sum()),
+                **each[place],
+            }
+            for place, (name, own) in enumerate(zip(class_names, known.T, strict=True))
+            if own.any()
+        ],
+        "calibration": calibration(confidences, right[known]),
+    }
+
+
+def attack_labels(
+    attack: Attack,
+    batch: Batch,
+    *,
+    attacked_logits_fn: LogitsFn,
+    logits_fn: LogitsFn,
+    restarts: int,
+) -> tuple[Images, Logits]:
+    """Return each image's version of the largest loss, itself or a restart's, and its logits."""
+    with torch.no_grad():
+        images, logits = batch.images.clone(), logits_fn(batch.images)
+    largest = _losses(logits, batch.labels)
+    for restart in range(restarts):
+        streams = start_streams(image_indices(batch), restart)
+        attacked = MultiLabel().adversarial_images(attack, attacked_logits_fn, batch, streams)
+        with torch.no_grad():
+            found = logits_fn(attacked)
+        losses = _losses(found, batch.labels)
+        worse = losses > largest
+        images[worse], logits[worse], largest[worse] = attacked[worse], found[worse], losses[worse]
+    return images, logits
+
+
+def _losses(logits: Logits, labels: Tensor) -> Float[Tensor, " batch"]:
+    """Return the loss of each image, a sum over its known labels."""
+    known = ~labels.isnan()
+    truth = labels.nan_to_num(0.0)
+    losses = F.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none")
+    return (losses * known).sum(dim=1)
