@@ -73,6 +73,7 @@ def trainer_of(
     method = method_config(name, PAPER_ATTACK.model_copy(update={"num_steps": num_steps}))
     settings = [f"training.batch_size={subject.batch_size}", "training.num_epochs=100000"]
     settings += ["training.mixed_precision=bf16", "training.ema_decay=0.999"]
+    settings += ["data.augmentation={}"]  # methods that draw images several times ask for it
     config = mnist5k().model_copy(
         update={
             "model": ModelConfig(name=subject.architecture, mean=MEAN, std=STD),

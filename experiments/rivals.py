@@ -13,20 +13,19 @@ from __future__ import annotations
 
 from lean import in_budget
 from measures import corruption, shift
-from settings import SETS, method
+from settings import SETS, method, suited
 from study import Group, Options, base_config, main
 
 from advprop.config import RunConfig
 from advprop.config.methods import method_config
 
-METHODS = ("mixed", "advprop", "fast", "advprop_lean", "sam", "augmix")
-AUGMENTED = ("maxup",)  # for sets whose images are augmented
+METHODS = ("mixed", "advprop", "fast", "advprop_lean", "sam", "augmix", "maxup")
 EXTRAS = {"shift": shift, "corruption": corruption}
 
 
 def rivals(base: RunConfig) -> dict[str, RunConfig]:
     """Vanilla and all methods, by what the tables call them."""
-    suitable = METHODS if getattr(base.data, "augmentation", None) is None else METHODS + AUGMENTED
+    suitable = [name for name in METHODS if name in suited(base)]
     configs = {"vanilla": base, **{name: method(base, name) for name in suitable}}
     others = {
         "sam, every 5th step": ("sam", {"every": 5}),

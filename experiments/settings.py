@@ -14,7 +14,7 @@ from advprop.config import RunConfig
 from advprop.config.attacks import AttackConfig, ThreatModelConfig
 from advprop.config.data import FolderDataConfig
 from advprop.config.evaluation import EvaluationConfig
-from advprop.config.methods import method_config
+from advprop.config.methods import METHODS, method_config
 from advprop.config.run import ModelConfig
 from advprop.data.preprocessing import Augmentation
 from advprop.recipes import RECIPES
@@ -91,6 +91,11 @@ def method(base: RunConfig, name: str, attack: AttackConfig | None = None) -> Ru
     """`base` with the method `name` and the set's attack, or another one."""
     chosen = method_config(name, attack or ATTACKS[base.recipe])
     return base.model_copy(update={"method": chosen})
+
+
+def suited(base: RunConfig) -> tuple[str, ...]:
+    """All methods but, for images that are not augmented, the one that compares draws of them."""
+    return tuple(name for name in METHODS if name != "maxup" or base.data.augmentation)
 
 
 def width(base: RunConfig, channels: int) -> RunConfig:

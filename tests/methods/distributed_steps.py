@@ -77,6 +77,7 @@ OWN: dict[str, Case] = {
             "fine_grained",
             "carried",
             "augmix",
+            "maxup",
         )
     },
     "adversarial_then_clean": Case(method=AdversarialThenClean(attack=ATTACK), **ONE),
