@@ -19,6 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 COLUMNS = {
     "clean": "clean_accuracy",
     "shift": "shift_accuracy",
+    "seen designers": "seen_accuracy",
     "noise": "noise_accuracy",
     "corrupted": "corruptions_accuracy",
     "attacked": "adversarial_accuracy",

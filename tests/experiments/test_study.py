@@ -40,6 +40,10 @@ def tiny(config: RunConfig) -> RunConfig:
         ("soups", ("emoji", "mnist5k")),
         ("training_data", ("emoji", "mnist5k")),
         ("without_batchnorm", ("emoji", "mnist5k")),
+        ("rivals", ("emoji", "mnist5k", "icons")),
+        ("crossover", ("emoji", "icons")),
+        ("lean_strength", ("icons",)),
+        ("robust_start", ("emoji",)),
     ],
 )
 @pytest.mark.parametrize("quick", [False, True])
@@ -50,11 +54,18 @@ def test_every_group_has_vanilla_and_configurations_that_differ(
     quick: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    import lean
     import study
 
     module = __import__(experiment)
-    costs = lambda configs, path, turns: StepTimes(dict.fromkeys(configs, 1.0), {})  # noqa: E731
-    monkeypatch.setattr(module, "step_costs", costs, raising=False)
+    stand_ins = {
+        "step_costs": lambda configs, path, turns: StepTimes(dict.fromkeys(configs, 1.0), {}),
+        "best_on_validation": lambda group, name, options: "lean, 8/255",
+        "sources": lambda options: {name: tmp_path / name for name in ("mixed", "advprop")},
+    }
+    for name, stand_in in stand_ins.items():  # what a plan trains or times
+        monkeypatch.setattr(module, name, stand_in, raising=False)
+    monkeypatch.setattr(lean, "step_costs", stand_ins["step_costs"])
     options = study.Options(sets=sets, quick=quick, seeds=(0, 1), jobs=1, out=tmp_path)
     for name in sets:
         groups = module.plan(name, options)
