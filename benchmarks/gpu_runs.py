@@ -150,7 +150,7 @@ def store(scale: Scale) -> Iterator[Row]:
         moved = torch.zeros(subject.batch_size, *shape, device=DEVICE)
         with trainer_of(subject, "vanilla") as (trainer, batch):
             actions: dict[str, Callable[[], object]] = {
-                "read": lambda: kept.decoded(kept.read(indices, 1)[0].to(DEVICE)),
+                "read": lambda: kept.encoding.decoded(kept.read(indices, 1)[0].to(DEVICE)),
                 "write": lambda: kept.write(indices, moved, 1),
                 "vanilla": lambda: trainer.train_step(batch),
             }

@@ -15,7 +15,6 @@ from subjects import LAYOUTS
 from torch.profiler import ProfilerActivity, profile
 
 from advprop.config.methods import METHODS
-from advprop.methods.kept.carrying import CarryingMethod
 from advprop.shapes import Batch
 from advprop.training.engine import compile_model
 from advprop.training.trainer import Trainer
@@ -54,7 +53,7 @@ def launches_and_waits(scale: Scale) -> Iterator[Row]:
                     case=launched["case"],
                     value=len(waits),
                     unit="",
-                    target=float(isinstance(trainer.method, CarryingMethod)),  # its store's
+                    target=0.0,
                     note="; ".join(waits),
                 )
 

@@ -20,7 +20,7 @@ from advprop.data.preprocessing import Preprocessing
 from advprop.data.splits import ArraySplit, ImageData
 from advprop.recipes.builtin import mnist5k
 from advprop.runs.trainer import build_trainer
-from advprop.shapes import Batch
+from advprop.shapes import Batch, in_bytes
 from advprop.training.engine import build_accelerator
 from advprop.training.trainer import Trainer
 
@@ -73,6 +73,7 @@ def trainer_of(
     method = method_config(name, PAPER_ATTACK.model_copy(update={"num_steps": num_steps}))
     settings = [f"training.batch_size={subject.batch_size}", "training.num_epochs=100000"]
     settings += ["training.mixed_precision=bf16", "training.ema_decay=0.999"]
+    settings += ["data.augmentation={}"]  # methods that draw images several times ask for it
     config = mnist5k().model_copy(
         update={
             "model": ModelConfig(name=subject.architecture, mean=MEAN, std=STD),
@@ -80,13 +81,19 @@ def trainer_of(
         }
     )
     config = apply_overrides(config, [*settings, *changes])
-    batch = subject.batch(method_of(name))
+    batch = as_loaded(subject.batch(method_of(name)))
     with tempfile.TemporaryDirectory() as folder:
         trainer = build_trainer(
             config, noise(subject), Path(folder), build_accelerator(config.training)
         )
         trainer.model.train()
         yield trainer, batch.pin_memory() if CUDA else batch
+
+
+def as_loaded(batch: Batch) -> Batch:
+    """The same batch, its images in bytes."""
+    views = {name: in_bytes(view) for name, view in batch.views.items()}
+    return replace(batch, images=in_bytes(batch.images), views=views)
 
 
 def noise(subject: Subject) -> ImageData:

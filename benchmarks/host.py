@@ -27,6 +27,8 @@ import advprop
 from advprop.attacks.objectives import random_other_class
 from advprop.auxiliary.branches import branch_parameters
 from advprop.auxiliary.gradients import scaled_gradients
+from advprop.methods.kept.encoding import Encoding
+from advprop.methods.kept.store import PerturbationStore
 from advprop.models.build import build_model
 from advprop.models.trial import Operations
 from advprop.randomness import ImageStreams, derive_seed, hashed, uniform
@@ -37,7 +39,9 @@ from advprop.training.settings import TrainingSettings
 ARCHITECTURES = ("resnet50", "efficientnet_b0", "efficientnet_b7")
 BRANCHES = ("clean", "adversarial")
 NUM_IMAGES = 256
+IMAGE_SIZE = 224
 TARGET = 0.3  # milliseconds, on ResNet-50
+NO_TARGET = {"average_statistics", "carried reads", "carried writes"}
 FOREACH = ("_foreach_lerp_", "_foreach_copy_", "_foreach_mul_", "_foreach_add_")
 
 
@@ -119,13 +123,31 @@ def draws() -> dict[str, Callable[[], object]]:
     }
 
 
+def keeping() -> dict[str, Callable[[], object]]:
+    """What `carried` reads and writes for a batch, in memory; a GPU has encoded it."""
+    shape = (3, IMAGE_SIZE, IMAGE_SIZE)
+    store = PerturbationStore(num_images=NUM_IMAGES, shape=shape, epsilon=4 / 255)
+    indices, sent = torch.arange(NUM_IMAGES), torch.ones(NUM_IMAGES, *shape, dtype=torch.int8)
+
+    def write() -> None:
+        with mock.patch.object(Encoding, "encoded", lambda _, values: values):
+            store.write(indices, sent, 1)
+
+    store.write(indices, sent.float(), 0)
+    return {"carried reads": lambda: store.read(indices, 1), "carried writes": write}
+
+
+def nothing(*_: object, **__: object) -> None:
+    """Stands in for an operator; a mock would keep the tensors that it is called with."""
+
+
 @contextlib.contextmanager
 def without_arithmetic() -> Iterator[None]:
     """Foreach operators and exchanges between processes do nothing inside."""
     with contextlib.ExitStack() as stack:
         for name in FOREACH:
-            stack.enter_context(mock.patch.object(torch, name))
-        stack.enter_context(mock.patch.object(torch.distributed, "all_reduce"))
+            stack.enter_context(mock.patch.object(torch, name, nothing))
+        stack.enter_context(mock.patch.object(torch.distributed, "all_reduce", nothing))
         yield
 
 
@@ -141,7 +163,7 @@ def rows(case: str, actions: dict[str, Callable[[], object]], repeats: int) -> I
     for name, action in actions.items():
         if name.startswith("("):
             continue
-        target = None if name == "average_statistics" or "efficientnet" in case else TARGET
+        target = None if name in NO_TARGET or "efficientnet" in case else TARGET
         shown = less(times, name, "(backward)") if name == "scaled_gradients" else times
         yield shown.absolute(name, scale=1e3, unit="ms", case=case, target=target)
         count = counted(action) - (
@@ -159,6 +181,7 @@ def less(times: Times, of: str, without: str) -> Times:
 def measure(quick: bool) -> Iterator[Row]:
     repeats = 10 if quick else 100
     yield from rows(f"{NUM_IMAGES} images", draws(), repeats)
+    yield from rows(f"{NUM_IMAGES} images of {IMAGE_SIZE} pixels", keeping(), repeats // 5)
     for architecture in ARCHITECTURES[:1] if quick else ARCHITECTURES:
         yield from rows(architecture, items(hollow(architecture)), repeats)
 

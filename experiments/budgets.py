@@ -17,22 +17,20 @@ import dataclasses
 
 from lean import in_budget, starts
 from measures import shift
-from settings import method
+from settings import method, suited
 from study import Group, Options, main
-
-from advprop.config.methods import METHODS
 
 BUDGETS = {"emoji": (1.0, 1.25, 1.5), "mnist5k": (1.0, 1.25, 1.5), "Lite0": (1.0,)}
 CHEAP = ("vanilla", "fast", "advprop_lean")
-ALL_OTHERS = tuple(name for name in METHODS if name not in CHEAP)
-OTHERS = {"mnist5k": ALL_OTHERS, "emoji": ALL_OTHERS, "Lite0": ("mixed", "advprop")}
+FEW_OTHERS = {"Lite0": ("mixed", "advprop")}
 MAX_SEEDS = {"Lite0": 3}  # of which a test takes longer than its training
 
 
 def plan(name: str, options: Options) -> list[Group]:
     groups = []
     for group, (base, attack) in starts(name, options).items():
-        configs = {kind: method(base, kind, attack) for kind in (*CHEAP, *OTHERS[group])}
+        others = FEW_OTHERS.get(group, suited(base))
+        configs = {kind: method(base, kind, attack) for kind in dict.fromkeys((*CHEAP, *others))}
         *small, largest = BUDGETS[group]
         for budget in [largest] if options.quick else [*small, largest]:
             tried = {kind: configs[kind] for kind in (configs if budget == largest else CHEAP)}

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from settings import SETS, method
+from settings import SMALL_SETS, method, suited
 
 from advprop.comparisons.step_costs import step_costs
-from advprop.config.methods import METHODS
 
 
 def main() -> None:
     """Measure every method with its defaults on each image set, and print what it costs."""
-    for name, build in SETS.items():
+    for name, build in SMALL_SETS.items():
         base = build().with_method("vanilla")
-        configs = {kind: method(base, kind) for kind in METHODS}
+        configs = {kind: method(base, kind) for kind in suited(base)}
         costs = step_costs(configs, Path("runs/experiments") / f"step_costs-{name}.json").costs
         for kind, cost in costs.items():
             print(f"{name}  {kind:24} {cost:6.2f}")

@@ -92,12 +92,15 @@ def variants(base: RunConfig, attack: AttackConfig) -> dict[str, RunConfig]:
     }
 
 
-def in_budget(configs: dict[str, RunConfig], budget: float, group: str, options: Options) -> Group:
-    """Each for as long as `budget` times the measured time of vanilla."""
+def in_budget(
+    configs: dict[str, RunConfig], budget: float | None, group: str, options: Options
+) -> Group:
+    """Each for as long as `budget` times the measured time of vanilla, or (None) as the dearest."""
     turns = 6 if options.quick else TURNS
     costs = step_costs(configs, options.out / f"step_costs-{group}.json", turns=turns).costs
+    budget = budget or max(costs.values())
     return Group(
-        name=f"{group}, {budget:g} x vanilla",
+        name=f"{group}, {budget:.3g} x vanilla",
         variants={name: longer(config, budget / costs[name]) for name, config in configs.items()},
         costs=costs,
     )

@@ -17,15 +17,22 @@ from advprop.training.engine import build_accelerator
 
 CORRUPTED_IMAGES = 400  # of the test images, in proportion to the classes
 CORRUPTION_SEVERITIES = (1, 3, 5)
+OTHER_TESTS = {"shift": "shift", "test_seen": "seen"}
 
 
 def shift(folder: Path, config: RunConfig) -> dict[str, Any]:
-    """Accuracy on drawings by artists that training never saw; only the emoji have them."""
+    """Accuracies on the other test sets: `shift` of the emoji, `test_seen` of the icons.
+
+    The one has drawings by artists that training never saw, the other icons by designers that it
+    saw: the icons' test is by others.
+    """
     root = getattr(config.data, "root", None)
-    if root is None:
-        return {}
-    found = advprop.evaluate(folder, suites=["clean"], data={"clean": root / "shift"})
-    return {"shift_accuracy": found["suites"]["clean"]["clean_accuracy"]}
+    found: dict[str, Any] = {}
+    for split, name in OTHER_TESTS.items():
+        if root is not None and (root / split).is_dir():
+            tested = advprop.evaluate(folder, suites=["clean"], data={"clean": root / split})
+            found[f"{name}_accuracy"] = tested["suites"]["clean"]["clean_accuracy"]
+    return found
 
 
 def corruption(folder: Path, config: RunConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from settings import SETS
+from settings import SETS, SMALL_SETS
 
 import advprop
 from advprop.comparisons.comparing import run_jobs
@@ -55,13 +55,19 @@ Plan = Callable[[str, Options], Sequence[Group]]
 Extra = Callable[[Path, RunConfig], dict[str, Any]]
 
 
-def main(experiment: str, plan: Plan, *, extras: dict[str, Extra] | None = None) -> None:
+def main(
+    experiment: str,
+    plan: Plan,
+    *,
+    extras: dict[str, Extra] | None = None,
+    sets: Sequence[str] = tuple(SMALL_SETS),
+) -> None:
     """Run `plan` on each image set, and write `results/EXPERIMENT-SET.json` group by group.
 
     `extras` are further measurements of a finished run, each made once and kept in its folder.
     Whatever is there already is not done again, so an interrupted experiment goes on.
     """
-    options = read_options(experiment)
+    options = read_options(experiment, sets)
     for name in options.sets:
         started = time.monotonic()
         rows = []
@@ -72,10 +78,10 @@ def main(experiment: str, plan: Plan, *, extras: dict[str, Extra] | None = None)
         print(f"{experiment}, {name}: {len(rows)} runs, {minutes:.1f} minutes", flush=True)
 
 
-def read_options(experiment: str) -> Options:
+def read_options(experiment: str, sets: Sequence[str] = tuple(SMALL_SETS)) -> Options:
     """The command line, the same for every experiment."""
     parser = argparse.ArgumentParser(description=f"The experiment {experiment}.")
-    parser.add_argument("--sets", default=",".join(SETS), help="image sets, by commas")
+    parser.add_argument("--sets", default=",".join(sets), help="image sets, by commas")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--quick", action="store_true", help="two seeds, a few epochs, two sizes")

@@ -19,6 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 COLUMNS = {
     "clean": "clean_accuracy",
     "shift": "shift_accuracy",
+    "seen designers": "seen_accuracy",
     "noise": "noise_accuracy",
     "corrupted": "corruptions_accuracy",
     "attacked": "adversarial_accuracy",
@@ -53,6 +54,9 @@ def tables(found: dict[str, Any]) -> Iterator[str]:
     branched = [row for row in rows if "auxiliary_clean_accuracy" in row]
     if branched:
         yield _both_branches(branched)
+    soups = [row for row in rows if "soups" in row]
+    if soups:
+        yield _soups(soups)
     for label in _ordered(row["label"] for row in rows if "distances" in row)[:1]:
         yield _distances([row for row in rows if row["label"] == label], label)
 
@@ -70,6 +74,26 @@ def _both_branches(rows: Rows) -> str:
         )
         cells = [label, _accuracy(clean), _accuracy(auxiliary), _paired(clean, auxiliary)]
         lines.append(_line([*cells, _accuracy(attacked), _accuracy(attacked_auxiliary)]))
+    return "\n".join(lines)
+
+
+def _soups(rows: Rows) -> str:
+    """Accuracies of branch soups by weight, and their difference from the clean branch."""
+    suites = _ordered(point["suite"] for point in rows[0]["soups"])
+    judged = ("clean", "adversarial")
+    heads = ["branches", "weight", *suites, *(f"{suite}, minus weight 0" for suite in judged)]
+    lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
+    for label in _ordered(row["label"] for row in rows):
+        values: dict[tuple[str, float], list[float]] = {}
+        for point in (point for row in rows if row["label"] == label for point in row["soups"]):
+            values.setdefault((point["suite"], point["weight"]), []).append(point["accuracy"])
+        for weight in sorted({weight for _, weight in values}):
+            cells = [label, f"{weight:g}", *(_accuracy(values[suite, weight]) for suite in suites)]
+            cells += [
+                _paired(values[suite, weight], values[suite, 0.0]) if weight else ""
+                for suite in judged
+            ]
+            lines.append(_line(cells))
     return "\n".join(lines)
 
 

@@ -37,6 +37,7 @@ from advprop.methods.carried import Carried as Carried
 from advprop.methods.facts import TrainingFacts as TrainingFacts
 from advprop.methods.fast import Fast as Fast
 from advprop.methods.fine_grained import FineGrained as FineGrained
+from advprop.methods.maxup import MaxUp as MaxUp
 from advprop.methods.mixed import Mixed as Mixed
 from advprop.methods.pyramid import Pyramid as Pyramid
 from advprop.methods.sam import SAM as SAM

@@ -133,9 +133,8 @@ class ImageStreams:
         It is no digest, which would take most of the time of a draw; `hashed` mixes similar seeds.
         """
         bases = {base: derive_seed(*base) for base in {key[:2] for key in self.keys}}
-        places = [index + (sum(copy) << 40) for _, _, index, *copy in self.keys]
-        pairs = zip(self.keys, places, strict=True)
-        return torch.tensor([bases[key[:2]] ^ place for key, place in pairs], dtype=torch.int64)
+        seeds = [bases[key[:2]] ^ (key[2] + (sum(key[3:]) << 40)) for key in self.keys]
+        return torch.tensor(seeds, dtype=torch.int64)
 
 
 def hashed(

@@ -49,6 +49,15 @@ class AugMixed:
                 raise ValueError(f"{name} {number}: give a whole number from 1 to 100")
 
 
+@dataclass(frozen=True)
+class Redrawn:
+    """A view that the loader makes by another draw of the crop, the flip and the augmentation."""
+
+
+Version: TypeAlias = AugMixed | Redrawn
+"""How the loader makes a view of each image."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """A batch of images and labels, which a loader yields and a method trains on.

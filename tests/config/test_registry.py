@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from advprop.config.methods import METHODS, REGISTRY, method_config
-from advprop.recipes.builtin import digits
+from advprop.recipes.images import from_scratch
 from advprop.report.page.styles import method_styles
 
 TESTS = Path(__file__).parents[1]
@@ -55,7 +55,7 @@ def test_the_report_tells_all_methods_apart() -> None:
 
 @every_method
 def test_a_configuration_survives_its_file(name: str) -> None:
-    config = digits().with_method(name)
+    config = from_scratch().with_method(name)
     assert config.method.kind == name
     assert type(config).model_validate_json(config.model_dump_json()) == config
 

@@ -16,16 +16,19 @@ from advprop.config.overrides import apply_overrides
 from advprop.data.batches.loaders import train_batches
 from advprop.data.batches.mixing import Mixing
 from advprop.data.batches.sampling import Sampling
+from advprop.data.decoding import DecodedSplit
 from advprop.data.preprocessing import Augmentation
 from advprop.data.sets.builtin import load_builtin
 from advprop.data.sets.folders import load_folder
 from advprop.data.splits import ImageSplit
 from advprop.data.view import View
 from advprop.methods.augmix import AugMix
+from advprop.methods.maxup import MaxUp
 from advprop.recipes.builtin import digits
+from advprop.recipes.images import from_scratch
 from advprop.shapes import AugMixed, Batch, in_bytes
 
-AUGMIX = AugMix().versions
+AUGMIX, REDRAWN = AugMix().versions, MaxUp(draws=3).versions
 
 
 @pytest.fixture(params=["digits", "photos"])
@@ -156,3 +159,86 @@ def test_a_batch_without_views_says_what_to_give() -> None:
     batch = Batch(images=torch.rand(2, 3, 4, 4), labels=torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r'no view "augmix1" \(it has none\): give it in Batch'):
         AugMix().forward_backward(torch.nn.Flatten(), batch)
+
+
+@pytest.fixture(params=["digits", "photos"])
+def augmented(request: pytest.FixtureRequest, write_images: Callable[..., Path]) -> DecodedSplit:
+    crop = Augmentation(scale=(0.3, 1.0), random_erasing=0.2)
+    if request.param == "digits":
+        return load_builtin("digits", num_train=24, augmentation=crop).train
+    root = write_images({"train/cat": 12, "train/dog": 12, "val/cat": 2, "val/dog": 2})
+    return load_folder(root, View(image_size=12, augmentation=crop)).train
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_draws_come_beside_images_and_change_none(augmented: DecodedSplit, workers: int) -> None:
+    plain = batches(augmented, versions={})
+    found = batches(augmented, versions=REDRAWN, num_workers=workers)
+    for batch, without in zip(found, plain, strict=True):
+        assert torch.equal(batch.images, without.images)
+        draws = [batch.images, batch.views["draw2"], batch.views["draw3"]]
+        assert all(0 <= draw.amin() <= draw.amax() <= 1 for draw in draws)
+        for one, other in ((0, 1), (0, 2), (1, 2)):
+            assert (draws[one] != draws[other]).flatten(1).any(dim=1).float().mean() > 0.7
+
+
+def test_draws_are_a_function_of_seed_epoch_image_and_copy(augmented: DecodedSplit) -> None:
+    first = by_image(batches(augmented, versions=REDRAWN), "draw2")
+    again = batches(augmented, versions=REDRAWN, batch_size=4, num_workers=2)
+    assert same(first, by_image(again, "draw2"))
+    assert not same(first, by_image(batches(augmented, versions=REDRAWN, epoch=1), "draw2"))
+
+
+def test_all_draws_are_alike_in_kind(augmented: DecodedSplit) -> None:
+    """Over many epochs their pixels have the mean and the deviation of the images'."""
+    found = [b for epoch in range(20) for b in batches(augmented, versions=REDRAWN, epoch=epoch)]
+    images = torch.cat([batch.images for batch in found])
+    draws = torch.cat([batch.views["draw3"] for batch in found])
+    torch.testing.assert_close(images.mean(), draws.mean(), atol=0.01, rtol=0)
+    torch.testing.assert_close(images.std(), draws.std(), atol=0.01, rtol=0)
+
+
+def test_an_image_is_read_once_for_all_draws(
+    augmented: DecodedSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, read = type(augmented).read, []
+    monkeypatch.setattr(type(augmented), "read", lambda s, i: read.append(i) or whole(s, i))
+    batches(augmented, versions=REDRAWN)
+    assert sorted(read) == list(range(24))
+
+
+def test_draws_without_augmentation_are_refused_where_they_are_asked_for() -> None:
+    plain = load_builtin("digits", num_train=24).train
+    with pytest.raises(ValueError, match=r"draw2, draw3 are further draws .* these images have n"):
+        batches(plain, versions=REDRAWN)
+    with pytest.raises(ValueError, match=r"method maxup compares several draws .*hflip.*0"):
+        apply_overrides(digits().with_method("maxup"), [])
+    config = from_scratch().with_method("maxup")
+    assert apply_overrides(config, []).method.draws == 4
+    for mixing in ("mixup", "cutmix"):
+        with pytest.raises(ValueError, match=r"method maxup .* mixup and CutMix give each"):
+            apply_overrides(config, [f"data.mixing.{mixing}=0.2"])
+
+
+def test_embedded_images_are_augmented_if_that_is_asked() -> None:
+    setting = 'data.augmentation={"scale": [0.3, 1], "hflip": 0}'
+    plain = digits().data.load(0).train
+    train = apply_overrides(digits(), [setting]).data.load(0).train
+    assert torch.equal(train.labels, plain.labels)
+    keys = [(None, index) for index in range(20)]
+    torch.testing.assert_close(
+        train.images(keys), plain.images(keys), atol=0.5 / 255 + 1e-6, rtol=0
+    )
+    assert not torch.equal(train.image(0, epoch=0), train.image(0, epoch=1))
+    taken = train.taken([3, 1])
+    assert torch.equal(taken.labels, plain.labels[[3, 1]])
+    assert torch.equal(taken.image(1), train.image(1))
+
+
+def test_another_kind_of_source_has_the_augmentation_of_its_own() -> None:
+    crop = 'data.augmentation={"scale": [0.3, 1]}'
+    folder = apply_overrides(digits(), [crop, "data.kind=folder", "data.root=photos"])
+    again = ["data.kind=builtin", "data.name=digits"]
+    assert folder.data.augmentation == Augmentation(scale=(0.3, 1.0))
+    assert apply_overrides(digits(), ["data.kind=folder"]).data.augmentation == Augmentation()
+    assert apply_overrides(from_scratch(), again).data.augmentation is None

@@ -286,6 +286,7 @@ def fake_cuda() -> Iterator[Findings]:
         for owner, name, value in (
             (torch, "Generator", FakeGenerator),
             (torch, "Event", lambda device: mock.MagicMock()),
+            (torch.Tensor, "pin_memory", lambda tensor: tensor),
             (FakeTensor, "__format__", lambda tensor, form: format(tensor.item(), form)),
             (FakeTensor, "tolist", lambda tensor: tensor.cpu().tolist()),
             (torch.autograd, "_engine_run_backward", engine),

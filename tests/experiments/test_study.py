@@ -37,8 +37,13 @@ def tiny(config: RunConfig) -> RunConfig:
         ("adversarial_first", ("emoji", "mnist5k")),
         ("attacker", ("emoji", "mnist5k")),
         ("branches", ("emoji", "mnist5k")),
+        ("soups", ("emoji", "mnist5k")),
         ("training_data", ("emoji", "mnist5k")),
         ("without_batchnorm", ("emoji", "mnist5k")),
+        ("rivals", ("emoji", "mnist5k", "icons")),
+        ("crossover", ("emoji", "icons")),
+        ("lean_strength", ("icons",)),
+        ("robust_start", ("emoji",)),
     ],
 )
 @pytest.mark.parametrize("quick", [False, True])
@@ -49,11 +54,18 @@ def test_every_group_has_vanilla_and_configurations_that_differ(
     quick: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    import lean
     import study
 
     module = __import__(experiment)
-    costs = lambda configs, path, turns: StepTimes(dict.fromkeys(configs, 1.0), {})  # noqa: E731
-    monkeypatch.setattr(module, "step_costs", costs, raising=False)
+    stand_ins = {
+        "step_costs": lambda configs, path, turns: StepTimes(dict.fromkeys(configs, 1.0), {}),
+        "best_on_validation": lambda group, name, options: "lean, 8/255",
+        "sources": lambda options: {name: tmp_path / name for name in ("mixed", "advprop")},
+    }
+    for name, stand_in in stand_ins.items():  # what a plan trains or times
+        monkeypatch.setattr(module, name, stand_in, raising=False)
+    monkeypatch.setattr(lean, "step_costs", stand_ins["step_costs"])
     options = study.Options(sets=sets, quick=quick, seeds=(0, 1), jobs=1, out=tmp_path)
     for name in sets:
         groups = module.plan(name, options)
@@ -122,3 +134,24 @@ def test_tables_hold_means_intervals_and_paired_differences() -> None:
     # t(0.975, 2) = 4.303, times the standard error: deviations of 1, 1.5 and 0.5 points over root 3
     assert lines[2] == "| vanilla | 20 | 3 | 51.0 ± 2.5 |  |"
     assert lines[3] == "| advprop | 20 | 3 | 54.5 ± 3.7 | +3.5 (+2.3 to +4.7), p = 0.0067 |"
+
+
+def test_the_table_of_soups_compares_each_weight_with_the_clean_branch() -> None:
+    import tables
+
+    def row(seed: int, clean: float, mixed: float) -> dict[str, object]:
+        found = {("clean", 0.0): clean, ("clean", 0.5): mixed}
+        found |= {("adversarial", 0.0): 0.1, ("adversarial", 0.5): 0.3}
+        points = [{"suite": s, "weight": w, "accuracy": a} for (s, w), a in found.items()]
+        costs = {"total_passes": 20.0, "train_seconds": 3.0}
+        return {"group": "g", "label": "AdvProp", "seed": seed, "soups": points, **costs} | {
+            "clean_accuracy": clean
+        }
+
+    runs = [row(0, 0.50, 0.53), row(1, 0.51, 0.545), row(2, 0.52, 0.56)]
+    *_, table = tables.tables({"command": "python x.py", "runs": runs})
+    lines = table.splitlines()
+    assert lines[2] == "| AdvProp | 0 | 51.0 ± 2.5 | 10.0 |  |  |"
+    assert lines[3].startswith(
+        "| AdvProp | 0.5 | 54.5 ± 3.7 | 30.0 | +3.5 (+2.3 to +4.7), p = 0.0067 |"
+    )

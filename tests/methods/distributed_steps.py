@@ -77,6 +77,7 @@ OWN: dict[str, Case] = {
             "fine_grained",
             "carried",
             "augmix",
+            "maxup",
         )
     },
     "adversarial_then_clean": Case(method=AdversarialThenClean(attack=ATTACK), **ONE),
@@ -158,7 +159,7 @@ def handed_over(rank: int, folder: Path) -> tuple[Tensor, Tensor]:
     step(method, model, rank, epoch=0)
     distributed.barrier()  # as the trainer's, which agree in each step
     store = method.memory["all"].store
-    own = store.decoded(store.read(torch.arange(8)[rank * 4 : rank * 4 + 4], 1)[0])
+    own = store.encoding.decoded(store.read(torch.arange(8)[rank * 4 : rank * 4 + 4], 1)[0])
     seen: list[Tensor] = []
     model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
     step(method, model, 1 - rank, epoch=1)

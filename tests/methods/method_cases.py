@@ -23,6 +23,7 @@ from advprop.methods.base import Method
 from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
+from advprop.methods.maxup import MaxUp
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.universal import Universal
 
@@ -55,7 +56,8 @@ class Case:
 
     `draws` tells whether its gradients depend on the generator (None: if it perturbs images).
     `weights` are those of the kinds' mean losses, 1 where a kind is left out; `own_losses` names
-    kinds whose loss is the method's, not the caller's; `counts` how many of a batch of 8 images
+    kinds whose loss is the method's, not the caller's; `asks` the function of a task that it cannot
+    do without, and that tasks need not have; `counts` how many of a batch of 8 images
     are of a kind, 8 likewise. `averages` tells that `passes_per_image` is a mean over training,
     which is tried at `progress`. `largest` bounds a perturbation's mean size. `statistics` counts
     the batches that a step adds to a branch's running statistics, 1 where a branch is left out.
@@ -66,6 +68,7 @@ class Case:
     draws: bool | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     own_losses: tuple[str, ...] = ()
+    asks: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     averages: bool = False
     largest: float = 8 / 255
@@ -102,8 +105,13 @@ OWN: dict[str, Case] = {
     "universal": Case(method=UNIVERSAL, draws=False, statistics=BOTH_KINDS),
     "pyramid": Case(method=Pyramid(attack=PYRAMID), statistics=BOTH_KINDS),
     "augmix": Case(
-        method=AugMix(), weights={"augmix": 12}, own_losses=("augmix",), counts={"augmix": 16}
+        method=AugMix(),
+        weights={"augmix": 12},
+        own_losses=("augmix",),
+        asks="log_probabilities",
+        counts={"augmix": 16},
     ),
+    "maxup": Case(method=MaxUp(), asks="losses"),
     "advprop_lean": _decoupled(AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.25)),
 }
 VARIANTS: dict[str, Case] = {

@@ -88,8 +88,8 @@ def test_a_users_task_is_learnt_as_one_of_ours(case: Case) -> None:
         counts = {kind: case.counts.get(kind, 8) for kind in weights}
         assert len({weights[kind] / counts[kind] for kind in weights}) == 1  # as such a loss needs
     ours, expected = step(case, tiny_labels(), Classification())
-    if case.own_losses:
-        with pytest.raises(ValueError, match="Listed has no probabilities to compare"):
+    if case.asks:
+        with pytest.raises(ValueError, match=f"Listed has .*: override `{case.asks}`"):
             step(case, listed, Listed())
         return
     theirs, found = step(case, listed, Listed())

@@ -50,7 +50,7 @@ def carried(method: Carried, epoch: int, indices: list[int] | None = None) -> Te
     """What images have at the beginning of an epoch."""
     store = method.memory["all"].store
     chosen = torch.arange(8) if indices is None else torch.tensor(indices)
-    return store.decoded(store.read(chosen, epoch)[0])
+    return store.encoding.decoded(store.read(chosen, epoch)[0])
 
 
 def watched(model: nn.Module) -> list[Tensor]:

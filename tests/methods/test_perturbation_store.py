@@ -15,7 +15,8 @@ import torch
 from tiny import seeded
 from torch import Tensor
 
-from advprop.methods.kept.store import PerturbationStore, Precision
+from advprop.methods.kept.encoding import Precision
+from advprop.methods.kept.store import PerturbationStore
 
 EPSILONS = [1 / 255, 4 / 255, 0.1, 0.2, 1.0]
 precisions = pytest.mark.parametrize("precision", ["int8", "float16"])
@@ -28,7 +29,7 @@ def store_of(num_images: int = 6, **settings: Any) -> PerturbationStore:
 
 def kept(store: PerturbationStore, indices: list[int], epoch: int | None) -> Tensor:
     values, _ = store.read(torch.tensor(indices), epoch)
-    return store.decoded(values)
+    return store.encoding.decoded(values)
 
 
 def full(*values: float) -> Tensor:
@@ -90,7 +91,7 @@ def test_an_epoch_reads_what_earlier_ones_wrote() -> None:
     assert store.read(first, 0)[1].tolist() == [0, 1]  # again in epoch 0
     values, new = store.read(torch.tensor([4, 1, 2]), 1)
     assert new.tolist() == [1]
-    assert torch.equal(store.decoded(values), full(-0.2, 0.0, 0.2))
+    assert torch.equal(store.encoding.decoded(values), full(-0.2, 0.0, 0.2))
     store.write(torch.tensor([2]), full(-0.2), 5)
     assert torch.equal(kept(store, [2, 4], 5), full(0.2, -0.2))
     assert torch.equal(kept(store, [2, 4], 6), full(-0.2, -0.2))

@@ -32,6 +32,8 @@ def quick(method: str = "advprop", *settings: str) -> RunConfig:
         "model.options.drop_rate=0.2",
         "model.options.width=8",
     ]
+    if method == "maxup":  # which has nothing to choose from without
+        base.append('data.augmentation={"scale": [0.5, 1], "hflip": 0}')
     return apply_overrides(digits().with_method(method), [*base, *settings])
 
 

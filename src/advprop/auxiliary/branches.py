@@ -113,8 +113,9 @@ def owned_parameters(model: nn.Module) -> dict[int, tuple[str, nn.Parameter]]:
     for module, branch in _modules_in_branches(model):
         for parameter in module._parameters.values():
             if parameter is not None:
-                known, _ = owners.get(id(parameter), (branch, parameter))
-                owners[id(parameter)] = (branch if known == branch else SHARED, parameter)
+                known, _ = owners.setdefault(id(parameter), (branch, parameter))
+                if known != branch:
+                    owners[id(parameter)] = (SHARED, parameter)
     return owners
 
 

@@ -120,7 +120,7 @@ def _here_table(plan: dict[str, Any]) -> Any:
     for name, cost in plan["methods"].items():
         table.add_row(
             name,
-            f"{cost['passes_per_image']:g}",
+            f"{cost['passes_per_image']:.4g}",
             f"{cost['times_vanilla']:.2f}",
             _duration(minutes.get(name)),
             _scaled(cost["memory"]["total"], "B"),
@@ -167,8 +167,8 @@ def _rows(plan: dict[str, Any]) -> list[Row]:
     half = " (16 bit)" if plan["precision"] != "no" else ""
     each = f"{plan['images_per_device']:,} images"
     passes: list[Row] = [
-        ("passes an image", lambda cost: f"{cost['passes_per_image']:g}"),
-        ("  of these attack steps", lambda cost: f"{cost['attack_passes']:g}"),
+        ("passes an image", lambda cost: f"{cost['passes_per_image']:.4g}"),
+        ("  of these attack steps", lambda cost: f"{cost['attack_passes']:.4g}"),
         ("parameters trained", lambda cost: f"{cost['parameters']['with_branches']:,}"),
         ("  exported", lambda cost: f"{cost['parameters']['plain']:,}"),
     ]

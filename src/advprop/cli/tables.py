@@ -11,7 +11,7 @@ from rich.table import Table
 from advprop.files.parsing import printable
 from advprop.report.answer.overview import overview
 from advprop.report.page.styles import titled
-from advprop.results.cells import difference_cell
+from advprop.results.cells import difference_cell, number_text
 from advprop.results.rows import Trial
 from advprop.results.summary import (
     ACCURACIES,
@@ -22,8 +22,6 @@ from advprop.results.summary import (
 )
 
 _HEADINGS = ("clean", "noise", "adver-\nsarial", "passes", "sec.", "clean vs\nequal\ncost")
-
-_COSTS = {"total_passes": "g", "train_seconds": ".0f"}
 
 
 def print_results(results: Mapping[str, Any]) -> None:
@@ -47,7 +45,8 @@ def print_results(results: Mapping[str, Any]) -> None:
         table.add_row(
             printable(entry["method"], lines=False),
             *(_accuracy(entry.get(name)) for name in names),
-            *(_cost(entry.get(key), form) for key, form in _COSTS.items()),
+            number_text(entry.get("total_passes")),
+            _seconds(entry.get("train_seconds")),
             "\n".join(part for part in (difference.value, difference.p_value) if part),
         )
     console = Console(highlight=False, markup=False, emoji=False)
@@ -59,8 +58,8 @@ def print_results(results: Mapping[str, Any]) -> None:
     console.print(printable(f"\n{answer.headline}\n{answer.cost}\n"))
 
 
-def _cost(value: float | None, form: str) -> str:
-    return "-" if value is None else f"{value:{form}}"
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
 
 
 def _accuracy(value: Mapping[str, Any] | None) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 from advprop.config.method_base import OneStepAttackingConfig
 from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.carried import Carried
-from advprop.methods.kept.store import Precision
+from advprop.methods.kept.encoding import Precision
 from advprop.methods.learning import Form
 
 

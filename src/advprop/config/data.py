@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from advprop.config.data_base import BatchesConfig, DecodedDataConfig
 from advprop.config.fields import Place, PlacePattern, parse_list
+from advprop.data.preprocessing import Augmentation
 from advprop.data.sets.builtin import BuiltinName, load_builtin
 from advprop.data.sets.folders import load_folder
 from advprop.data.sets.named import load_timm_dataset
@@ -20,15 +21,21 @@ from advprop.tasks.task import Task
 
 
 class BuiltinDataConfig(BatchesConfig):
-    """An embedded data set with `num_train` of its training images (None: all)."""
+    """An embedded data set with `num_train` of its training images (None: all).
+
+    `augmentation` is for training; by default images stay as they are.
+    """
 
     kind: Literal["builtin"] = "builtin"
     name: BuiltinName
     num_train: int | None = Field(default=None, ge=1)
+    augmentation: Augmentation | None = None
 
     def load(self, seed: int) -> ImageData:
         """Load the data set; the splits do not depend on the seed."""
-        return load_builtin(self.name, num_train=self.num_train)
+        return load_builtin(
+            self.name, num_train=self.num_train, augmentation=self.augmentation, seed=seed
+        )
 
 
 class FolderDataConfig(DecodedDataConfig):
@@ -160,6 +167,8 @@ def settings_for_kind(data: BatchesConfig, kind: object) -> dict[str, Any]:
     fields = DATA_KINDS[kind].model_fields
     # "root" and "name" have other meanings for other kinds
     common = fields.keys() & DecodedDataConfig.model_fields.keys() & known.keys()
+    if "builtin" in (kind, known["kind"]):
+        common -= {"augmentation"}  # what suits photographs does not suit digits
     kept = {name: known[name] for name in common}
     fresh = {
         name: None if field.is_required() else field.get_default(call_default_factory=True)

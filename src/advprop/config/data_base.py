@@ -24,6 +24,7 @@ class BatchesConfig(Config):
 
     if TYPE_CHECKING:
         num_train: int | None
+        augmentation: Augmentation | None
 
     multi_label: ClassVar[bool] = False
     sampling: Sampling = Sampling()

@@ -19,6 +19,7 @@ from advprop.methods.base import Method
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.learning import Form
+from advprop.methods.maxup import MaxUp
 from advprop.methods.mixed import Mixed
 from advprop.methods.sam import SAM
 from advprop.methods.vanilla import Vanilla
@@ -125,6 +126,14 @@ class AugMixConfig(MethodConfig):
     jsd: float = 12.0
 
 
+class MaxUpConfig(MethodConfig):
+    """`MaxUp`."""
+
+    builds = MaxUp
+    kind: Literal["maxup"] = "maxup"
+    draws: int = 4
+
+
 REGISTRY: tuple[type[MethodConfig], ...] = (
     VanillaConfig,
     AdversarialConfig,
@@ -139,6 +148,7 @@ REGISTRY: tuple[type[MethodConfig], ...] = (
     AdvPropLeanConfig,
     SAMConfig,
     AugMixConfig,
+    MaxUpConfig,
 )
 """All methods; the command line, comparisons, cards and common tests are derived from it."""
 

@@ -24,6 +24,7 @@ from advprop.models.build import build_model, check_options
 from advprop.models.standardize import Standardized
 from advprop.models.weights import load_local_weights, weights_file
 from advprop.results.engine import engine_words
+from advprop.shapes import Redrawn
 from advprop.training.settings import TrainingSettings
 
 _GIVEN = frozenset(inspect.signature(build_model).parameters)
@@ -159,6 +160,25 @@ class RunConfig(Config):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _draws_differ(self) -> RunConfig:
+        versions = self.method.build().versions.values()
+        if not any(isinstance(version, Redrawn) for version in versions):
+            return self
+        if self.data.mixing.is_on:
+            raise ValueError(
+                f"method {self.method.kind} compares several draws of an image, and mixup and "
+                "CutMix give each of them other labels: set data.mixing.mixup=0 and "
+                "data.mixing.cutmix=0, or train another method"
+            )
+        if self.data.augmentation is None:
+            raise ValueError(
+                f"method {self.method.kind} compares several draws of data.augmentation, and "
+                'without it all are alike: set it, as in --set data.augmentation=\'{"scale": [0.5, '
+                '1], "hflip": 0}\', or train another method'
+            )
+        return self
+
     @property
     def place_paths(self) -> frozenset[str]:
         """The dotted names of the settings that hold places of files."""
@@ -186,7 +206,7 @@ class RunConfig(Config):
             weights = f" from {self.model.checkpoint or 'pretrained weights'}"
         return [
             *(Found(**found).lines() if found else []),
-            f"{self.model.name}{weights}, method {self.method.kind}: {passes:g} passes per image "
+            f"{self.model.name}{weights}, method {self.method.kind}: {passes:.4g} passes per image "
             f"and epoch, {epochs * passes:,.4g} in {epochs:,} epochs (vanilla {epochs:,})",
             *([f"engine: {engine}"] if engine else []),
         ]

@@ -75,17 +75,17 @@ def step_cost(
         with FlopCounter() as forward, torch.no_grad():
             model(batch.images)
         passes = 0.0
-        with FlopCounter() as training, saved, _ImagesSeen(model) as seen:
+        with FlopCounter() as training, saved, _PassesSeen(model) as seen:
             for number, share in plain.kinds_of_steps.items():
-                before = seen.count
+                before = seen.thirds
                 plain.forward_backward(model, batch, Context(step=number))
-                passes += share * (seen.count - before) / len(batch)
+                passes += share * (seen.thirds - before) / (3 * len(batch))
         held = saved if attack_passes else nullcontext()
         with FlopCounter() as attack, held, attack_mode(model):
             fgsm(Linf(1 / 255))(model, batch.images, batch.labels)
     return StepCost(
         forward_flops=round(forward.flops / len(batch)),
-        training_flops=round(training.flops / seen.count),
+        training_flops=round(3 * training.flops / seen.thirds),
         attack_flops=round(attack.flops / len(batch)),
         training_passes=passes,
         attack_passes=attack_passes,
@@ -112,15 +112,15 @@ def facts_of(batch: Batch) -> TrainingFacts:
     return TrainingFacts(num_images=len(batch), image_shape=(channels, height, width))
 
 
-class _ImagesSeen(AbstractContextManager["_ImagesSeen"]):
-    """Counts the images that go through `model`."""
+class _PassesSeen(AbstractContextManager["_PassesSeen"]):
+    """Counts the thirds of passes through `model`: for an image 3, without gradients 1."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.count = 0
+        self.thirds = 0
         self._handle = model.register_forward_pre_hook(self._add)
 
     def _add(self, _model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.count += len(inputs[0])
+        self.thirds += len(inputs[0]) * (3 if torch.is_grad_enabled() else 1)
 
     def __exit__(self, *_: object) -> None:
         self._handle.remove()

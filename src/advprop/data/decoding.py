@@ -58,6 +58,12 @@ class DecodedSplit(ImageSplit):
     def taken(self, positions: Sequence[int]) -> Self:
         """Return a split of the images at `positions`."""
 
+    def redrawn(self, names: Sequence[str]) -> ImageSplit:
+        """Return a split whose images have further draws of their augmentation as views."""
+        if self.augmentation is None:
+            return super().redrawn(names)
+        return replace(self, views={**dict.fromkeys(names, self.augmentation), **self.views})
+
     def hashed_names(self) -> list[str]:
         """Return the names whose hashes determine subsets and the splits taken from training."""
         return list(self.names())

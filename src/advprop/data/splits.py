@@ -80,6 +80,16 @@ class ImageSplit(ABC):
         """Return the bytes of image `index` in its source, or 0 if only reading it would tell."""
         return 0
 
+    def redrawn(self, names: Sequence[str]) -> ImageSplit:
+        """Return a split whose images have further draws of their augmentation as views.
+
+        Raises ValueError if images are not augmented, so that all draws would be the same.
+        """
+        raise ValueError(
+            f"views {', '.join(names)} are further draws of each image's augmentation, and these "
+            "images have none: load them with one (data.augmentation in a configuration)"
+        )
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -19,7 +19,7 @@ from advprop.auxiliary.modes import attack_mode
 from advprop.methods import loop_checks
 from advprop.methods.facts import TrainingFacts
 from advprop.randomness import Randomness
-from advprop.shapes import AugMixed, Batch, Images, Labels
+from advprop.shapes import Batch, Images, Labels, Version
 from advprop.tasks.classification import Classification, LossFn
 from advprop.tasks.task import Task
 
@@ -104,7 +104,7 @@ class Method(ABC):
         return tuple(self.versions)
 
     @property
-    def versions(self) -> Mapping[str, AugMixed]:
+    def versions(self) -> Mapping[str, Version]:
         """How the loader makes those of `views` that `data.views` says nothing of."""
         return {}
 

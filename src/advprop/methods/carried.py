@@ -28,7 +28,7 @@ from advprop.methods.base import (
 )
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.kept.carrying import Carrying, CarryingMethod
-from advprop.methods.kept.store import Precision, precision_for
+from advprop.methods.kept.encoding import Precision, precision_for
 from advprop.methods.learning import SeveralKinds, learn
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch

@@ -43,6 +43,10 @@ class Classification(Task):
         """The accuracy."""
         return {"accuracy": correct_predictions(outputs.detach(), labels).float().mean()}
 
+    def losses(self, outputs: Logits, labels: Labels) -> Tensor:
+        """Plain cross-entropy, as attacks have it."""
+        return F.cross_entropy(outputs, labels, reduction="none")
+
     def log_probabilities(self, outputs: Logits) -> Tensor:
         """Those of the classes, in float32 at least."""
         precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))

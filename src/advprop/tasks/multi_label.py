@@ -49,6 +49,10 @@ class MultiLabel(Task):
         found = (right & ~labels.isnan()).sum() / _num_known(labels)
         return {"accuracy": found}
 
+    def losses(self, outputs: Logits, labels: Tensor) -> Tensor:
+        """Each image's binary cross-entropy, a mean over its known labels; 0 without any."""
+        return _losses(outputs, labels).sum(dim=1) / (~labels.isnan()).sum(dim=1).clamp(min=1)
+
     def log_probabilities(self, outputs: Logits) -> Tensor:
         """Those of each label, present and absent, in float32 at least."""
         precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))

@@ -54,6 +54,19 @@ class Task(ABC):
         """Numbers to show of one kind of images beside the loss, each a mean over the batch."""
         return {}
 
+    def losses(self, outputs: Any, labels: Any) -> Tensor:
+        """The loss that an attack raises, of each image by itself, [batch].
+
+        Raises ValueError unless outputs have a row for each image (`splits`).
+        """
+        if not self.splits:
+            raise ValueError(
+                f"{type(self).__name__} has one loss for all images of a batch: override `losses`, "
+                "or take a method that does not choose between images"
+            )
+        rows = [slice(row, row + 1) for row in range(len(outputs))]
+        return torch.stack([self.attacked_loss(outputs[row], labels[row]) for row in rows])
+
     def log_probabilities(self, outputs: Any) -> Tensor:
         """Logarithms of the outcomes' probabilities, along the last dimension, one row an image.
 

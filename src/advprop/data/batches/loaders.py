@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from advprop.data.batches.versions import Versions
 from advprop.data.batches.workers import Assembly, batches_from_workers
 from advprop.data.listing.selection import stratified_subset
 from advprop.data.splits import ImageSplit, Key
-from advprop.shapes import AugMixed, Batch
+from advprop.shapes import AugMixed, Batch, Redrawn, Version
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,7 +84,7 @@ def train_batches(
     world_size: int = 1,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     mixing: Mixing = Mixing(),  # noqa: B008 (frozen)
-    versions: Mapping[str, AugMixed] | None = None,
+    versions: Mapping[str, Version] = MappingProxyType({}),
     num_classes: int | None = None,
     tally: UnreadableTally | None = None,
     pin_memory: bool = False,
@@ -104,6 +105,8 @@ def train_batches(
         raise ValueError(
             f"first_batch={first_batch}: the epoch has {count} batches, 0 is the first"
         )
+    if redrawn := [name for name, how in versions.items() if isinstance(how, Redrawn)]:
+        split = split.redrawn(redrawn)
     share = _share(len(split), batch_size, world_size, sampling, mixing)
     whole = sampling.indices(
         split, seed=seed, epoch=epoch, num_batches=count, batch_size=share * world_size
@@ -196,7 +199,7 @@ def _share(
 
 def _finish(
     mixing: Mixing,
-    versions: Mapping[str, AugMixed] | None,
+    versions: Mapping[str, Version],
     seed: int,
     epoch: int,
     num_classes: int | None,
@@ -205,8 +208,9 @@ def _finish(
     if mixing.is_on and num_classes is None:
         raise ValueError("num_classes is missing: mixed labels are distributions over the classes")
     mix = partial(mixing, seed=seed, epoch=epoch, num_classes=num_classes or 0)
-    make = Versions(versions=versions or {}, seed=seed, epoch=epoch)
-    return (*([mix] if mixing.is_on else []), *([make] if versions else []))
+    augmixed = {name: how for name, how in versions.items() if isinstance(how, AugMixed)}
+    make = Versions(versions=augmixed, seed=seed, epoch=epoch)
+    return (*([mix] if mixing.is_on else []), *([make] if augmixed else []))
 
 
 def _check_numbers(

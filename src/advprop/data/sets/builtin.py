@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
 
+from advprop.data.decoding import DecodedSplit
 from advprop.data.listing.selection import first_stratified, stratified_order
-from advprop.data.preprocessing import Preprocessing
-from advprop.data.splits import ArraySplit, ImageData, Origin
+from advprop.data.preprocessing import Augmentation, Preprocessing
+from advprop.data.splits import ArraySplit, ImageData, ImageSplit, Origin
 
 BuiltinName: TypeAlias = Literal["mnist5k", "digits"]
 
@@ -67,14 +71,39 @@ _SOURCES = {
 }
 
 
-def load_builtin(name: BuiltinName, *, num_train: int | None = None) -> ImageData:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PixelSplit(DecodedSplit):
+    """Images in memory, as those of an `ArraySplit`, that are augmented in training."""
+
+    pixels: UInt8[Tensor, "num_images C H W"]
+    brightest: int
+
+    def read(self, index: int) -> Image.Image:
+        """Return image `index` with 8 bits a channel."""
+        levels = self.pixels[index].float() * (255 / self.brightest)
+        image: Image.Image = to_pil_image(levels.round().to(torch.uint8))
+        return image
+
+    def taken(self, positions: Sequence[int]) -> Self:
+        """Return a split of the images at `positions`."""
+        rows = torch.tensor(positions)
+        return replace(self, pixels=self.pixels[rows], labels=self.labels[rows])
+
+
+def load_builtin(
+    name: BuiltinName,
+    *,
+    num_train: int | None = None,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+) -> ImageData:
     """Load an embedded data set with fixed, stratified splits.
 
     `mnist5k` has 5,000 real MNIST images, 1x28x28: 2,500 for training, 500 for validation, 2,000
     for the test. `digits` has scikit-learn's 1,797 images, 1x8x8: 1,000, 297 and 500. `num_train`
     trains on fewer, the classes in proportion; the images of a smaller number are the first ones of
-    a larger number. Raises ValueError if `name` is unknown or `num_train` out of bounds, and
-    ImportError if the extra `demo` is missing.
+    a larger number. `augmentation`, seeded by `seed`, is for training. Raises ValueError if `name`
+    is unknown or `num_train` out of bounds, and ImportError if the extra `demo` is missing.
     """
     if name not in _SOURCES:
         raise ValueError(f"no embedded data set {name!r}: there are {', '.join(_SOURCES)}")
@@ -89,11 +118,22 @@ def load_builtin(name: BuiltinName, *, num_train: int | None = None) -> ImageDat
         rows = torch.tensor(positions)
         return ArraySplit(pixels=pixels[rows], labels=labels[rows], brightest=source.brightest)
 
+    preprocessing = Preprocessing(image_shape=(1, source.side, source.side), crop_pct=1.0)
+    train: ImageSplit = (plain := split([pool[position] for position in chosen]))
+    if augmentation is not None:
+        train = PixelSplit(
+            pixels=plain.pixels,
+            labels=plain.labels,
+            brightest=plain.brightest,
+            preprocessing=preprocessing,
+            augmentation=augmentation,
+            seed=seed,
+        )
     return ImageData(
         name=name,
         class_names=tuple(str(digit) for digit in range(10)),
-        preprocessing=Preprocessing(image_shape=(1, source.side, source.side), crop_pct=1.0),
-        train=split([pool[position] for position in chosen]),
+        preprocessing=preprocessing,
+        train=train,
         validation=split(sorted(validation)),
         test=split(sorted(test)),
         origin=Origin(splits=dict.fromkeys(("train", "validation", "test"), "a fixed part")),

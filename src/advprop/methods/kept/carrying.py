@@ -14,8 +14,9 @@ from torch import Tensor
 from advprop.attacks.threat_models import ThreatModel
 from advprop.methods.base import Context, Method
 from advprop.methods.facts import TrainingFacts
+from advprop.methods.kept.encoding import Precision
 from advprop.methods.kept.frames import Perturbed
-from advprop.methods.kept.store import PerturbationStore, Precision
+from advprop.methods.kept.store import PerturbationStore
 from advprop.randomness import of_part
 from advprop.shapes import Batch, Images
 
@@ -78,10 +79,12 @@ class Carrying:
         """What images from `first` on carry, in the frames of their sources."""
         values, new = self.store.read(self._indices(batch)[first:], context.epoch)
         device = batch.images.device
-        kept = self.store.decoded(values.to(device, non_blocking=True))
+        if device.type == "cuda":
+            values = values.pin_memory()  # else the copy would wait for the step before
+        kept = self.store.encoding.decoded(values.to(device, non_blocking=True))
         if len(new) and self.start == "random":
             generator = of_part(context.generator, [first + row for row in new.tolist()])
-            place = new.to(device)
+            place = new.to(device, non_blocking=True)
             kept[place] = self.threat_model.random_start(kept[place], generator=generator)
         return kept
 
@@ -93,7 +96,8 @@ class Carrying:
         if self.first_copies and batch.copies is not None:
             own = (batch.copies[first:].cpu() == 0).nonzero().flatten()
             moved, indices = moved[own.to(moved.device)], indices[own]
-        self.store.write(indices, moved, context.epoch)
+        # a checkpoint of one process counts on what all of them have written
+        self.store.write(indices, moved, context.epoch, late=not self.first_copies)
 
     def _indices(self, batch: Batch) -> Int[Tensor, " batch"]:
         shape = tuple(batch.images.shape[1:])

@@ -8,27 +8,18 @@ import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from advprop.attacks.threat_models import Linf, ThreatModel
+from advprop.methods.kept.encoding import Encoding, Precision
 from advprop.methods.kept.mapped_file import ID_BYTES, damaged, map_file
 from advprop.methods.kept.seals import Entries
 
-Precision: TypeAlias = Literal["int8", "float16"]
-"""Of a stored value: a step is epsilon / 127, or 11 significant bits."""
-
-_LEVELS = 127
 _PAGE = 4096
-
-
-def precision_for(threat_model: ThreatModel) -> Precision:
-    """int8 for `Linf`, whose values all share one bound; else float16."""
-    return "int8" if isinstance(threat_model, Linf) else "float16"
 
 
 class PerturbationStore:
@@ -41,7 +32,7 @@ class PerturbationStore:
     find what it needs written over; that is warned of. Without epochs (None), each use of an image
     counts as its next one.
 
-    Values are kept as shares of `epsilon`, of which 0 and 1 are exact. The store lies in memory, or
+    Values are kept as `encoding` has it. The store lies in memory, or
     in a file at `path`, which is made at the first use and which the processes of one machine
     share. It must not be written to for one image by two processes in the same step. Every entry
     has a checksum, which is looked at where it is read: OSError for one that was damaged.
@@ -64,8 +55,9 @@ class PerturbationStore:
             "precision": precision,
             "seed": seed,
         }
-        self.num_images, self.shape, self.epsilon = num_images, shape, epsilon
-        self.precision, self.path = precision, path
+        self.num_images, self.shape, self.path = num_images, shape, path
+        self.encoding = Encoding(epsilon=epsilon, precision=precision)
+        self._held: tuple[np.ndarray, Tensor, torch.Event | None, int | None] | None = None
         self._has_warned = False
 
     @property
@@ -76,10 +68,12 @@ class PerturbationStore:
     def read(
         self, indices: Int[Tensor, " batch"], epoch: int | None
     ) -> tuple[Tensor, Int[Tensor, " new"]]:
-        """Perturbations as they are kept, for `decoded`, and the rows of those never written.
+        """Return what is kept, encoded, and the rows of images that were never written.
 
-        ValueError: an index beyond `num_images`.
+        Raises ValueError for an index beyond `num_images`.
         """
+        if self._held is not None and (epoch is None or epoch != self._held[-1]):
+            self.settle()  # an epoch reads what earlier ones have written
         images = self._checked(indices)
         written, now = self._written(images, epoch)
         earlier = written < now[:, None]
@@ -96,24 +90,41 @@ class PerturbationStore:
         indices: Int[Tensor, " batch"],
         perturbations: Float[Tensor, "batch channels height width"],
         epoch: int | None,
+        *,
+        late: bool = False,
     ) -> None:
         """Keep `perturbations` for later epochs; of an image that comes twice, the last.
 
-        Waits for their device.
+        With `late`, those on a GPU are held back until the next `write` or `settle`: the host need
+        not wait for the GPU, which has the work of the next step by then.
         """
-        images = self._checked(indices)
+        images, values = self._checked(indices), self.encoding.encoded(perturbations)
+        late = late and values.is_cuda
+        arriving = values.to("cpu", non_blocking=late)  # if late, into pinned memory
+        sent = torch.Event(values.device) if late else None
+        if sent is not None:
+            sent.record()
+        self.settle()
+        self._held = images, arriving, sent, epoch
+        if sent is None:
+            self.settle()
+
+    def settle(self) -> None:
+        """Write what is held back."""
+        if self._held is None:
+            return
+        images, values, sent, epoch = self._held
+        self._held = None
+        if sent is not None:
+            sent.synchronize()
         written, now = self._written(images, epoch)
         later = (written >= now[:, None]).sum(axis=1)
         slots = np.where(later == 1, written.argmax(axis=1), written.argmin(axis=1))
-        self._entries.write(images, slots, now, self._encoded(perturbations).cpu().numpy())
-
-    def decoded(self, values: Tensor) -> Float[Tensor, "batch channels height width"]:
-        """Perturbations as numbers, on the device of `values`."""
-        shares = values.float()
-        return (shares / _LEVELS if self.precision == "int8" else shares) * self.epsilon
+        self._entries.write(images, slots, now, values.numpy())
 
     def flush(self) -> None:
         """See to it that a crash of the machine loses nothing that was written before."""
+        self.settle()
         if isinstance(self._bytes, np.memmap):
             self._bytes.flush()
 
@@ -134,6 +145,7 @@ class PerturbationStore:
 
         Raises ValueError for another store, OSError where its file is gone, damaged or another.
         """
+        self.settle()
         saved = state["identity"]
         if saved != self.identity:
             raise ValueError(f"perturbations of {saved} do not fit those of {self.identity}")
@@ -178,14 +190,6 @@ class PerturbationStore:
         written = self._entries.epochs(images)
         now = written.max(axis=1) + 1 if epoch is None else np.full(len(images), epoch + 1)
         return written, now
-
-    def _encoded(self, perturbations: Tensor) -> Tensor:
-        if self.epsilon == 0:
-            return torch.zeros_like(perturbations, dtype=self._torch_dtype)
-        shares = (perturbations / self.epsilon).clamp(-1, 1)
-        if self.precision == "int8":
-            shares = (shares * _LEVELS).round()
-        return shares.to(self._torch_dtype)
 
     def _warn_of_lost(self, count: int, epoch: int) -> None:
         if not self._has_warned:
@@ -243,8 +247,4 @@ class PerturbationStore:
 
     @property
     def _dtype(self) -> np.dtype:
-        return np.dtype(self.precision)
-
-    @property
-    def _torch_dtype(self) -> torch.dtype:
-        return torch.int8 if self.precision == "int8" else torch.float16
+        return np.dtype(self.encoding.precision)

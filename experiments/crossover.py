@@ -1,0 +1,53 @@
+"""When separate normalisation layers matter: strength of attack, size of net, what is separate.
+
+The paper claims a crossover: mixing adversarial images into clean ones costs clean accuracy where
+they are strong and the net is small for its data, and branches of their own win it back.
+
+    python experiments/crossover.py             # drawings and icons
+    python experiments/crossover.py --quick
+
+Time and result: docs/reproducing.md, experiment 14.
+"""
+
+from __future__ import annotations
+
+from attacker import attack
+from branches import separate
+from measures import shift
+from settings import longer, method, width
+from study import Group, Options, base_config, main
+
+from advprop.config import RunConfig
+
+EPSILONS = (1, 4, 8, 16)  # of 255
+WIDTHS = {"emoji": (8, 24), "icons": (6, 16)}
+
+
+def variants(base: RunConfig, epsilon: int) -> dict[str, RunConfig]:
+    """Vanilla, of equal cost too, and what may be separate in a layer."""
+    strength = attack(epsilon / 255, 1)
+    advprop = method(base, "advprop", strength)
+    return {
+        "vanilla": base,
+        "vanilla_equal_cost": longer(base, advprop.method.build().passes_per_image),
+        "mixed": method(base, "mixed", strength),
+        "affine only": separate(advprop, "affine", "joint"),
+        "statistics only": separate(advprop, "statistics"),
+        "both": advprop,
+    }
+
+
+def plan(name: str, options: Options) -> list[Group]:
+    base = base_config(name, options)
+    return [
+        Group(
+            name=f"width {channels}, epsilon {epsilon} of 255",
+            variants=variants(width(base, channels), epsilon),
+        )
+        for channels in (WIDTHS[name][:1] if options.quick else WIDTHS[name])
+        for epsilon in ((1, 16) if options.quick else EPSILONS)
+    ]
+
+
+if __name__ == "__main__":
+    main("crossover", plan, extras={"shift": shift}, sets=tuple(WIDTHS))
