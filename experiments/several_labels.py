@@ -6,7 +6,7 @@ Each picture of 32 x 32 pixels holds three or four different digits of `mnist5k`
 and a place of its own in a quarter of the picture. Its labels are the ten digits, each present or
 absent; 5 % of the training labels are unknown. Training, validation and test pictures are made of
 the digits of these splits, so that no test picture holds a digit that training has seen. The
-command of the comparison, and its result: docs/tasks.md.
+command of the comparison, and its result: README.md.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from advprop.comparisons.sources import read_results
 from advprop.comparisons.step_costs import STEP_COSTS, StepTimes, step_costs
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
+from advprop.data.splits import ArraySplit
 from advprop.recipes.builtin import digits, mnist5k
 from advprop.training.stopping import NotFiniteError
 
@@ -56,6 +57,19 @@ def test_steps_are_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(comparing.step_costs.__module__ + "._measured", _never)
     assert step_costs(configs, path) == (found, {})
     assert [entry.name for entry in tmp_path.iterdir()] == [STEP_COSTS]
+
+
+@pytest.mark.parametrize(("workers", "read"), [(0, 4 + 1), (1, 0)])
+def test_reading_counts_where_the_process_that_trains_does_it(
+    workers: int, read: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an epoch of 4 batches that are trained on, and one more in the one turn."""
+    whole, here = ArraySplit.images, []
+    monkeypatch.setattr(ArraySplit, "images", lambda s, keys: here.append(keys) or whole(s, keys))
+    sizes = ["data.num_train=80", "training.batch_size=20", f"training.num_workers={workers}"]
+    config = apply_overrides(digits(), [*QUICK, *sizes]).with_method("vanilla")
+    step_costs({"vanilla": config}, tmp_path / STEP_COSTS, turns=1)
+    assert len(here) == read
 
 
 def _never(*_: object) -> StepTimes:
