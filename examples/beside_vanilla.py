@@ -13,7 +13,6 @@ import advprop
 from advprop.results.significance import mean_interval, paired_difference
 
 Scores = dict[str, dict[str, list[float]]]  # by arm and kind of test pictures, one a seed
-BATCH_SIZE = 8
 TEST_SEED = 1  # 0 served to choose the settings
 EQUAL_COST = "vanilla of equal cost"
 
@@ -35,22 +34,27 @@ class Example(Protocol):
     def score(self, model: nn.Module, pictures: Pictures) -> float: ...
 
 
-def parser(description: str, *, epochs: int, rate: float) -> argparse.ArgumentParser:
+def parser(description: str, *, epochs: int, batch: int) -> argparse.ArgumentParser:
     """The options of every example."""
     found = argparse.ArgumentParser(description=description.splitlines()[0])
     found.add_argument("--seeds", type=int, default=3)
     found.add_argument("--epochs", type=int, default=epochs, help="of AdvProp")
-    found.add_argument("--rate", type=float, default=rate, help="highest learning rate")
+    found.add_argument("--batch", type=int, default=batch, help="pictures in a step")
+    found.add_argument("--rate", type=float, default=0.05, help="the highest learning rate")
     found.add_argument("--train", type=int, default=320, help="pictures to train on")
     found.add_argument("--test", type=int, default=200, help="pictures to test on")
-    found.add_argument("--most", type=int, default=1, help="digits in a picture")
+    found.add_argument("--most", type=int, default=2, help="digits in a picture")
     found.add_argument("--side", type=int, default=64, help="of a picture, in pixels")
-    found.add_argument("--epsilon", type=float, default=2, help="of the attack, out of 255")
+    found.add_argument("--epsilon", type=float, default=4, help="of the attack, out of 255")
     return found
 
 
 def train(
-    example: Example, method: advprop.Method, pictures: Pictures, *, epochs: int, rate: float
+    example: Example,
+    method: advprop.Method,
+    pictures: Pictures,
+    epochs: int,
+    options: argparse.Namespace,
 ) -> nn.Module:
     """A net trained for so many epochs, with its branches."""
     model = example.build(pictures.images.shape[-1]).to(memory_format=torch.channels_last).train()
@@ -60,12 +64,12 @@ def train(
     if method.auxiliary:
         advprop.add_auxiliary_norms(model)
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4, nesterov=True
+        model.parameters(), lr=options.rate, momentum=0.9, weight_decay=1e-4, nesterov=True
     )
-    steps = epochs * (len(pictures.images) // BATCH_SIZE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1)
+    steps = epochs * (len(pictures.images) // options.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.rate, total_steps=steps + 1)
     for _ in range(epochs):
-        for some in pictures.batches(BATCH_SIZE, shuffled=True):
+        for some in pictures.batches(options.batch, shuffled=True):
             optimizer.zero_grad()
             context = advprop.Context(task=example.task)
             method.forward_backward(model, some.images, example.labels(some), context)
@@ -95,7 +99,7 @@ def compare(example: Example, options: argparse.Namespace) -> Scores:
         pictures = compose(options.train, train=True, seed=seed, **size)
         for arm, (how, epochs) in arms.items():
             torch.manual_seed(seed)
-            model = train(example, how, pictures, epochs=epochs, rate=options.rate)
+            model = train(example, how, pictures, epochs, options)
             plain = advprop.remove_auxiliary_norms(model) if how.auxiliary else model
             for name, test in tests.items():
                 scores[arm][name].append(example.score(plain.eval(), test))

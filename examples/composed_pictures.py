@@ -21,7 +21,7 @@ from advprop.data.corruptions import corrupted
 from advprop.data.sets.builtin import load_builtin
 
 DIGITS = (0, 2, 3)  # as classes 1, 2 and 3: 0 is the background
-SHARES = (0.5, 0.9)  # of a digit's longer side in the picture's
+SHARES = (0.35, 0.6)  # of a digit's longer side in the picture's
 CORRUPTIONS = {"noise": "gaussian_noise", "blur": "defocus_blur"}
 SEVERITY = 3
 TRAIN_SHARE = 0.6  # of the photographs, from the left
@@ -55,7 +55,7 @@ class Pictures:
         return replace(self, images=torch.from_numpy(np.stack(found)) / 255)
 
 
-def compose(count: int, side: int, *, train: bool, seed: int = 0, most: int = 1) -> Pictures:
+def compose(count: int, side: int, *, train: bool, seed: int = 0, most: int = 2) -> Pictures:
     """`count` pictures of `side` pixels squared, each with up to `most` digits; always the same."""
     draw = random.Random(f"{seed} {train}")
     photographs = []

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from beside_vanilla import BATCH_SIZE, Scores, compare, parser
+from beside_vanilla import Scores, compare, parser
 from composed_pictures import DIGITS, Boxes, Pictures
 from torch import Tensor, nn
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 import advprop
@@ -87,6 +88,8 @@ class Detector:
         model.transform = GeneralizedRCNNTransform(
             side, side, half, half, size_divisible=1, fixed_size=(side, side)
         )
+        # boxes of the digits' sizes, most of them from the finest features
+        model.anchor_generator = DefaultBoxGenerator([[2, 3]] * 6, min_ratio=0.4, max_ratio=0.95)
         for layer in model.backbone.modules():
             if isinstance(layer, nn.Conv2d):
                 layer.reset_parameters()  # torchvision's start is for long training
@@ -99,13 +102,13 @@ class Detector:
         precision = MeanAveragePrecision(iou_thresholds=[0.5])
         precision.warn_on_many_detections = False
         with torch.no_grad():
-            for some in pictures.batches(BATCH_SIZE):
+            for some in pictures.batches(50):
                 precision.update(model(list(some.images)), some.boxes)
         return precision.compute()["map_50"].item()
 
 
 def main(arguments: Sequence[str] | None = None) -> Scores:
-    options = parser(__doc__, epochs=12, rate=0.05)
+    options = parser(__doc__, epochs=12, batch=16)
     options.add_argument("--attack", choices=[*LOSSES, "stronger"], default="stronger")
     chosen = options.parse_args(arguments)
     return compare(Detector(chosen.attack), chosen)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from beside_vanilla import BATCH_SIZE, Scores, compare, parser
+from beside_vanilla import Scores, compare, parser
 from composed_pictures import DIGITS, Pictures
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -52,13 +52,13 @@ class Segmenter:
     def score(self, model: nn.Module, pictures: Pictures) -> float:
         overlap = MulticlassJaccardIndex(NUM_CLASSES, average=None)
         with torch.no_grad():
-            for some in pictures.batches(BATCH_SIZE):
+            for some in pictures.batches(50):
                 overlap.update(model(some.images)["out"], some.masks)
         return overlap.compute()[1:].mean().item()
 
 
 def main(arguments: Sequence[str] | None = None) -> Scores:
-    return compare(Segmenter(), parser(__doc__, epochs=12, rate=0.05).parse_args(arguments))
+    return compare(Segmenter(), parser(__doc__, epochs=8, batch=8).parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -98,7 +98,8 @@ def test_corrupted_pictures(pictures: Any) -> None:
 def test_branches_learn_statistics_of_their_own(dense: Any, pictures: Any, example: Any) -> None:
     torch.manual_seed(0)
     method = dense.beside_vanilla.attacking(8 / 255)
-    model = dense.beside_vanilla.train(example, method, pictures, epochs=1, rate=0.01)
+    options = dense.beside_vanilla.parser("Tiny.", epochs=1, batch=8).parse_args([])
+    model = dense.beside_vanilla.train(example, method, pictures, 1, options)
     norms = [
         layer
         for name, layer in model.named_modules()
@@ -182,9 +183,9 @@ def test_both_get_equal_passes_and_the_same_tests(
             return model.seen / 100 + pictures.images.mean().item() / 1e4
 
     monkeypatch.setattr(dense.beside_vanilla, "CORRUPTIONS", {"blur": "defocus_blur"})
-    options = dense.beside_vanilla.parser("Counted.", epochs=2, rate=0.1)
+    options = dense.beside_vanilla.parser("Counted.", epochs=2, batch=8)
     scores = dense.beside_vanilla.compare(
-        Seen(), options.parse_args(["--train=9", "--test=2", f"--side={SIDE}", "--epochs=2"])
+        Seen(), options.parse_args(["--train=9", "--test=2", f"--side={SIDE}"])
     )
     # whole batches of 8: clean and adversarial ones, while attacks are in eval mode
     assert scores["AdvProp"]["clean"] == pytest.approx([0.32] * 3, abs=1e-3)
