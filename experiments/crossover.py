@@ -6,7 +6,7 @@ they are strong and the net is small for its data, and branches of their own win
     python experiments/crossover.py             # drawings and icons
     python experiments/crossover.py --quick
 
-Time and result: docs/reproducing.md, experiment 14.
+Time and result: docs/reproducing.md, experiment 15.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ in that strength train for the same measured time, and are tested once.
     python experiments/lean_strength.py             # eight seeds of 20,000 icons
     python experiments/lean_strength.py --quick
 
-Time and result: docs/reproducing.md, experiment 16.
+Time and result: docs/reproducing.md, experiment 17.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ cheaper forms, SAM, AugMix and MaxUp. What should somebody who has that much tim
     python experiments/rivals.py                # digits, drawings, icons
     python experiments/rivals.py --quick
 
-Time and result: docs/reproducing.md, experiment 13.
+Time and result: docs/reproducing.md, experiment 14.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ fine-tuning costs the same. "Do Adversarially Robust ImageNet Models Transfer Be
     python experiments/robust_start.py
     python experiments/robust_start.py --quick
 
-Time and result: docs/reproducing.md, experiment 15.
+Time and result: docs/reproducing.md, experiment 16.
 """
 
 from __future__ import annotations
