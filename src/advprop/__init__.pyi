@@ -52,8 +52,8 @@ from advprop.runs.exporting import export as export
 from advprop.runs.folder import load_run as load_run
 from advprop.shapes import Batch as Batch
 from advprop.suites import evaluate as evaluate
-from advprop.tasks.classification import Classification as Classification
 from advprop.tasks.multi_label import MultiLabel as MultiLabel
+from advprop.tasks.task import Classification as Classification
 from advprop.tasks.task import Task as Task
 
 __version__: str

@@ -18,7 +18,7 @@ from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.methods.base import Method
 from advprop.methods.facts import TrainingFacts
 from advprop.shapes import Batch, unit_range
-from advprop.tasks.classification import Classification
+from advprop.tasks.task import Classification
 from advprop.training.checkpoint import Checkpoints
 from advprop.training.engine import build_accelerator
 from advprop.training.run_log import RunLog

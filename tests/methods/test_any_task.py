@@ -37,9 +37,8 @@ from advprop.methods.mixed import Mixed
 from advprop.methods.shuffling import shuffled
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
-from advprop.tasks.classification import Classification
 from advprop.tasks.multi_label import MultiLabel
-from advprop.tasks.task import Task
+from advprop.tasks.task import Classification, Task
 
 every_method = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 

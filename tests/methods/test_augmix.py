@@ -25,8 +25,8 @@ from advprop.methods.augmix import AugMix, jensen_shannon
 from advprop.methods.base import Context
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import AugMixed, Batch
-from advprop.tasks.classification import Classification
 from advprop.tasks.multi_label import MultiLabel
+from advprop.tasks.task import Classification
 
 
 def batch_for(method: AugMix) -> Batch:

@@ -46,7 +46,7 @@ from advprop.methods.vanilla import Vanilla
 from advprop.models.trial import _NOT_DETERMINISTIC_ON_GPU, Operations
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
-from advprop.tasks.classification import Classification
+from advprop.tasks.task import Classification
 
 every_method = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 advprop_forms = pytest.mark.parametrize("form", ["separate", "joint", "summed"])

@@ -26,9 +26,8 @@ from advprop.methods.base import Context
 from advprop.methods.maxup import MaxUp
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
-from advprop.tasks.classification import Classification
 from advprop.tasks.multi_label import MultiLabel
-from advprop.tasks.task import Task
+from advprop.tasks.task import Classification, Task
 
 
 def batch_for(method: MaxUp) -> Batch:

@@ -15,8 +15,7 @@ from advprop.data.batches.sampling import Sampling
 from advprop.data.preprocessing import Augmentation, Interpolation
 from advprop.data.splits import ImageData
 from advprop.data.view import View
-from advprop.tasks.classification import Classification
-from advprop.tasks.task import Task
+from advprop.tasks.task import Classification, Task
 
 
 class BatchesConfig(Config):

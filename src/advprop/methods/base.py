@@ -20,8 +20,7 @@ from advprop.methods import loop_checks
 from advprop.methods.facts import TrainingFacts
 from advprop.randomness import Randomness
 from advprop.shapes import Batch, Images, Labels, Version
-from advprop.tasks.classification import Classification, LossFn
-from advprop.tasks.task import Task
+from advprop.tasks.task import Classification, LossFn, Task
 
 ADVERSARIAL = "adversarial"
 """The auxiliary branch of AdvProp, and the name of its images in metrics."""
@@ -223,8 +222,9 @@ def _batch_and_context(
     """What a step was given, in either form."""
     if isinstance(labels, Context):
         labels, context = None, labels
-    batch = loop_checks.batch_of(model, images, labels)
-    return batch, context or Context()
+    if not isinstance(images, Batch) or labels is not None:
+        images = loop_checks.batch_of(model, images, labels)
+    return images, context or Context()
 
 
 def perturbation_size(clean: Images, adversarial: Images) -> Tensor:
