@@ -98,7 +98,7 @@ def test_a_model_without_timms_settings_needs_both_numbers() -> None:
         ([0.5], [0.0], "std above 0"),
         ([0.5], [-0.5], "std above 0"),
         ([float("nan")], [0.5], "finite"),
-        ([123.7], [58.4], "divide by 255"),
+        ([123.7], [58.4], "divide values measured on bytes by 255"),
     ],
 )
 def test_impossible_numbers_are_refused(mean: list[float], std: list[float], message: str) -> None:

@@ -274,7 +274,7 @@ def test_a_run_of_one_step_has_no_warning_and_the_whole_rate(caplog):
 
 
 def test_a_batch_too_small_for_its_statistics_names_the_settings():
-    settings_named = r"in 1 images a pass .*raise training.batch_size, or lower.*accumulation"
+    settings_named = r"from 1 images a pass .*raise training.batch_size, or lower.*accumulation"
     with pytest.raises(ValueError, match=settings_named), _small_batches_explained(1):
         nn.BatchNorm2d(3)(torch.rand(1, 3, 1, 1))
     with pytest.raises(ValueError, match=r"^mine$"), _small_batches_explained(1):

@@ -113,7 +113,7 @@ def test_more_epochs_have_to_be_asked_for(finished: bool, tmp_path: Path) -> Non
     train(quick(1), tmp_path, quiet=True)
     if not finished:
         (tmp_path / "result.json").unlink()
-    with pytest.raises(ValueError, match=r"a run of 1 epochs.* have 3") as caught:
+    with pytest.raises(ValueError, match=r"a run of 1 epochs.* has 3") as caught:
         train(quick(3), tmp_path, resume=True, quiet=True)
     for way in ("--set training.num_epochs=1 to go on", "--set training.num_epochs=3 to give"):
         assert way in str(caught.value)

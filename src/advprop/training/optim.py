@@ -31,15 +31,15 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
     plain = model.model if isinstance(model, Standardized) else model
     if settings.layer_decay is not None:
         _check_layers(plain, "layer_decay")
-    create: Any = partial(
-        create_optimizer_v2,
-        opt=settings.optimizer,
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        **{"momentum": settings.momentum, **settings.optimizer_options},
-    )
     named = f'optimizer "{settings.optimizer}" with {settings.optimizer_options}'
     try:
+        create: Any = partial(
+            create_optimizer_v2,
+            opt=settings.optimizer,
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            **{"momentum": settings.momentum, **settings.optimizer_options},
+        )
         optimizer: Optimizer = create(
             plain, layer_decay=settings.layer_decay, filter_bias_and_bn=True
         )
