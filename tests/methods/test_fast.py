@@ -30,8 +30,8 @@ from torch.nn import functional as F
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD, fgsm
 from advprop.attacks.threat_models import L2, Linf
-from advprop.auxiliary.branches import branch_parameters, use_branch
-from advprop.auxiliary.modes import attack_mode
+from advprop.auxiliary.branches import attack_mode, use_branch
+from advprop.auxiliary.gradients import branch_parameters
 from advprop.comparisons.plan import plan_jobs
 from advprop.config.attacks import OneStepConfig, ThreatModelConfig, TrainingAttackConfig
 from advprop.config.methods import FastConfig, method_config

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from advprop.attacks.pgd import PGD, fgsm
 from advprop.attacks.threat_models import Linf
-from advprop.auxiliary.modes import attack_mode
+from advprop.auxiliary.branches import attack_mode
 from advprop.cost.flops import FlopCounter
 from advprop.cost.memory import SavedTensors
 from advprop.methods.base import Context, Method

@@ -17,8 +17,7 @@ from typing import Any
 import timm
 import torch
 
-from advprop.auxiliary.branches import has_auxiliary_norms
-from advprop.auxiliary.route import CLEAN
+from advprop.auxiliary.route import CLEAN, has_auxiliary_norms
 from advprop.auxiliary.surgery import remove_auxiliary_norms
 from advprop.data.preprocessing import Preprocessing
 from advprop.exports.card import CARD, model_card

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from advprop.auxiliary.branches import has_auxiliary_norms
+from advprop.auxiliary.route import has_auxiliary_norms
 from advprop.auxiliary.soup import mix_branches
 from advprop.data.batches.loaders import train_batches
 from advprop.models.standardize import Standardized

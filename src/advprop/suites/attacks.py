@@ -5,9 +5,8 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
-from advprop.auxiliary.modes import attack_mode
-from advprop.auxiliary.route import CLEAN
+from advprop.auxiliary.branches import attack_mode, branch_names
+from advprop.auxiliary.route import CLEAN, has_auxiliary_norms
 from advprop.evaluation.autoattack import evaluate_autoattack
 from advprop.evaluation.robustness import (
     evaluate_adversarial,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from advprop.auxiliary.modes import attack_mode
+from advprop.auxiliary.branches import attack_mode
 from advprop.auxiliary.route import CLEAN
 from advprop.evaluation import checks, model_checks
 from advprop.evaluation.checks import RedFlag

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from torch import nn
 
-from advprop.auxiliary.branches import branch_names, has_auxiliary_norms, use_branch
-from advprop.auxiliary.route import CLEAN
+from advprop.auxiliary.branches import (
+    branch_names,
+    use_branch,
+)
+from advprop.auxiliary.route import CLEAN, has_auxiliary_norms
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.overrides import validated
 from advprop.config.run import RunConfig
