@@ -24,7 +24,7 @@ from advprop.comparisons.plan import Job
 from advprop.comparisons.step_costs import TURNS, step_costs
 from advprop.config import RunConfig
 from advprop.config.attacks import AttackConfig, OneStepConfig
-from advprop.config.carried import CarriedConfig
+from advprop.config.methods import CarriedConfig
 from advprop.recipes.attacks import grey_levels
 
 BUDGET = 1.25

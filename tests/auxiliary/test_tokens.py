@@ -18,11 +18,7 @@ from torch import Tensor, nn
 
 from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import Linf
-from advprop.auxiliary.branches import (
-    branch_names,
-    splits_batches,
-    use_branch,
-)
+from advprop.auxiliary.branches import branch_names, splits_batches, use_branch
 from advprop.auxiliary.gradients import branch_parameters
 from advprop.auxiliary.route import has_auxiliary_norms
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms

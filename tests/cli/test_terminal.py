@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import advprop
+from advprop.cli.options import say
 from advprop.cli.predict import _line
 from advprop.cli.tables import print_results
-from advprop.cli.terminal import say
 from advprop.exports.prediction import Prediction
 from advprop.files.parsing import printable
 from advprop.results.summary import summarise

@@ -38,9 +38,8 @@ from advprop.training.processes import (
     join_processes,
 )
 from advprop.training.settings import TrainingSettings
-from advprop.training.stopping import InterruptedTraining
+from advprop.training.stopping import InterruptedTraining, Watch
 from advprop.training.trainer import Trainer
-from advprop.training.watch import Watch
 
 END = 300.0
 """Seconds after which a process hangs: a busy machine takes long to do what takes it one."""

@@ -13,13 +13,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 from advprop.auxiliary.norm import AuxiliaryNorm, Separate
-from advprop.auxiliary.route import (
-    CLEAN,
-    Route,
-    check_known,
-    check_names,
-    check_without_branches,
-)
+from advprop.auxiliary.route import CLEAN, Route, check_known, check_names, check_without_branches
 from advprop.auxiliary.token import remove_auxiliary_tokens
 
 NORM_TYPES: tuple[type[nn.Module], ...] = (

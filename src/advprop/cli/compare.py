@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from advprop.cli.options import QuietOption, RecipeArgument, SetOption, comma_separated
-from advprop.cli.terminal import say
+from advprop.cli.options import QuietOption, RecipeArgument, SetOption, comma_separated, say
 from advprop.files.atomic import safe_name
 
 EqualOption = Annotated[

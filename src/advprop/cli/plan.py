@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from advprop.cli.json_target import check_json_target
-from advprop.cli.options import RecipeArgument, SetOption
+from advprop.cli.options import RecipeArgument, SetOption, check_json_target
 from advprop.cost.assumptions import A100_TFLOPS, PUBLISHED
 
 ImagesOption = Annotated[

@@ -10,8 +10,7 @@ from typing import TypeAlias
 
 from advprop.config.overrides import apply_overrides, has_path, parse_override
 from advprop.config.run import RunConfig
-from advprop.files.parsing import parse_json
-from advprop.files.trees import leaves
+from advprop.files.parsing import leaves, parse_json
 
 _VARIED = ("method.", "training.", "data.augmentation.")
 _FIXED = {"method.kind", "training.num_epochs"}

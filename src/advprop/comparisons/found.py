@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from advprop.files.trees import leaves
+from advprop.files.parsing import leaves
 
 Json = Mapping[str, Any]
 

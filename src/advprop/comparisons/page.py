@@ -11,7 +11,7 @@ from advprop.comparisons.found import FoundRun, Source
 from advprop.comparisons.labels import joined, label
 from advprop.comparisons.sources import comparison_source, read_source
 from advprop.comparisons.sources import read_results as read_results
-from advprop.files.json_files import write_atomically
+from advprop.files.atomic import write_atomically
 from advprop.report.page.render import render_report
 from advprop.results.summary import summarise
 

@@ -23,7 +23,7 @@ from advprop.comparisons.step_costs import StepTimes
 from advprop.config.methods import METHODS
 from advprop.config.overrides import apply_overrides, unknown_settings
 from advprop.config.run import RunConfig
-from advprop.files.trees import leaves
+from advprop.files.parsing import leaves
 from advprop.results.summary import EQUAL_COST, VANILLA
 
 DEFAULT_METHODS = ("vanilla", "adversarial", "mixed", "advprop")

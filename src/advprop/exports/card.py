@@ -12,8 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from advprop.data.preprocessing import Preprocessing
-from advprop.files.parsing import printable
-from advprop.files.trees import at, leaves
+from advprop.files.parsing import at, leaves, printable
 from advprop.results.summary import LABEL_MEASURES
 
 CARD = "README.md"

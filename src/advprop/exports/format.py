@@ -22,7 +22,7 @@ from advprop.data.preprocessing import Preprocessing
 from advprop.files.json_files import read_json
 from advprop.files.parsing import Count, Number, Part
 from advprop.models.build import build_model, check_options, construction
-from advprop.models.exact_loading import load_exactly
+from advprop.models.loading import load_exactly
 from advprop.models.standardize import Standardized
 from advprop.models.trial import check_forward
 

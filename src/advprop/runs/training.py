@@ -15,9 +15,9 @@ from accelerate import Accelerator
 from advprop.config.overrides import settings_of_weights
 from advprop.config.run import RunConfig
 from advprop.data.batches.workers import worker_deaths_explained
+from advprop.files.atomic import writing
 from advprop.files.json_files import write_json
 from advprop.files.parsing import printable
-from advprop.files.writing import writing
 from advprop.runs.beginning import begin, claim, judge_folder, tidy, write_settings
 from advprop.runs.facts import load_data, read_history
 from advprop.runs.folder import CHECKPOINTS, RESULT, versions

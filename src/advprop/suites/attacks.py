@@ -8,11 +8,7 @@ from typing import Any
 from advprop.auxiliary.branches import attack_mode, branch_names
 from advprop.auxiliary.route import CLEAN, has_auxiliary_norms
 from advprop.evaluation.autoattack import evaluate_autoattack
-from advprop.evaluation.robustness import (
-    evaluate_adversarial,
-    evaluate_curve,
-    evaluate_transfer,
-)
+from advprop.evaluation.robustness import evaluate_adversarial, evaluate_curve, evaluate_transfer
 from advprop.suites.subjects import Subject, through_branch
 from advprop.suites.trial import Trial
 

@@ -18,8 +18,7 @@ from advprop.data.corruptions import (
     padded_size,
 )
 from advprop.data.listing.classes import shortened
-from advprop.data.sets.imagenet_c import ImageNetC, check_imagenet_c, is_imagenet_c
-from advprop.data.sets.stored import StoredSplit
+from advprop.data.sets.stored import ImageNetC, StoredSplit, check_imagenet_c, is_imagenet_c
 from advprop.data.splits import ArraySplit, ImageSplit
 from advprop.evaluation.accuracy import all_scores, joined
 from advprop.evaluation.alexnet import NUM_CLASSES

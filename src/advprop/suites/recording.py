@@ -8,11 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from advprop.auxiliary.branches import (
-    attack_mode,
-    branch_names,
-    use_branch,
-)
+from advprop.auxiliary.branches import attack_mode, branch_names, use_branch
 from advprop.auxiliary.route import CLEAN, has_auxiliary_norms
 from advprop.auxiliary.statistics import branch_distances
 from advprop.evaluation.gallery import record_gallery, record_predictions

@@ -25,10 +25,9 @@ from advprop.training.progress import TrainingProgress
 from advprop.training.run_log import RunLog, epoch_entry
 from advprop.training.settings import TrainingSettings
 from advprop.training.state import TrainingState
-from advprop.training.stopping import InterruptedTraining, NotFiniteError, stop_signal
+from advprop.training.stopping import InterruptedTraining, NotFiniteError, Watch, stop_signal
 from advprop.training.totals import EpochTotals
 from advprop.training.trackers import flat_numbers, track
-from advprop.training.watch import Watch
 
 _MAX_ROLLBACKS = 5
 _TRACK_EVERY_STEPS = 50

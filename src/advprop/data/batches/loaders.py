@@ -10,10 +10,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from advprop.data.batches.mixing import Mixing
+from advprop.data.batches.mixing import Mixing, Versions
 from advprop.data.batches.sampling import Sampling, copy_numbers
 from advprop.data.batches.unreadable import UnreadableTally
-from advprop.data.batches.versions import Versions
 from advprop.data.batches.workers import Assembly, batches_from_workers
 from advprop.data.listing.selection import stratified_subset
 from advprop.data.splits import ImageSplit, Key
