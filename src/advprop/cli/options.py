@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,21 +25,16 @@ TestedArgument = Annotated[
         help="A run's folder, an export's, or a model of timm's by name (needs --data).",
     ),
 ]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="PATH=VALUE",
-        help="Change a setting, as in training.num_epochs=10; may be repeated.",
-    ),
-]
+
+
+def _set_option(example: str) -> Any:
+    told = f"Change a setting, as in {example}; may be repeated."
+    return typer.Option("--set", metavar="PATH=VALUE", help=told)
+
+
+SetOption = Annotated[list[str] | None, _set_option("training.num_epochs=10")]
 EvaluationSetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="PATH=VALUE",
-        help="Change a setting, as in evaluation.corruption_severities=3,5; may be repeated.",
-    ),
+    list[str] | None, _set_option("evaluation.corruption_severities=3,5")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 WeightsOption = Annotated[

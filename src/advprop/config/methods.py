@@ -40,17 +40,14 @@ class CarriedConfig(OneStepAttackingConfig):
     form: Form = "auto"
 
 
-class AdvPropLeanConfig(OneStepAttackingConfig):
+class AdvPropLeanConfig(CarriedConfig):
     """The configuration of `AdvPropLean`."""
 
     builds = AdvPropLean
-    kind: Literal["advprop_lean"] = "advprop_lean"
+    kind: Literal["advprop_lean"] = "advprop_lean"  # type: ignore[assignment]
     pairing: Literal["paired", "decoupled"] = "decoupled"
     attacked_fraction: float = 0.25
     auxiliary_branch: bool = False
-    start: Literal["random", "zero"] = "random"
-    precision: Precision | None = None
-    form: Form = "auto"
 
 
 class VanillaConfig(MethodConfig):

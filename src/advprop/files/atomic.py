@@ -84,28 +84,24 @@ def write_atomically(
     folder cannot be written or the disk is full.
     """
     with writing(path, remedy=remedy):
-        _write_atomically(path, write)
-
-
-def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            write(file)
-        return
-    target = Path(os.path.realpath(path))
-    sweep(target.parent, of=target.name)
-    temporary, opened = _opened(target)
-    try:
-        with opened as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-            if os.name != "nt":  # Windows cannot move open files
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                write(file)
+            return
+        target = Path(os.path.realpath(path))
+        sweep(target.parent, of=target.name)
+        temporary, opened = _opened(target)
+        try:
+            with opened as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+                if os.name != "nt":  # Windows cannot move open files
+                    temporary.replace(target)
+            if os.name == "nt":
                 temporary.replace(target)
-        if os.name == "nt":
-            temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -116,20 +112,17 @@ def appearing_folder(folder: Path, *, needed: int = 0) -> Iterator[Path]:
     attempts are deleted. Raises WriteError if the folder cannot be written.
     """
     with writing(folder, needed=needed):
-        yield from _appearing(folder.resolve())
-
-
-def _appearing(folder: Path) -> Iterator[Path]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    sweep(folder.parent, of=folder.name)
-    temporary = _unfinished(folder)
-    temporary.mkdir()
-    try:
-        with held(temporary):
-            yield temporary
-            temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        folder = folder.resolve()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent, of=folder.name)
+        temporary = _unfinished(folder)
+        temporary.mkdir()
+        try:
+            with held(temporary):
+                yield temporary
+                temporary.replace(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sweep(folder: Path, *, of: str = "") -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -73,12 +72,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         self._began = self._shown = time.monotonic()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def step(self, *, step: int, epoch: int, totals: EpochTotals) -> None:

@@ -14,8 +14,6 @@ from advprop.methods.base import Method
 from advprop.training.checkpoint import load_weights
 from advprop.training.engine import WeightAverage
 from advprop.training.position import Position, check_number
-from advprop.training.settings import TrainingSettings
-from advprop.training.stopping import check_finite_weights
 from advprop.training.totals import EpochTotals
 
 
@@ -43,10 +41,6 @@ class TrainingState:
         """Add the current weights to the average, if there is one."""
         if self.ema is not None:
             self.ema.update(self.model, step=self.position.step)
-
-    def check_finite(self, settings: TrainingSettings) -> None:
-        """Raise NotFiniteError, in all processes alike, if weights are not finite."""
-        check_finite_weights(self.model, self.position, settings)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""

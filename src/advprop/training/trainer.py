@@ -25,7 +25,13 @@ from advprop.training.progress import TrainingProgress
 from advprop.training.run_log import RunLog, epoch_entry
 from advprop.training.settings import TrainingSettings
 from advprop.training.state import TrainingState
-from advprop.training.stopping import InterruptedTraining, NotFiniteError, Watch, stop_signal
+from advprop.training.stopping import (
+    InterruptedTraining,
+    NotFiniteError,
+    Watch,
+    check_finite_weights,
+    stop_signal,
+)
 from advprop.training.totals import EpochTotals
 from advprop.training.trackers import flat_numbers, track
 
@@ -224,7 +230,7 @@ class Trainer:
 
     def _check_finite(self) -> None:
         self.watch.settle()
-        self.state.check_finite(self.settings)
+        check_finite_weights(self.plain_model, self.position, self.settings)
 
     def _count(self, parts: Sequence[StepMetrics]) -> None:
         self.state.totals.add(*parts)

@@ -91,32 +91,26 @@ _OPERATIONS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Versions:
-    """Makes `versions` of a batch's images, by their names in `Batch.views`.
+def with_versions(
+    batch: Batch, *, versions: Mapping[str, AugMixed], seed: int, epoch: int
+) -> Batch:
+    """Return the batch with `versions` of its images, by their names, beside the views it has.
 
-    What it draws depends on (seed, epoch), the index and copy of an image and the name alone.
+    What is drawn depends on (seed, epoch), the index and copy of an image and the name alone.
     """
-
-    versions: Mapping[str, AugMixed]
-    seed: int
-    epoch: int
-
-    def __call__(self, batch: Batch) -> Batch:
-        """The same batch with these views beside those that it has."""
-        assert batch.indices is not None
-        assert batch.copies is not None
-        augmenting = {name: _augmix(version) for name, version in self.versions.items()}
-        pixels = in_bytes(batch.images)
-        views = {name: torch.empty_like(pixels) for name in augmenting}
-        keys = zip(batch.indices.tolist(), batch.copies.tolist(), strict=True)
-        with kept_streams():
-            for row, (index, copy) in enumerate(keys):
-                image = to_pil_image(pixels[row])
-                for name, augment in augmenting.items():
-                    seed_streams(*image_key(self.seed, self.epoch, index, copy), name)
-                    views[name][row] = pil_to_tensor(augment(image))
-        return replace(batch, views={**batch.views, **views})
+    assert batch.indices is not None
+    assert batch.copies is not None
+    augmenting = {name: _augmix(version) for name, version in versions.items()}
+    pixels = in_bytes(batch.images)
+    views = {name: torch.empty_like(pixels) for name in augmenting}
+    keys = zip(batch.indices.tolist(), batch.copies.tolist(), strict=True)
+    with kept_streams():
+        for row, (index, copy) in enumerate(keys):
+            image = to_pil_image(pixels[row])
+            for name, augment in augmenting.items():
+                seed_streams(*image_key(seed, epoch, index, copy), name)
+                views[name][row] = pil_to_tensor(augment(image))
+    return replace(batch, views={**batch.views, **views})
 
 
 def _augmix(version: AugMixed) -> Any:
