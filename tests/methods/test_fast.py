@@ -42,7 +42,7 @@ from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams, Randomness
 from advprop.recipes.builtin import mnist5k
 from advprop.training.run_log import alarms
-from advprop.training.totals import EpochTotals
+from advprop.training.state import EpochTotals
 
 EPSILON = 8 / 255
 FAST = Fast(threat_model=Linf(EPSILON), attacked_fraction=0.25, form="separate")

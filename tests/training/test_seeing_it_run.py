@@ -22,7 +22,7 @@ from advprop.runs.trainer import unused_branches
 from advprop.training.engine import build_accelerator
 from advprop.training.progress import TrainingProgress
 from advprop.training.run_log import alarms
-from advprop.training.totals import EpochTotals
+from advprop.training.state import EpochTotals
 from advprop.training.trackers import begin_trackers, check_trackers, flat_numbers
 
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from advprop.files.parsing import printable
-from advprop.training.totals import EpochTotals
+from advprop.training.state import EpochTotals
 
 _REFRESH_SECONDS = 0.5
 _LINE_SECONDS = 60.0

@@ -24,7 +24,7 @@ from advprop.training.processes import average_statistics
 from advprop.training.progress import TrainingProgress
 from advprop.training.run_log import RunLog, epoch_entry
 from advprop.training.settings import TrainingSettings
-from advprop.training.state import TrainingState
+from advprop.training.state import EpochTotals, TrainingState
 from advprop.training.stopping import (
     InterruptedTraining,
     NotFiniteError,
@@ -32,7 +32,6 @@ from advprop.training.stopping import (
     check_finite_weights,
     stop_signal,
 )
-from advprop.training.totals import EpochTotals
 from advprop.training.trackers import flat_numbers, track
 
 _MAX_ROLLBACKS = 5

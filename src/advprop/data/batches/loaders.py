@@ -12,8 +12,7 @@ from torch import Tensor
 
 from advprop.data.batches.mixing import Mixing, with_versions
 from advprop.data.batches.sampling import Sampling, copy_numbers
-from advprop.data.batches.unreadable import UnreadableTally
-from advprop.data.batches.workers import Assembly, batches_from_workers
+from advprop.data.batches.workers import Assembly, UnreadableTally, batches_from_workers
 from advprop.data.listing.selection import stratified_subset
 from advprop.data.splits import ImageSplit, Key
 from advprop.shapes import AugMixed, Batch, Redrawn, Version

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -113,12 +114,12 @@ def read_class_names(path: str | Path | None, folder: Path, train: ShardSplit) -
         names = _read_names(found)
     else:
         present = set(train.labels.tolist())
+        gaps = (label for label in range(max(present)) if label not in present)
         # at most ten are listed: a single wrong label may be very large
-        missing = list(zip(range(10), _gaps(present), strict=False))
-        if missing:
+        if missing := list(islice(gaps, 10)):
             raise ValueError(
                 f"labels go up to {max(present)}, but there are no images of class "
-                f"{shortened(str(label) for _, label in missing)}: if that is right, name the "
+                f"{shortened(map(str, missing))}: if that is right, name the "
                 f"classes in {beside[1]}, one a line, starting with class 0"
             )
         names = [str(label) for label in range(len(present))]
@@ -137,10 +138,6 @@ def check_labels(splits: Mapping[str, ShardSplit], class_names: Sequence[str]) -
                 f"classes, as {split.labels[outside[0]]} of {split.name(outside[0])}: they count "
                 f"from 0 to {len(class_names) - 1}; correct them or the names of the classes"
             )
-
-
-def _gaps(labels: set[int]) -> Iterator[int]:
-    return (label for label in range(max(labels)) if label not in labels)
 
 
 def _read_names(path: Path) -> list[str]:
