@@ -66,7 +66,8 @@ def train(
         _go_on(trainer)
         if accelerator.is_main_process:
             if not quiet:
-                _say(config.start_lines(facts["found"]))
+                told = "\n".join(config.start_lines(facts["found"]))
+                print(printable(told), file=sys.stderr, flush=True)
             begin(folder, config, facts, trainer, changes=changes, quiet=quiet)
             # the process may have been killed between an epoch's entry and its checkpoint
             trainer.log.rewind(trainer.position.step)
@@ -80,10 +81,6 @@ def train(
             write_json(folder / RESULT, result)
             tidy(folder, keep=keep)
     return result
-
-
-def _say(lines: list[str]) -> None:
-    print(printable("\n".join(lines)), file=sys.stderr, flush=True)
 
 
 def _go_on(trainer: Trainer) -> None:

@@ -40,7 +40,15 @@ class Batches:
         return len(self.indices)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._from_workers() if self.num_workers else self._from_here():
+        pins = self.pin_memory and torch.accelerator.is_available()
+        if self.num_workers:
+            batches = batches_from_workers(
+                self.assembly, self._keys(), num_workers=self.num_workers, pin_memory=pins
+            )
+        else:
+            made = map(self.assembly.__getitems__, self._keys())
+            batches = (batch.pin_memory() if pins else batch for batch in made)
+        for batch in batches:
             if self.tally is not None:
                 self.tally.add(batch)
             yield batch
@@ -49,23 +57,6 @@ class Batches:
         for indices, copies in zip(self.indices, self.copies, strict=True):
             pairs = zip(indices.tolist(), copies.tolist(), strict=True)
             yield [Key(self.epoch, index, copy) for index, copy in pairs]
-
-    def _from_here(self) -> Iterator[Batch]:
-        for keys in self._keys():
-            batch = self.assembly.__getitems__(keys)
-            yield batch.pin_memory() if self._pins else batch
-
-    def _from_workers(self) -> Iterator[Batch]:
-        return batches_from_workers(
-            self.assembly,
-            self._keys(),
-            num_workers=self.num_workers,
-            pin_memory=self._pins,
-        )
-
-    @property
-    def _pins(self) -> bool:
-        return self.pin_memory and torch.accelerator.is_available()
 
 
 def train_batches(

@@ -214,13 +214,11 @@ class UnreadableTally:
         new = [problem for problem in batch.unreadable if problem not in self.found]
         self.found.update(dict.fromkeys(new))
         if self.count > self.max_share * self.num_images // self.num_processes:
+            each = f" each of {self.num_processes} processes" * (self.num_processes > 1)
             raise ValueError(
                 f"{self.count} of {self.num_images} training images cannot be read, more than "
-                f"max_unreadable={self.max_share:g} allows{self._each()}; repair or delete "
+                f"max_unreadable={self.max_share:g} allows{each}; repair or delete "
                 "them:\n  " + shortened(self.found, separator="\n  ")
             )
         for problem in dict.fromkeys(new):
             warnings.warn(f"{problem}; another image stands in for it", stacklevel=2)
-
-    def _each(self) -> str:
-        return "" if self.num_processes == 1 else f" each of {self.num_processes} processes"

@@ -178,7 +178,11 @@ def index_shards(paths: Sequence[Path]) -> list[Shard]:
     for folder in sorted({path.parent for path in paths}):
         index = _load(folder / INDEX_NAME)
         own = [path for path in paths if path.parent == folder]
-        stale = [path for path in own if not _is_current(path, index)]
+        stale = [
+            path
+            for path in own
+            if path.name not in index or index[path.name].stamp != stamp_of(path.stat())
+        ]
         for path in stale:
             index[path.name], faults = scan_shard(path)
             problems += faults
@@ -190,10 +194,6 @@ def index_shards(paths: Sequence[Path]) -> list[Shard]:
     if problems:
         raise ValueError("the shards have faults:\n  " + shortened(problems, separator="\n  "))
     return [known[path] for path in paths]
-
-
-def _is_current(path: Path, index: Mapping[str, Shard]) -> bool:
-    return path.name in index and index[path.name].stamp == stamp_of(path.stat())
 
 
 def _load(path: Path) -> dict[str, Shard]:
