@@ -57,6 +57,7 @@ MixOption = Annotated[
 SourceOption = Annotated[
     Path | None, typer.Option(help="The run or export that suite transfer attacks.")
 ]
+Numbers = Mapping[str, Any]
 
 
 def main(
@@ -146,9 +147,6 @@ def _pair(item: str) -> tuple[str, str]:
     if not equals:
         raise ValueError(f'--data "{item}": write SUITE=DIR, as in clean=photos/test')
     return suite, folder
-
-
-Numbers = Mapping[str, Any]
 
 
 def result_lines(result: Numbers) -> Iterator[str]:

@@ -32,29 +32,6 @@ from advprop.methods.sam import SAM
 from advprop.methods.vanilla import Vanilla
 
 
-class CarriedConfig(OneStepAttackingConfig):
-    """The configuration of `Carried`."""
-
-    builds = Carried
-    kind: Literal["carried"] = "carried"
-    pairing: Literal["paired", "decoupled"] = "paired"
-    attacked_fraction: float = 0.5
-    auxiliary_branch: bool = True
-    start: Literal["random", "zero"] = "random"
-    precision: Precision | None = None
-    form: Form = "auto"
-
-
-class AdvPropLeanConfig(CarriedConfig):
-    """The configuration of `AdvPropLean`."""
-
-    builds = AdvPropLean
-    kind: Literal["advprop_lean"] = "advprop_lean"  # type: ignore[assignment]
-    pairing: Literal["paired", "decoupled"] = "decoupled"
-    attacked_fraction: float = 0.25
-    auxiliary_branch: bool = False
-
-
 class VanillaConfig(MethodConfig):
     """The configuration of `Vanilla`."""
 
@@ -133,6 +110,29 @@ class FastConfig(OneStepAttackingConfig):
     beta: float = 0.5
     synchronise: bool = True
     form: Form = "auto"
+
+
+class CarriedConfig(OneStepAttackingConfig):
+    """The configuration of `Carried`."""
+
+    builds = Carried
+    kind: Literal["carried"] = "carried"
+    pairing: Literal["paired", "decoupled"] = "paired"
+    attacked_fraction: float = 0.5
+    auxiliary_branch: bool = True
+    start: Literal["random", "zero"] = "random"
+    precision: Precision | None = None
+    form: Form = "auto"
+
+
+class AdvPropLeanConfig(CarriedConfig):
+    """The configuration of `AdvPropLean`."""
+
+    builds = AdvPropLean
+    kind: Literal["advprop_lean"] = "advprop_lean"  # type: ignore[assignment]
+    pairing: Literal["paired", "decoupled"] = "decoupled"
+    attacked_fraction: float = 0.25
+    auxiliary_branch: bool = False
 
 
 class SAMConfig(MethodConfig):

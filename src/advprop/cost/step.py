@@ -21,6 +21,8 @@ from advprop.methods.base import Context, Method
 from advprop.methods.facts import TrainingFacts
 from advprop.shapes import Batch
 
+_NO_ATTACK = PGD(threat_model=Linf(0.0), num_steps=0, step_size=0.0, random_start_probability=0.0)
+
 
 class FlopCounter(TorchDispatchMode):
     """Context manager that adds the FLOPs of all operators to `flops`.
@@ -75,9 +77,6 @@ _FORMULAS: dict[Any, Any] = {
     **flop_registry,
     torch.ops.aten.convolution_backward: _convolution_backward,
 }
-
-
-_NO_ATTACK = PGD(threat_model=Linf(0.0), num_steps=0, step_size=0.0, random_start_probability=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

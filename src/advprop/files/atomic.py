@@ -19,6 +19,8 @@ _OF_WRITING = {
     getattr(errno, name, None)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "EIO")
 }
+UNFINISHED = ".unfinished"
+"""The ending of the names of files and folders that are not complete yet."""
 
 
 class WriteError(OSError):
@@ -68,10 +70,6 @@ def _free(path: Path) -> int | None:
         except OSError:
             continue
     return None
-
-
-UNFINISHED = ".unfinished"
-"""The ending of the names of files and folders that are not complete yet."""
 
 
 def write_atomically(

@@ -21,6 +21,9 @@ from advprop.models.standardize import Standardized
 from advprop.runs.folder import DATA, Run, Weights, load_run, versions
 from advprop.shapes import Images
 
+NUM_IMAGES = 10_000
+"""The largest number of training images that estimate the running statistics."""
+
 
 def export(
     run: str | Path,
@@ -61,10 +64,6 @@ def export(
         formats=formats,
         multi_label=loaded.config.data.multi_label,
     )
-
-
-NUM_IMAGES = 10_000
-"""The largest number of training images that estimate the running statistics."""
 
 
 def mix_run(run: Run, weight: float) -> Standardized:

@@ -18,6 +18,20 @@ from advprop.training.processes import join_processes
 from advprop.training.settings import CompileMode, TrainingSettings
 
 _Place: TypeAlias = tuple[dict[str, Any], dict[str, Any], str]
+# each combination of branch, mode and gradient state needs its own compiled program
+_PROGRAMS = 64
+# variables by which `accelerate launch` requests features of its own objects
+_PLUGINS = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a model divided over devices",
+}
+_LAUNCHER_SETTINGS = {
+    "ACCELERATE_MIXED_PRECISION": ("no", "mixed_precision"),
+    "ACCELERATE_DYNAMO_BACKEND": ("no", "compile"),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "gradient_accumulation"),
+}
 
 
 class WeightAverage(ModelEmaV3):
@@ -65,22 +79,6 @@ class WeightAverage(ModelEmaV3):
 
 def _tables(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
     return module._parameters, module._buffers
-
-
-# each combination of branch, mode and gradient state needs its own compiled program
-_PROGRAMS = 64
-# variables by which `accelerate launch` requests features of its own objects
-_PLUGINS = {
-    "ACCELERATE_USE_FSDP": "FSDP",
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
-    "ACCELERATE_USE_PARALLELISM_CONFIG": "a model divided over devices",
-}
-_LAUNCHER_SETTINGS = {
-    "ACCELERATE_MIXED_PRECISION": ("no", "mixed_precision"),
-    "ACCELERATE_DYNAMO_BACKEND": ("no", "compile"),
-    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "gradient_accumulation"),
-}
 
 
 def build_accelerator(settings: TrainingSettings) -> Accelerator:

@@ -14,6 +14,7 @@ from advprop.files.parsing import Count, Number, Part, Share, parse_json, read_p
 from advprop.training.position import Position
 
 _SMALLEST_PERTURBATION = 1e-6  # mean change of a value in [0, 1]; the weakest attack has 1e-3
+_GO_ON = "make room or give access, then go on with --resume"
 
 
 def alarms(means: Mapping[str, Any], *, num_images: int) -> list[str]:
@@ -50,9 +51,6 @@ def _label_leak(
         f"({clean:.1%}): the labels leak; aim at random_other_class, attack with a random start, "
         "or see the pitfalls of the method's card"
     ]
-
-
-_GO_ON = "make room or give access, then go on with --resume"
 
 
 @dataclass(frozen=True)

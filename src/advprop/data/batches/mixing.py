@@ -14,6 +14,13 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from advprop.randomness import image_key, kept_streams, seed_streams
 from advprop.shapes import AugMixed, Batch, in_bytes, unit_range
 
+# Pillow's operations in the paper's code, by timm's names; timm's own list has four more, which
+# resemble corruptions that models are tested with
+_OPERATIONS = (
+    *("AutoContrast", "Equalize", "Rotate", "PosterizeIncreasing", "SolarizeIncreasing"),
+    *("ShearX", "ShearY", "TranslateXRel", "TranslateYRel"),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
@@ -81,14 +88,6 @@ class Mixing:
                 images[pair], labels[pair] = mix(images[pair], batch.labels[pair])
         # rounded shares may sum to slightly more than 1
         return replace(batch, images=images.clamp_(0, 1), labels=labels, frames=None)
-
-
-# Pillow's operations in the paper's code, by timm's names; timm's own list has four more, which
-# resemble corruptions that models are tested with
-_OPERATIONS = (
-    *("AutoContrast", "Equalize", "Rotate", "PosterizeIncreasing", "SolarizeIncreasing"),
-    *("ShearX", "ShearY", "TranslateXRel", "TranslateYRel"),
-)
 
 
 def with_versions(

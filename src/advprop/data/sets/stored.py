@@ -21,6 +21,8 @@ from advprop.data.sets.folders import FileSplit
 from advprop.data.splits import ImageSplit, Key
 from advprop.shapes import Batch, Images, unit_range
 
+_LAYOUT = "CORRUPTION/SEVERITY/CLASS/images, as in gaussian_noise/1/n01440764/"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredSplit(ImageSplit):
@@ -94,9 +96,6 @@ class FramedSplit(FileSplit):
 
 def _pixels(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]} pixels"
-
-
-_LAYOUT = "CORRUPTION/SEVERITY/CLASS/images, as in gaussian_noise/1/n01440764/"
 
 
 @dataclass(frozen=True, kw_only=True)

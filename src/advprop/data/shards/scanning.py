@@ -26,6 +26,12 @@ _MAX_LABEL_BYTES = 1 << 20
 Stamp: TypeAlias = tuple[int, int]
 """A file's size in bytes and modification time in nanoseconds; it changes with the contents."""
 
+INDEX_NAME = ".advprop-shards.npz"
+"""The file in the shards' folder that stores the result of the scan."""
+
+_FORMAT = 1
+_COLUMNS = ("keys", "labels", "offsets", "sizes")
+
 
 @dataclass(frozen=True, eq=False)
 class Shard:
@@ -159,13 +165,6 @@ def _class_number(label: object) -> int | None:
     if isinstance(label, str) and re.fullmatch(r"[0-9]{1,9}", label):
         return int(label)
     return label if type(label) is int and 0 <= label < 10**9 else None
-
-
-INDEX_NAME = ".advprop-shards.npz"
-"""The file in the shards' folder that stores the result of the scan."""
-
-_FORMAT = 1
-_COLUMNS = ("keys", "labels", "offsets", "sizes")
 
 
 def index_shards(paths: Sequence[Path]) -> list[Shard]:
