@@ -149,7 +149,8 @@ def settings_for_kind(data: BatchesConfig, kind: object) -> dict[str, Any]:
     # "root" and "name" have other meanings for other kinds
     common = fields.keys() & DecodedDataConfig.model_fields.keys() & known.keys()
     if "builtin" in (kind, known["kind"]):
-        common -= {"augmentation"}  # what suits photographs does not suit digits
+        # what suits photographs does not suit digits
+        common -= {"augmentation", "expected_sizes"}
     kept = {name: known[name] for name in common}
     fresh = {
         name: None if field.is_required() else field.get_default(call_default_factory=True)

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from advprop.config.fields import Config, Fraction
 from advprop.data.batches.mixing import Mixing
@@ -20,7 +20,11 @@ from advprop.tasks.task import Classification, Task
 
 
 class BatchesConfig(Config):
-    """The base of all sources of images: how batches are sampled and mixed."""
+    """The base of all sources of images: how batches are sampled and mixed.
+
+    `expected_sizes` are the numbers of training images and of classes that `plan` takes while the
+    images are not here (None: it loads them).
+    """
 
     if TYPE_CHECKING:
         num_train: int | None
@@ -28,6 +32,7 @@ class BatchesConfig(Config):
 
     sampling: Sampling = Sampling()
     mixing: Mixing = Mixing()
+    expected_sizes: tuple[PositiveInt, PositiveInt] | None = None
 
     @property
     def is_here(self) -> bool:
