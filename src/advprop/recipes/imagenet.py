@@ -22,7 +22,6 @@ from advprop.data.preprocessing import Augmentation
 from advprop.recipes.attacks import attack_to_test, grey_levels
 from advprop.training.settings import TrainingSettings
 
-
 _SIZES = (1_281_167, 1000)
 
 
