@@ -203,9 +203,10 @@ def test_lists_of_words_name_the_labels(hub, tmp_path):
         ({"train": [[0], None]}, ("a", "b"), r"1 of the 2 .* classes, as None of image 1: .*put"),
         ({"train": [[0], [1]], "test": [[], []]}, ("a", "b"), "0 of the 0 .* test .*leave out"),
         ({"train": [[], []]}, None, "train has 0: at least 1 label is needed"),
-        ({"train": [[0, 1], [1, 0]]}, None, r"without names, as \[0, 1\] of image 0.*ClassLabel"),
-        ({"train": [[[0]], [[1]]]}, None, r"without names, as \[\[0\]\] of image 0"),
+        ({"train": [[], [0, 1], [1, 0]]}, None, r"without names, as \[0, 1\], which.*ClassLabel"),
+        ({"train": [[[0]], [[1]]]}, None, r"without names, as \[\[0\]\], which"),
         ({"train": [["owl"], ["ant"]], "test": [["cat"]]}, None, "as 'cat' of image 0"),
+        ({"train": [["owl"], None]}, None, "1 of the 2 labels .* as None of image 1"),
     ],
 )
 def test_lists_that_are_no_labels_are_refused(hub, tmp_path, splits, names, message):

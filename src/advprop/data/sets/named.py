@@ -72,13 +72,13 @@ def _class_names(records: Mapping[str, Records]) -> tuple[str, ...]:
             )
     rows, several = _listed(train)
     if names is None:
-        labels = [*chain.from_iterable(rows)]
+        labels = [label for label in chain.from_iterable(rows) if label is not None]
         texts = all(isinstance(label, str) for label in labels)
         if several and not texts:
             raise ValueError(
-                f"{train.name} has lists of labels without names, as {rows[0]} of image 0, which "
-                "may be indices of labels, or a number for each label: make them indices, and cast "
-                "the column to a list of datasets.ClassLabel(names=[...])"
+                f"{train.name} has lists of labels without names, as {next(filter(None, rows))}, "
+                "which may be indices of labels, or a number for each label: make them indices, "
+                "and cast the column to a list of datasets.ClassLabel(names=[...])"
             )
         numbers = [label for label in labels if isinstance(label, int)]
         count = max(numbers, default=-1) + 1
