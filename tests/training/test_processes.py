@@ -145,7 +145,7 @@ def test_the_clock_of_one_process_counts_for_all(
     now = 90.0
     watch.look(torch.tensor(0.5), Position(), signal.SIGTERM)
     assert watch.agreed(None) == (signal.SIGTERM, minutes == 1)
-    watch.settle()
+    watch.settle(nn.Linear(1, 1), Position())
     assert watch.agreed(None) == (signal.SIGTERM, False)
 
 

@@ -27,34 +27,6 @@ class NotFiniteError(RuntimeError):
     exit_code = 3
 
 
-def not_finite(loss: float, position: Position, settings: TrainingSettings) -> NotFiniteError:
-    """Return the error for a `loss` that is not finite in the step after `position`."""
-    return NotFiniteError(
-        f"the loss became {loss} in epoch {position.epoch + 1}, step {position.step + 1}: "
-        f"{_remedy(settings)}"
-    )
-
-
-def check_finite_weights(model: nn.Module, position: Position, settings: TrainingSettings) -> None:
-    """Raise NotFiniteError if a step with a finite loss has made weights that are not finite.
-
-    It keeps them out of checkpoints, from which a resumed run would continue.
-    """
-    tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
-    if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
-        raise NotFiniteError(
-            f"weights are not finite after step {position.step} in epoch {position.epoch + 1}, "
-            f"and were not saved: {_remedy(settings)}"
-        )
-
-
-def _remedy(settings: TrainingSettings) -> str:
-    return (
-        f"lower training.learning_rate (now {settings.learning_rate:g}), warm up longer, or set "
-        "training.gradient_clip"
-    )
-
-
 def out_of_memory(error: BaseException) -> str | None:
     """Return the message for an error from lack of memory, or None for other errors."""
     if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
@@ -158,10 +130,20 @@ class Watch:
         if not self.reads_late:
             self._read()
 
-    def settle(self) -> None:
-        """Read the last step's result before a checkpoint is written; raises NotFiniteError."""
+    def settle(self, model: nn.Module, position: Position) -> None:
+        """Read the last step's result before a checkpoint of `model` at `position` is written.
+
+        Raises NotFiniteError for its loss, or if weights are not finite, as a step with a finite
+        loss can make them: they must not get into checkpoints, from which a resumed run continues.
+        """
         self._read()
         self._is_due, self._saved_at = False, time.monotonic()
+        tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+        if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
+            raise NotFiniteError(
+                f"weights are not finite after step {position.step} in epoch {position.epoch + 1}, "
+                f"and were not saved: {self._remedy}"
+            )
 
     def forget(self) -> None:
         """Discard the last step's result, since training goes back to an earlier step."""
@@ -197,4 +179,14 @@ class Watch:
         is_bad, signum, is_due = flags or (not math.isfinite(loss), 0, 0)
         self._signum, self._is_due = int(signum) or None, bool(is_due)
         if is_bad:
-            raise not_finite(loss, position, self.settings)
+            raise NotFiniteError(
+                f"the loss became {loss} in epoch {position.epoch + 1}, step {position.step + 1}: "
+                f"{self._remedy}"
+            )
+
+    @property
+    def _remedy(self) -> str:
+        return (
+            f"lower training.learning_rate (now {self.settings.learning_rate:g}), warm up longer, "
+            "or set training.gradient_clip"
+        )
