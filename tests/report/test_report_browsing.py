@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from advprop.report.page.browsing import browse
+from advprop.report.images.gallery import browse
 from advprop.report.records import read_records
 
 

@@ -6,8 +6,8 @@ raises ValueError with its path.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -192,6 +192,10 @@ class Evaluation(Tested):
     """The contents of a file of `advprop evaluate --json`."""
 
     run: PathText
+
+
+Found: TypeAlias = Mapping[str, Sequence[Findings]]
+"""The findings of each method's runs."""
 
 
 def read_findings(found: Iterable[Json]) -> dict[str, list[Findings]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,8 @@ from advprop.files.parsing import read_part
 from advprop.report.answer.conclusion import BASELINE_TITLES
 from advprop.report.answer.estimates import Estimate, estimate
 from advprop.report.figures.charts import accuracy_title
-from advprop.report.figures.robustness import Found, series
-from advprop.report.figures.soups import soup_series
-from advprop.report.findings import Findings
+from advprop.report.figures.lines import Lines, curve_series, soup_series
+from advprop.report.findings import Findings, Found
 from advprop.results.cells import (
     Cell,
     accuracy_cell,
@@ -41,8 +40,8 @@ class Table:
     """A table with a caption, column titles, and a row of cells for each method."""
 
     caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Cell]]]
 
 
 def difference_tables(
@@ -99,27 +98,19 @@ def suites_table(summary: Sequence[Json]) -> Table | None:
         return None
     return Table(
         caption="Further suites and measures: mean over seeds, 95 % interval.",
-        columns=tuple(accuracy_title(name) for name in names),
-        rows=tuple(
-            (entry["method"], tuple(accuracy_cell(entry.get(name)) for name in names))
+        columns=[accuracy_title(name) for name in names],
+        rows=[
+            (entry["method"], [accuracy_cell(entry.get(name)) for name in names])
             for entry in summary
             if any(name in entry for name in names)
-        ),
+        ],
     )
 
 
 def curve_tables(found: Found) -> list[Table]:
     """Return the robustness curves as numbers, a table per threat model."""
-    names = dict.fromkeys(
-        p.threat_model for runs in found.values() for run in runs for p in _curve(run)
-    )
-    tables = []
-    for name in names:
-        lines = {method: series(runs, name) for method, runs in found.items()}
-        lines = {method: points for method, points in lines.items() if points}
-        caption = f"Accuracy under {name} attacks by epsilon, a fraction of the range [0, 1]."
-        tables.append(_of_lines(caption, lines))
-    return tables
+    caption = "Accuracy under {} attacks by epsilon, a fraction of the range [0, 1]."
+    return [_of_lines(caption.format(name), lines) for name, lines in curve_series(found).items()]
 
 
 def soup_tables(found: Found) -> list[Table]:
@@ -130,43 +121,16 @@ def soup_tables(found: Found) -> list[Table]:
     ]
 
 
-def _of_lines(caption: str, lines: Mapping[str, Mapping[float, Estimate]]) -> Table:
+def _of_lines(caption: str, lines: Lines) -> Table:
     places = sorted({place for points in lines.values() for place in points})
     return Table(
         caption=caption,
-        columns=tuple(f"{place:.4g}" for place in places),
-        rows=tuple(
-            (method, tuple(_cell(points.get(place)) for place in places))
+        columns=[f"{place:.4g}" for place in places],
+        rows=[
+            (method, [_cell(points.get(place)) for place in places])
             for method, points in lines.items()
-        ),
+        ],
     )
-
-
-def branch_table(found: Found) -> Table | None:
-    """Return the accuracy by attacked and evaluated branch, or None if no pairs were tested."""
-    values: dict[str, dict[str, list[float]]] = {}
-    for method, runs in found.items():
-        for run in runs:
-            for pair in run.suites.adversarial.pairs:
-                column = f"{pair.attack_branch} attacked, {pair.eval_branch} tested"
-                values.setdefault(method, {}).setdefault(column, []).append(pair.accuracy)
-    return _of_values("Under attack, by the branch that is attacked and that is tested.", values)
-
-
-def autoattack_table(found: Found) -> Table | None:
-    """Return the accuracy after each attack of AutoAttack, or None if it was not run."""
-    values: dict[str, dict[str, list[float]]] = {}
-    for method, runs in found.items():
-        for run in runs:
-            for attack, accuracy in run.suites.autoattack.after.items():
-                values.setdefault(method, {}).setdefault(attack, []).append(accuracy)
-    return _of_values(
-        "AutoAttack: accuracy that is left after each attack, in their order.", values
-    )
-
-
-def _curve(run: Findings) -> Sequence[Any]:
-    return run.suites.adversarial.curve
 
 
 def _cell(found: Estimate | None) -> Cell:
@@ -175,23 +139,34 @@ def _cell(found: Estimate | None) -> Cell:
     )
 
 
-def _of_values(caption: str, values: Mapping[str, Mapping[str, list[float]]]) -> Table | None:
-    columns = tuple(dict.fromkeys(column for own in values.values() for column in own))
-    if not columns:
-        return None
-    rows = tuple(
-        (
-            method,
-            tuple(_cell(estimate(own[c]) if c in own else None) for c in columns),
-        )
-        for method, own in values.items()
+def attack_tables(found: Found) -> list[Table]:
+    """Return the accuracy by attacked and tested branch, and after each attack of AutoAttack."""
+    branches = _by_column(
+        "Under attack, by the branch that is attacked and that is tested.",
+        found,
+        lambda run: [
+            (f"{pair.attack_branch} attacked, {pair.eval_branch} tested", pair.accuracy)
+            for pair in run.suites.adversarial.pairs
+        ],
     )
-    return Table(caption=caption, columns=columns, rows=rows)
+    caption = "AutoAttack: accuracy that is left after each attack, in their order."
+    return branches + _by_column(caption, found, lambda run: run.suites.autoattack.after.items())
 
 
-def run_columns(runs: Sequence[Json]) -> list[str]:
-    """Return the keys that the table of single runs shows."""
-    return [*RUN_COSTS, *accuracy_names(runs)]
+def _by_column(
+    caption: str, found: Found, columns_of: Callable[[Findings], Iterable[tuple[str, float]]]
+) -> list[Table]:
+    """Return the table of accuracies by column, means over seeds; none if there are no columns."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for method, runs in found.items():
+        for column, accuracy in (pair for run in runs for pair in columns_of(run)):
+            values.setdefault(method, {}).setdefault(column, []).append(accuracy)
+    columns = list(dict.fromkeys(column for own in values.values() for column in own))
+    rows = [
+        (method, [_cell(estimate(own[c]) if c in own else None) for c in columns])
+        for method, own in values.items()
+    ]
+    return [Table(caption=caption, columns=columns, rows=rows)] if columns else []
 
 
 def trials_table(trials: Sequence[Json]) -> Table | None:
@@ -203,7 +178,7 @@ def trials_table(trials: Sequence[Json]) -> Table | None:
         caption="Share of clean validation images right after one training with a seed of its own. "
         "No test image had a part in the choice, and costs do not include it.",
         columns=("Settings", "Validation"),
-        rows=tuple((trial.method, (Cell(value=trial.told), _trial_cell(trial))) for trial in tried),
+        rows=[(trial.method, (Cell(value=trial.told), _trial_cell(trial))) for trial in tried],
     )
 
 
@@ -215,7 +190,7 @@ def _trial_cell(trial: Trial) -> Cell:
 
 def run_rows(runs: Sequence[Json]) -> list[tuple[str, list[str]]]:
     """Return every run's method, and its seed, costs, accuracies and folder."""
-    keys = run_columns(runs)
+    keys = [*RUN_COSTS, *accuracy_names(runs)]
     return [
         (
             run["method"],

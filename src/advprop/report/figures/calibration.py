@@ -7,31 +7,34 @@ from math import sqrt
 from typing import Any
 
 from advprop.report.answer.estimates import Estimate, estimate
-from advprop.report.figures.drawing import Panel, axis, error_bar, figure, mark, plot_text
-from advprop.report.findings import Bin, Calibration, Findings
-from advprop.report.page.styles import MethodStyle
+from advprop.report.figures.drawing import (
+    Panel,
+    axis,
+    error_bar,
+    figure,
+    hover,
+    mark,
+    plot_text,
+    scatter,
+)
+from advprop.report.findings import Bin, Calibration, Found
+from advprop.report.page.styles import MethodStyle, Styles
 
-Found = Mapping[str, Sequence[Findings]]
 FEWEST = 10  # bins with fewer answers are too uncertain to draw
 SMALLEST, LARGEST = 4, 15  # sizes of marks, by the share of a method's images in the bin
 
 
-def calibration_panels(found: Found, styles: Mapping[str, MethodStyle]) -> list[Panel]:
+def calibration_panels(found: Found, styles: Styles) -> list[Panel]:
     """Return the reliability diagram of all methods, and their calibration errors."""
-    parts = {method: calibrations(runs) for method, runs in found.items()}
-    parts = {method: own for method, own in parts.items() if own}
+    every = {m: [run.suites.clean.calibration for run in runs] for m, runs in found.items()}
+    parts = {m: kept for m, own in every.items() if (kept := [c for c in own if c is not None])}
     if not parts:
         return []
     errors = {method: estimate([c.ece for c in own]) for method, own in parts.items()}
-    every = {m: [b for b in pooled(own) if b.num_images >= FEWEST] for m, own in parts.items()}
-    binned = {method: bins for method, bins in every.items() if bins}
+    large = {m: [b for b in pooled(own) if b.num_images >= FEWEST] for m, own in parts.items()}
+    binned = {method: bins for method, bins in large.items() if bins}
     panels = [_reliability(binned, styles)] if binned else []
     return [*panels, _errors(errors, styles)]
-
-
-def calibrations(runs: Sequence[Findings]) -> list[Calibration]:
-    """Return the calibrations of the runs that have one."""
-    return [run.suites.clean.calibration for run in runs if run.suites.clean.calibration]
 
 
 def pooled(parts: Sequence[Calibration]) -> list[Bin]:
@@ -50,7 +53,7 @@ def pooled(parts: Sequence[Calibration]) -> list[Bin]:
     return bins
 
 
-def _reliability(binned: Mapping[str, list[Bin]], styles: Mapping[str, MethodStyle]) -> Panel:
+def _reliability(binned: Mapping[str, list[Bin]], styles: Styles) -> Panel:
     diagonal = {
         "type": "scatter",
         "mode": "lines",
@@ -74,39 +77,30 @@ def _reliability(binned: Mapping[str, list[Bin]], styles: Mapping[str, MethodSty
 def _line(method: str, bins: Sequence[Bin], style: MethodStyle) -> dict[str, Any]:
     total = sum(b.num_images for b in bins)
     sizes = [SMALLEST + (LARGEST - SMALLEST) * sqrt(b.num_images / total) for b in bins]
-    return {
-        "type": "scatter",
-        "meta": method,
-        "mode": "lines+markers",
-        "x": [round(100 * b.confidence, 2) for b in bins],
-        "y": [round(100 * b.accuracy, 2) for b in bins],
-        "line": {"color": style.color, "width": 1.2},
-        "marker": {**mark(style), "size": [round(size, 1) for size in sizes]},
-        "hoverinfo": "text",
-        "hovertext": [
-            f"<b>{plot_text(method)}</b><br>{100 * b.accuracy:.1f} % right at "
-            f"{100 * b.confidence:.1f} % confidence<br>{b.num_images:,} answers"
-            for b in bins
-        ],
-    }
+    texts = (
+        f"{100 * b.accuracy:.1f} % right at {100 * b.confidence:.1f} % confidence<br>"
+        f"{b.num_images:,} answers"
+        for b in bins
+    )
+    return scatter(
+        method,
+        [round(100 * b.confidence, 2) for b in bins],
+        [round(100 * b.accuracy, 2) for b in bins],
+        "lines+markers",
+        line={"color": style.color, "width": 1.2},
+        marker={**mark(style), "size": [round(size, 1) for size in sizes]},
+        **hover(method, *texts),
+    )
 
 
-def _errors(errors: Mapping[str, Estimate], styles: Mapping[str, MethodStyle]) -> Panel:
+def _errors(errors: Mapping[str, Estimate], styles: Styles) -> Panel:
     traces = []
     for method, found in errors.items():
         ends = [[100 * max(end, 0.0) for end in found.ends or ()]]
-        trace = {
-            "type": "scatter",
-            "meta": method,
-            "mode": "markers",
-            "x": [100 * found.mean],
-            "y": [plot_text(method)],
-            "marker": mark(styles[method]),
-            "error_x": error_bar([100 * found.mean], ends, styles[method]),
-            "hoverinfo": "text",
-            "hovertext": [f"<b>{plot_text(method)}</b><br>{found.percent()}"],
-        }
-        traces.append(trace)
+        bar = error_bar([100 * found.mean], ends, styles[method])
+        x, y, marker = [100 * found.mean], [plot_text(method)], mark(styles[method])
+        text = hover(method, found.percent())
+        traces.append(scatter(method, x, y, marker=marker, error_x=bar, **text))
     axes = {
         "xaxis": axis("percentage points", rangemode="tozero"),
         "yaxis": axis(type="category", autorange="reversed", showgrid=False),

@@ -12,11 +12,13 @@ from advprop.report.figures.drawing import (
     axis,
     error_bar,
     figure,
+    hover,
     mark,
     plot_text,
     points_range,
+    scatter,
 )
-from advprop.report.page.styles import MethodStyle
+from advprop.report.page.styles import MethodStyle, Styles
 from advprop.results.cells import accuracy_cell, difference_cell
 from advprop.results.summary import (
     ACCURACIES,
@@ -57,10 +59,7 @@ def accuracy_title(accuracy: str) -> str:
 
 
 def cost_panels(
-    summary: Sequence[Entry],
-    runs: Sequence[Mapping[str, Any]],
-    styles: Mapping[str, MethodStyle],
-    cost: str,
+    summary: Sequence[Entry], runs: Sequence[Entry], styles: Styles, cost: str
 ) -> list[Panel]:
     """Return a panel per accuracy against `cost`, with means, intervals, and seeds as dots."""
     panels = []
@@ -86,9 +85,7 @@ def cost_panels(
     return panels
 
 
-def _of_accuracies(
-    entries: Sequence[Entry], runs: Iterable[Mapping[str, Any]], accuracy: str
-) -> list[float]:
+def _of_accuracies(entries: Sequence[Entry], runs: Iterable[Entry], accuracy: str) -> list[float]:
     """Return a range in percent that includes all seeds and intervals, within -2 to 102."""
     shown = {entry["method"] for entry in entries}
     values = [run[accuracy] for run in runs if run["method"] in shown and accuracy in run]
@@ -115,7 +112,7 @@ def _side_by_side(costs: Sequence[tuple[str, float]]) -> dict[str, float]:
 
 def _cost_traces(
     entry: Entry,
-    runs: Iterable[Mapping[str, Any]],
+    runs: Iterable[Entry],
     style: MethodStyle,
     accuracy: str,
     cost: str,
@@ -128,37 +125,25 @@ def _cost_traces(
         for run in runs
         if run["method"] == entry["method"] and run.get(accuracy) is not None
     ]
-    seeds = {
-        "type": "scatter",
-        "meta": entry["method"],
-        "mode": "markers",
-        "x": [place - aside] * len(values),
-        "y": values,
-        "marker": {"color": style.color, "size": 4, "opacity": 0.7},
-        "hoverinfo": "skip",
-    }
-    average = {
-        "type": "scatter",
-        "meta": entry["method"],
-        "mode": "markers",
-        "x": [place],
-        "y": [mean],
-        "error_y": error_bar(
-            [mean], [[min(max(100 * end, 0), 100) for end in entry[accuracy]["ci95"] or ()]], style
+    ends = [min(max(100 * end, 0), 100) for end in entry[accuracy]["ci95"] or ()]
+    text = f"{cell.text}<br>{entry[cost]:,.4g} {COST_TITLES[cost]}"
+    dot = {"color": style.color, "size": 4, "opacity": 0.7}
+    return [
+        scatter(
+            entry["method"], [place - aside] * len(values), values, marker=dot, hoverinfo="skip"
         ),
-        "marker": mark(style),
-        "hoverinfo": "text",
-        "hovertext": [
-            f"<b>{plot_text(entry['method'])}</b><br>{cell.text}<br>"
-            f"{entry[cost]:,.4g} {COST_TITLES[cost]}"
-        ],
-    }
-    return [seeds, average]
+        scatter(
+            entry["method"],
+            [place],
+            [mean],
+            error_y=error_bar([mean], [ends], style),
+            marker=mark(style),
+            **hover(entry["method"], text),
+        ),
+    ]
 
 
-def difference_panels(
-    summary: Sequence[Entry], styles: Mapping[str, MethodStyle], baseline: str
-) -> list[Panel]:
+def difference_panels(summary: Sequence[Entry], styles: Styles, baseline: str) -> list[Panel]:
     """Return a panel per accuracy with paired differences to `baseline` and their intervals."""
     panels = []
     for accuracy in accuracy_names(summary):
@@ -191,18 +176,13 @@ def difference_panels(
     return panels
 
 
-def _difference_trace(
-    method: str, difference: Mapping[str, Any], style: MethodStyle
-) -> dict[str, Any]:
+def _difference_trace(method: str, difference: Entry, style: MethodStyle) -> dict[str, Any]:
     value = 100 * difference["difference"]
-    return {
-        "type": "scatter",
-        "meta": method,
-        "mode": "markers",
-        "x": [value],
-        "y": [plot_text(method)],
-        "error_x": error_bar([value], [[100 * end for end in difference["ci95"] or ()]], style),
-        "marker": mark(style),
-        "hoverinfo": "text",
-        "hovertext": [f"<b>{plot_text(method)}</b><br>{difference_cell(difference).text}"],
-    }
+    return scatter(
+        method,
+        [value],
+        [plot_text(method)],
+        error_x=error_bar([value], [[100 * end for end in difference["ci95"] or ()]], style),
+        marker=mark(style),
+        **hover(method, difference_cell(difference).text),
+    )

@@ -8,8 +8,8 @@ from math import isfinite
 from statistics import fmean
 from typing import Any
 
-from advprop.report.figures.drawing import Panel, axis, figure, plot_text
-from advprop.report.page.styles import MethodStyle
+from advprop.report.figures.drawing import Panel, axis, figure, plot_text, scatter
+from advprop.report.page.styles import MethodStyle, Styles
 
 Curve = Mapping[str, Any]
 # Dashes of training by branch, clean first; validation is a solid, thicker line. The page's
@@ -36,7 +36,7 @@ def branch_names(curves: Sequence[Curve]) -> list[str]:
     return sorted(found, key=lambda name: name != "clean")
 
 
-def curve_panels(curves: Sequence[Curve], styles: Mapping[str, MethodStyle]) -> list[Panel]:
+def curve_panels(curves: Sequence[Curve], styles: Styles) -> list[Panel]:
     """Return a panel per method: accuracy and loss over passes, a line per seed and branch."""
     curves = [curve for curve in curves if curve.get("points")]
     branches = branch_names(curves)
@@ -44,8 +44,10 @@ def curve_panels(curves: Sequence[Curve], styles: Mapping[str, MethodStyle]) -> 
     furthest = max((p[unit] for c in curves for p in c["points"]), default=1)
     most = max(20, min(MOST_POINTS, ALL_POINTS // (5 * len(curves) or 1)))
     losses = [v for c in curves for b in branches for _, v in _series(c, unit, b, "loss")]
+    order = list(styles)
+    curves = sorted(curves, key=lambda curve: order.index(curve["method"]))
     panels = []
-    for method, own in groupby(sorted(curves, key=_place(styles)), key=lambda c: str(c["method"])):
+    for method, own in groupby(curves, key=lambda curve: str(curve["method"])):
         traces = [t for c in own for t in _curve_traces(c, unit, branches, styles[method], most)]
         title = "passes per image" if unit == "passes" else "epoch"
         layout = {
@@ -56,11 +58,6 @@ def curve_panels(curves: Sequence[Curve], styles: Mapping[str, MethodStyle]) -> 
         label = f"Training curves of {method}: accuracy and loss of each branch over training."
         panels.append(Panel(title=method, figure=figure(traces, **layout), label=label, height=380))
     return panels
-
-
-def _place(styles: Mapping[str, MethodStyle]) -> Any:
-    order = list(styles)
-    return lambda curve: order.index(curve["method"])
 
 
 def _series(curve: Curve, unit: str, branch: str, key: str) -> Iterator[tuple[float, float]]:
@@ -99,22 +96,19 @@ def _line(
     line: Mapping[str, Any],
 ) -> dict[str, Any]:
     text = f"<b>{plot_text(curve['method'])}</b>, seed {plot_text(curve['seed'])}<br>{name}"
-    return {
-        "type": "scatter",
-        "meta": str(curve["method"]),
-        "mode": "lines" if len(kept) > 1 else "markers",
-        "x": [round(x, 4) for x, _ in kept],
-        "y": [round(y, 4) for _, y in kept],
-        "yaxis": plane,
-        "line": {"width": 1.6, **line},
-        "opacity": 0.85,
-        "hovertemplate": f"{text} %{{y:.3g}}<extra></extra>",
-    }
+    return scatter(
+        str(curve["method"]),
+        [round(x, 4) for x, _ in kept],
+        [round(y, 4) for _, y in kept],
+        "lines" if len(kept) > 1 else "markers",
+        yaxis=plane,
+        line={"width": 1.6, **line},
+        opacity=0.85,
+        hovertemplate=f"{text} %{{y:.3g}}<extra></extra>",
+    )
 
 
-def statistics_panels(
-    records: Sequence[Mapping[str, Any]], styles: Mapping[str, MethodStyle]
-) -> list[Panel]:
+def statistics_panels(records: Sequence[Mapping[str, Any]], styles: Styles) -> list[Panel]:
     """Return panels with the distance of clean and adversarial statistics in each layer."""
     records = [record for record in records if record.get("statistics")]
     layers = list(dict.fromkeys(row["layer"] for r in records for row in r["statistics"]))
@@ -138,14 +132,8 @@ def statistics_panels(
         line = {"color": "var(--ink)", "width": 1.5}
         neutral_line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "line": line}
         shapes = [{**neutral_line, "y0": neutral, "y1": neutral, "layer": "below"}]
-        panels.append(
-            Panel(
-                title=title,
-                figure=figure(traces, shapes=shapes, **axes),
-                label=label,
-                height=LAYERS_HEIGHT,
-            )
-        )
+        drawing = figure(traces, shapes=shapes, **axes)
+        panels.append(Panel(title=title, figure=drawing, label=label, height=LAYERS_HEIGHT))
     return panels
 
 
@@ -161,19 +149,17 @@ def _layer_traces(record: Mapping[str, Any], key: str, style: MethodStyle) -> li
     if not rows:
         return []
     head = f"<b>{plot_text(record['method'])}</b>, seed {plot_text(record['seed'])}"
-    return [
-        {
-            "type": "scatter",
-            "meta": str(record["method"]),
-            "mode": "lines+markers",
-            "x": [plot_text(row["layer"]) for row in rows],
-            "y": [float(f"{row[key]:.4g}") for row in rows],
-            "line": {"color": style.color, "width": 1},
-            "marker": {"color": style.color, "symbol": style.symbol, "size": 5},
-            "opacity": 0.85,
-            "hovertemplate": f"{head}<br>%{{x}}: %{{y:.3g}}<extra></extra>",
-        }
-    ]
+    trace = scatter(
+        str(record["method"]),
+        [plot_text(row["layer"]) for row in rows],
+        [float(f"{row[key]:.4g}") for row in rows],
+        "lines+markers",
+        line={"color": style.color, "width": 1},
+        marker={"color": style.color, "symbol": style.symbol, "size": 5},
+        opacity=0.85,
+        hovertemplate=f"{head}<br>%{{x}}: %{{y:.3g}}<extra></extra>",
+    )
+    return [trace]
 
 
 def _extremes(records: Sequence[Mapping[str, Any]], key: str) -> str:

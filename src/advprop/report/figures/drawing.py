@@ -82,6 +82,19 @@ def figure(traces: list[dict[str, Any]], **layout: Any) -> dict[str, Any]:
     }
 
 
+def scatter(
+    method: str, x: Sequence[Any], y: Sequence[Any], mode: str = "markers", **settings: Any
+) -> dict[str, Any]:
+    """Return a trace of a method's points, with further `settings` of plotly's."""
+    return {"type": "scatter", "meta": method, "mode": mode, "x": x, "y": y, **settings}
+
+
+def hover(method: str, *texts: str) -> dict[str, Any]:
+    """Return what a pointer shows at each point: the method and below it one of `texts`."""
+    head = f"<b>{plot_text(method)}</b><br>"
+    return {"hoverinfo": "text", "hovertext": [head + text for text in texts]}
+
+
 def mark(style: MethodStyle) -> dict[str, Any]:
     """Return the marker of a method."""
     line = {"width": 2, "color": style.color}
@@ -103,53 +116,4 @@ def error_bar(
         "color": style.color,
         "thickness": 1.5,
         "width": 4,
-    }
-
-
-def band(
-    method: str, x: Sequence[float], ends: Sequence[Sequence[float]], style: MethodStyle
-) -> dict[str, Any]:
-    """Return the area between the lower and the upper `ends`."""
-    return {
-        "type": "scatter",
-        "meta": method,
-        "mode": "lines",
-        "x": [*x, *reversed(x)],
-        "y": [*(pair[1] for pair in ends), *(pair[0] for pair in reversed(ends))],
-        "fill": "toself",
-        "fillcolor": style.color,
-        "line": {"width": 0, "color": style.color},
-        "opacity": 0.12,
-        "hoverinfo": "skip",
-    }
-
-
-def heat_map(
-    rows: Sequence[str],
-    columns: Sequence[str],
-    values: Sequence[Sequence[float | None]],
-    texts: Sequence[Sequence[str]],
-    hover: Sequence[Sequence[str]],
-    *,
-    scale: str,
-    limits: tuple[float, float],
-) -> dict[str, Any]:
-    """Return coloured cells with their numbers; `scale` names colours in report.css."""
-    steps = 5
-    return {
-        "type": "heatmap",
-        "x": [plot_text(column) for column in columns],
-        "y": [plot_text(row) for row in rows],
-        "z": [list(row) for row in values],
-        "text": [list(row) for row in texts],
-        "texttemplate": "%{text}",
-        "textfont": {"color": "var(--ink)"},
-        "hoverinfo": "text",
-        "hovertext": [list(row) for row in hover],
-        "colorscale": [[i / (steps - 1), f"var(--{scale}-{i})"] for i in range(steps)],
-        "zmin": limits[0],
-        "zmax": limits[1],
-        "xgap": 1,
-        "ygap": 1,
-        "showscale": False,
     }

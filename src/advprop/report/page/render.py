@@ -15,23 +15,21 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from advprop.report import tables
+from advprop.report.answer.conclusion import BASELINE_TITLES
+from advprop.report.answer.estimates import references
 from advprop.report.answer.overview import overview, red_flags
 from advprop.report.facts import attack_of_tests, run_facts
+from advprop.report.figures import calibration, charts, corruptions
 from advprop.report.figures.charts import accuracy_title
-from advprop.report.figures.curves import DASHES, branch_names
-from advprop.report.findings import read_findings
-from advprop.report.images.gallery import galleries
-from advprop.report.page.browsing import browse
-from advprop.report.page.styles import method_styles, titled
+from advprop.report.figures.curves import DASHES, branch_names, curve_panels, statistics_panels
+from advprop.report.figures.drawing import Panel
+from advprop.report.figures.lines import robustness_panels, soup_panels, strengths
+from advprop.report.findings import Found, read_findings
+from advprop.report.images import classes
+from advprop.report.images.gallery import browse, galleries
+from advprop.report.page.styles import Styles, method_styles, titled
 from advprop.report.records import read_records
-from advprop.report.sections import suite_sections, training_sections
-from advprop.results.summary import (
-    ACCURACIES,
-    accuracy_names,
-    corrected,
-    group_of,
-    summarise,
-)
+from advprop.results.summary import ACCURACIES, accuracy_names, corrected, group_of, summarise
 
 Json = Mapping[str, Any]
 NEGATIVE = re.compile(r"(?<![^\s(])-(?=\d)")
@@ -58,6 +56,7 @@ def render_report(results: Json, details: Json | None = None) -> str:
     for part in (records, tests):
         part.sort(key=lambda item: order.index(item["method"]))
     found = read_findings(tests)
+    command = str(details.get("command") or results.get("command") or "")
     page = {
         "recipe": str(results.get("recipe") or "unnamed"),
         "conclusion": overview(summary, runs),
@@ -67,27 +66,21 @@ def render_report(results: Json, details: Json | None = None) -> str:
         "methods": [entry["method"] for entry in summary],
         "several_groups": len({group_of(entry) for entry in summary}) > 1,
         **_numbers(summary, runs, found),
-        **suite_sections(summary, runs, found, styles),
-        **training_sections(curves, records, styles),
-        "branches": list(zip(branch_names(curves), cycle(DASHES), strict=False)),
-        "has_validation": any(
-            p.get("validation_accuracy") is not None for c in curves for p in c["points"]
-        ),
+        **_suites(summary, runs, found, styles),
+        **_training(curves, records, styles),
         "galleries": galleries(records),
         "num_galleries": len({r["method"] for r in records if r.get("gallery")}),
         "settings": run_facts(runs, configs),
         "attack": attack_of_tests(configs),
         "trials": tables.trials_table(trials),
         "browse": browse(read_records(records)),
-        "commands": _lines(details.get("command") or results.get("command")),
+        "commands": [line for line in command.splitlines() if line.strip()],
         "versions": {str(k): str(v) for k, v in (results.get("versions") or {}).items()},
     }
     return str(_template().render(**page, **_assets()))
 
 
-def _numbers(
-    summary: Sequence[Json], runs: Sequence[Json], found: Mapping[str, Any]
-) -> dict[str, Any]:
+def _numbers(summary: Sequence[Json], runs: Sequence[Json], found: Found) -> dict[str, Any]:
     """Return the tables and the titles of their columns."""
     return {
         "table": tables.main_rows(summary),
@@ -100,19 +93,90 @@ def _numbers(
         "suites_table": tables.suites_table(summary),
         "curve_tables": tables.curve_tables(found),
         "soup_tables": tables.soup_tables(found),
-        "attack_tables": [
-            table
-            for table in (tables.branch_table(found), tables.autoattack_table(found))
-            if table is not None
-        ],
+        "attack_tables": tables.attack_tables(found),
         "runs": tables.run_rows(runs),
         "run_titles": [accuracy_title(name) for name in accuracy_names(runs)],
         "tested_on": sorted({str(run["tested_on"]) for run in runs if run.get("tested_on")}),
     }
 
 
-def _lines(command: object) -> list[str]:
-    return [line for line in str(command or "").splitlines() if line.strip()]
+def _suites(
+    summary: Sequence[Json], runs: Sequence[Json], found: Found, styles: Styles
+) -> dict[str, Any]:
+    """Return the figures of the test results."""
+    held = references(found, summary)
+    costs = {"total_passes": "Cost in passes", "train_seconds": "Cost in seconds"}
+    several = sum("clean_accuracy" in entry for entry in summary) > 1
+    differences = (
+        _group(
+            charts.difference_panels(summary, styles, baseline), title=f"Difference from {title}"
+        )
+        for baseline, title in BASELINE_TITLES.items()
+    )
+    return {
+        # to vanilla of equal cost, or else to vanilla; tables have both
+        "difference_groups": next(filter(None, differences), []),
+        "cost_groups": [
+            group
+            for cost, title in costs.items()
+            if several
+            for group in _group(charts.cost_panels(summary, runs, styles, cost), title=title)
+        ],
+        "robustness_groups": _group(robustness_panels(found, styles), columns=2),
+        "strengths": strengths(found),
+        "soup_groups": _group(soup_panels(found, styles), columns=2),
+        "corruption_views": _corruption_views(found, held),
+        "corruption_rows": corruptions.corruption_rows(found),
+        "class_groups": _group(classes.class_panels(found, held)),
+        "class_table": classes.class_table(found, held),
+        "confusion_table": classes.confusion_table(found),
+        "calibration_groups": _group(calibration.calibration_panels(found, styles), columns=2),
+    }
+
+
+def _corruption_views(found: Found, held: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the views between which the reader switches, each with its colour scale."""
+    accuracies = _group(corruptions.corruption_panels(found))
+    views = [
+        {
+            "title": "Accuracy",
+            "groups": accuracies,
+            "scale": corruptions.ACCURACY_SCALE,
+            "low": "0 %",
+            "high": "100 %",
+        }
+    ]
+    if differences := corruptions.difference_panels(found, held):
+        end = differences[0].figure["data"][0]["zmax"]
+        view = {
+            "title": "Difference",
+            "groups": _group(differences),
+            "scale": corruptions.DIFFERENCE_SCALE,
+            "low": f"\N{MINUS SIGN}{end:g} points",
+            "high": f"+{end:g} points",
+        }
+        views.append(view)
+    return views if accuracies else []
+
+
+def _group(panels: Sequence[Panel], *, title: str = "", columns: int = 3) -> list[dict[str, Any]]:
+    """Return a list with `panels` under one heading, in up to `columns` columns; [] without any."""
+    columns = 2 if len(panels) == 4 else columns
+    return [{"title": title, "panels": panels, "columns": columns}] if panels else []
+
+
+def _training(curves: Sequence[Json], records: Sequence[Json], styles: Styles) -> dict[str, Any]:
+    """Return the figures of the training."""
+    points = [point for curve in curves for point in curve["points"]]
+    return {
+        "branches": list(zip(branch_names(curves), cycle(DASHES), strict=False)),
+        "has_validation": any(p.get("validation_accuracy") is not None for p in points),
+        "curve_groups": _group(curve_panels(curves, styles)),
+        "statistics_methods": list(
+            dict.fromkeys(str(record["method"]) for record in records if record.get("statistics"))
+        ),
+        "statistics_groups": _group(statistics_panels(records, styles), columns=2),
+    }
 
 
 @cache

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from advprop.results.summary import group_of, kind_of
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class MethodStyle:
     """Colour, plotly marker symbol, description of the method and its `--method` (may be empty)."""
 
@@ -24,89 +24,45 @@ class MethodStyle:
     code: str = ""
 
 
+Styles: TypeAlias = Mapping[str, MethodStyle]
+"""The style of each method by its label."""
+# by --method: the name in prose and tables, the colour, the symbol
 KNOWN = {
-    "vanilla": ("baseline", "circle-open", "clean images only"),
-    "vanilla_equal_cost": (
-        "baseline-long",
-        "circle",
-        "vanilla, trained longer: at the cost of the dearest method",
-    ),
-    "advprop": (
-        "method-1",
-        "diamond",
-        "clean and adversarial images, each with normalisation layers of its own",
-    ),
-    "mixed": ("method-2", "square", "clean and adversarial images through the same layers"),
-    "adversarial": ("method-3", "triangle-up", "adversarial images only"),
-    "adversarial_then_clean": (
-        "method-4",
-        "triangle-down",
-        "adversarial images first, clean images for the rest",
-    ),
-    "fast": (
-        "method-5",
-        "cross",
-        "a share of each batch adversarial, its attack's gradient used twice",
-    ),
-    "fine_grained": (
-        "method-6",
-        "x",
-        "clean images and several other kinds, each with normalisation layers of its own",
-    ),
-    "carried": (
-        "method-7",
-        "star",
-        "clean images, and perturbed ones whose perturbation each epoch improves",
-    ),
-    "advprop_lean": (
-        "method-7",
-        "hourglass",
-        "carried, in one pass over one batch: a quarter of it perturbed, the rest clean",
-    ),
-    "pyramid": (
-        "method-8",
-        "hexagon",
-        "clean and adversarial images, perturbed on patches of several sizes",
-    ),
-    "universal": (
-        "method-4",
-        "pentagon",
-        "clean images, and the same with one perturbation for all of them",
-    ),
-    "sam": (
-        "method-5",
-        "triangle-right",
-        "clean images, learnt from at the weights nearby where their loss is highest",
-    ),
-    "augmix": (
-        "method-6",
-        "triangle-left",
-        "clean images, and mixtures of augmentations of them with the same predictions",
-    ),
-    "maxup": (
-        "method-8",
-        "diamond-tall",
-        "of several random views of each image that of the highest loss",
-    ),
+    "vanilla": ("vanilla", "baseline", "circle-open"),
+    "vanilla_equal_cost": ("vanilla at equal cost", "baseline-long", "circle"),
+    "advprop": ("AdvProp", "method-1", "diamond"),
+    "mixed": ("mixed training", "method-2", "square"),
+    "adversarial": ("adversarial training", "method-3", "triangle-up"),
+    "adversarial_then_clean": ("adversarial-then-clean training", "method-4", "triangle-down"),
+    "fast": ("Fast AdvProp", "method-5", "cross"),
+    "fine_grained": ("fine-grained AdvProp", "method-6", "x"),
+    "carried": ("AdvProp with carried perturbations", "method-7", "star"),
+    "advprop_lean": ("lean AdvProp", "method-7", "hourglass"),
+    "pyramid": ("PyramidAT", "method-8", "hexagon"),
+    "universal": ("universal PyramidAT", "method-4", "pentagon"),
+    "sam": ("SAM", "method-5", "triangle-right"),
+    "augmix": ("AugMix", "method-6", "triangle-left"),
+    "maxup": ("MaxUp", "method-8", "diamond-tall"),
 }
-TITLES = {
-    "vanilla": "vanilla",
-    "vanilla_equal_cost": "vanilla at equal cost",
-    "advprop": "AdvProp",
-    "mixed": "mixed training",
-    "adversarial": "adversarial training",
-    "adversarial_then_clean": "adversarial-then-clean training",
-    "fast": "Fast AdvProp",
-    "fine_grained": "fine-grained AdvProp",
-    "carried": "AdvProp with carried perturbations",
-    "advprop_lean": "lean AdvProp",
-    "pyramid": "PyramidAT",
-    "universal": "universal PyramidAT",
-    "sam": "SAM",
-    "augmix": "AugMix",
-    "maxup": "MaxUp",
+MEANINGS = {
+    "vanilla": "clean images only",
+    "vanilla_equal_cost": "vanilla, trained longer: at the cost of the dearest method",
+    "advprop": "clean and adversarial images, each with normalisation layers of its own",
+    "mixed": "clean and adversarial images through the same layers",
+    "adversarial": "adversarial images only",
+    "adversarial_then_clean": "adversarial images first, clean images for the rest",
+    "fast": "a share of each batch adversarial, its attack's gradient used twice",
+    "fine_grained": "clean images and several other kinds, "
+    "each with normalisation layers of its own",
+    "carried": "clean images, and perturbed ones whose perturbation each epoch improves",
+    "advprop_lean": "carried, in one pass over one batch: "
+    "a quarter of it perturbed, the rest clean",
+    "pyramid": "clean and adversarial images, perturbed on patches of several sizes",
+    "universal": "clean images, and the same with one perturbation for all of them",
+    "sam": "clean images, learnt from at the weights nearby where their loss is highest",
+    "augmix": "clean images, and mixtures of augmentations of them with the same predictions",
+    "maxup": "of several random views of each image that of the highest loss",
 }
-"""The names of methods in prose and tables."""
 # Eight colours and seven symbols have no common factor, so pairs repeat after 56 methods.
 SPARE_COLORS = tuple(f"method-{number}" for number in (7, 8, 1, 2, 3, 4, 5, 6))
 SPARE_SYMBOLS = ("bowtie", "octagon", "diamond-wide", "star-square", "hash", "cross", "x")
@@ -139,7 +95,7 @@ def titled(*parts: Iterable[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
 def _title(label: str, kind: str) -> str:
     rest = label.removeprefix(kind)
     whole = label == kind or rest.startswith(",")
-    return TITLES[kind] + rest if kind in TITLES and whole else label
+    return KNOWN[kind][0] + rest if kind in KNOWN and whole else label
 
 
 def method_styles(
@@ -156,7 +112,7 @@ def method_styles(
     unknown = list(dict.fromkeys(kind for kind in kinds.values() if kind not in KNOWN))
     styles = {}
     for method, kind in kinds.items():
-        style = _known(kind) if kind in KNOWN else _spare(unknown.index(kind))
+        style = _style(kind, unknown)
         if len(groups) > 1 and method in entry_of:
             place = groups.index(group_of(entry_of[method]))
             style = replace(style, symbol=GROUP_SYMBOLS[place % len(GROUP_SYMBOLS)])
@@ -164,12 +120,10 @@ def method_styles(
     return styles
 
 
-def _known(kind: str) -> MethodStyle:
-    color, symbol, meaning = KNOWN[kind]
-    return MethodStyle(color=f"var(--{color})", symbol=symbol, meaning=meaning, code=kind)
-
-
-def _spare(place: int) -> MethodStyle:
+def _style(kind: str, unknown: Sequence[str]) -> MethodStyle:
+    if kind in KNOWN:
+        _, color, symbol = KNOWN[kind]
+        return MethodStyle(f"var(--{color})", symbol, MEANINGS[kind], code=kind)
+    place = unknown.index(kind)
     color = SPARE_COLORS[place % len(SPARE_COLORS)]
-    symbol = SPARE_SYMBOLS[place % len(SPARE_SYMBOLS)]
-    return MethodStyle(color=f"var(--{color})", symbol=symbol)
+    return MethodStyle(f"var(--{color})", SPARE_SYMBOLS[place % len(SPARE_SYMBOLS)])
