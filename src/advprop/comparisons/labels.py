@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from advprop.comparisons.found import FoundRun, Source
+from advprop.comparisons.sources import FoundRun, Source
+from advprop.files.trees import leaves
 from advprop.results.summary import BASELINES, EQUAL_COST
 from advprop.suites.recording import accuracies
 
@@ -176,12 +177,12 @@ def _differences(runs: Sequence[FoundRun]) -> list[str]:
     for name, own in groups.items():
         if len({run.source for run in own}) < 2:
             continue
-        leaves = [run.leaves() for run in own]
-        paths = {path for leaf in leaves for path in leaf if not path.startswith("method.")}
+        settings = [dict(leaves(run.settings)) for run in own]
+        paths = {path for one in settings for path in one if not path.startswith("method.")}
         differing = sorted(
             path
             for path in paths - {"seed", "method"}
-            if len({repr(leaf.get(path)) for leaf in leaves}) > 1
+            if len({repr(one.get(path)) for one in settings}) > 1
         )
         if differing:
             more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from advprop.attacks.pgd import Attack
 from advprop.evaluation.saliency import Maps
+from advprop.evaluation.scores import image_indices
 from advprop.files.parsing import printable
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch, LogitsFn
@@ -37,7 +38,7 @@ def record_gallery(
     value becomes black or white; grey is zero. `saliency` has further maps of the clean images by
     title, whose pictures have at most 64 pixels a side.
     """
-    indices = _indices(batch)
+    indices = image_indices(batch).tolist()
     streams = ImageStreams.for_batch(0, 0, indices)
     adversarial = attack(attacked_logits_fn, batch.images, batch.labels, generator=streams)
     with torch.no_grad():
@@ -97,14 +98,10 @@ def record_predictions(
                 **_name(names, index),
             }
             for image, label, index in zip(
-                batch.images, batch.labels.tolist(), _indices(batch), strict=True
+                batch.images, batch.labels.tolist(), image_indices(batch).tolist(), strict=True
             )
         ]
     return {"images": images, "clean": clean, "confidence": confidence}
-
-
-def _indices(batch: Batch) -> Sequence[int]:
-    return range(len(batch)) if batch.indices is None else batch.indices.tolist()
 
 
 def _name(names: Sequence[str], index: int) -> dict[str, str]:

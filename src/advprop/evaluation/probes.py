@@ -86,13 +86,8 @@ def probe_black_box(
         right = part_of(batch, correct_predictions(logits_fn(batch.images), batch.labels))
     if len(right) == 0:
         return {"num_images": 0, "num_queries": NUM_QUERIES, "black_box_only": 0}
-    _, white = attack_with_restarts(
-        attack,
-        right,
-        attacked_logits_fn=attacked_logits_fn,
-        logits_fn=logits_fn,
-        restarts=restarts,
-    )
+    functions = {"attacked_logits_fn": attacked_logits_fn, "logits_fn": logits_fn}
+    _, white = attack_with_restarts(attack, right, **functions, restarts=restarts)
     searched = random_search(
         logits_fn,
         right.images,

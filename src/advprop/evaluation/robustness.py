@@ -117,27 +117,16 @@ def evaluate_adversarial(
     count by the share that is right where the attack, or none, makes the loss largest.
     """
     tally, scores = Tally(threat_model_of(attack)), Scores()
+    functions = {"attacked_logits_fn": attacked_logits_fn, "logits_fn": logits_fn}
     for batch in batches:
         if batch.labels.ndim > 1:
-            adversarial, logits = attack_labels(
-                attack,
-                batch,
-                attacked_logits_fn=attacked_logits_fn,
-                logits_fn=logits_fn,
-                restarts=restarts,
-            )
+            adversarial, logits = attack_labels(attack, batch, **functions, restarts=restarts)
             scores.add(logits, batch.labels)
             tally.add(scores.values[-1], batch.images, adversarial)
             continue
         correct = _correct(logits_fn, batch)
         right = part_of(batch, correct)
-        adversarial, survived = attack_with_restarts(
-            attack,
-            right,
-            attacked_logits_fn=attacked_logits_fn,
-            logits_fn=logits_fn,
-            restarts=restarts,
-        )
+        adversarial, survived = attack_with_restarts(attack, right, **functions, restarts=restarts)
         correct[correct.clone()] = survived
         tally.add(correct, right.images, adversarial)
     return {

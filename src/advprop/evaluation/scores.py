@@ -14,7 +14,7 @@ from advprop.results.summary import LABEL_MEASURES
 from advprop.shapes import Batch, Labels, Logits, correct_predictions
 
 EVALUATION_SEED = 0
-"""Every evaluation uses the same random starts."""
+"""Every evaluation uses the same noise and the same random starts."""
 
 
 def image_indices(batch: Batch) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,31 +106,15 @@ def accuracies(suites: dict[str, Any]) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunDetails:
-    """A run's curve, record and test in the report's format; each is empty if missing."""
+def run_details(folder: Path) -> dict[str, Any]:
+    """Return a run's `curve`, `record` and `test` in the report's format, each empty if missing.
 
-    curve: dict[str, Any]
-    record: dict[str, Any]
-    test: dict[str, Any]
-
-
-def run_details(folder: Path) -> RunDetails:
-    """Return one run's data for the report; raises ValueError for a damaged file."""
-    points = [
-        {
-            "epoch": entry["epoch"],
-            "passes": entry["passes"],
-            "train": entry["train"],
-            "validation_accuracy": entry["validation_accuracy"],
-        }
-        for entry in RunLog(folder / METRICS).read()
-    ]
-    return RunDetails(
-        curve={"points": points},
-        record=_found(folder / RECORD, Record),
-        test=read_test(folder),
-    )
+    Raises ValueError for a damaged file.
+    """
+    keys = ("epoch", "passes", "train", "validation_accuracy")
+    points = [{key: entry[key] for key in keys} for entry in RunLog(folder / METRICS).read()]
+    record = _found(folder / RECORD, Record)
+    return {"curve": {"points": points}, "record": record, "test": read_test(folder)}
 
 
 def is_run(folder: Path) -> bool:

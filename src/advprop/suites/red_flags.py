@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from torch import nn
 
 from advprop.auxiliary.modes import attack_mode
 from advprop.auxiliary.route import CLEAN
+from advprop.data.batches.loaders import test_batches
+from advprop.data.splits import ImageSplit
 from advprop.evaluation import checks, model_checks
 from advprop.evaluation.checks import RedFlag
 from advprop.evaluation.probes import (
@@ -18,10 +21,9 @@ from advprop.evaluation.probes import (
     probe_standardisation,
 )
 from advprop.models.standardize import Standardized
-from advprop.shapes import Batch
-from advprop.suites.overlap import find_overlap
+from advprop.shapes import Batch, in_bytes
 from advprop.suites.registry import SUITES, read_images
-from advprop.suites.subjects import through_branch
+from advprop.suites.subjects import Subject, through_branch
 from advprop.suites.trial import OnDevice, Trial
 
 PROBED = 100
@@ -166,3 +168,38 @@ def _first(trial: Trial) -> Batch:
 
 def _found(flags: list[RedFlag | None]) -> list[RedFlag]:
     return list(dict.fromkeys(flag for flag in flags if flag is not None))
+
+
+def find_overlap(
+    subject: Subject, tested: ImageSplit, *, limit: int | None, bound: int
+) -> dict[str, Any]:
+    """Count the tested images that are identical to one of the subject's training images.
+
+    Compares images after the evaluation's preprocessing, at most `bound` of either set, spread
+    over the set; `limit` is that of the test. Returns the number `found`, the numbers compared
+    (`test_images`, `train_images`) and the number of all training images (`of_train_images`), or
+    `not_compared`, the reason why no comparison was possible.
+    """
+    if subject.load_data is None or bound == 0:
+        return {"found": 0, "not_compared": "no training images are known, or none wanted"}
+    try:
+        train = subject.load_data().train
+        seen = set(_digests(train, bound))
+    except (OSError, ValueError) as error:
+        return {"found": 0, "not_compared": str(error)}
+    digests = _digests(tested, min(bound, limit or bound))
+    return {
+        "found": sum(digest in seen for digest in digests),
+        "test_images": len(digests),
+        "train_images": min(bound, len(train)),
+        "of_train_images": len(train),
+    }
+
+
+def _digests(split: ImageSplit, limit: int) -> list[bytes]:
+    # bytes, so that rounding of float values does not distinguish equal images
+    return [
+        hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
+        for batch in test_batches(split, batch_size=250, limit=limit)
+        for pixels in in_bytes(batch.images).numpy()
+    ]
