@@ -58,7 +58,7 @@ class FoundRun:
         return repr({key: value for key, value in self.settings.items() if key != "seed"})
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Source:
     """One DIR of the command line: its runs, their commands and versions, notes and trials."""
 
@@ -112,15 +112,13 @@ def comparison_source(folder: Path, results: dict[str, Any]) -> Source:
     trials = [Trial.model_validate(trial) for trial in results.get("trials") or ()]
     notes += [f"{t.method} with {t.told}: {t.error}" for t in trials if t.error]
     recipe = str(results.get("recipe") or "unnamed")
-    runs = [
-        _of_folder(folder / row["folder"], dict(row), folder, recipe) for row in results["runs"]
-    ]
-    for run in runs:
-        run.of_comparison = True
     return Source(
         path=folder,
         recipe=recipe,
-        runs=runs,
+        runs=[
+            _of_folder(folder / row["folder"], dict(row), folder, recipe, of_comparison=True)
+            for row in results["runs"]
+        ],
         commands=results["command"].splitlines(),
         versions=dict(results.get("versions") or {}),
         notes=notes,
@@ -132,16 +130,13 @@ def _run(folder: Path) -> Source:
     row = {**complete_run(folder), "folder": str(folder)}
     run = _of_folder(folder, row, folder, str(row["recipe"]))
     command = shlex.join(["advprop", "train", str(folder / CONFIG)])
-    return Source(
-        path=folder,
-        recipe=run.recipe,
-        runs=[run],
-        commands=[command],
-        versions=dict(row.pop("versions")),
-    )
+    versions = dict(row.pop("versions"))
+    return Source(folder, run.recipe, [run], commands=[command], versions=versions)
 
 
-def _of_folder(folder: Path, row: dict[str, Any], source: Path, recipe: str) -> FoundRun:
+def _of_folder(
+    folder: Path, row: dict[str, Any], source: Path, recipe: str, *, of_comparison: bool = False
+) -> FoundRun:
     details = run_details(folder)
     test = details["test"]
     row |= accuracies(test.get("suites") or {})
@@ -152,6 +147,7 @@ def _of_folder(folder: Path, row: dict[str, Any], source: Path, recipe: str) -> 
         recipe=recipe,
         identity=(folder.resolve(), test.get("branch", _CLEAN), test.get("weights")),
         settings=_settings(folder),
+        of_comparison=of_comparison,
         **details,
     )
 
@@ -203,13 +199,9 @@ def _evaluation(path: Path) -> Source:
         curve=curve,
         test=test,
     )
-    return Source(
-        path=path,
-        recipe=recipe,
-        runs=[run],
-        commands=[str(test.get("command") or _command(path, test, branch))],
-        versions=dict(test.get("versions") or {}),
-    )
+    command = str(test.get("command") or _command(path, test, branch))
+    versions = dict(test.get("versions") or {})
+    return Source(path, recipe, [run], commands=[command], versions=versions)
 
 
 def _command(path: Path, test: dict[str, Any], branch: str) -> str:

@@ -10,8 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from advprop.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
-from advprop.evaluation.accuracy import mean
-from advprop.evaluation.scores import Scores
+from advprop.evaluation.accuracy import Scores, mean
 from advprop.results.intervals import bootstrap_interval
 
 ALEXNET_ERRORS = {

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from advprop.attacks.pgd import Attack
+from advprop.evaluation.accuracy import Scores, by_label, image_indices, macro, start_streams
 from advprop.evaluation.clean_report import calibration
-from advprop.evaluation.scores import Scores, by_label, image_indices, macro, start_streams
 from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, Images, Logits, LogitsFn
 from advprop.tasks.multi_label import MultiLabel

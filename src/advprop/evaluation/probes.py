@@ -15,9 +15,8 @@ from advprop.attacks.objectives import GRADIENT_SCALE
 from advprop.attacks.pgd import Attack
 from advprop.attacks.random_search import random_search
 from advprop.attacks.threat_models import ThreatModel
-from advprop.evaluation.accuracy import mean
+from advprop.evaluation.accuracy import EVALUATION_SEED, image_indices, mean, scored
 from advprop.evaluation.robustness import attack_with_restarts, part_of
-from advprop.evaluation.scores import EVALUATION_SEED, image_indices, scored
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions, margins
 

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from advprop.attacks.pgd import PGD, Attack
 from advprop.attacks.threat_models import Linf, ThreatModel
-from advprop.evaluation.accuracy import joined, mean
+from advprop.evaluation.accuracy import Scores, image_indices, joined, mean, start_streams
 from advprop.evaluation.labels import attack_labels
-from advprop.evaluation.scores import Scores, image_indices, start_streams
 from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions, margins
 

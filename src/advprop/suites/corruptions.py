@@ -21,9 +21,8 @@ from advprop.data.listing.classes import shortened
 from advprop.data.sets.imagenet_c import ImageNetC, check_imagenet_c, is_imagenet_c
 from advprop.data.sets.stored import StoredSplit
 from advprop.data.splits import ArraySplit, ImageSplit
-from advprop.evaluation.accuracy import all_scores, joined
+from advprop.evaluation.accuracy import Scores, all_scores, joined
 from advprop.evaluation.corruptions import NUM_CLASSES, corruption_result, label_means
-from advprop.evaluation.scores import Scores
 from advprop.shapes import Images, Labels, Logits, in_bytes
 from advprop.suites.corruption_cache import corrupted_images
 from advprop.suites.trial import Trial

@@ -18,7 +18,7 @@ from advprop.suites.registry import DEFAULT_SUITES, SUITES
 from advprop.suites.soups import checked_weights, soup_points
 from advprop.suites.subjects import Subject, known_branch, load_subject
 from advprop.suites.timm_subjects import find_subject, names_timm_model
-from advprop.suites.trial import Trial, open_class_folder
+from advprop.suites.trial import Trial
 
 SOUP_SUITES = ("clean", "noise", "corruptions", "adversarial")
 """The default suites of branch soups."""
@@ -103,17 +103,12 @@ def _trials(own: Trial, suites: Sequence[str], folders: Mapping[str, Path]) -> d
     for subject in (own.subject, own.source):
         if subject is not None:
             subject.model.to(device)
-    trials = {name: _trial(own, name, folders) for name in suites}
+    trials = dict.fromkeys(suites, own)
+    for name, folder in folders.items():
+        trials[name] = replace(own, folder=folder, open_folder=SUITES[name].open_folder)
     for name, trial in trials.items():
         SUITES[name].check(trial)
     return trials
-
-
-def _trial(own: Trial, suite: str, folders: Mapping[str, Path]) -> Trial:
-    if suite not in folders:
-        return own
-    open_folder = SUITES[suite].open_folder or open_class_folder
-    return replace(own, folder=folders[suite], open_folder=open_folder)
 
 
 def _load_source(subject: Subject, path: Path, branch: str) -> Subject:

@@ -12,7 +12,7 @@ from advprop.evaluation.labels import report_labels
 from advprop.suites import attacks
 from advprop.suites.corruptions import check_corruptions, corruptions
 from advprop.suites.imagenet.suites import IMAGENET_SUITES
-from advprop.suites.trial import OpenFolder, Trial
+from advprop.suites.trial import OpenFolder, Trial, open_class_folder
 
 
 def clean(trial: Trial) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Suite:
     run: Callable[[Trial], dict[str, Any]]
     check: Callable[[Trial], object] = read_images
     needs_folder: bool = False
-    open_folder: OpenFolder | None = None
+    open_folder: OpenFolder = open_class_folder
     needs_source: bool = False
     takes_labels: bool = False
 
