@@ -45,11 +45,6 @@ class FoundRun:
     test: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def kind(self) -> str:
-        """The training method, whatever the label."""
-        return str(self.row.get("kind") or self.row["method"])
-
-    @property
     def same_settings(self) -> str:
         """A text that is equal for runs that differ only in the seed."""
         if self.settings is None:

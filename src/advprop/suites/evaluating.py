@@ -92,7 +92,7 @@ def evaluate_trial(
         "versions": versions(),
         "suites": results,
         "checks": checks,
-        "red_flags": [flag.to_json() for flag in flags],
+        "red_flags": [flag.model_dump() for flag in flags],
         **soups,
     }
 
