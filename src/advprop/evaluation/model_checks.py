@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from advprop.evaluation.checks import exceeds, red_flag, rises
@@ -17,57 +17,45 @@ _REPEATED, _ALONE = 1e-4, 1e-2
 _WITHOUT = 0.1
 
 
-def check_gradients(numbers: Mapping[str, Any]) -> list[Flag]:
+def check_gradients(numbers: Mapping[str, Any]) -> Iterator[Flag]:
     """Flag gradients that are zero or do not lower the margin."""
     total, zero = numbers["num_images"], numbers["zero_gradients"]
-    found = []
     if exceeds(zero, total, _ZERO_RATE):
-        found.append(
-            red_flag(
-                flag="zero_gradients",
-                message=f"the gradient of {zero} of {total} images is exactly zero "
-                f"({_ZERO_RATE:.0%} may be chance): gradient attacks cannot start; look for "
-                "saturated outputs, rounding or detached tensors in the model",
-            )
+        yield red_flag(
+            flag="zero_gradients",
+            message=f"the gradient of {zero} of {total} images is exactly zero "
+            f"({_ZERO_RATE:.0%} may be chance): gradient attacks cannot start; look for saturated "
+            "outputs, rounding or detached tensors in the model",
         )
     fruitless = numbers["fruitless_gradients"]
     if exceeds(fruitless, total, FRUITLESS):
-        found.append(
-            red_flag(
-                flag="masked_gradients",
-                message=f"a step of epsilon / 10 along the gradient does not lower the margin of "
-                f"{fruitless} of {total} images (up to {FRUITLESS:.0%} is usual): the gradients do "
-                "not show where the model is weak, and accuracy under gradient attacks is too high",
-            )
+        yield red_flag(
+            flag="masked_gradients",
+            message=f"a step of epsilon / 10 along the gradient does not lower the margin of "
+            f"{fruitless} of {total} images (up to {FRUITLESS:.0%} is usual): the gradients do not "
+            "show where the model is weak, and accuracy under gradient attacks is too high",
         )
-    return found
 
 
-def check_outputs(numbers: Mapping[str, Any]) -> list[Flag]:
+def check_outputs(numbers: Mapping[str, Any]) -> Iterator[Flag]:
     """Flag outputs that are probabilities, or differ between two passes of the same images."""
-    found = []
     if numbers["row_sum_error"] < 1e-3 and numbers["lowest"] >= 0:
-        found.append(
-            red_flag(
-                flag="probabilities",
-                message="the outputs are not negative and add up to one: probabilities, not "
-                "logits; gradients of the loss vanish where the model is confident; take the "
-                "softmax out of the model",
-            )
+        yield red_flag(
+            flag="probabilities",
+            message="the outputs are not negative and add up to one: probabilities, not logits; "
+            "gradients of the loss vanish where the model is confident; take the softmax out of "
+            "the model",
         )
     repeated, alone = numbers["changed_when_repeated"], numbers["changed_when_alone"]
     if repeated > _REPEATED or alone > _ALONE or not math.isfinite(repeated + alone):
         how = "when repeated" if not repeated <= _REPEATED else "without the batch's other images"
         change, bound = (repeated, _REPEATED) if not repeated <= _REPEATED else (alone, _ALONE)
-        found.append(
-            red_flag(
-                flag="changing_output",
-                message=f"the same images get other logits {how}, by {change:.2g} of the largest "
-                f"(up to {bound:g} is rounding): accuracies depend on chance or company; look for "
-                "dropout, noise, or statistics of the batch",
-            )
+        yield red_flag(
+            flag="changing_output",
+            message=f"the same images get other logits {how}, by {change:.2g} of the largest "
+            f"(up to {bound:g} is rounding): accuracies depend on chance or company; look for "
+            "dropout, noise, or statistics of the batch",
         )
-    return found
 
 
 def check_mode(training: Sequence[str]) -> Flag | None:

@@ -7,16 +7,14 @@ from typing import Any
 
 from advprop.report.answer.conclusion import Conclusion, conclude, percent
 from advprop.report.answer.rivals import CLEAN, Entry
-from advprop.report.findings import Findings
+from advprop.report.findings import Found
 from advprop.results.rows import Flag
 from advprop.results.summary import group_of
 
 OTHER_RUNS = "other runs"
 
 
-def red_flags(
-    runs: Iterable[Mapping[str, Any]], found: Mapping[str, Sequence[Findings]]
-) -> list[dict[str, Any]]:
+def red_flags(runs: Iterable[Mapping[str, Any]], found: Found) -> list[dict[str, Any]]:
     """Return the red flags of all runs, one entry per kind, those of most runs first.
 
     An entry has the flag's `name`, `page` and `first` message, its runs (`who`), and further (run,
