@@ -1,7 +1,8 @@
-"""From a table of labels to predictions, by the command line."""
+"""From a table or lists of labels to predictions, by the command line."""
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 from advprop.exports.export import load_export
 
 SETTINGS = (
-    *("data.kind=table", "data.image_size=32", "data.augmentation=none", "data.balanced=true"),
+    *("data.image_size=32", "data.augmentation=none", "data.balanced=true"),
     *("model.name=test_resnet", "training.num_epochs=1", "training.num_workers=0"),
     *("evaluation.num_workers=0", "training.warmup_epochs=0", "training.batch_size=16"),
     *("evaluation.corruptions=contrast", "evaluation.corruption_severities=1"),
@@ -41,14 +42,16 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "labels.csv"
 
 
-def train(cli: Cli, table: Path, out: Path, *settings: str) -> list[object]:
-    given = (*SETTINGS, f"data.table={table}", *settings)
+def train(source: Path | tuple[str, ...], out: Path, *settings: str) -> list[object]:
+    """Arguments of a run on a table, or on the images that settings name."""
+    table = ("data.kind=table", f"data.table={source}")
+    given = (*(table if isinstance(source, Path) else source), *SETTINGS, *settings)
     return ["train", "from_scratch", "--out", out, *[part for s in given for part in ("--set", s)]]
 
 
 def test_from_a_table_to_predictions(cli: Cli, table: Path, tmp_path: Path) -> None:
     run, exported = tmp_path / "run", tmp_path / "exported"
-    ended = cli(*train(cli, table, run))
+    ended = cli(*train(table, run))
     assert ended.code == 0, ended.err
     assert "labels: 3 labels (red, green, blue): 36 training images" in ended.err
     (entry,) = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
@@ -94,13 +97,75 @@ def test_from_a_table_to_predictions(cli: Cli, table: Path, tmp_path: Path) -> N
     assert by_name == pytest.approx(dict(zip(CHANNELS, sure.tolist(), strict=True)), abs=1e-5)
 
 
+@pytest.fixture(scope="module")
+def lists(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The settings of a Hugging Face set of the same pictures; what is unknown there is absent."""
+    import datasets
+
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    columns = {
+        "image": [str(table.with_name(row["file"])) for row in rows],
+        "label": [[name for name in CHANNELS if row[name] == "1"] for row in rows],
+    }
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.Sequence(datasets.ClassLabel(names=CHANNELS))}
+    )
+    folder = tmp_path_factory.mktemp("hub")
+    whole = datasets.Dataset.from_dict(columns, features=features)
+    (folder / "set").mkdir()
+    whole.to_parquet(folder / "set" / "train.parquet")
+    places = (f"data.name=hfds/{folder / 'set'}", f"data.root={folder / 'cache'}")
+    return ("data.kind=timm", *places, "data.test=none")
+
+
+def test_from_lists_of_a_hub_set_to_predictions(
+    cli: Cli, table: Path, lists: tuple[str, ...], tmp_path: Path
+) -> None:
+    run, exported = tmp_path / "run", tmp_path / "exported"
+    ended = cli(*train(lists, run))
+    assert ended.code == 0, ended.err
+    assert "set: 3 labels (red, green, blue): " in ended.err
+
+    ended = cli("evaluate", run, "--suite", "clean,adversarial")
+    assert ended.code == 0, ended.err
+    assert ", AUROC 0." in ended.out
+    ended = cli("evaluate", run, "--suite", "clean", "--data", f"clean={table}")
+    assert "of 60 images" in ended.out
+    ended = cli("report", run, "--out", tmp_path / "report.html")
+    assert ended.code == 0, ended.err
+    assert "Clean images: AUROC" in (tmp_path / "report.html").read_text()
+
+    ended = cli("export", run, "--out", exported)
+    assert ended.code == 0, ended.err
+    assert load_export(exported).multi_label
+    ended = cli("predict", exported, table.with_name("4.png"), "--json", "-")
+    ((_, classes),) = (entry.items() for entry in json.loads(ended.out))
+    assert {entry["name"] for entry in classes[1]} == {*CHANNELS}
+
+
+def test_settings_for_classes_and_for_lists_are_not_confused(
+    cli: Cli, lists: tuple[str, ...], photos: Path, tmp_path: Path
+) -> None:
+    source = ("data.kind=timm", "data.name=torch/image_folder", f"data.root={photos.parent}")
+    classes = (*source, f"data.train={photos.name}", "data.test=none")
+    for settings, message in (
+        ((*lists, "data.mixing.mixup=0.2"), "need one class an image, these images have several"),
+        ((*lists, "data.sampling.class_balanced=true"), "these images have several labels"),
+        (classes, "data.balanced weighs several labels an image, image_folder has one class"),
+    ):
+        ended = cli(*train(settings, tmp_path / "run"))
+        assert ended.code == 2
+        assert message in ended.err
+        assert not (tmp_path / "run").exists()
+
+
 def test_what_needs_classes_is_refused(cli: Cli, table: Path, tmp_path: Path) -> None:
     for setting in ("data.mixing.mixup=0.2", "data.sampling.class_balanced=true"):
-        ended = cli(*train(cli, table, tmp_path / "run", setting))
+        ended = cli(*train(table, tmp_path / "run", setting))
         assert ended.code == 2
-        assert "need one class an image, a table has several labels" in ended.err
+        assert "need one class an image, these images have several labels" in ended.err
         assert not (tmp_path / "run").exists()
-    assert cli(*train(cli, table, tmp_path / "run", "training.num_epochs=1")).code == 0
+    assert cli(*train(table, tmp_path / "run", "training.num_epochs=1")).code == 0
     ended = cli("evaluate", tmp_path / "run", "--suite", "autoattack")
     assert ended.code == 2
     assert "suite autoattack asks for the one class of an image" in ended.err

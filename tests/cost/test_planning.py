@@ -41,7 +41,8 @@ def small_images(*overrides: str) -> RunConfig:
 
 def efficientnet(recipe: str = "imagenet_efficientnet_b0") -> RunConfig:
     model = ModelConfig(name="tf_efficientnet_b0", mean=(0.5,) * 3, std=(0.5,) * 3)
-    return small_images().model_copy(update={"recipe": recipe, "model": model})
+    config = small_images("data.expected_sizes=[1281167,1000]")
+    return config.model_copy(update={"recipe": recipe, "model": model})
 
 
 def run_plan(*arguments: object) -> Result:

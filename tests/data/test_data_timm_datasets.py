@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from advprop.data.batches.loaders import train_batches
+from advprop.data.found import found_in
 from advprop.data.preprocessing import Augmentation
 from advprop.data.sets.folders import load_folder
 from advprop.data.sets.named import load_timm_dataset
@@ -53,7 +54,9 @@ def hub(tmp_path, monkeypatch):
             images = [Image.fromarray(pixels_of(1000 * seed + n)) for n in range(len(labels))]
             table = datasets.Dataset.from_dict({columns[0]: images, columns[1]: labels})
             if kind:
-                table = table.cast_column(columns[1], kind)
+                several = isinstance(labels[0], list)
+                column = datasets.Sequence(kind) if several else kind
+                table = table.cast_column(columns[1], column)
             table.to_parquet(str(folder / f"{split}-00000-of-00001.parquet"))
         return f"hfds/{folder}"
 
@@ -169,6 +172,47 @@ def test_labels_that_are_no_classes_are_refused(hub, tmp_path):
     ):
         load(name, tmp_path)
     assert load(name, tmp_path, test=None).num_classes == 2
+
+
+def test_lists_of_classes_are_several_labels_in_the_order_of_the_names(hub, tmp_path):
+    """An empty list has no label, a label given twice is present, and rows are no strata."""
+    rows = [[2], [], [0, 2, 0]]
+    name = hub({"train": rows * 4, "test": rows}, names=("cat", "dog", "ant"))
+    data = load(name, tmp_path)
+    assert data.multi_label
+    assert data.class_names == ("cat", "dog", "ant")
+    expected = torch.tensor([[0.0, 0, 1], [0, 0, 0], [1, 0, 1]])
+    assert torch.equal(data.test.labels, expected)
+    for split in (data.train, data.validation):
+        assert torch.equal(split.labels, expected[split.positions % 3])
+    assert len(data.train) + len(data.validation) == 12
+    assert found_in(data).lines()[1].startswith("few training images: dog 0")
+    assert load(hub({"train": [[0], []] * 6}, names=["one"]), tmp_path / "b", test=None).multi_label
+
+
+def test_lists_of_words_name_the_labels(hub, tmp_path):
+    data = load(hub({"train": [["owl"], ["ant", "owl"]] * 6}, names=None), tmp_path, test=None)
+    assert data.class_names == ("ant", "owl")
+    assert torch.equal(data.train.labels[:, 0], (data.train.positions % 2).float())
+
+
+@pytest.mark.parametrize(
+    ("splits", "names", "message"),
+    [
+        ({"train": [[0], [1, -1]]}, ("a", "b"), "1 of the 3 labels .* 2 classes, as -1 of image 1"),
+        ({"train": [[0], None]}, ("a", "b"), r"1 of the 2 .* classes, as None of image 1: .*put"),
+        ({"train": [[0], [1]], "test": [[], []]}, ("a", "b"), "0 of the 0 .* test .*leave out"),
+        ({"train": [[], []]}, None, "train has 0: at least 1 label is needed"),
+        ({"train": [[], [0, 1], [1, 0]]}, None, r"without names, as \[0, 1\], which.*ClassLabel"),
+        ({"train": [[[0]], [[1]]]}, None, r"without names, as \[\[0\]\], which"),
+        ({"train": [["owl"], ["ant"]], "test": [["cat"]]}, None, "as 'cat' of image 0"),
+        ({"train": [["owl"], None]}, None, "1 of the 2 labels .* as None of image 1"),
+    ],
+)
+def test_lists_that_are_no_labels_are_refused(hub, tmp_path, splits, names, message):
+    name = hub(splits, names=names)
+    with pytest.raises(ValueError, match=message):
+        load(name, tmp_path, test="test" if "test" in splits else None)
 
 
 def test_workers_and_other_interpreters_get_the_same_images(hub, mnist, tmp_path):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
-from advprop.config.data_base import BatchesConfig, DecodedDataConfig
+from advprop.config.data_base import BatchesConfig, DecodedDataConfig, LabelsDataConfig
 from advprop.config.fields import Place, PlacePattern, parse_list
 from advprop.data.preprocessing import Augmentation
 from advprop.data.sets.builtin import BuiltinName, load_builtin
@@ -16,8 +16,6 @@ from advprop.data.sets.named import load_timm_dataset
 from advprop.data.sets.table import load_table
 from advprop.data.shards.loading import load_shards
 from advprop.data.splits import ImageData
-from advprop.tasks.multi_label import MultiLabel
-from advprop.tasks.task import Task
 
 
 class BuiltinDataConfig(BatchesConfig):
@@ -49,7 +47,7 @@ class FolderDataConfig(DecodedDataConfig):
     root: Place | None = None
 
 
-class TimmDataConfig(DecodedDataConfig):
+class TimmDataConfig(LabelsDataConfig):
     """A data set that timm opens by name (`advprop.data.sets.named.load_timm_dataset`)."""
 
     places: ClassVar = ("root", "name")  # a name may be "hfds/" and a folder
@@ -105,16 +103,12 @@ class ShardsDataConfig(DecodedDataConfig):
     shuffle_shards: int = Field(default=8, ge=1)
 
 
-class TableDataConfig(DecodedDataConfig):
-    """A CSV file with a column for each label (`advprop.data.sets.table.load_table`).
-
-    With `balanced`, present and absent labels weigh the same in training, for each label in all.
-    """
+class TableDataConfig(LabelsDataConfig):
+    """A CSV file with a column for each label (`advprop.data.sets.table.load_table`)."""
 
     places: ClassVar = ("table", "root")
     loader = staticmethod(load_table)
     needed: ClassVar = ("table", "no table of labels named: --set data.table=FILE.csv")
-    multi_label: ClassVar = True
 
     kind: Literal["table"] = "table"
     table: Place | None = None
@@ -122,23 +116,10 @@ class TableDataConfig(DecodedDataConfig):
     image_column: str | None = None
     label_columns: Annotated[tuple[str, ...], BeforeValidator(parse_list)] = ()
     split_column: str = "split"
-    balanced: bool = False
-
-    def task(self, data: ImageData, label_smoothing: float) -> Task:
-        """Return what is learnt from `data`: each of its labels."""
-        if not self.balanced:
-            return MultiLabel(label_smoothing=label_smoothing)
-        present, absent = ((data.train.labels == value).sum(dim=0) for value in (1, 0))
-        weights = tuple((absent / present.clamp(min=1)).tolist())
-        return MultiLabel(weights, label_smoothing)
 
     @model_validator(mode="after")
     def _no_classes(self) -> Self:
-        if self.mixing.is_on or self.sampling.class_balanced:
-            raise ValueError(
-                "mixup, cutmix and class_balanced need one class an image, a table has several "
-                "labels: switch them off"
-            )
+        self.check_several_labels()
         return self
 
 
@@ -168,7 +149,8 @@ def settings_for_kind(data: BatchesConfig, kind: object) -> dict[str, Any]:
     # "root" and "name" have other meanings for other kinds
     common = fields.keys() & DecodedDataConfig.model_fields.keys() & known.keys()
     if "builtin" in (kind, known["kind"]):
-        common -= {"augmentation"}  # what suits photographs does not suit digits
+        # what suits photographs does not suit digits
+        common -= {"augmentation", "expected_sizes"}
     kept = {name: known[name] for name in common}
     fresh = {
         name: None if field.is_required() else field.get_default(call_default_factory=True)

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from advprop.config.fields import Config, Fraction
 from advprop.data.batches.mixing import Mixing
@@ -15,19 +15,24 @@ from advprop.data.batches.sampling import Sampling
 from advprop.data.preprocessing import Augmentation, Interpolation
 from advprop.data.splits import ImageData
 from advprop.data.view import View
+from advprop.tasks.multi_label import MultiLabel
 from advprop.tasks.task import Classification, Task
 
 
 class BatchesConfig(Config):
-    """The base of all sources of images: how batches are sampled and mixed."""
+    """The base of all sources of images: how batches are sampled and mixed.
+
+    `expected_sizes` are the numbers of training images and of classes that `plan` takes while the
+    images are not here (None: it loads them).
+    """
 
     if TYPE_CHECKING:
         num_train: int | None
         augmentation: Augmentation | None
 
-    multi_label: ClassVar[bool] = False
     sampling: Sampling = Sampling()
     mixing: Mixing = Mixing()
+    expected_sizes: tuple[PositiveInt, PositiveInt] | None = None
 
     @property
     def is_here(self) -> bool:
@@ -101,3 +106,39 @@ class DecodedDataConfig(BatchesConfig):
         own = type(self).model_fields.keys() - DecodedDataConfig.model_fields.keys()
         own -= {"kind", "balanced"}
         return self.loader(view=self.view(seed), **{name: getattr(self, name) for name in own})
+
+
+class LabelsDataConfig(DecodedDataConfig):
+    """The base of sources whose images may have several labels each.
+
+    With `balanced`, present and absent labels weigh the same in training, for each label in all.
+    """
+
+    balanced: bool = False
+
+    def task(self, data: ImageData, label_smoothing: float) -> Task:
+        """Return what is learnt from `data`: its classes, or each of its labels.
+
+        Raises ValueError for settings that need the other of the two.
+        """
+        if not data.multi_label:
+            if self.balanced:
+                raise ValueError(
+                    f"data.balanced weighs several labels an image, {data.name} has one class: set "
+                    "it to false; data.sampling.class_balanced draws classes equally often"
+                )
+            return super().task(data, label_smoothing)
+        self.check_several_labels()
+        if not self.balanced:
+            return MultiLabel(label_smoothing=label_smoothing)
+        present, absent = ((data.train.labels == value).sum(dim=0) for value in (1, 0))
+        weights = tuple((absent / present.clamp(min=1)).tolist())
+        return MultiLabel(weights, label_smoothing)
+
+    def check_several_labels(self) -> None:
+        """Raise ValueError for settings that need one class an image."""
+        if self.mixing.is_on or self.sampling.class_balanced:
+            raise ValueError(
+                "mixup, cutmix and class_balanced need one class an image, these images have "
+                "several labels: switch them off"
+            )

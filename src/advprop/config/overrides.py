@@ -32,7 +32,7 @@ class _Evaluation(Config):
 _FREE = ("model.options", "training.optimizer_options", "data.views", "method.attacks")
 # these may differ on resumption and in comparisons, as trained weights do not depend on them
 _WITHOUT_EFFECT = {
-    "data.max_unreadable",
+    *("data.max_unreadable", "data.expected_sizes"),
     *(f"training.{name}" for name in ("num_workers", "keep_checkpoints", "not_finite")),
     *(f"training.checkpoint_every_{unit}" for unit in ("steps", "minutes")),
 }

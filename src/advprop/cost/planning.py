@@ -25,8 +25,6 @@ from advprop.training.engine import prepare_model
 CLUSTERS = (1, 8, 64, 1024)
 VANILLA = "vanilla"
 
-_IMAGENET = (1_281_167, 1000)
-
 
 @dataclass(frozen=True, kw_only=True)
 class DataSizes:
@@ -105,14 +103,15 @@ def data_sizes(
 ) -> tuple[DataSizes, ImageData | None]:
     """Return the sizes of a run's data, and the data if they had to be loaded, else None.
 
-    Each size is the given or configured one, else that of ImageNet (for ImageNet recipes whose data
-    are missing), else that of the loaded data. Raises ValueError if the data cannot be loaded.
+    Each size is the given or configured one, else the one that the configuration expects of images
+    that are missing, else that of the loaded data. Raises ValueError if the data cannot be loaded.
     """
     _check_given(num_images, num_classes)
     data = config.data
     shape, num_images = data.image_shape, num_images or data.num_train
-    if config.recipe.startswith("imagenet") and not data.is_here:
-        num_images, num_classes = num_images or _IMAGENET[0], num_classes or _IMAGENET[1]
+    if data.expected_sizes is not None and not data.is_here:
+        images, classes = data.expected_sizes
+        num_images, num_classes = num_images or images, num_classes or classes
     loaded = None
     if shape is None or num_images is None or num_classes is None:
         try:

@@ -22,6 +22,8 @@ from advprop.data.preprocessing import Augmentation
 from advprop.recipes.attacks import attack_to_test, grey_levels
 from advprop.training.settings import TrainingSettings
 
+_SIZES = (1_281_167, 1000)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EfficientNetSize:
@@ -119,6 +121,7 @@ def imagenet_efficientnet(size: int) -> RunConfig:
             image_size=row.image_size,
             crop_pct=round(row.image_size / (row.image_size + 32), 3),
             augmentation=Augmentation(auto_augment="v0"),
+            expected_sizes=_SIZES,
         ),
         training=TrainingSettings(
             num_epochs=350,
@@ -155,7 +158,7 @@ def imagenet_resnet50() -> RunConfig:
         recipe="imagenet_resnet50",
         method=AdvPropConfig(attack=grey_levels(1, 1)),
         model=ModelConfig(name="resnet50", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-        data=FolderDataConfig(image_size=224, interpolation="bilinear"),
+        data=FolderDataConfig(image_size=224, interpolation="bilinear", expected_sizes=_SIZES),
         training=TrainingSettings(
             num_epochs=105,
             batch_size=256,

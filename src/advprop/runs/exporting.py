@@ -50,5 +50,5 @@ def export(
             }
         ),
         formats=formats,
-        multi_label=loaded.config.data.multi_label,
+        multi_label=loaded.multi_label,
     )

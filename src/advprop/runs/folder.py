@@ -34,13 +34,15 @@ class Run:
     """A run, finished or not: its configuration, and its model in eval mode.
 
     `model` has auxiliary branches if its method uses any; `weights` names the saved weights that
-    it has. `result` is the contents of `result.json`, empty for an unfinished run.
+    it has. `multi_label` tells that an image has several labels, which `class_names` names.
+    `result` is the contents of `result.json`, empty for an unfinished run.
     """
 
     folder: Path
     config: RunConfig
     model: Standardized
     class_names: tuple[str, ...]
+    multi_label: bool
     preprocessing: Preprocessing
     weights: Weights
     result: dict[str, Any]
@@ -69,7 +71,7 @@ def load_run(folder: str | Path, *, weights: Weights | None = None) -> Run:
         raise ValueError(f"{folder}: no run here ({CONFIG} is missing)")
     config = read_config(folder / CONFIG)
     chosen: Weights = weights or ("last" if config.training.ema_decay is None else "ema")
-    class_names, preprocessing = _read_data_facts(folder)
+    class_names, multi_label, preprocessing = _read_data_facts(folder)
     try:
         model = _build_model(config, len(class_names), preprocessing.image_shape, pretrained=False)
     except ValueError as error:
@@ -81,6 +83,7 @@ def load_run(folder: str | Path, *, weights: Weights | None = None) -> Run:
         config=config,
         model=model.eval(),
         class_names=class_names,
+        multi_label=multi_label,
         preprocessing=preprocessing,
         weights=chosen,
         result=read_result(folder),
@@ -172,12 +175,13 @@ def _build_model(
     return model
 
 
-def _read_data_facts(folder: Path) -> tuple[tuple[str, ...], Preprocessing]:
+def _read_data_facts(folder: Path) -> tuple[tuple[str, ...], bool, Preprocessing]:
     if not (folder / DATA).is_file():
         raise ValueError(f"{folder}: {DATA} is missing; advprop train ... --resume writes it")
     facts = read_json(folder / DATA, DataFacts, remedy=_TRAIN_AGAIN)
     settings = {name: facts[name] for name in ("image_shape", "interpolation", "crop_pct")}
+    several = bool((facts["found"] or {}).get("multi_label"))
     try:
-        return facts["class_names"], Preprocessing(**settings)
+        return facts["class_names"], several, Preprocessing(**settings)
     except ValueError as error:
         raise ValueError(f"{folder / DATA}: damaged, {error}; {_TRAIN_AGAIN}") from None

@@ -81,7 +81,7 @@ def _of_run(path: Path, weights: Weights | None) -> Subject:
         class_names=run.class_names,
         preprocessing=run.preprocessing,
         load_data=run.load_data,
-        multi_label=run.config.data.multi_label,
+        multi_label=run.multi_label,
         mix=partial(mix_run, run),
     )
 

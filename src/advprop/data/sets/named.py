@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,6 +35,9 @@ def load_timm_dataset(
     it is taken from train by a hash of the positions; so is the test if both are None. `root` is
     the folder of torchvision's files (`download` fetches them) or of Hugging Face's cache. The keys
     name columns of Hugging Face. Class names are those of the source, else the labels.
+
+    A column of lists gives several labels an image: those that its list names (once or more often)
+    are present, all others absent. The lists hold indices of a ClassLabel, or text.
 
     Raises ValueError if a data set, split or column is missing, labels are no classes, two splits
     hold the same images, or as `image_data` does; ImportError if the extra `data` is missing.
@@ -66,38 +70,58 @@ def _class_names(records: Mapping[str, Records]) -> tuple[str, ...]:
                 f"{other.name} has other classes than {train.name} ({other.class_names()} and "
                 f"{names}): name splits of one data set"
             )
+    rows, several = _listed(train)
     if names is None:
-        labels = set(train.labels())
+        labels = [label for label in chain.from_iterable(rows) if label is not None]
         texts = all(isinstance(label, str) for label in labels)
+        if several and not texts:
+            raise ValueError(
+                f"{train.name} has lists of labels without names, as {next(filter(None, rows))}, "
+                "which may be indices of labels, or a number for each label: make them indices, "
+                "and cast the column to a list of datasets.ClassLabel(names=[...])"
+            )
         numbers = [label for label in labels if isinstance(label, int)]
         count = max(numbers, default=-1) + 1
-        names = tuple(sorted(labels)) if texts else tuple(str(label) for label in range(count))
-    if len(names) < 2:
-        raise ValueError(f"{train.name} has {len(names)} classes: at least 2 are needed")
+        names = tuple(sorted(set(labels))) if texts else tuple(str(label) for label in range(count))
+    if len(names) < 2 - several:
+        needed = "1 label is" if several else "2 classes are"
+        raise ValueError(f"{train.name} has {len(names)}: at least {needed} needed")
     return names
+
+
+def _listed(records: Records) -> tuple[list[list[Any]], bool]:
+    """Return each image's labels, and whether they are lists at the source too."""
+    given = records.labels()
+    several = any(isinstance(labels, list) for labels in given)
+    return [label if isinstance(label, list) else [label] for label in given], several
 
 
 def _split(
     records: Records, class_names: Sequence[str], preprocessing: Preprocessing
 ) -> RecordSplit:
     label_of = {name: label for label, name in enumerate(class_names)}
-    given = records.labels()
-    labels = [label_of.get(label, -1) if isinstance(label, str) else label for label in given]
+    rows, several = _listed(records)
+    given = [(position, label) for position, row in enumerate(rows) for label in row]
+    labels = [label_of.get(label, -1) if isinstance(label, str) else label for _, label in given]
     wrong = [
-        f"{given[position]!r} of image {position}"
-        for position, label in enumerate(labels)
+        f"{given[place][1]!r} of image {given[place][0]}"
+        for place, label in enumerate(labels)
         if not (isinstance(label, int) and 0 <= label < len(class_names))
     ]
     if wrong or not labels:
         raise ValueError(
             f"{len(wrong)} of the {len(labels)} labels of {records.name} are none of its "
             f"{len(class_names)} classes{', as ' + wrong[0] if wrong else ''}: name the column of "
-            "classes (target_key), or leave out a split without images or labels"
+            "classes (target_key), put them right, or leave out a split without images or labels"
         )
+    found = torch.tensor(labels)
+    if several:
+        found = torch.zeros(len(rows), len(class_names))
+        found[[position for position, _ in given], labels] = 1.0
     return RecordSplit(
         records=records,
-        positions=torch.arange(len(labels)),
-        labels=torch.tensor(labels),
+        positions=torch.arange(len(rows)),
+        labels=found,
         preprocessing=preprocessing,
     )
 
