@@ -18,6 +18,7 @@ from advprop.files.parsing import Part
 from advprop.models.standardize import Standardized
 from advprop.report.findings import OwnTest
 from advprop.report.records import Record
+from advprop.results.rows import Flag
 from advprop.results.summary import LABEL_MEASURES
 from advprop.runs.folder import CONFIG, DATA, METRICS, DataFacts, Run, load_run, read_result
 from advprop.shapes import Batch
@@ -75,20 +76,17 @@ def record_test(folder: Path, found: dict[str, Any]) -> bool:
         return False
     before = dict(known.get("suites") or {})
     suites = {name: _kept(before.pop(name, {})) | new for name, new in found["suites"].items()}
-    flags = [flag for flag in known.get("red_flags") or () if _suite_of(flag) in before]
+    flags = known.get("red_flags") or ()
+    kept = [flag for flag in flags if Flag.model_validate(flag).suite in before]
     whole = {
         **({"mix": known["mix"]} if "mix" in known else {}),
         **found,
         "suites": before | suites,
         "checks": (known.get("checks") or {}) | found["checks"],
-        "red_flags": [*found["red_flags"], *flags],
+        "red_flags": [*found["red_flags"], *kept],
     }
     write_json(folder / TEST, whole)
     return True
-
-
-def _suite_of(flag: Any) -> Any:
-    return flag.get("suite") if isinstance(flag, dict) else None  # old files have a string
 
 
 def _kept(suite: dict[str, Any]) -> dict[str, Any]:
@@ -122,11 +120,9 @@ def is_run(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-_AGAIN = "delete it, and advprop report writes it again"
-
-
 def _found(path: Path, form: type[Part]) -> dict[str, Any]:
-    return read_json(path, form, remedy=_AGAIN) if path.is_file() else {}
+    remedy = "delete it, and advprop report writes it again"
+    return read_json(path, form, remedy=remedy) if path.is_file() else {}
 
 
 def _record(folder: Path) -> dict[str, Any]:
