@@ -122,15 +122,6 @@ def read_checks(folder: Path) -> dict[str, dict[str, Any]]:
     return dict(_read_config(folder)["advprop"].get("checks", {}))
 
 
-def looks_like_export(folder: Path) -> bool:
-    """Return whether `folder` has one of the two files; a run's `config.json` does not count."""
-    try:
-        config = read_json(folder / CONFIG)
-    except (OSError, ValueError):
-        return (folder / WEIGHTS).is_file()
-    return (folder / WEIGHTS).is_file() or "architecture" in config
-
-
 def _description(model: Standardized, info: ExportInfo) -> dict[str, Any]:
     name, options = construction(model.model)
     options = {**options, **info.options, "in_chans": len(model.mean)}
