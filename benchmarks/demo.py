@@ -29,7 +29,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "all other of training": ("training/trainer.py", "fit"),
     "tests": ("suites/evaluating.py", "evaluate"),
     "pictures and statistics for the report": ("suites/recording.py", "_record"),
-    "report": ("comparisons/page.py", "write_comparison_report"),
+    "report": ("comparisons/gathering.py", "write_comparison_report"),
 }
 """By module, function and its caller; the first two are inside the third."""
 

@@ -21,7 +21,7 @@ from subjects import method_of
 
 from advprop.attacks.objectives import TargetedLoss, gradient_of, untargeted
 from advprop.attacks.threat_models import Linf
-from advprop.auxiliary.modes import attack_mode
+from advprop.auxiliary.branches import attack_mode
 from advprop.config.overrides import apply_overrides
 from advprop.config.run import RunConfig
 from advprop.data.batches.loaders import test_batches

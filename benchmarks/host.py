@@ -25,8 +25,7 @@ from torch import Tensor, nn
 
 import advprop
 from advprop.attacks.objectives import random_other_class
-from advprop.auxiliary.branches import branch_parameters
-from advprop.auxiliary.gradients import scaled_gradients
+from advprop.auxiliary.gradients import branch_parameters, scaled_gradients
 from advprop.methods.kept.encoding import Encoding
 from advprop.methods.kept.store import PerturbationStore
 from advprop.models.build import build_model

@@ -33,7 +33,7 @@ from advprop.shapes import Batch
 from advprop.training.engine import build_accelerator, memory_format
 from advprop.training.position import Position
 from advprop.training.progress import TrainingProgress
-from advprop.training.totals import EpochTotals
+from advprop.training.state import EpochTotals
 from advprop.training.trainer import Trainer
 
 TARGET = 1.03

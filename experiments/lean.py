@@ -20,11 +20,11 @@ from settings import ATTACKS, longer, method
 from study import Group, Options, base_config, folder_of, read_options, write_results
 
 from advprop.comparisons.comparing import run_jobs
-from advprop.comparisons.plan import Job
+from advprop.comparisons.plan import Job, stretched
 from advprop.comparisons.step_costs import TURNS, step_costs
 from advprop.config import RunConfig
 from advprop.config.attacks import AttackConfig, OneStepConfig
-from advprop.config.carried import CarriedConfig
+from advprop.config.methods import CarriedConfig
 from advprop.recipes.attacks import grey_levels
 
 BUDGET = 1.25
@@ -95,13 +95,19 @@ def variants(base: RunConfig, attack: AttackConfig) -> dict[str, RunConfig]:
 def in_budget(
     configs: dict[str, RunConfig], budget: float | None, group: str, options: Options
 ) -> Group:
-    """Each for as long as `budget` times the measured time of vanilla, or (None) as the dearest."""
+    """Each for `budget` times the measured time of vanilla, or (None) for that of the dearest.
+
+    Epochs are whole, so short trainings miss it by up to half an epoch.
+    """
     turns = 6 if options.quick else TURNS
     costs = step_costs(configs, options.out / f"step_costs-{group}.json", turns=turns).costs
     budget = budget or max(costs.values())
     return Group(
         name=f"{group}, {budget:.3g} x vanilla",
-        variants={name: longer(config, budget / costs[name]) for name, config in configs.items()},
+        variants={
+            name: stretched(config, budget / costs[name], whole=round)
+            for name, config in configs.items()
+        },
         costs=costs,
     )
 

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 import advprop
-from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
+from advprop.auxiliary.branches import branch_names
+from advprop.auxiliary.route import has_auxiliary_norms
 from advprop.auxiliary.statistics import branch_distances
 from advprop.config import RunConfig
 from advprop.runs.trainer import build_trainer

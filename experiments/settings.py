@@ -51,7 +51,7 @@ def emoji() -> RunConfig:
         ),
         evaluation=EvaluationConfig(
             noise_standard_deviation=0.1,
-            attack=attack_to_test(epsilon=2, num_steps=5),
+            attack=attack_to_test(epsilon=2 / 255, num_steps=5),
         ),
     )
 

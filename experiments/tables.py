@@ -13,7 +13,7 @@ from typing import Any
 
 from advprop.files.json_files import read_json
 from advprop.results.cells import p_text, points_text
-from advprop.results.significance import mean_interval, paired_difference
+from advprop.results.significance import holm, mean_interval, paired_difference
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = {
@@ -32,16 +32,19 @@ HEADING = """# Tables of the experiments
 
 Made by `python experiments/tables.py`; what they mean: [the paper's experiments](reproducing.md).
 Means over seeds in percent with 95 % intervals (Student t), differences in points, paired by seed,
-with p-values of the paired t-test (uncorrected). Seconds are of runs side by side on a machine that
-did other things too: passes compare, and `step`, the measured time of a training step in those of
-vanilla, where it was measured (`costs.py`)."""
+with p-values of the paired t-test, by itself and with Holm's correction for its column. Seconds
+are of runs side by side on a machine that did other things too: passes compare, and `step`, the
+measured time of a training step in those of vanilla, where it was measured."""
 BASELINES_OF = {
     "lengths": {"vanilla": "vanilla of its own length"},
     "lean": {"vanilla": "vanilla of equal time"},
     "budgets": {"vanilla": "vanilla of equal time", "fast": "fast of equal time"},
+    "rivals": {"vanilla": "vanilla of equal time", "advprop_lean": "advprop_lean of equal time"},
+    "lean_strength": {"vanilla": "vanilla of equal time"},
 }
 
 Rows = Sequence[dict[str, Any]]
+Seeds = Mapping[int, dict[str, Any]]
 
 
 def tables(found: dict[str, Any]) -> Iterator[str]:
@@ -123,13 +126,13 @@ def _accuracies(rows: Rows, group: str, titles: Mapping[str, str]) -> str:
     heads = [group, *costs, "passes", "seconds", *columns]
     heads += [f"{judged}, minus {titles[name]}" for name in baselines]
     lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
-    for label in labels:
-        own = {row["seed"]: row for row in rows if row["label"] == label}
+    seeds = {label: {r["seed"]: r for r in rows if r["label"] == label} for label in labels}
+    differences = [_differences(seeds, seeds[name], columns[judged]) for name in baselines]
+    for label, own in seeds.items():
         cells = [label, *(f"{_mean(own, 'step_cost'):.2f}" for _ in costs)]
         cells += [*(f"{_mean(own, key):.0f}" for key in ("total_passes", "train_seconds"))]
         cells += [_accuracy([row[key] for row in own.values()]) for key in columns.values()]
-        cells += [_difference(own, rows, name, label, columns[judged]) for name in baselines]
-        lines.append(_line(cells))
+        lines.append(_line([*cells, *(found[label] for found in differences)]))
     return "\n".join(lines)
 
 
@@ -143,22 +146,27 @@ def _accuracy(values: Sequence[float]) -> str:
     return f"{100 * mean:.1f}{spread}"
 
 
-def _difference(
-    own: dict[int, dict[str, Any]], rows: Rows, baseline: str, label: str, key: str
-) -> str:
-    if label == baseline:
-        return ""
-    theirs = {row["seed"]: row for row in rows if row["label"] == baseline}
-    shared = sorted(own.keys() & theirs.keys())
-    return _paired(
-        [own[seed][key] for seed in shared],
-        [theirs[seed][key] for seed in shared],
-    )
+def _differences(seeds: Mapping[str, Seeds], baseline: Seeds, key: str) -> dict[str, str]:
+    """By label, the mean difference from the baseline, and p-values with Holm's correction."""
+    found = {}
+    for label, own in seeds.items():
+        shared = sorted(own.keys() & baseline.keys()) if own is not baseline else []
+        found[label] = paired_difference(
+            [own[seed][key] for seed in shared], [baseline[seed][key] for seed in shared]
+        )
+    corrected = holm([difference["p_value"] for difference in found.values()])
+    return {
+        label: _paired_text(difference) + ("" if p is None else f", Holm's {p_text(p)}")
+        for (label, difference), p in zip(found.items(), corrected, strict=True)
+    }
 
 
 def _paired(first: Sequence[float], second: Sequence[float]) -> str:
     """The mean difference of pairs in points, its interval and p-value."""
-    found = paired_difference(first, second)
+    return _paired_text(paired_difference(first, second))
+
+
+def _paired_text(found: Mapping[str, Any]) -> str:
     if found["ci95"] is None:
         return "" if found["difference"] is None else points_text(found["difference"])
     low, high = (points_text(end) for end in found["ci95"])

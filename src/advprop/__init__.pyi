@@ -12,11 +12,11 @@ from advprop.attacks.schedule import GrowingSteps as GrowingSteps
 from advprop.attacks.threat_models import L2 as L2
 from advprop.attacks.threat_models import Linf as Linf
 from advprop.attacks.threat_models import ThreatModel as ThreatModel
+from advprop.auxiliary.branches import attack_mode as attack_mode
 from advprop.auxiliary.branches import branch_names as branch_names
-from advprop.auxiliary.branches import branch_parameters as branch_parameters
-from advprop.auxiliary.branches import has_auxiliary_norms as has_auxiliary_norms
 from advprop.auxiliary.branches import use_branch as use_branch
-from advprop.auxiliary.modes import attack_mode as attack_mode
+from advprop.auxiliary.gradients import branch_parameters as branch_parameters
+from advprop.auxiliary.route import has_auxiliary_norms as has_auxiliary_norms
 from advprop.auxiliary.soup import mix_branches as mix_branches
 from advprop.auxiliary.surgery import add_auxiliary_norms as add_auxiliary_norms
 from advprop.auxiliary.surgery import remove_auxiliary_norms as remove_auxiliary_norms

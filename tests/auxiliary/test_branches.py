@@ -19,12 +19,9 @@ from branch_nets import (
 )
 from torch import nn
 
-from advprop.auxiliary.branches import (
-    branch_names,
-    branch_parameters,
-    has_auxiliary_norms,
-    use_branch,
-)
+from advprop.auxiliary.branches import branch_names, use_branch
+from advprop.auxiliary.gradients import branch_parameters
+from advprop.auxiliary.route import has_auxiliary_norms
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
 
 

@@ -22,8 +22,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from advprop.auxiliary.branches import branch_names, use_branch
-from advprop.auxiliary.modes import attack_mode
+from advprop.auxiliary.branches import attack_mode, branch_names, use_branch
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
 
 BRANCHES = ("clean", "adversarial")

@@ -8,8 +8,8 @@ import torch
 from branch_nets import branched, small_net, some_images
 from torch import nn
 
-from advprop.auxiliary.branches import branch_names, branch_parameters, use_branch
-from advprop.auxiliary.gradients import scaled_gradients
+from advprop.auxiliary.branches import branch_names, use_branch
+from advprop.auxiliary.gradients import branch_parameters, scaled_gradients
 from advprop.models.trial import Operations
 
 

@@ -7,8 +7,7 @@ from timm.layers import DropPath, EvoNorm2dB0
 from tiny import modes
 from torch import nn
 
-from advprop.auxiliary.branches import use_branch
-from advprop.auxiliary.modes import attack_mode
+from advprop.auxiliary.branches import attack_mode, use_branch
 
 
 class StoppedError(Exception):

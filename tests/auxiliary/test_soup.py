@@ -13,7 +13,7 @@ from tiny import modes, tiny_vit
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from advprop.auxiliary.branches import has_auxiliary_norms
+from advprop.auxiliary.route import has_auxiliary_norms
 from advprop.auxiliary.soup import mix_branches
 from advprop.auxiliary.surgery import remove_auxiliary_norms
 from advprop.auxiliary.token import AuxiliaryToken, add_auxiliary_tokens

@@ -18,13 +18,9 @@ from torch import Tensor, nn
 
 from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import Linf
-from advprop.auxiliary.branches import (
-    branch_names,
-    branch_parameters,
-    has_auxiliary_norms,
-    splits_batches,
-    use_branch,
-)
+from advprop.auxiliary.branches import branch_names, splits_batches, use_branch
+from advprop.auxiliary.gradients import branch_parameters
+from advprop.auxiliary.route import has_auxiliary_norms
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
 from advprop.auxiliary.token import AuxiliaryToken, add_auxiliary_tokens
 from advprop.config import RunConfig

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import Linf
-from advprop.auxiliary.branches import has_auxiliary_norms
+from advprop.auxiliary.route import has_auxiliary_norms
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
 from advprop.data.sets.builtin import load_builtin
 from advprop.exports.export import load_export, write_export

@@ -26,7 +26,7 @@ from tiny import same_tensors
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from advprop.auxiliary.branches import branch_parameters
+from advprop.auxiliary.gradients import branch_parameters
 from advprop.methods.base import Method
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import advprop
+from advprop.cli.options import say
 from advprop.cli.predict import _line
 from advprop.cli.tables import print_results
-from advprop.cli.terminal import say
 from advprop.exports.prediction import Prediction
 from advprop.files.parsing import printable
 from advprop.results.summary import summarise
@@ -60,5 +60,5 @@ def test_commands_print_by_one_function_alone() -> None:
     for path in (Path(advprop.__file__).parent / "cli").glob("*.py"):
         tree = ast.walk(ast.parse(path.read_text()))
         names = {ast.unparse(node.func) for node in tree if isinstance(node, ast.Call)}
-        assert "typer.echo" not in names or path.name == "terminal.py"
+        assert "typer.echo" not in names or path.name == "options.py"
         assert "print" not in names

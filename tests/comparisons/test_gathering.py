@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from advprop.comparisons.gathering import report
+from advprop.comparisons.gathering import gather, report
 from advprop.comparisons.labels import short_names
-from advprop.comparisons.page import gather
 from advprop.comparisons.sources import read_source
 from advprop.recipes.builtin import digits
 from advprop.runs import train

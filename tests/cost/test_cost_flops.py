@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from advprop.attacks.pgd import fgsm
 from advprop.attacks.threat_models import Linf
-from advprop.auxiliary.modes import attack_mode
-from advprop.cost.flops import FlopCounter
+from advprop.auxiliary.branches import attack_mode
+from advprop.cost.step import FlopCounter
 
 full = pytest.mark.full
 

@@ -13,8 +13,8 @@ from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.methods import METHODS, method_config
-from advprop.cost.flops import FlopCounter
 from advprop.cost.step import (
+    FlopCounter,
     StepCost,
     empty_batch,
     facts_of,

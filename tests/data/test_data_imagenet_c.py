@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from advprop.data.sets.imagenet_c import ImageNetC, check_imagenet_c, is_imagenet_c
+from advprop.data.sets.stored import ImageNetC, check_imagenet_c, is_imagenet_c
 from advprop.data.splits import Key
 
 CLASSES = ("n01440764", "n01443537")

@@ -15,11 +15,10 @@ from PIL import Image
 from advprop.data.batches.loaders import train_batches
 from advprop.data.listing import classes as listing
 from advprop.data.preprocessing import Augmentation
-from advprop.data.shards import index as shard_index
+from advprop.data.shards import scanning
 from advprop.data.shards.finding import expand_braces
-from advprop.data.shards.index import INDEX_NAME, index_shards
 from advprop.data.shards.loading import load_shards
-from advprop.data.shards.scanning import scan_shard
+from advprop.data.shards.scanning import INDEX_NAME, index_shards, scan_shard
 from advprop.data.view import View
 
 
@@ -234,7 +233,7 @@ def test_the_index_is_kept_and_looked_at_again_when_a_shard_changes(folder, monk
         scanned.append(path.name)
         return scan_shard(path)
 
-    monkeypatch.setattr(shard_index, "scan_shard", recording)
+    monkeypatch.setattr(scanning, "scan_shard", recording)
     first = load(folder)
     assert scanned == ["train.tar", "validation.tar"]
     second = load(folder)
@@ -267,7 +266,7 @@ def test_a_damaged_index_is_written_anew(folder, content):
 
 def test_an_index_of_another_format_is_written_anew(folder, monkeypatch):
     load(folder)
-    monkeypatch.setattr(shard_index, "_FORMAT", 99)
+    monkeypatch.setattr(scanning, "_FORMAT", 99)
     load(folder)
     assert np.load(folder / INDEX_NAME)["format"] == 99
 
@@ -276,7 +275,7 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(folder, monkeypatc
     def refused(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(shard_index, "write_atomically", refused)
+    monkeypatch.setattr(scanning, "write_atomically", refused)
     assert len(load(folder).train) == 6
     assert not (folder / INDEX_NAME).exists()
 
@@ -286,7 +285,7 @@ def test_a_full_disk_leaves_no_part_of_an_index(folder, monkeypatch):
         file.write(b"part")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shard_index.np, "savez", full)
+    monkeypatch.setattr(scanning.np, "savez", full)
     assert len(load(folder).train) == 6
     assert not list(folder.glob(".*"))
 

@@ -9,7 +9,7 @@ import pytest
 from advprop.data.found import found_in
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.sets.folders import load_folder, load_test_folder
-from advprop.data.sets.imagenet_c import check_imagenet_c
+from advprop.data.sets.stored import check_imagenet_c
 from advprop.data.shards.finding import find_shards
 from advprop.data.shards.loading import load_shards
 from advprop.data.shards.writing import write_shards

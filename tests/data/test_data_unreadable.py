@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from advprop.data.batches.loaders import test_batches, train_batches
-from advprop.data.batches.unreadable import UnreadableTally
+from advprop.data.batches.workers import UnreadableTally
 from advprop.data.preprocessing import Augmentation
 from advprop.data.sets.folders import load_folder
 from advprop.data.splits import Key

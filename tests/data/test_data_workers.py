@@ -178,18 +178,10 @@ def test_a_used_assembly_can_be_handed_to_a_new_interpreter(write_images):
     assert torch.equal(batch.labels, other.labels)
 
 
-@pytest.mark.parametrize("settings", [{"prefetch_factor": 3}, {"pin_memory": True}])
-def test_how_batches_are_prepared_changes_none(settings):
-    batches = read_all(lambda: None, **settings)
+def test_pinned_memory_changes_no_batch():
+    batches = read_all(lambda: None, pin_memory=True)
     plain = read_all(lambda: None)
     assert [b.indices.tolist() for b in batches] == [b.indices.tolist() for b in plain]
-
-
-def test_prefetching_needs_workers():
-    with pytest.raises(ValueError, match="prefetch_factor=2 with num_workers=0"):
-        train_batches(
-            FaultySplit(None), batch_size=2, seed=0, epoch=0, prefetch_factor=2, num_workers=0
-        )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from advprop.evaluation.accepted import accepted_predictions
-from advprop.evaluation.accuracy import evaluate_clean
+from advprop.evaluation.accuracy import accepted_predictions, evaluate_clean
 from advprop.shapes import Batch
 
 LOGITS = torch.tensor([[0.0, 3.0, 2.0, 1.0], [4.0, 3.0, 2.0, 1.0], [0.0, 1.0, 2.0, 3.0]])

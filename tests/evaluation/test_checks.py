@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from advprop.evaluation import checks, model_checks
-from advprop.evaluation.checks import RedFlag
+from advprop.evaluation.checks import red_flag
 
 PAGE = Path(__file__).parents[2] / "docs" / "red_flags.md"
 LOGITS = {
@@ -150,7 +150,7 @@ def test_every_flag_has_a_section() -> None:
     assert len(names) == 11
     headings = {line[3:] for line in PAGE.read_text().splitlines() if line.startswith("## ")}
     for name in names:
-        page = RedFlag(flag=name, message="").to_json()["page"]
+        page = red_flag(flag=name, message="").page
         assert page.removeprefix("docs/red_flags.md#").replace("-", " ") in {
             heading.lower() for heading in headings
         }

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from advprop.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
-from advprop.evaluation.alexnet import ALEXNET_ERRORS
-from advprop.evaluation.corruptions import corruption_result
+from advprop.evaluation.corruptions import ALEXNET_ERRORS, corruption_result
 
 Correct = dict[tuple[str, int], Tensor]
 

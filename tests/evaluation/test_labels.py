@@ -11,10 +11,9 @@ from tiny import NUM_CLASSES, seeded, tiny_images, tiny_net
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import Linf
-from advprop.evaluation.accuracy import evaluate_clean, evaluate_noise
+from advprop.evaluation.accuracy import by_label, evaluate_clean, evaluate_noise, scored
 from advprop.evaluation.labels import report_labels
 from advprop.evaluation.robustness import evaluate_adversarial, evaluate_curve
-from advprop.evaluation.scores import by_label, scored
 from advprop.shapes import Batch
 
 NAMES = tuple("abcde")

@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import nn
 
-from advprop.auxiliary.modes import attack_mode
+from advprop.auxiliary.branches import attack_mode
 from advprop.evaluation.saliency import grad_cam, input_gradients
 from advprop.models.small_resnet import SmallResNet
 

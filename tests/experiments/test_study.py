@@ -126,6 +126,7 @@ def test_tables_hold_means_intervals_and_paired_differences() -> None:
     runs = [
         *(row("vanilla", seed, clean) for seed, clean in enumerate((0.50, 0.51, 0.52))),
         *(row("advprop", seed, clean) for seed, clean in enumerate((0.53, 0.545, 0.56))),
+        *(row("mixed", seed, clean) for seed, clean in enumerate((0.53, 0.545, 0.56))),
     ]
     command, table = tables.tables({"command": "python x.py", "runs": runs})
     assert command == "`python x.py`"
@@ -133,7 +134,10 @@ def test_tables_hold_means_intervals_and_paired_differences() -> None:
     assert lines[0] == "| g | passes | seconds | clean | clean, minus vanilla of equal epochs |"
     # t(0.975, 2) = 4.303, times the standard error: deviations of 1, 1.5 and 0.5 points over root 3
     assert lines[2] == "| vanilla | 20 | 3 | 51.0 ± 2.5 |  |"
-    assert lines[3] == "| advprop | 20 | 3 | 54.5 ± 3.7 | +3.5 (+2.3 to +4.7), p = 0.0067 |"
+    assert (
+        lines[3]
+        == "| advprop | 20 | 3 | 54.5 ± 3.7 | +3.5 (+2.3 to +4.7), p = 0.0067, Holm's p = 0.013 |"
+    )
 
 
 def test_the_table_of_soups_compares_each_weight_with_the_clean_branch() -> None:

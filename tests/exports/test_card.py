@@ -6,7 +6,7 @@ import ast
 import copy
 import html
 import re
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 
 from advprop.data.preprocessing import Preprocessing
 from advprop.exports.card import model_card
+from advprop.exports.format import ExportInfo
 from advprop.files.parsing import printable
 
 PROVENANCE: dict[str, Any] = {
@@ -62,18 +63,22 @@ CHECKS = {
     }
 }
 
-make = partial(
-    model_card,
-    architecture="resnet18",
-    timm_loads=True,
+INFO = ExportInfo(
     class_names=("cat", "dog|wolf"),
     preprocessing=Preprocessing(image_shape=(3, 64, 96), crop_pct=0.9),
-    mean=(0.5, 0.4, 0.3),
-    std=(0.2, 0.2, 0.1),
-    branch="clean",
     provenance=PROVENANCE,
-    checks={},
+    options={},
 )
+
+
+def make(architecture: str = "resnet18", branch: str = "clean", **changes: Any) -> str:
+    return model_card(
+        replace(INFO, **changes),
+        architecture=architecture,
+        mean=(0.5, 0.4, 0.3),
+        std=(0.2, 0.2, 0.1),
+        branch=branch,
+    )
 
 
 def changed(*path: str, value: Any) -> dict[str, Any]:
@@ -233,7 +238,7 @@ def test_how_to_use_it_follows_what_is_there() -> None:
     for block in re.findall(r"```python\n(.*?)```", card, re.S):
         ast.parse(block)
     assert 'convert("RGB")' in card
-    ours = make(architecture="small_resnet", timm_loads=False)
+    ours = make(architecture="small_resnet")
     assert "timm.create_model" not in ours
     assert ModelCard(ours).data.library_name == "pytorch"
     assert "timm" not in ModelCard(ours).data.tags

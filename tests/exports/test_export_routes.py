@@ -29,6 +29,7 @@ from advprop.data.preprocessing import Preprocessing
 from advprop.data.reading import read_image
 from advprop.exports.card import model_card
 from advprop.exports.export import load_export, write_export
+from advprop.exports.format import ExportInfo
 from advprop.exports.prediction import predict
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized
@@ -178,16 +179,19 @@ def blocks(card: str) -> list[str]:
 def card_of(preprocessing: Preprocessing) -> str:
     channels = preprocessing.image_shape[0]
     check = {"format": "onnx", "max_difference": 0.0, "tolerance": 1.0, "batch_sizes": [1]}
-    return model_card(
-        architecture="small_resnet",
-        timm_loads=False,
-        class_names=list(KINDS),
+    info = ExportInfo(
+        class_names=tuple(KINDS),
         preprocessing=preprocessing,
+        provenance={},
+        options={},
+        checks={"model.onnx": check},
+    )
+    return model_card(
+        info,
+        architecture="small_resnet",
         mean=MEAN[:channels],
         std=STD[:channels],
         branch="clean",
-        provenance={},
-        checks={"model.onnx": check},
     )
 
 

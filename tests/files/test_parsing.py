@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from advprop.config.overrides import read_config
-from advprop.data.shards.classes import _read_names
+from advprop.data.shards.loading import _read_names
 from advprop.files.json_files import read_json
 from advprop.files.parsing import first_line, parse_json
 from advprop.recipes.builtin import digits

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.shards.writing import write_shards
 from advprop.exports.export import write_export
-from advprop.files.json_files import write_atomically, write_json
-from advprop.files.writing import WriteError, size_text, writing
+from advprop.files.atomic import WriteError, size_text, write_atomically, writing
+from advprop.files.json_files import write_json
 from advprop.methods.kept.store import PerturbationStore
 from advprop.models.build import build_model
 from advprop.training.checkpoint import Checkpoints

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from damage import OTHER_FILES, attempt, cut
 
-from advprop.comparisons.page import gather
+from advprop.comparisons.gathering import gather
 from advprop.comparisons.sources import read_source
 from advprop.config.overrides import read_config
 from advprop.exports.export import load_export

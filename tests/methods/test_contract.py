@@ -29,16 +29,12 @@ from tiny import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advprop.auxiliary.branches import branch_names, branch_parameters, use_branch
+from advprop.auxiliary.branches import branch_names, use_branch
+from advprop.auxiliary.gradients import branch_parameters
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import (
-    Context,
-    Method,
-    StepMetrics,
-    perturbation_size,
-)
+from advprop.methods.base import Context, Method, StepMetrics, perturbation_size
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid

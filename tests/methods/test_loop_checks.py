@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import Linf
-from advprop.auxiliary.branches import branch_parameters
+from advprop.auxiliary.gradients import branch_parameters
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method

@@ -39,8 +39,8 @@ from torch.nn import functional as F
 from advprop.attacks.objectives import given, random_other_class, untargeted
 from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import L2, Linf
-from advprop.auxiliary.branches import branch_parameters, use_branch
-from advprop.auxiliary.modes import attack_mode
+from advprop.auxiliary.branches import attack_mode, use_branch
+from advprop.auxiliary.gradients import branch_parameters
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
 from advprop.comparisons.plan import plan_jobs
 from advprop.methods.advprop import AdvProp

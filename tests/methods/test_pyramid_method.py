@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from advprop.attacks.objectives import random_other_class, untargeted
 from advprop.attacks.pyramid import PyramidPGD
-from advprop.auxiliary.branches import branch_parameters
+from advprop.auxiliary.gradients import branch_parameters
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.attacks import PAPER_ATTACK
 from advprop.config.methods import method_config

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from advprop.config.evaluation import EvaluationConfig
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.splits import ArraySplit, ImageData
-from advprop.evaluation.alexnet import ALEXNET_ERRORS
+from advprop.evaluation.corruptions import ALEXNET_ERRORS
 from advprop.models.standardize import Standardized
 from advprop.suites import corruptions as suite
 from advprop.suites.registry import SUITES

@@ -13,12 +13,12 @@ from torchvision.transforms.functional import to_tensor
 
 from advprop.data.preprocessing import Preprocessing
 from advprop.suites.imagenet.classes import (
+    OBJECTNET_CLASSES,
     imagenet_a_wnids,
     imagenet_r_wnids,
     imagenet_wnids,
     real_labels,
 )
-from advprop.suites.imagenet.objectnet import OBJECTNET_CLASSES
 from advprop.suites.imagenet.suites import ImageNetSuite
 from advprop.suites.registry import SUITES
 

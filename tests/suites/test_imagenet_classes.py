@@ -8,6 +8,7 @@ import pytest
 from timm.data import ImageNetInfo
 
 from advprop.suites.imagenet.classes import (
+    OBJECTNET_CLASSES,
     described,
     imagenet_a_wnids,
     imagenet_r_wnids,
@@ -15,7 +16,6 @@ from advprop.suites.imagenet.classes import (
     output_of,
     real_labels,
 )
-from advprop.suites.imagenet.objectnet import OBJECTNET_CLASSES
 
 # of the sorted WordNet ids joined by newlines: `thousand_k_to_200` of eval.py in
 # hendrycks/natural-adv-examples, `imagenet_r_wnids` of eval.py in hendrycks/imagenet-r

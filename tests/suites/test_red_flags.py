@@ -21,7 +21,7 @@ from advprop.models.standardize import Standardized, standardized
 from advprop.shapes import Batch
 from advprop.suites import Subject
 from advprop.suites.evaluating import evaluate_trial
-from advprop.suites.red_flags import find_red_flags
+from advprop.suites.red_flags import find_overlap, find_red_flags
 from advprop.suites.trial import Trial
 
 COUNT, SIDE = 60, 8
@@ -239,8 +239,6 @@ def test_test_images_among_the_training_images() -> None:
 def test_training_images_that_are_gone_are_no_flag() -> None:
     def gone() -> ImageData:
         raise OSError("photos/train: not there")
-
-    from advprop.suites.overlap import find_overlap
 
     planted = trial()
     split, _ = planted.images

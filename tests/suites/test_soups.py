@@ -17,8 +17,8 @@ from advprop.comparisons.gathering import report
 from advprop.data.batches.loaders import train_batches
 from advprop.recipes.builtin import digits
 from advprop.runs import train
+from advprop.runs.exporting import mix_run
 from advprop.runs.folder import load_run
-from advprop.runs.soups import mix_run
 from advprop.suites.recording import TEST, complete_run, record_test
 
 WEIGHTS = [1, 0.5]

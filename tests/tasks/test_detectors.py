@@ -16,7 +16,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import Linf
-from advprop.auxiliary.modes import attack_mode
+from advprop.auxiliary.branches import attack_mode
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Context, Method, adversarial_images

@@ -25,9 +25,8 @@ from advprop.recipes.builtin import digits
 from advprop.runs import train
 from advprop.runs.folder import load_run
 from advprop.training.checkpoint import Checkpoints, read_checkpoint
-from advprop.training.stopping import NotFiniteError
+from advprop.training.stopping import NotFiniteError, Watch
 from advprop.training.trainer import Trainer
-from advprop.training.watch import Watch
 
 
 def quick(*settings: str) -> RunConfig:

@@ -38,9 +38,8 @@ from advprop.training.processes import (
     join_processes,
 )
 from advprop.training.settings import TrainingSettings
-from advprop.training.stopping import InterruptedTraining
+from advprop.training.stopping import InterruptedTraining, Watch
 from advprop.training.trainer import Trainer
-from advprop.training.watch import Watch
 
 END = 300.0
 """Seconds after which a process hangs: a busy machine takes long to do what takes it one."""
@@ -146,7 +145,7 @@ def test_the_clock_of_one_process_counts_for_all(
     now = 90.0
     watch.look(torch.tensor(0.5), Position(), signal.SIGTERM)
     assert watch.agreed(None) == (signal.SIGTERM, minutes == 1)
-    watch.settle()
+    watch.settle(nn.Linear(1, 1), Position())
     assert watch.agreed(None) == (signal.SIGTERM, False)
 
 

@@ -19,10 +19,10 @@ from advprop.methods.base import KindMetrics, StepMetrics
 from advprop.recipes.builtin import digits
 from advprop.runs import train
 from advprop.runs.trainer import unused_branches
-from advprop.training.alarms import alarms
 from advprop.training.engine import build_accelerator
 from advprop.training.progress import TrainingProgress
-from advprop.training.totals import EpochTotals
+from advprop.training.run_log import alarms
+from advprop.training.state import EpochTotals
 from advprop.training.trackers import begin_trackers, check_trackers, flat_numbers
 
 
@@ -44,6 +44,7 @@ def test_more_accuracy_on_adversarial_images_is_an_alarm() -> None:
     assert "adversarial images (88.0%) exceeds that on clean ones (73.3%)" in alarm
     assert not alarms(means(0.733, 0.745), num_images=10_000)  # within two points
     assert not alarms(means(0.5, 0.6), num_images=60)  # within chance
+    assert not alarms(means(0.1, 0.2), num_images=250)  # half of 500 digits each, first epoch
     assert not alarms(means(0.88, 0.733), num_images=10_000)
 
 

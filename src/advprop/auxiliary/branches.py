@@ -1,19 +1,16 @@
-"""Choosing a branch, and telling whose parameters are whose."""
+"""Choosing a branch of a model, and readying a model for an attack."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from advprop.auxiliary.modes import modules_of
-from advprop.auxiliary.route import CLEAN, Branched, Route
-from advprop.auxiliary.running import running_statistics
-
-SHARED = "shared"
+from advprop.auxiliary.route import Branched, Route
+from advprop.auxiliary.running import frozen_statistics, running_statistics
 
 
 @contextmanager
@@ -76,11 +73,6 @@ def branch_names(model: nn.Module) -> tuple[str, ...]:
     return _route(model).branches
 
 
-def has_auxiliary_norms(model: nn.Module) -> bool:
-    """Whether `add_auxiliary_norms` or `add_auxiliary_tokens` has given `model` branches."""
-    return any(isinstance(layer, Branched) for layer in model.modules())
-
-
 def splits_batches(model: nn.Module) -> bool:
     """Whether `use_branch` takes a tuple for this model: parts of a batch, each its own branch."""
     return _route(model).no_tuple is None
@@ -92,74 +84,6 @@ def shares_statistics(model: nn.Module) -> bool:
     if model not in sharing:
         sharing[model] = _shares_statistics(model)
     return sharing[model]
-
-
-def branch_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """All parameters of `model`, once each: "shared", and those that each branch alone owns."""
-    groups: dict[str, list[nn.Parameter]] = {name: [] for name in (SHARED, *branch_names(model))}
-    owners = owned_parameters(model)
-    for parameter in model.parameters():
-        owner, _ = owners.get(id(parameter), (SHARED, parameter))
-        groups[owner].append(parameter)
-    return groups
-
-
-def owned_parameters(model: nn.Module) -> dict[int, tuple[str, nn.Parameter]]:
-    """The parameters in branches, by id, each with the branch that alone uses it, or "shared".
-
-    Found anew each time: to tell that a model has not changed would take as long.
-    """
-    owners: dict[int, tuple[str, nn.Parameter]] = {}
-    for module, branch in _modules_in_branches(model):
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                known, _ = owners.setdefault(id(parameter), (branch, parameter))
-                if known != branch:
-                    owners[id(parameter)] = (SHARED, parameter)
-    return owners
-
-
-def _modules_in_branches(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    """All modules that a branch consists of, with its name."""
-    found: list[tuple[nn.Module, str]] = []
-    for module in modules_of(model):
-        if isinstance(module, Branched):
-            branches: Any = module._modules["branches"]
-            for name, branch in branches._modules.items():
-                found.append((branch, name))
-                if branch._modules:
-                    found += [(inner, name) for inner in modules_of(branch)[1:]]
-    return found
-
-
-def check_names(auxiliary: Sequence[str]) -> tuple[str, ...]:
-    """The names of new branches; raises ValueError for unusable ones."""
-    names = (auxiliary,) if isinstance(auxiliary, str) else tuple(auxiliary)
-    if not names:
-        raise ValueError('no auxiliary branch named: give at least one, as in ("adversarial",)')
-    for name in names:
-        if not name.isidentifier():
-            raise ValueError(f"branch name {name!r}: letters, digits and underscores, please")
-        if name == SHARED or hasattr(nn.ModuleDict(), name):
-            raise ValueError(f"branch name {name!r} has a meaning already: choose another")
-    if len({CLEAN, *names}) <= len(names):
-        raise ValueError(f'branch names {names}: each once, and "clean" is always there')
-    return names
-
-
-def check_known(layer: Branched, branch: str) -> None:
-    """Raise ValueError for a branch that `layer` has not."""
-    if branch not in layer.branches:
-        raise ValueError(f'branch "{branch}" unknown, this model has {", ".join(layer.branches)}')
-
-
-def check_without_branches(model: nn.Module) -> None:
-    """Raise ValueError where a model has branches already."""
-    if has_auxiliary_norms(model):
-        raise ValueError(
-            "the model has auxiliary branches already: name all of them in one call, "
-            "or call remove_auxiliary_norms first"
-        )
 
 
 def _route(model: nn.Module) -> Route:
@@ -217,3 +141,88 @@ def _check_shares(branch: str | tuple[str, ...], shares: tuple[int, ...]) -> Non
             f"shares {shares} for branch {branch}: give a whole number of at least 1 for each of "
             f"the {count}, as in shares=(4, 1)"
         )
+
+
+@contextmanager
+def attack_mode(
+    model: nn.Module,
+    *,
+    statistics: Literal["running", "batch"] = "running",
+    update: bool = False,
+    layers_only: bool = False,
+) -> Iterator[None]:
+    """Ready `model` for an attack, and restore every mode and flag on exit and on exception.
+
+    Inside, dropout and stochastic depth are off and all parameters are frozen (their `.grad`
+    stays untouched, and a compiled backward skips them). Normalisation takes its "running"
+    statistics (as AdvProp does; Mei et al. 2022, section 3.2.2) or those of the "batch", which
+    reach the running ones only with `update=True`. With `layers_only` modules that hold others stay
+    in training mode: torchvision's detectors give losses in no other.
+
+    Raises ValueError where `update` could have no effect.
+    """
+    if statistics not in ("running", "batch"):
+        raise ValueError(f'statistics={statistics!r}: choose "running" or "batch"')
+    if update and statistics == "running":
+        raise ValueError('update=True has no effect on running statistics: use statistics="batch"')
+    modules = modules_of(model)
+    modes = [module.training for module in modules]
+    trainable = [
+        parameter
+        for module in modules
+        for parameter in module._parameters.values()
+        if parameter is not None and parameter.requires_grad
+    ]
+    with ExitStack() as stack:
+        stack.callback(_restore, modules, modes, trainable)
+        _evaluate([m for m in modules if not m._modules] if layers_only else modules)
+        for parameter in trainable:
+            parameter.requires_grad = False
+        if statistics == "batch":
+            norms = [module for module in modules if running_statistics(module)]
+            _set_modes(norms, [True] * len(norms))
+            if not update:
+                stack.enter_context(frozen_statistics(model))
+        yield
+
+
+def modules_of(model: nn.Module) -> list[nn.Module]:
+    """All modules in `model`, itself first, each once; those near it before those further in.
+
+    A quarter of the time of `Module.modules()`, which asks one generator inside another for each.
+    So nothing need be remembered of a model, which may change at any time.
+    """
+    found, seen = [model], {model}
+    for module in found:  # grows meanwhile
+        for child in module._modules.values():
+            if child is not None and child not in seen:
+                seen.add(child)
+                found.append(child)
+    return found
+
+
+def _evaluate(modules: Sequence[nn.Module]) -> None:
+    """As `model.eval()`, which takes many times as long."""
+    plain = nn.Module.train
+    for module in modules:
+        if type(module).train is not plain:
+            module.train(False)  # LeViT's forgets here what it keeps of older weights
+    _set_modes(modules, [False] * len(modules))
+
+
+def _set_modes(modules: Sequence[nn.Module], modes: Sequence[bool]) -> None:
+    """As `module.training = training` for each, which looks through all that a module has."""
+    for module, training in zip(modules, modes, strict=True):
+        own = module.__dict__
+        if "training" in own:
+            own["training"] = training
+        else:  # a scripted module keeps it elsewhere
+            module.training = training
+
+
+def _restore(
+    modules: Sequence[nn.Module], modes: Sequence[bool], trainable: Sequence[nn.Parameter]
+) -> None:
+    _set_modes(modules, modes)
+    for parameter in trainable:
+        parameter.requires_grad = True

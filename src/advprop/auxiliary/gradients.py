@@ -1,14 +1,54 @@
-"""Gradients of the parameters that a branch has for itself."""
+"""The parameters that each branch has for itself, and their gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from advprop.auxiliary.branches import owned_parameters
+from advprop.auxiliary.branches import branch_names, modules_of
+from advprop.auxiliary.route import SHARED, Branched
+
+
+def branch_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """All parameters of `model`, once each: "shared", and those that each branch alone owns."""
+    groups: dict[str, list[nn.Parameter]] = {name: [] for name in (SHARED, *branch_names(model))}
+    owners = owned_parameters(model)
+    for parameter in model.parameters():
+        owner, _ = owners.get(id(parameter), (SHARED, parameter))
+        groups[owner].append(parameter)
+    return groups
+
+
+def owned_parameters(model: nn.Module) -> dict[int, tuple[str, nn.Parameter]]:
+    """The parameters in branches, by id, each with the branch that alone uses it, or "shared".
+
+    Found anew each time: to tell that a model has not changed would take as long.
+    """
+    owners: dict[int, tuple[str, nn.Parameter]] = {}
+    for module, branch in _modules_in_branches(model):
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                known, _ = owners.setdefault(id(parameter), (branch, parameter))
+                if known != branch:
+                    owners[id(parameter)] = (SHARED, parameter)
+    return owners
+
+
+def _modules_in_branches(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """All modules that a branch consists of, with its name."""
+    found: list[tuple[nn.Module, str]] = []
+    for module in modules_of(model):
+        if isinstance(module, Branched):
+            branches: Any = module._modules["branches"]
+            for name, branch in branches._modules.items():
+                found.append((branch, name))
+                if branch._modules:
+                    found += [(inner, name) for inner in modules_of(branch)[1:]]
+    return found
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 CLEAN = "clean"
+SHARED = "shared"
 
 
 class Route:
@@ -88,3 +89,38 @@ def split_batch(
             f"proportions, a multiple of {parts} in all"
         )
     return torch.split(images, [size * share // total for share in shares])
+
+
+def has_auxiliary_norms(model: nn.Module) -> bool:
+    """Whether `add_auxiliary_norms` or `add_auxiliary_tokens` has given `model` branches."""
+    return any(isinstance(layer, Branched) for layer in model.modules())
+
+
+def check_names(auxiliary: Sequence[str]) -> tuple[str, ...]:
+    """The names of new branches; raises ValueError for unusable ones."""
+    names = (auxiliary,) if isinstance(auxiliary, str) else tuple(auxiliary)
+    if not names:
+        raise ValueError('no auxiliary branch named: give at least one, as in ("adversarial",)')
+    for name in names:
+        if not name.isidentifier():
+            raise ValueError(f"branch name {name!r}: letters, digits and underscores, please")
+        if name == SHARED or hasattr(nn.ModuleDict(), name):
+            raise ValueError(f"branch name {name!r} has a meaning already: choose another")
+    if len({CLEAN, *names}) <= len(names):
+        raise ValueError(f'branch names {names}: each once, and "clean" is always there')
+    return names
+
+
+def check_known(layer: Branched, branch: str) -> None:
+    """Raise ValueError for a branch that `layer` has not."""
+    if branch not in layer.branches:
+        raise ValueError(f'branch "{branch}" unknown, this model has {", ".join(layer.branches)}')
+
+
+def check_without_branches(model: nn.Module) -> None:
+    """Raise ValueError where a model has branches already."""
+    if has_auxiliary_norms(model):
+        raise ValueError(
+            "the model has auxiliary branches already: name all of them in one call, "
+            "or call remove_auxiliary_norms first"
+        )

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from advprop.auxiliary.branches import branch_names
-from advprop.auxiliary.modes import attack_mode, modules_of
+from advprop.auxiliary.branches import attack_mode, branch_names, modules_of
 from advprop.auxiliary.route import CLEAN
 from advprop.auxiliary.running import running_statistics
 from advprop.auxiliary.surgery import remove_auxiliary_norms

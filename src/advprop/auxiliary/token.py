@@ -7,8 +7,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from advprop.auxiliary.branches import check_known, check_names, check_without_branches
-from advprop.auxiliary.route import CLEAN, Branched, Route, check_branch_chosen
+from advprop.auxiliary.route import (
+    CLEAN,
+    Branched,
+    Route,
+    check_branch_chosen,
+    check_known,
+    check_names,
+    check_without_branches,
+)
 
 _NAME = "cls_token"
 """The name in timm's transformers, which only ever expand it over a batch."""

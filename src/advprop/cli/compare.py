@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from advprop.cli.options import QuietOption, RecipeArgument, SetOption, comma_separated
-from advprop.cli.terminal import say
+from advprop.cli.options import QuietOption, RecipeArgument, SetOption, comma_separated, say
 from advprop.files.atomic import safe_name
 
 EqualOption = Annotated[
@@ -74,7 +73,7 @@ def main(
             equal=equal,
             vary=vary or [],
             part=_part(part),
-            report_finished=_ignore if quiet else _show,
+            report_finished=(lambda row: None) if quiet else _show,
             command=shlex.join(["advprop", *sys.argv[1:]]),
         )
     except KeyboardInterrupt:
@@ -130,7 +129,3 @@ def _show(row: dict[str, Any]) -> None:
     else:  # a trial of --vary
         found = f"{Path(row['folder']).name}: validation {row['validation_accuracy']:.1%}"
     say(f"{found} ({row['train_seconds']:.0f} s)", err=True)
-
-
-def _ignore(row: dict[str, Any]) -> None:
-    pass

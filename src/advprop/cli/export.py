@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from advprop.cli.options import WeightsOption, comma_separated
-from advprop.cli.terminal import say
+from advprop.cli.options import WeightsOption, comma_separated, say
 
 MixOption = Annotated[
     float | None,

@@ -12,19 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from advprop.cli import (
-    compare,
-    evaluate,
-    export,
-    plan,
-    predict,
-    recipes,
-    report,
-    shards,
-    train,
-)
-from advprop.cli.options import process_number
-from advprop.cli.terminal import say
+from advprop.cli import compare, evaluate, export, plan, predict, recipes, report, shards, train
+from advprop.cli.options import process_number, say
 
 app = typer.Typer(
     name="advprop",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from advprop.cli.json_target import check_json_target
-from advprop.cli.options import RecipeArgument, SetOption
+from advprop.cli.options import RecipeArgument, SetOption, check_json_target
 from advprop.cost.assumptions import A100_TFLOPS, PUBLISHED
 
 ImagesOption = Annotated[
@@ -106,17 +105,23 @@ def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
     )
 
 
-def _here_table(plan: dict[str, Any]) -> Any:
+def _empty_table(headings: Sequence[str], *, first: str | None = None) -> Any:
+    """Return a table with columns of numbers, and one of names, headed `first`, before them."""
     from rich.table import Table
 
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    if first is not None:
+        table.add_column(first, no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _here_table(plan: dict[str, Any]) -> Any:
     minutes = plan["minutes_here"] or {}
     kept = _kept(plan)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("method", no_wrap=True)
-    for heading in ("passes\nan image", "times\nvanilla", "time here", "memory"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for _ in kept:
-        table.add_column("on disk", justify="right", no_wrap=True)
+    headings = ["passes\nan image", "times\nvanilla", "time here", "memory"]
+    table = _empty_table([*headings, *["on disk"] * len(kept)], first="method")
     for name, cost in plan["methods"].items():
         table.add_row(
             name,
@@ -152,12 +157,7 @@ def _duration(minutes: float | None) -> str:
 
 
 def _table(plan: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for name in plan["methods"]:
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _empty_table(list(plan["methods"]), first="")
     for title, cell in _rows(plan):
         table.add_row(title, *(cell(cost) for cost in plan["methods"].values()))
     return table
@@ -213,13 +213,11 @@ def _cell(group: str, key: str) -> Callable[[dict[str, Any]], str]:
 
 
 def _clusters(plan: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     names = list(plan["methods"])
     headings = [f"{what}\n{name}" for what in ("hours", "sent a step") for name in names]
-    for heading in ("devices", "images\nat once", *(text.replace("_", "\n") for text in headings)):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = _empty_table(
+        ["devices", "images\nat once", *(text.replace("_", "\n") for text in headings)]
+    )
     for row in plan["clusters"]:
         if row["problem"] is None:
             hours = [_rounded(row["hours"][name]) for name in names]

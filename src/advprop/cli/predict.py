@@ -7,9 +7,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from advprop.cli.json_target import check_json_target
-from advprop.cli.options import RunArgument
-from advprop.cli.terminal import say
+from advprop.cli.options import RunArgument, check_json_target, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,7 +59,7 @@ def _write(found: Iterable[Prediction], json: str | None) -> tuple[int, int]:
     """Print or write `found`; returns the number of images and of unreadable ones."""
     import sys
 
-    from advprop.files.json_files import write_atomically
+    from advprop.files.atomic import write_atomically
 
     if json is None:
         return _report(found, None)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advprop.cli.terminal import say
+from advprop.cli.options import say
 
 if TYPE_CHECKING:
     from advprop.recipes import Recipe

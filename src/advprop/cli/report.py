@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from advprop.cli.terminal import say
+from advprop.cli.options import say
 
 
 def main(

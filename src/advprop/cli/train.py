@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from advprop.cli.options import QuietOption, RecipeArgument, SetOption, process_number
-from advprop.cli.terminal import say
+from advprop.cli.options import QuietOption, RecipeArgument, SetOption, process_number, say
 from advprop.files.atomic import safe_name
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from typing import TypeAlias
 
 from advprop.config.overrides import apply_overrides, has_path, parse_override
 from advprop.config.run import RunConfig
-from advprop.files.parsing import parse_json
-from advprop.files.trees import leaves
+from advprop.files.parsing import leaves, parse_json
 
 _VARIED = ("method.", "training.", "data.augmentation.")
 _FIXED = {"method.kind", "training.num_epochs"}
@@ -61,9 +60,7 @@ def read_vary(text: str) -> list[str]:
 
 def candidates_of(method: str, base: RunConfig, varied: Sequence[Sequence[str]]) -> list[Candidate]:
     """Return a candidate for each combination of the varied settings that the method has."""
-    own = [
-        values for values in varied if not is_of_method(values[0]) or has_setting(base, values[0])
-    ]
+    own = [values for values in varied if applies(base, values[0])]
     steps, found = {_work(base): method}, []
     for settings in product(*own):
         config = apply_overrides(base, settings)
@@ -87,11 +84,7 @@ def path_of(override: str) -> str:
     return parse_override(override)[0]
 
 
-def has_setting(config: RunConfig, override: str) -> bool:
-    """Return whether `config` has the setting that "PATH=VALUE" changes."""
-    return has_path(config.model_dump(mode="json"), path_of(override))
-
-
-def is_of_method(override: str) -> bool:
-    """Return whether "PATH=VALUE" changes a setting of a method, which others may lack."""
-    return path_of(override).startswith("method.")
+def applies(config: RunConfig, override: str) -> bool:
+    """Return whether "PATH=VALUE" changes a setting of all methods, or one that `config` has."""
+    path = path_of(override)
+    return not path.startswith("method.") or has_path(config.model_dump(mode="json"), path)

@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from advprop.comparisons.folder import check_jobs, check_place
 from advprop.comparisons.gathering import write_comparison_report
-from advprop.comparisons.jobs import outcomes, threads_of_each
+from advprop.comparisons.jobs import check_jobs, check_place, outcomes, threads_of_each
 from advprop.comparisons.plan import DEFAULT_METHODS, Equal, Job, plan_jobs
 from advprop.comparisons.sources import RESULTS
 from advprop.comparisons.step_costs import STEP_COSTS, read_costs, step_costs

@@ -1,4 +1,4 @@
-"""Trains and tests several runs at a time, each in its own process."""
+"""Trains and tests several runs at a time, each in its own process, after checking all of them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,57 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from advprop.comparisons.plan import Job
+from advprop.comparisons.sources import RESULTS
+from advprop.comparisons.step_costs import STEP_COSTS
+from advprop.config.overrides import differences, read_config
 from advprop.runs import train
-from advprop.suites.recording import complete_run
+from advprop.runs.facts import check_same_data, load_data
+from advprop.runs.trainer import check_plain_model
+from advprop.suites.recording import complete_run, is_run
 from advprop.training.stopping import InterruptedTraining, error_of_run
+
+RUNS, TRIALS = "runs", "trials"
+
+
+def check_place(folder: Path) -> None:
+    """Raise ValueError if `folder` holds anything but a comparison."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: a file, not a folder; give another --out")
+    known = any((folder / name).exists() for name in (RUNS, TRIALS, RESULTS, STEP_COSTS))
+    if folder.is_dir() and any(folder.iterdir()) and not known:
+        raise ValueError(f"{folder}: not empty, and not a comparison; give another --out")
+
+
+def check_jobs(folder: Path, planned: Sequence[Job]) -> None:
+    """Check what would stop every run: the folder, runs of other settings, the data, the model.
+
+    Raises ValueError for any of these; warns if the data of finished runs have changed since.
+    """
+    check_place(folder)
+    kept = [job for job in planned if is_run(job.folder)]
+    for job in kept:
+        changed = differences(read_config(job.folder / "config.json"), job.config)
+        if changed:
+            raise ValueError(
+                f"{job.folder}: a run with other settings; give another --out\n  "
+                + "\n  ".join(changed.values())
+            )
+    first = planned[0].config
+    data, facts = load_data(first)
+    for change in {c for job in kept for c in check_same_data(job.folder, facts, data)}:
+        warnings.warn(f"{folder}: of some runs, {change}; they are not tested anew", stacklevel=3)
+    check_plain_model(first, data)
 
 
 def usable_threads() -> int:
@@ -62,7 +101,8 @@ def outcomes(planned: Sequence[Job], jobs: int) -> Iterator[tuple[Job, dict[str,
     with pool:
         running = {pool.submit(_run_job, job): job for job in planned}
         try:
-            yield from _as_they_finish(running)
+            for future in as_completed(running):
+                yield running[future], future.result()
         except BrokenProcessPool as error:
             raise OSError(
                 "a process that trains runs was ended from outside (killed, or for want of "
@@ -73,16 +113,6 @@ def outcomes(planned: Sequence[Job], jobs: int) -> Iterator[tuple[Job, dict[str,
                 worker.terminate()  # a worker that trains saves first
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-def _as_they_finish(
-    running: dict[Future[dict[str, Any] | Exception], Job],
-) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
-    pending = set(running)
-    while pending:
-        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-        for future in done:
-            yield running[future], future.result()
 
 
 def _start_worker(threads: int, parent: int, started: Synchronized[int]) -> None:

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from advprop.comparisons.found import FoundRun, Source
-from advprop.results.summary import BASELINES, EQUAL_COST
+from advprop.comparisons.sources import FoundRun, Source
+from advprop.files.parsing import leaves
+from advprop.results.summary import EQUAL_COST, is_baseline, kind_of
 from advprop.suites.recording import accuracies
 
 _SHOWN = 5  # settings that a note lists
@@ -81,9 +82,9 @@ def _group_by_world(runs: Sequence[FoundRun]) -> list[str]:
     of_comparison: dict[Path, str] = {}
     for run in runs:
         world = _world(run)
-        if run.of_comparison and (run.settings is None or run.kind == EQUAL_COST):
+        if run.of_comparison and (run.settings is None or kind_of(run.row) == EQUAL_COST):
             world = of_comparison.get(run.source, world)
-        if run.of_comparison and run.kind != EQUAL_COST:
+        if run.of_comparison and kind_of(run.row) != EQUAL_COST:
             world = of_comparison.setdefault(run.source, world)
         worlds.setdefault(world, []).append(run)
     if len(worlds) < 2:
@@ -125,7 +126,7 @@ def _names(groups: Sequence[Sequence[FoundRun]]) -> list[str]:
 
 
 def _relabel(run: FoundRun, name: str, *, group: str | None) -> None:
-    run.row["kind"] = run.kind
+    run.row["kind"] = kind_of(run.row)
     run.row["method"] = f"{run.row['method']}, {name}"
     if group is not None:
         own = run.row.get("group")
@@ -148,7 +149,7 @@ def _colliding(runs: Sequence[FoundRun]) -> list[FoundRun]:
 
 def _split_baselines(runs: Sequence[FoundRun], places: dict[Path, str]) -> None:
     """Relabel the runs of comparisons whose baselines collide, so that they stay separate."""
-    apart = {run.source for run in _colliding(runs) if run.of_comparison and run.kind in BASELINES}
+    apart = {run.source for run in _colliding(runs) if run.of_comparison and is_baseline(run.row)}
     if len(apart) < 2:
         return
     for run in runs:
@@ -170,18 +171,18 @@ def _differences(runs: Sequence[FoundRun]) -> list[str]:
     """Return a note for each group from several sources that differs in more than the method."""
     groups: dict[str, list[FoundRun]] = {}
     for run in runs:
-        if run.settings is not None and run.kind != EQUAL_COST:
+        if run.settings is not None and kind_of(run.row) != EQUAL_COST:
             groups.setdefault(str(run.row.get("group") or ""), []).append(run)
     notes = []
     for name, own in groups.items():
         if len({run.source for run in own}) < 2:
             continue
-        leaves = [run.leaves() for run in own]
-        paths = {path for leaf in leaves for path in leaf if not path.startswith("method.")}
+        settings = [dict(leaves(run.settings)) for run in own]
+        paths = {path for one in settings for path in one if not path.startswith("method.")}
         differing = sorted(
             path
             for path in paths - {"seed", "method"}
-            if len({repr(leaf.get(path)) for leaf in leaves}) > 1
+            if len({repr(one.get(path)) for one in settings}) > 1
         )
         if differing:
             more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""

@@ -12,10 +12,9 @@ from typing import Literal, TypeAlias
 from advprop.comparisons.candidates import (
     Candidate,
     Candidates,
+    applies,
     candidates_of,
     first_candidates,
-    has_setting,
-    is_of_method,
     path_of,
     read_vary,
 )
@@ -23,7 +22,7 @@ from advprop.comparisons.step_costs import StepTimes
 from advprop.config.methods import METHODS
 from advprop.config.overrides import apply_overrides, unknown_settings
 from advprop.config.run import RunConfig
-from advprop.files.trees import leaves
+from advprop.files.parsing import leaves
 from advprop.results.summary import EQUAL_COST, VANILLA
 
 DEFAULT_METHODS = ("vanilla", "adversarial", "mixed", "advprop")
@@ -138,9 +137,7 @@ def _method_configs(
     own = {name: bases[name] for name in names or bases}
     _check_overrides(own, [*overrides, *(values[0] for values in varied)])
     return {
-        name: apply_overrides(
-            base, [o for o in overrides if not is_of_method(o) or has_setting(base, o)]
-        )
+        name: apply_overrides(base, [o for o in overrides if applies(base, o)])
         for name, base in bases.items()
     }
 
@@ -149,8 +146,7 @@ def _check_overrides(bases: Mapping[str, RunConfig], overrides: Sequence[str]) -
     unknown = [
         path_of(override)
         for override in overrides
-        if is_of_method(override)
-        and not any(has_setting(base, override) for base in bases.values())
+        if not any(applies(base, override) for base in bases.values())
     ]
     if unknown:
         settings = [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from advprop.comparisons.found import FoundRun, Source
 from advprop.config.overrides import validated, with_identities
 from advprop.files.json_files import read_json
 from advprop.files.parsing import Part
@@ -21,6 +22,48 @@ from advprop.suites.recording import accuracies, complete_run, is_run, run_detai
 
 RESULTS = "results.json"
 _CLEAN = "clean"
+Json = Mapping[str, Any]
+
+
+@dataclass(kw_only=True)
+class FoundRun:
+    """One run: its row of results, its folder, and its records and tests.
+
+    `identity` is equal for two finds of the same weights of one run; `settings` is its
+    configuration, None if only results are left. `source` is the path that the user named.
+    """
+
+    row: dict[str, Any]
+    place: Path
+    source: Path
+    recipe: str
+    identity: tuple[Any, ...]
+    settings: Json | None = None
+    of_comparison: bool = False
+    curve: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+    test: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def same_settings(self) -> str:
+        """A text that is equal for runs that differ only in the seed."""
+        if self.settings is None:
+            parts = [self.row.get(key) for key in ("epochs", "passes_per_image")]
+            return repr((self.recipe, *parts))
+        return repr({key: value for key, value in self.settings.items() if key != "seed"})
+
+
+@dataclass
+class Source:
+    """One DIR of the command line: its runs, their commands and versions, notes and trials."""
+
+    path: Path
+    recipe: str
+    runs: list[FoundRun]
+    commands: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    trials: list[Json] = field(default_factory=list)
 
 
 class Settings(Part):
@@ -64,15 +107,13 @@ def comparison_source(folder: Path, results: dict[str, Any]) -> Source:
     trials = [Trial.model_validate(trial) for trial in results.get("trials") or ()]
     notes += [f"{t.method} with {t.told}: {t.error}" for t in trials if t.error]
     recipe = str(results.get("recipe") or "unnamed")
-    runs = [
-        _of_folder(folder / row["folder"], dict(row), folder, recipe) for row in results["runs"]
-    ]
-    for run in runs:
-        run.of_comparison = True
     return Source(
         path=folder,
         recipe=recipe,
-        runs=runs,
+        runs=[
+            _of_folder(folder / row["folder"], dict(row), folder, recipe, of_comparison=True)
+            for row in results["runs"]
+        ],
         commands=results["command"].splitlines(),
         versions=dict(results.get("versions") or {}),
         notes=notes,
@@ -84,31 +125,25 @@ def _run(folder: Path) -> Source:
     row = {**complete_run(folder), "folder": str(folder)}
     run = _of_folder(folder, row, folder, str(row["recipe"]))
     command = shlex.join(["advprop", "train", str(folder / CONFIG)])
-    return Source(
-        path=folder,
-        recipe=run.recipe,
-        runs=[run],
-        commands=[command],
-        versions=dict(row.pop("versions")),
-    )
+    versions = dict(row.pop("versions"))
+    return Source(folder, run.recipe, [run], commands=[command], versions=versions)
 
 
-def _of_folder(folder: Path, row: dict[str, Any], source: Path, recipe: str) -> FoundRun:
+def _of_folder(
+    folder: Path, row: dict[str, Any], source: Path, recipe: str, *, of_comparison: bool = False
+) -> FoundRun:
     details = run_details(folder)
-    suites = details.test.get("suites") or {}
-    row |= accuracies(suites)
-    weights = details.test.get("weights")
-    branch = details.test.get("branch", _CLEAN)
+    test = details["test"]
+    row |= accuracies(test.get("suites") or {})
     return FoundRun(
         row=row,
         place=folder,
         source=source,
         recipe=recipe,
-        identity=(folder.resolve(), branch, weights),
+        identity=(folder.resolve(), test.get("branch", _CLEAN), test.get("weights")),
         settings=_settings(folder),
-        curve=details.curve,
-        record=details.record,
-        test=details.test,
+        of_comparison=of_comparison,
+        **details,
     )
 
 
@@ -145,7 +180,7 @@ def _evaluation(path: Path) -> Source:
     if is_run(subject) and (result := read_result(subject)):
         row, recipe = dict(result), str(result["recipe"])
         row.pop("versions")
-        settings, curve = _settings(subject), run_details(subject).curve
+        settings, curve = _settings(subject), run_details(subject)["curve"]
     if branch != _CLEAN:
         row = {**row, "method": f"{row['method']}, branch {branch}"}
     row |= {**found, "tested_on": ", ".join(images), "folder": str(subject)}
@@ -159,13 +194,9 @@ def _evaluation(path: Path) -> Source:
         curve=curve,
         test=test,
     )
-    return Source(
-        path=path,
-        recipe=recipe,
-        runs=[run],
-        commands=[str(test.get("command") or _command(path, test, branch))],
-        versions=dict(test.get("versions") or {}),
-    )
+    command = str(test.get("command") or _command(path, test, branch))
+    versions = dict(test.get("versions") or {})
+    return Source(path, recipe, [run], commands=[command], versions=versions)
 
 
 def _command(path: Path, test: dict[str, Any], branch: str) -> str:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from advprop.comparisons.candidates import Candidate, Candidates, first_candidates
-from advprop.comparisons.folder import TRIALS, check_jobs
-from advprop.comparisons.jobs import outcomes
+from advprop.comparisons.jobs import TRIALS, check_jobs, outcomes
 from advprop.comparisons.plan import Job
 from advprop.comparisons.sources import RESULTS, read_results
 from advprop.config.overrides import parse_override

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
-from advprop.files.trees import leaves
+from advprop.files.parsing import leaves
 
 LARGEST = 10**9
 """The upper bound of all numeric settings except seeds."""

@@ -7,17 +7,24 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias, Union
 
 from pydantic import Field
 
-from advprop.config.attacks import AnyAttackConfig, TrainingAttackConfig
-from advprop.config.carried import AdvPropLeanConfig, CarriedConfig
-from advprop.config.method_base import AttackingConfig, MethodConfig, OneStepAttackingConfig
+from advprop.config.attacks import (
+    AnyAttackConfig,
+    AttackingConfig,
+    MethodConfig,
+    OneStepAttackingConfig,
+    TrainingAttackConfig,
+)
 from advprop.config.pyramid import PyramidConfig, UniversalConfig
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
+from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.augmix import AugMix
 from advprop.methods.base import Method
+from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
+from advprop.methods.kept.encoding import Precision
 from advprop.methods.learning import Form
 from advprop.methods.maxup import MaxUp
 from advprop.methods.mixed import Mixed
@@ -103,6 +110,29 @@ class FastConfig(OneStepAttackingConfig):
     beta: float = 0.5
     synchronise: bool = True
     form: Form = "auto"
+
+
+class CarriedConfig(OneStepAttackingConfig):
+    """The configuration of `Carried`."""
+
+    builds = Carried
+    kind: Literal["carried"] = "carried"
+    pairing: Literal["paired", "decoupled"] = "paired"
+    attacked_fraction: float = 0.5
+    auxiliary_branch: bool = True
+    start: Literal["random", "zero"] = "random"
+    precision: Precision | None = None
+    form: Form = "auto"
+
+
+class AdvPropLeanConfig(CarriedConfig):
+    """The configuration of `AdvPropLean`."""
+
+    builds = AdvPropLean
+    kind: Literal["advprop_lean"] = "advprop_lean"  # type: ignore[assignment]
+    pairing: Literal["paired", "decoupled"] = "decoupled"
+    attacked_fraction: float = 0.25
+    auxiliary_branch: bool = False
 
 
 class SAMConfig(MethodConfig):

@@ -16,8 +16,7 @@ from advprop.config.fields import Config
 from advprop.config.methods import METHODS
 from advprop.config.run import ModelConfig, RunConfig
 from advprop.files.json_files import read_json
-from advprop.files.parsing import parse_json
-from advprop.files.trees import leaves
+from advprop.files.parsing import leaves, parse_json
 
 _Config = TypeVar("_Config", bound=Config)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -37,23 +36,13 @@ def images_to_try(flops_per_image: float, most: int) -> int:
     return min(most, max(2, int(_SECONDS * rate / max(flops_per_image, 1.0))))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Timed:
-    """The timing of `steps` vanilla steps over `images` images each, after one untimed step."""
-
-    device: str
-    threads: int
-    steps: int
-    images: int
-    seconds_per_image: float
-
-
 def time_training(
     model: nn.Module, *, num_images: int, image_shape: tuple[int, int, int], num_classes: int
-) -> Timed:
+) -> dict[str, Any]:
     """Time vanilla steps of `model`, on its device, over `num_images` random images each.
 
-    Deletes the gradients afterwards; running statistics change.
+    Returns the device, the numbers of threads, timed steps and images in each, and the seconds for
+    an image; the first step is not timed. Deletes the gradients; running statistics change.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
@@ -70,13 +59,13 @@ def time_training(
         if steps == 0:
             began = time.perf_counter()
     seconds = time.perf_counter() - began
-    return Timed(
-        device="CPU" if device.type == "cpu" else device.type.upper(),
-        threads=torch.get_num_threads(),
-        steps=steps,
-        images=num_images,
-        seconds_per_image=seconds / (steps * num_images),
-    )
+    return {
+        "device": device.type.upper(),
+        "threads": torch.get_num_threads(),
+        "steps": steps,
+        "images": num_images,
+        "seconds_per_image": seconds / (steps * num_images),
+    }
 
 
 def minutes_here(config: RunConfig, plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +88,7 @@ def minutes_here(config: RunConfig, plan: Mapping[str, Any]) -> dict[str, Any]:
         return {"timed_here": None, "minutes_here": None}
     images = plan["steps"] * min(plan["batch_size"], sizes.num_images)
     minutes = {
-        name: timed.seconds_per_image * images * cost["times_vanilla"] / 60
+        name: timed["seconds_per_image"] * images * cost["times_vanilla"] / 60
         for name, cost in plan["methods"].items()
     }
-    return {"timed_here": asdict(timed), "minutes_here": minutes}
+    return {"timed_here": timed, "minutes_here": minutes}

@@ -75,10 +75,11 @@ def corrupted(pixels: Pixels, *, corruption: str, severity: int) -> Pixels:
     more_columns, more_rows = np.subtract(padded_size(width, height), (width, height))
     top, left = more_rows // 2, more_columns // 2
     margins = ((0, 0), (top, more_rows - top), (left, more_columns - left))
-    picture = _picture(np.pad(pixels, margins, mode="symmetric"))
+    padded = np.pad(pixels, margins, mode="symmetric").transpose(1, 2, 0)
+    image = np.ascontiguousarray(padded[..., 0] if len(pixels) == 1 else padded)
     options = {"seed": derive_seed(*parts, "seed") % 2**32} if corruption in _SEEDED else {}
     with random_streams(*parts), redirect_stdout(io.StringIO()):  # the package prints caught errors
-        found = _corrupted(corrupt, np.asarray(picture), corruption, severity, options)
+        found = _corrupted(corrupt, image, corruption, severity, options)
     whole = _pixels(Image.fromarray(found), len(pixels), corruption)
     return whole[:, top : top + height, left : left + width].copy()
 
@@ -136,12 +137,6 @@ def _corrupted(
         # small images often get no drop of water; the package then divides by the largest drop, 0,
         # and would return black
         return np.asarray(Image.fromarray(image).convert("RGB"))
-
-
-def _picture(pixels: Pixels) -> Image.Image:
-    if len(pixels) == 1:
-        return Image.fromarray(pixels[0])
-    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
 def _pixels(picture: Image.Image, channels: int, corruption: str) -> Pixels:

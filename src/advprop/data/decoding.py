@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from advprop.data.batches.unreadable import check_max_unreadable
+from advprop.data.batches.workers import check_max_unreadable
 from advprop.data.frames import Frame, FramedTransform, frames_of
 from advprop.data.preprocessing import Augmentation, Preprocessing
 from advprop.data.splits import ImageSplit, Key
@@ -26,7 +26,9 @@ _ATTEMPTS = 10  # replacements tried for an unreadable image; the first half are
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DecodedSplit(ImageSplit):
-    """Base class of splits with Pillow images; a source implements `read` and `taken`.
+    """Base class of splits with Pillow images; a source implements `read`.
+
+    `per_image` names the fields of a source that have an entry for each image, beside `labels`.
 
     In an epoch, images are augmented by random numbers that depend on (seed, epoch, index, copy)
     alone; a batch's `frames` give the position of each view in its source image. `views` make
@@ -34,6 +36,8 @@ class DecodedSplit(ImageSplit):
     0, an unreadable training image is replaced by a further copy of another; the batch lists it in
     `unreadable`, and `UnreadableTally` counts.
     """
+
+    per_image: ClassVar[tuple[str, ...]] = ()
 
     labels: Int[Tensor, " num_images"] | Float[Tensor, "num_images labels"]
     preprocessing: Preprocessing
@@ -54,9 +58,16 @@ class DecodedSplit(ImageSplit):
         Raises ValueError, with the image's name, if it cannot be read.
         """
 
-    @abstractmethod
     def taken(self, positions: Sequence[int]) -> Self:
         """Return a split of the images at `positions`."""
+        whole = {name: getattr(self, name) for name in ("labels", *self.per_image)}
+        chosen: dict[str, Any] = {
+            name: tuple(values[position] for position in positions)
+            if isinstance(values, tuple)
+            else values[list(positions)]
+            for name, values in whole.items()
+        }
+        return replace(self, **chosen)
 
     def redrawn(self, names: Sequence[str]) -> ImageSplit:
         """Return a split whose images have further draws of their augmentation as views."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -103,7 +103,7 @@ def found_in(data: ImageData) -> Found:
         multi_label=data.multi_label,
         first_classes=data.class_names[:_SHOWN],
         images={split: len(own) for split, own in splits.items()},
-        sources=_within(data.origin.splits, splits),
+        sources={name: data.origin.splits[name] for name in splits if name in data.origin.splits},
         fewest_images=min(counts["train"]),
         most_images=max(counts["train"]),
         few_below=FEW_IMAGES,
@@ -137,7 +137,3 @@ def _nearly_black(split: ImageSplit) -> list[str]:
         f"the brightest pixel of {len(brightest)} training images has {max(brightest):.1%} of "
         "white: if their files use fewer bits than their format has (12 of 16), scale them up"
     ]
-
-
-def _within(named: Mapping[str, str], splits: Iterable[str]) -> dict[str, str]:
-    return {split: named[split] for split in splits if split in named}

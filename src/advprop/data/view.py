@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from advprop.data.batches.unreadable import check_max_unreadable
+from advprop.data.batches.workers import check_max_unreadable
 from advprop.data.decoding import DecodedSplit
 from advprop.data.listing.classes import check_readable
 from advprop.data.listing.selection import first_stratified, shared_positions

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from advprop.attacks.pgd import check_images
 from advprop.attacks.threat_models import ThreatModel
+from advprop.evaluation.accuracy import EVALUATION_SEED
 from advprop.evaluation.robustness import Tally, part_of
-from advprop.evaluation.scores import EVALUATION_SEED
 from advprop.randomness import random_streams
 from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions

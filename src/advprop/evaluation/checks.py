@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from scipy.stats import binom
+
+from advprop.results.rows import Flag
 
 REACH = 0.5
 """Perturbations with a mean length below this share of epsilon raise a flag."""
@@ -21,30 +22,18 @@ _SQUARE_RATE = 0.002  # auto-attack's own bound
 _Z = 1.96
 
 
-@dataclass(frozen=True, kw_only=True)
-class RedFlag:
-    """A red flag; `message` gives the finding, the usual value and the remedy."""
-
-    flag: str
-    message: str
-    suite: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data, with the page that explains the flag."""
-        return {
-            "flag": self.flag,
-            "suite": self.suite,
-            "message": self.message,
-            "page": f"docs/red_flags.md#{self.flag.replace('_', '-')}",
-        }
+def red_flag(*, flag: str, message: str, suite: str | None = None) -> Flag:
+    """Return a red flag and its page; `message` gives the finding, the usual value, the remedy."""
+    page = f"docs/red_flags.md#{flag.replace('_', '-')}"
+    return Flag(flag=flag, suite=suite, message=message, page=page)
 
 
-def check_perturbation(suite: str, numbers: Mapping[str, Any]) -> RedFlag | None:
+def check_perturbation(suite: str, numbers: Mapping[str, Any]) -> Flag | None:
     """Flag perturbations that are much shorter than the threat model allows."""
     reached = numbers.get("reached")
     if reached is None or reached >= REACH:
         return None
-    return RedFlag(
+    return red_flag(
         flag="small_perturbation",
         suite=suite,
         message=f"the perturbations reach {reached:.2g} of epsilon {numbers['epsilon']:.4g} on "
@@ -53,9 +42,7 @@ def check_perturbation(suite: str, numbers: Mapping[str, Any]) -> RedFlag | None
     )
 
 
-def check_curve(
-    suite: str, points: Sequence[Mapping[str, Any]], *, num_images: int
-) -> RedFlag | None:
+def check_curve(suite: str, points: Sequence[Mapping[str, Any]], *, num_images: int) -> Flag | None:
     """Flag an accuracy that rises as epsilon grows, within a threat model."""
     worst: dict[str, Mapping[str, Any]] = {}
     for point in sorted(points, key=lambda point: (point["threat_model"], point["epsilon"])):
@@ -63,7 +50,7 @@ def check_curve(
         if point["accuracy"] < least["accuracy"]:
             worst[point["threat_model"]] = point
         elif rises(least["accuracy"], point["accuracy"], num_images):
-            return RedFlag(
+            return red_flag(
                 flag="rising_accuracy",
                 suite=suite,
                 message=f"accuracy rises from {least['accuracy']:.1%} at {point['threat_model']} "
@@ -75,12 +62,12 @@ def check_curve(
     return None
 
 
-def check_black_box(suite: str, numbers: Mapping[str, Any]) -> RedFlag | None:
+def check_black_box(suite: str, numbers: Mapping[str, Any]) -> Flag | None:
     """Flag a random search that finds adversarial images which the white-box attack missed."""
     count, total = numbers["black_box_only"], numbers["num_images"]
     if not exceeds(count, total, _BLACK_BOX_RATE):
         return None
-    return RedFlag(
+    return red_flag(
         flag="black_box_beats_white_box",
         suite=suite,
         message=f"a random search of {numbers['num_queries']} queries fools {count} of {total} "
@@ -90,7 +77,7 @@ def check_black_box(suite: str, numbers: Mapping[str, Any]) -> RedFlag | None:
     )
 
 
-def check_square(suite: str, after: Mapping[str, float], *, num_images: int) -> RedFlag | None:
+def check_square(suite: str, after: Mapping[str, float], *, num_images: int) -> Flag | None:
     """Flag a Square attack that fools images which AutoAttack's white-box attacks did not."""
     white = [accuracy for name, accuracy in after.items() if name != "square"]
     if "square" not in after or not white:
@@ -98,7 +85,7 @@ def check_square(suite: str, after: Mapping[str, float], *, num_images: int) -> 
     count = round((min(white) - after["square"]) * num_images)
     if not exceeds(count, num_images, _SQUARE_RATE):
         return None
-    return RedFlag(
+    return red_flag(
         flag="black_box_beats_white_box",
         suite=suite,
         message=f"Square, which sees no gradients, fools {count} of {num_images} images that the "
@@ -109,7 +96,7 @@ def check_square(suite: str, after: Mapping[str, float], *, num_images: int) -> 
 
 def check_transfer(
     transfer: Mapping[str, Any], adversarial: Mapping[str, Any] | None
-) -> RedFlag | None:
+) -> Flag | None:
     """Flag another model's adversarial images that fool more often than those for this model."""
     same = ("threat_model", "epsilon", "num_images", "images", "eval_branch")
     if adversarial is None or any(transfer.get(key) != adversarial.get(key) for key in same):
@@ -117,7 +104,7 @@ def check_transfer(
     black, white = transfer["transfer_accuracy"], adversarial["adversarial_accuracy"]
     if not rises(black, white, transfer["num_images"]):
         return None
-    return RedFlag(
+    return red_flag(
         flag="black_box_beats_white_box",
         suite="transfer",
         message=f"images made for {transfer['source']} leave {black:.1%}, those made for this "

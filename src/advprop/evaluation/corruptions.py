@@ -10,10 +10,33 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from advprop.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
-from advprop.evaluation.accuracy import mean
-from advprop.evaluation.alexnet import ALEXNET_ERRORS
-from advprop.evaluation.scores import Scores
+from advprop.evaluation.accuracy import Scores, mean
 from advprop.results.intervals import bootstrap_interval
+
+ALEXNET_ERRORS = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+"""AlexNet's top-1 errors, averaged over the severities, as published with ImageNet-C.
+
+Hendrycks and Dietterich, ICLR 2019, and https://github.com/hendrycks/robustness. They normalise the
+mean corruption error.
+"""
+NUM_CLASSES = 1000
+"""The number of classes of ImageNet-C, to which alone these errors apply."""
 
 Correct: TypeAlias = Mapping[tuple[str, int], Float[Tensor, " num_images"] | Bool[Tensor, " n"]]
 """Maps (corruption, severity) to each image's score, in the same order for all keys."""

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from advprop.attacks.pgd import Attack
+from advprop.evaluation.accuracy import image_indices
 from advprop.evaluation.saliency import Maps
 from advprop.files.parsing import printable
 from advprop.randomness import ImageStreams
@@ -37,35 +38,28 @@ def record_gallery(
     value becomes black or white; grey is zero. `saliency` has further maps of the clean images by
     title, whose pictures have at most 64 pixels a side.
     """
-    indices = _indices(batch)
+    indices = image_indices(batch).tolist()
     streams = ImageStreams.for_batch(0, 0, indices)
     adversarial = attack(attacked_logits_fn, batch.images, batch.labels, generator=streams)
     with torch.no_grad():
         before = logits_fn(batch.images).argmax(dim=1).tolist()
         after = logits_fn(adversarial).argmax(dim=1).tolist()
+    labels = batch.labels.tolist()
     return [
         {
             **_name(names, index),
-            "clean": _picture(clean),
-            "perturbation": _picture(_stretched(attacked - clean)),
-            "adversarial": _picture(attacked),
-            "label": class_names[label],
-            "clean_prediction": class_names[clean_class],
-            "adversarial_prediction": class_names[adversarial_class],
+            "clean": _png(batch.images[place]),
+            "perturbation": _png(_stretched(adversarial[place] - batch.images[place])),
+            "adversarial": _png(adversarial[place]),
+            "label": class_names[labels[place]],
+            "clean_prediction": class_names[before[place]],
+            "adversarial_prediction": class_names[after[place]],
             "saliency": [
-                {"title": title, "picture": _small(maps[place])} for title, maps in saliency.items()
+                {"title": title, "picture": _png(maps[place], _SMALL_SIDE)}
+                for title, maps in saliency.items()
             ],
         }
-        for place, index, clean, attacked, label, clean_class, adversarial_class in zip(
-            range(len(batch)),
-            indices,
-            batch.images,
-            adversarial,
-            batch.labels.tolist(),
-            before,
-            after,
-            strict=True,
-        )
+        for place, index in enumerate(indices)
     ]
 
 
@@ -93,18 +87,14 @@ def record_predictions(
             {
                 "id": _identity(image),
                 "label": class_names[label],
-                "picture": _small(image),
+                "picture": _png(image, _SMALL_SIDE),
                 **_name(names, index),
             }
             for image, label, index in zip(
-                batch.images, batch.labels.tolist(), _indices(batch), strict=True
+                batch.images, batch.labels.tolist(), image_indices(batch).tolist(), strict=True
             )
         ]
     return {"images": images, "clean": clean, "confidence": confidence}
-
-
-def _indices(batch: Batch) -> Sequence[int]:
-    return range(len(batch)) if batch.indices is None else batch.indices.tolist()
 
 
 def _name(names: Sequence[str], index: int) -> dict[str, str]:
@@ -119,16 +109,6 @@ def _stretched(perturbation: Tensor) -> Tensor:
     return perturbation / (2 * largest) + 0.5
 
 
-def _picture(image: Tensor) -> str:
-    return _address(Image.fromarray(_pixels(image)))
-
-
-def _small(image: Tensor) -> str:
-    picture = Image.fromarray(_pixels(image))
-    picture.thumbnail((_SMALL_SIDE, _SMALL_SIDE))
-    return _address(picture)
-
-
 def _identity(image: Tensor) -> str:
     pixels = _pixels(image)
     return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()[:12]
@@ -140,7 +120,11 @@ def _pixels(image: Tensor) -> Any:
     return pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
 
 
-def _address(picture: Image.Image) -> str:
+def _png(image: Tensor, most: int | None = None) -> str:
+    """Return the data URL of a PNG, if told with at most `most` pixels a side."""
+    picture = Image.fromarray(_pixels(image))
+    if most is not None:
+        picture.thumbnail((most, most))
     stream = io.BytesIO()
     picture.save(stream, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

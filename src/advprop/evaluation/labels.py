@@ -11,14 +11,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from advprop.attacks.pgd import Attack
+from advprop.evaluation.accuracy import (
+    all_scores,
+    by_label,
+    image_indices,
+    joined,
+    macro,
+    mean,
+    start_streams,
+)
 from advprop.evaluation.clean_report import calibration
-from advprop.evaluation.scores import Scores, by_label, image_indices, macro, start_streams
 from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, Images, Logits, LogitsFn
 from advprop.tasks.multi_label import MultiLabel
 
 
-@torch.no_grad()
 def report_labels(
     logits_fn: LogitsFn, batches: Iterable[Batch], *, class_names: Sequence[str]
 ) -> dict[str, Any]:
@@ -27,23 +34,21 @@ def report_labels(
     `clean_accuracy` is the mean share of an image's known labels that are right. Confusions are
     left out: a label is not taken for another.
     """
-    scores = Scores()
-    for batch in batches:
-        scores.add(logits_fn(batch.images), batch.labels)
-    values = torch.cat(scores.values).cpu()
+    scores = all_scores(logits_fn, batches)
+    values = joined(scores.values)
     logits, labels = torch.cat(scores.logits), torch.cat(scores.labels)
     known, right = ~labels.isnan(), (logits > 0) == (labels > 0.5)
     each = by_label(logits, labels)
     confidences = logits.abs().sigmoid()[known]
     return {
-        "clean_accuracy": float(values.double().mean()),
+        "clean_accuracy": mean(values),
         "ci95": bootstrap_interval(values),
         **macro("clean", each),
         "num_images": len(values),
         "per_class": [
             {
                 "class": name,
-                "accuracy": float(right[own, place].double().mean()),
+                "accuracy": mean(right[own, place]),
                 "num_images": int(own.sum()),
                 "num_present": int((labels[:, place] == 1).sum()),
                 **each[place],

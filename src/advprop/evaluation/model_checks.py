@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from advprop.evaluation.checks import RedFlag, exceeds, rises
+from advprop.evaluation.checks import exceeds, red_flag, rises
+from advprop.results.rows import Flag
 
 FRUITLESS = 0.25
 """The share of images for which a step along the gradient may fail to lower the margin."""
@@ -16,85 +17,71 @@ _REPEATED, _ALONE = 1e-4, 1e-2
 _WITHOUT = 0.1
 
 
-def check_gradients(numbers: Mapping[str, Any]) -> list[RedFlag]:
+def check_gradients(numbers: Mapping[str, Any]) -> Iterator[Flag]:
     """Flag gradients that are zero or do not lower the margin."""
     total, zero = numbers["num_images"], numbers["zero_gradients"]
-    found = []
     if exceeds(zero, total, _ZERO_RATE):
-        found.append(
-            RedFlag(
-                flag="zero_gradients",
-                message=f"the gradient of {zero} of {total} images is exactly zero "
-                f"({_ZERO_RATE:.0%} may be chance): gradient attacks cannot start; look for "
-                "saturated outputs, rounding or detached tensors in the model",
-            )
+        yield red_flag(
+            flag="zero_gradients",
+            message=f"the gradient of {zero} of {total} images is exactly zero "
+            f"({_ZERO_RATE:.0%} may be chance): gradient attacks cannot start; look for saturated "
+            "outputs, rounding or detached tensors in the model",
         )
     fruitless = numbers["fruitless_gradients"]
     if exceeds(fruitless, total, FRUITLESS):
-        found.append(
-            RedFlag(
-                flag="masked_gradients",
-                message=f"a step of epsilon / 10 along the gradient does not lower the margin of "
-                f"{fruitless} of {total} images (up to {FRUITLESS:.0%} is usual): the gradients do "
-                "not show where the model is weak, and accuracy under gradient attacks is too high",
-            )
+        yield red_flag(
+            flag="masked_gradients",
+            message=f"a step of epsilon / 10 along the gradient does not lower the margin of "
+            f"{fruitless} of {total} images (up to {FRUITLESS:.0%} is usual): the gradients do not "
+            "show where the model is weak, and accuracy under gradient attacks is too high",
         )
-    return found
 
 
-def check_outputs(numbers: Mapping[str, Any]) -> list[RedFlag]:
+def check_outputs(numbers: Mapping[str, Any]) -> Iterator[Flag]:
     """Flag outputs that are probabilities, or differ between two passes of the same images."""
-    found = []
     if numbers["row_sum_error"] < 1e-3 and numbers["lowest"] >= 0:
-        found.append(
-            RedFlag(
-                flag="probabilities",
-                message="the outputs are not negative and add up to one: probabilities, not "
-                "logits; gradients of the loss vanish where the model is confident; take the "
-                "softmax out of the model",
-            )
+        yield red_flag(
+            flag="probabilities",
+            message="the outputs are not negative and add up to one: probabilities, not logits; "
+            "gradients of the loss vanish where the model is confident; take the softmax out of "
+            "the model",
         )
     repeated, alone = numbers["changed_when_repeated"], numbers["changed_when_alone"]
     if repeated > _REPEATED or alone > _ALONE or not math.isfinite(repeated + alone):
         how = "when repeated" if not repeated <= _REPEATED else "without the batch's other images"
         change, bound = (repeated, _REPEATED) if not repeated <= _REPEATED else (alone, _ALONE)
-        found.append(
-            RedFlag(
-                flag="changing_output",
-                message=f"the same images get other logits {how}, by {change:.2g} of the largest "
-                f"(up to {bound:g} is rounding): accuracies depend on chance or company; look for "
-                "dropout, noise, or statistics of the batch",
-            )
+        yield red_flag(
+            flag="changing_output",
+            message=f"the same images get other logits {how}, by {change:.2g} of the largest "
+            f"(up to {bound:g} is rounding): accuracies depend on chance or company; look for "
+            "dropout, noise, or statistics of the batch",
         )
-    return found
 
 
-def check_mode(training: Sequence[str]) -> RedFlag | None:
+def check_mode(training: Sequence[str]) -> Flag | None:
     """Flag layers in train mode; `training` holds their names."""
     if not training:
         return None
     named = ", ".join(f'"{name}"' for name in training[:3])
-    return RedFlag(
+    return red_flag(
         flag="train_mode",
         message=f"{len(training)} layers are in train mode (first {named}): dropout is on, and "
         "normalisation takes the batch's statistics; call model.eval() first",
     )
 
 
-def check_branch(eval_branch: str, exported: str) -> RedFlag | None:
+def check_branch(eval_branch: str, exported: str) -> Flag | None:
     """Flag a tested branch that is not the exported one."""
     if eval_branch == exported:
         return None
-    return RedFlag(
+    return red_flag(
         flag="other_branch",
         message=f'the accuracies are those of branch "{eval_branch}"; an export keeps '
         f'"{exported}" alone, so its user will not see them: report them as a study of branches',
     )
 
 
-def check_standardisation(
-    layers: Sequence[str], numbers: Mapping[str, Any] | None
-) -> RedFlag | None:
+def check_standardisation(layers: Sequence[str], numbers: Mapping[str, Any] | None) -> Flag | None:
     """Flag images that are standardised twice; `layers` names the layers that seem to do so."""
     remedy = "feed images in [0, 1], and standardise in the model's first layer alone"
     message = None
@@ -112,14 +99,14 @@ def check_standardisation(
                 f"without mean and std {once:.1%} of {count} images are right, with them "
                 f"{twice:.1%}: the weights were trained without, or on other mean and std; {remedy}"
             )
-    return message if message is None else RedFlag(flag="double_standardisation", message=message)
+    return message if message is None else red_flag(flag="double_standardisation", message=message)
 
 
-def check_seen(suite: str | None, numbers: Mapping[str, Any]) -> RedFlag | None:
+def check_seen(suite: str | None, numbers: Mapping[str, Any]) -> Flag | None:
     """Flag test images that are among the training images, even a single one."""
     if not numbers["found"]:
         return None
-    return RedFlag(
+    return red_flag(
         flag="seen_in_training",
         suite=suite,
         message=f"{numbers['found']} of {numbers['test_images']} images tested are among "

@@ -15,9 +15,8 @@ from advprop.attacks.objectives import GRADIENT_SCALE
 from advprop.attacks.pgd import Attack
 from advprop.attacks.random_search import random_search
 from advprop.attacks.threat_models import ThreatModel
-from advprop.evaluation.accuracy import mean
+from advprop.evaluation.accuracy import EVALUATION_SEED, image_indices, mean, scored
 from advprop.evaluation.robustness import attack_with_restarts, part_of
-from advprop.evaluation.scores import EVALUATION_SEED, image_indices, scored
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions, margins
 
@@ -86,13 +85,8 @@ def probe_black_box(
         right = part_of(batch, correct_predictions(logits_fn(batch.images), batch.labels))
     if len(right) == 0:
         return {"num_images": 0, "num_queries": NUM_QUERIES, "black_box_only": 0}
-    _, white = attack_with_restarts(
-        attack,
-        right,
-        attacked_logits_fn=attacked_logits_fn,
-        logits_fn=logits_fn,
-        restarts=restarts,
-    )
+    functions = {"attacked_logits_fn": attacked_logits_fn, "logits_fn": logits_fn}
+    _, white = attack_with_restarts(attack, right, **functions, restarts=restarts)
     searched = random_search(
         logits_fn,
         right.images,

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from advprop.attacks.pgd import PGD, Attack
 from advprop.attacks.threat_models import Linf, ThreatModel
-from advprop.evaluation.accuracy import joined, mean
+from advprop.evaluation.accuracy import Scores, image_indices, joined, mean, start_streams
 from advprop.evaluation.labels import attack_labels
-from advprop.evaluation.scores import Scores, image_indices, start_streams
 from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions, margins
 
@@ -117,27 +116,16 @@ def evaluate_adversarial(
     count by the share that is right where the attack, or none, makes the loss largest.
     """
     tally, scores = Tally(threat_model_of(attack)), Scores()
+    functions = {"attacked_logits_fn": attacked_logits_fn, "logits_fn": logits_fn}
     for batch in batches:
         if batch.labels.ndim > 1:
-            adversarial, logits = attack_labels(
-                attack,
-                batch,
-                attacked_logits_fn=attacked_logits_fn,
-                logits_fn=logits_fn,
-                restarts=restarts,
-            )
+            adversarial, logits = attack_labels(attack, batch, **functions, restarts=restarts)
             scores.add(logits, batch.labels)
             tally.add(scores.values[-1], batch.images, adversarial)
             continue
         correct = _correct(logits_fn, batch)
         right = part_of(batch, correct)
-        adversarial, survived = attack_with_restarts(
-            attack,
-            right,
-            attacked_logits_fn=attacked_logits_fn,
-            logits_fn=logits_fn,
-            restarts=restarts,
-        )
+        adversarial, survived = attack_with_restarts(attack, right, **functions, restarts=restarts)
         correct[correct.clone()] = survived
         tally.add(correct, right.images, adversarial)
     return {

@@ -12,8 +12,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from advprop.data.preprocessing import Preprocessing
-from advprop.files.parsing import printable
-from advprop.files.trees import at, leaves
+from advprop.exports.format import ExportInfo
+from advprop.files.parsing import at, leaves, printable
+from advprop.models.build import is_timm
 from advprop.results.summary import LABEL_MEASURES
 
 CARD = "README.md"
@@ -34,25 +35,21 @@ _SUITE_SETTINGS = (
 
 
 def model_card(
+    info: ExportInfo,
     *,
     architecture: str,
-    timm_loads: bool,
-    class_names: Sequence[str],
-    preprocessing: Preprocessing,
     mean: Sequence[float],
     std: Sequence[float],
     branch: str,
-    provenance: Mapping[str, Any],
-    checks: Mapping[str, Mapping[str, Any]],
-    multi_label: bool = False,
 ) -> str:
     """Return the card as Markdown with a YAML head.
 
-    `mean` and `std` (one number a channel) are those of the model's first layer; `timm_loads` says
-    whether `timm.create_model` can load the folder; `checks` is the result of `write_portable`.
-    Entries `{config, weights, result, data, test, versions}` of `provenance` are shown if present.
-    Users' names are escaped, so that they cannot become Markdown or HTML.
+    `mean` and `std` (one number a channel) are those of the model's first layer. Entries
+    `{config, weights, result, data, test, versions}` of the provenance are shown if present. Users'
+    names are escaped, so that they cannot become Markdown or HTML.
     """
+    provenance, preprocessing = info.provenance, info.preprocessing
+    timm_loads = is_timm(architecture)
     method = at(provenance, "config", "method", "kind")
     start = [at(provenance, "config", "model", key) for key in ("pretrained", "checkpoint")]
     results = _results(provenance, branch)
@@ -72,15 +69,15 @@ def model_card(
         interpolation=preprocessing.interpolation,
         mean=", ".join(f"{value:.4g}" for value in mean),
         std=", ".join(f"{value:.4g}" for value in std),
-        class_names=[as_text(name) for name in class_names],
-        formats=[f"`{file}`" for file in checks],
+        class_names=[as_text(name) for name in info.class_names],
+        formats=[f"`{file}`" for file in info.checks],
         training=_rows(_training(provenance)),
         data=_rows(_data(provenance)),
         results=_rows(map(_result_row, results)),
-        files=list(_files(checks)),
+        files=list(_files(info.checks)),
         versions=_rows((at(provenance, "versions") or {}).items()),
         began_with_weights=any(start),
-        multi_label=multi_label,
+        multi_label=info.multi_label,
     )
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 

@@ -17,20 +17,21 @@ from typing import Any
 import timm
 import torch
 
-from advprop.auxiliary.branches import has_auxiliary_norms
-from advprop.auxiliary.route import CLEAN
+from advprop.auxiliary.route import CLEAN, has_auxiliary_norms
 from advprop.auxiliary.surgery import remove_auxiliary_norms
 from advprop.data.preprocessing import Preprocessing
 from advprop.exports.card import CARD, model_card
 from advprop.exports.format import (
+    CONFIG,
+    WEIGHTS,
     ExportInfo,
-    looks_like_export,
     read_files,
     write_config,
     write_files,
 )
 from advprop.exports.portable import HUB, check_formats, write_portable
 from advprop.files.atomic import appearing_folder
+from advprop.files.json_files import read_json
 from advprop.models.build import construction, is_timm
 from advprop.models.standardize import Standardized, standardized
 from advprop.randomness import generator_for, random_streams
@@ -82,7 +83,7 @@ def write_export(
     )
     _check_free(folder := Path(folder))
     plain = _plain_copy(model, branch)
-    images = torch.rand(2, *info.preprocessing.image_shape, generator=generator_for("export"))
+    images = torch.rand(2, *preprocessing.image_shape, generator=generator_for("export"))
     _check_fit(logits := _logits(plain, images), info)
     with appearing_folder(folder, needed=_num_bytes(plain)) as unfinished:
         write_files(plain, unfinished, info)
@@ -101,8 +102,12 @@ def write_export(
 
 
 def is_export(folder: str | Path) -> bool:
-    """Return whether `folder` looks like an export, intact or damaged; False for a run."""
-    return looks_like_export(Path(folder))
+    """Return whether `folder` has one of an export's files, intact or damaged; False for a run."""
+    config, weights = Path(folder) / CONFIG, Path(folder) / WEIGHTS
+    try:
+        return weights.is_file() or "architecture" in read_json(config)
+    except (OSError, ValueError):
+        return False
 
 
 def load_export(folder: str | Path) -> LoadedExport:
@@ -136,18 +141,8 @@ def _check_free(folder: Path) -> None:
 
 def _card(plain: Standardized, info: ExportInfo, branch: str) -> str:
     architecture, _ = construction(plain.model)
-    return model_card(
-        architecture=architecture,
-        timm_loads=is_timm(architecture),
-        class_names=info.class_names,
-        preprocessing=info.preprocessing,
-        mean=plain.mean.flatten().tolist(),
-        std=plain.std.flatten().tolist(),
-        branch=branch,
-        provenance=info.provenance,
-        checks=info.checks,
-        multi_label=info.multi_label,
-    )
+    mean, std = plain.mean.flatten().tolist(), plain.std.flatten().tolist()
+    return model_card(info, architecture=architecture, mean=mean, std=std, branch=branch)
 
 
 def _plain_copy(model: Standardized, branch: str) -> Standardized:
@@ -178,7 +173,9 @@ def _prove_equal(plain: Standardized, folder: Path, images: Images, logits: Logi
     try:
         models = [load_export(folder).model]
         if is_timm(construction(plain.model)[0]):
-            models.append(_load_as_timm(folder))
+            with random_streams("export"):
+                of_timm = timm.create_model(f"local-dir:{folder}", pretrained=True)
+            models.append(standardized(of_timm).eval())
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"the export would not load again, {_REMEDY} ({error})") from error
     for model in models:
@@ -194,11 +191,6 @@ _REMEDY = (
     "so nothing was written: options that timm did not record can be given as "
     "write_export(options=...), layers exchanged by hand cannot be exported"
 )
-
-
-def _load_as_timm(folder: Path) -> Standardized:
-    with random_streams("export"):
-        return standardized(timm.create_model(f"local-dir:{folder}", pretrained=True)).eval()
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from advprop.data.preprocessing import Preprocessing
 from advprop.files.json_files import read_json
 from advprop.files.parsing import Count, Number, Part
 from advprop.models.build import build_model, check_options, construction
-from advprop.models.exact_loading import load_exactly
+from advprop.models.loading import load_exactly
 from advprop.models.standardize import Standardized
 from advprop.models.trial import check_forward
 
@@ -120,15 +120,6 @@ def read_files(folder: Path) -> tuple[Standardized, ExportInfo]:
 def read_checks(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the checks of the export's further files; raises the errors of `load_export`."""
     return dict(_read_config(folder)["advprop"].get("checks", {}))
-
-
-def looks_like_export(folder: Path) -> bool:
-    """Return whether `folder` has one of the two files; a run's `config.json` does not count."""
-    try:
-        config = read_json(folder / CONFIG)
-    except (OSError, ValueError):
-        return (folder / WEIGHTS).is_file()
-    return (folder / WEIGHTS).is_file() or "architecture" in config
 
 
 def _description(model: Standardized, info: ExportInfo) -> dict[str, Any]:

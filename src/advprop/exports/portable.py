@@ -70,9 +70,13 @@ def write_portable(
     found = {}
     for name in wanted:
         file, write = _WRITERS[name]
+        generator = generator_for("interchange")
         with _named_errors([name]), torch.no_grad():
             logits_fn = write(program, folder / file, about)
-            pairs = [(model(images), logits_fn(images)) for images in _random_batches(image_shape)]
+            batches = (
+                torch.rand(n, *image_shape, generator=generator) for n in CHECKED_BATCH_SIZES
+            )
+            pairs = [(model(images), logits_fn(images)) for images in batches]
         found[file] = {"format": name, **_compared(pairs, name)}
     return found
 
@@ -97,7 +101,9 @@ def _about(
 
 def _captured(model: Standardized, image_shape: tuple[int, int, int]) -> ExportedProgram:
     program = torch.export.export(
-        model, (torch.rand(2, *image_shape, generator=_generator()),), dynamic_shapes=_DYNAMIC_BATCH
+        model,
+        (torch.rand(2, *image_shape, generator=generator_for("interchange")),),
+        dynamic_shapes=_DYNAMIC_BATCH,
     )
     for module in program.graph_module.modules():
         if isinstance(module, GraphModule):
@@ -161,16 +167,6 @@ def _compared(pairs: Sequence[tuple[Logits, Logits]], name: str) -> dict[str, An
         "tolerance": tolerance,
         "batch_sizes": list(CHECKED_BATCH_SIZES),
     }
-
-
-def _random_batches(image_shape: tuple[int, int, int]) -> Iterator[Images]:
-    generator = _generator()
-    for size in CHECKED_BATCH_SIZES:
-        yield torch.rand(size, *image_shape, generator=generator)
-
-
-def _generator() -> torch.Generator:
-    return generator_for("interchange")
 
 
 @contextmanager

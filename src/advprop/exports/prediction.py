@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from advprop.auxiliary.branches import has_auxiliary_norms, use_branch
-from advprop.auxiliary.route import CLEAN
+from advprop.auxiliary.branches import use_branch
+from advprop.auxiliary.route import CLEAN, has_auxiliary_norms
 from advprop.data.listing.walking import (
     ENDINGS_IN_WORDS,
     has_image_name,

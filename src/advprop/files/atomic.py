@@ -1,7 +1,8 @@
-"""Write files and folders atomically, and delete the remains of killed processes."""
+"""Write files and folders atomically, with errors that have a remedy."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -12,10 +13,63 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import IO
 
-from advprop.files.writing import REMEDY, writing
-
+REMEDY = "make room or give access, then use the same command again"
+# a full disk, a folder of another user, a read-only disk, and a broken one
+_OF_WRITING = {
+    getattr(errno, name, None)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "EIO")
+}
 UNFINISHED = ".unfinished"
 """The ending of the names of files and folders that are not complete yet."""
+
+
+class WriteError(OSError):
+    """A file could not be written; the message has its path, the reason and a remedy."""
+
+
+@contextmanager
+def writing(path: Path, *, needed: int | None = None, remedy: str = REMEDY) -> Iterator[None]:
+    """Convert libraries' errors for writing `path`, of about `needed` bytes, to WriteError.
+
+    Other errors pass through unchanged.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = None if isinstance(error, WriteError) else _reason(error)
+        if reason is None:
+            raise
+        room = [] if needed is None else [f"{size_text(needed)} needed"]
+        room += [] if (free := _free(path)) is None else [f"{size_text(free)} free"]
+        told = "; ".join([reason, *room])
+        raise WriteError(f"{path}: could not be written ({told}): {remedy}") from error
+
+
+def size_text(count: int) -> str:
+    """Return `count` bytes as text, in the largest unit in which the number is at least 1."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} bytes"
+
+
+def _reason(error: Exception) -> str | None:
+    """Return why a file could not be written, or None if the error has another cause."""
+    if isinstance(error, OSError) and error.errno in _OF_WRITING:
+        return error.strerror or str(error)
+    text = str(error)
+    if type(error).__name__ == "SafetensorError" and "os error" in text:
+        return text.rpartition("I/O error: ")[2]
+    return None
+
+
+def _free(path: Path) -> int | None:
+    for folder in path.absolute().parents:
+        try:
+            return shutil.disk_usage(folder).free
+        except OSError:
+            continue
+    return None
 
 
 def write_atomically(
@@ -28,28 +82,24 @@ def write_atomically(
     folder cannot be written or the disk is full.
     """
     with writing(path, remedy=remedy):
-        _write_atomically(path, write)
-
-
-def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            write(file)
-        return
-    target = Path(os.path.realpath(path))
-    sweep(target.parent, of=target.name)
-    temporary, opened = _opened(target)
-    try:
-        with opened as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-            if os.name != "nt":  # Windows cannot move open files
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                write(file)
+            return
+        target = Path(os.path.realpath(path))
+        sweep(target.parent, of=target.name)
+        temporary, opened = _opened(target)
+        try:
+            with opened as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+                if os.name != "nt":  # Windows cannot move open files
+                    temporary.replace(target)
+            if os.name == "nt":
                 temporary.replace(target)
-        if os.name == "nt":
-            temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -60,20 +110,17 @@ def appearing_folder(folder: Path, *, needed: int = 0) -> Iterator[Path]:
     attempts are deleted. Raises WriteError if the folder cannot be written.
     """
     with writing(folder, needed=needed):
-        yield from _appearing(folder.resolve())
-
-
-def _appearing(folder: Path) -> Iterator[Path]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    sweep(folder.parent, of=folder.name)
-    temporary = _unfinished(folder)
-    temporary.mkdir()
-    try:
-        with held(temporary):
-            yield temporary
-            temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        folder = folder.resolve()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent, of=folder.name)
+        temporary = _unfinished(folder)
+        temporary.mkdir()
+        try:
+            with held(temporary):
+                yield temporary
+                temporary.replace(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sweep(folder: Path, *, of: str = "") -> None:

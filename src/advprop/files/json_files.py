@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from advprop.files.atomic import UNFINISHED as UNFINISHED
-from advprop.files.atomic import sweep as sweep
-from advprop.files.atomic import write_atomically as write_atomically
+from advprop.files.atomic import write_atomically
 from advprop.files.parsing import Part, parse_json, read_part
 
 

@@ -1,4 +1,4 @@
-"""Parse text and JSON from outside: any Unicode encoding, finite numbers, a given form."""
+"""Parse text and JSON from outside, flatten it, and make it printable."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
@@ -123,3 +123,28 @@ def _check_depth(value: Any, left: int) -> None:
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             _check_depth(item, left - 1)
+
+
+def leaves(
+    tree: Any, *, separator: str = ".", lists: bool = False, path: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Yield the path and value of each leaf of nested mappings; an empty mapping is a leaf.
+
+    A list is a leaf too; with `lists`, its items are, each with the path of the list.
+    """
+    if isinstance(tree, Mapping) and tree:
+        below = [(f"{path}{separator}{name}" if path else str(name), tree[name]) for name in tree]
+    elif lists and isinstance(tree, list | tuple):
+        below = [(path, value) for value in tree]
+    else:
+        yield path, tree
+        return
+    for place, value in below:
+        yield from leaves(value, separator=separator, lists=lists, path=place)
+
+
+def at(tree: Any, *path: str) -> Any:
+    """Return the value at `path`, or None if there is none."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree

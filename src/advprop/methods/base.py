@@ -14,8 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.pgd import Attack
 from advprop.attacks.schedule import Scheduled
-from advprop.auxiliary.branches import refuse_recomputation, use_branch
-from advprop.auxiliary.modes import attack_mode
+from advprop.auxiliary.branches import attack_mode, refuse_recomputation, use_branch
 from advprop.methods import loop_checks
 from advprop.methods.facts import TrainingFacts
 from advprop.randomness import Randomness

@@ -6,7 +6,8 @@ import warnings
 
 from torch import nn
 
-from advprop.auxiliary.branches import branch_parameters, has_auxiliary_norms
+from advprop.auxiliary.gradients import branch_parameters
+from advprop.auxiliary.route import has_auxiliary_norms
 from advprop.shapes import Batch, Images
 
 

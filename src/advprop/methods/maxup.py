@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from advprop.auxiliary.modes import attack_mode
+from advprop.auxiliary.branches import attack_mode
 from advprop.auxiliary.route import CLEAN
 from advprop.methods.base import Context, Method, StepMetrics, unwrapped
 from advprop.methods.learning import learn

@@ -47,7 +47,9 @@ def build_model(
     and `std` default to those of timm's `pretrained_cfg`; "small_resnet" requires them. Raises
     ValueError for an unknown name or option, or if pretrained weights are missing or not fetched.
     """
-    _check_counts(num_classes=num_classes, in_chans=in_chans)
+    for count, value in (("num_classes", num_classes), ("in_chans", in_chans)):
+        if value < 1:
+            raise ValueError(f"{count}={value}: must be at least 1")
     known = {"num_classes": num_classes, "in_chans": in_chans, **options}
     model: nn.Module
     if name == SMALL_RESNET:
@@ -92,12 +94,6 @@ def construction(model: nn.Module) -> tuple[str, dict[str, Any]]:
     # the classifier may have been reset to another size
     num_classes = getattr(model, "num_classes", None)
     return name, options if num_classes is None else {**options, "num_classes": num_classes}
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name}={count}: must be at least 1")
 
 
 def _small_resnet(options: Mapping[str, Any], *, pretrained: bool) -> SmallResNet:

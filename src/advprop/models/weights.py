@@ -20,9 +20,8 @@ from safetensors import SafetensorError
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from advprop.models.exact_loading import differences, load_exactly
+from advprop.models.loading import differences, load_exactly, read_torch_file
 from advprop.models.standardize import Standardized, for_channels
-from advprop.models.torch_files import read_torch_file
 
 _NESTED = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "ema"),

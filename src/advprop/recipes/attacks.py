@@ -1,4 +1,4 @@
-"""The attacks with which recipes train and test, in units of 1/255."""
+"""The attacks with which recipes train and test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from advprop.config.attacks import AttackConfig, ThreatModelConfig, TrainingAtta
 
 
 def grey_levels(epsilon: int, num_steps: int) -> TrainingAttackConfig:
-    """Return a training attack: steps of 1/255 towards a random wrong class, random start."""
+    """Return a training attack, `epsilon` in 1/255: steps of 1/255 to a random wrong class."""
     return TrainingAttackConfig(
         threat_model=ThreatModelConfig(epsilon=epsilon / 255),
         num_steps=num_steps,
@@ -15,10 +15,10 @@ def grey_levels(epsilon: int, num_steps: int) -> TrainingAttackConfig:
 
 
 def attack_to_test(*, epsilon: float, num_steps: int = 10) -> AttackConfig:
-    """Return a test attack: untargeted, with steps that add up to 2.5 epsilon."""
+    """Return a test attack: untargeted, with steps that add up to 2.5 `epsilon`, of [0, 1]."""
     return AttackConfig(
-        threat_model=ThreatModelConfig(epsilon=epsilon / 255),
+        threat_model=ThreatModelConfig(epsilon=epsilon),
         num_steps=num_steps,
-        step_size=2.5 * epsilon / 255 / num_steps,
+        step_size=2.5 * epsilon / num_steps,
         targets="untargeted",
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from advprop.config import RunConfig
-from advprop.config.attacks import AttackConfig, ThreatModelConfig, TrainingAttackConfig
+from advprop.config.attacks import ThreatModelConfig, TrainingAttackConfig
 from advprop.config.data import BuiltinDataConfig
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.methods import AdvPropConfig
 from advprop.config.run import ModelConfig
+from advprop.recipes.attacks import attack_to_test
 from advprop.training.settings import TrainingSettings
 
 
@@ -33,7 +34,7 @@ def mnist5k() -> RunConfig:
             warmup_epochs=1.0,
         ),
         evaluation=EvaluationConfig(
-            noise_standard_deviation=0.2, attack=_untargeted(epsilon=0.1, num_steps=10)
+            noise_standard_deviation=0.2, attack=attack_to_test(epsilon=0.1)
         ),
     )
 
@@ -55,14 +56,4 @@ def digits() -> RunConfig:
             ),
             "data": BuiltinDataConfig(name="digits", num_train=300),
         }
-    )
-
-
-def _untargeted(*, epsilon: float, num_steps: int) -> AttackConfig:
-    """Return a test attack: untargeted PGD with steps that add up to 2.5 epsilon."""
-    return AttackConfig(
-        threat_model=ThreatModelConfig(epsilon=epsilon),
-        num_steps=num_steps,
-        step_size=2.5 * epsilon / num_steps,
-        targets="untargeted",
     )

@@ -11,7 +11,7 @@ images.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from advprop.config import RunConfig
 from advprop.config.data import FolderDataConfig
@@ -25,8 +25,7 @@ from advprop.training.settings import TrainingSettings
 _SIZES = (1_281_167, 1000)
 
 
-@dataclass(frozen=True, kw_only=True)
-class EfficientNetSize:
+class EfficientNetSize(NamedTuple):
     """One row of EfficientNet's scaling table, with its attack and published results.
 
     `attack` is (epsilon in units of 1/255, steps). It is well supported that small nets need weak
@@ -44,55 +43,16 @@ class EfficientNetSize:
 
 
 EFFICIENTNETS = {
-    0: EfficientNetSize(
-        image_size=224, dropout=0.2, attack=(1, 1), published=(77.6, 77.1), device_hours=(46, 122)
-    ),
-    1: EfficientNetSize(
-        image_size=240, dropout=0.2, attack=(1, 1), published=(79.6, 79.1), device_hours=(82, 218)
-    ),
-    2: EfficientNetSize(
-        image_size=260, dropout=0.3, attack=(1, 1), published=(80.5, 80.1), device_hours=(118, 316)
-    ),
-    3: EfficientNetSize(
-        image_size=300, dropout=0.3, attack=(2, 3), published=(81.9, 81.6), device_hours=(218, 873)
-    ),
-    4: EfficientNetSize(
-        image_size=380,
-        dropout=0.4,
-        attack=(4, 5),
-        published=(83.3, 82.9),
-        device_hours=(524, 2_800),
-    ),
-    5: EfficientNetSize(
-        image_size=456,
-        dropout=0.4,
-        attack=(4, 5),
-        published=(84.3, 83.6),
-        device_hours=(1_226, 6_546),
-    ),
-    6: EfficientNetSize(
-        image_size=528,
-        dropout=0.5,
-        attack=(4, 5),
-        published=(84.8, 84.0),
-        device_hours=(2_277, 12_160),
-    ),
-    7: EfficientNetSize(
-        image_size=600,
-        dropout=0.5,
-        attack=(4, 5),
-        published=(85.2, 84.3),
-        device_hours=(4_510, 24_076),
-    ),
-    8: EfficientNetSize(
-        image_size=672,
-        dropout=0.5,
-        attack=(4, 5),
-        published=(85.5, None),
-        device_hours=(7_482, 39_931),
-    ),
+    0: EfficientNetSize(224, 0.2, (1, 1), (77.6, 77.1), (46, 122)),
+    1: EfficientNetSize(240, 0.2, (1, 1), (79.6, 79.1), (82, 218)),
+    2: EfficientNetSize(260, 0.3, (1, 1), (80.5, 80.1), (118, 316)),
+    3: EfficientNetSize(300, 0.3, (2, 3), (81.9, 81.6), (218, 873)),
+    4: EfficientNetSize(380, 0.4, (4, 5), (83.3, 82.9), (524, 2_800)),
+    5: EfficientNetSize(456, 0.4, (4, 5), (84.3, 83.6), (1_226, 6_546)),
+    6: EfficientNetSize(528, 0.5, (4, 5), (84.8, 84.0), (2_277, 12_160)),
+    7: EfficientNetSize(600, 0.5, (4, 5), (85.2, 84.3), (4_510, 24_076)),
+    8: EfficientNetSize(672, 0.5, (4, 5), (85.5, None), (7_482, 39_931)),
 }
-
 
 RESNET50_HOURS = (15, 39)
 """The device-hours of (vanilla, AdvProp), as in `EfficientNetSize`."""
@@ -143,7 +103,7 @@ def imagenet_efficientnet(size: int) -> RunConfig:
             keep_checkpoints=2,
             num_workers=8,
         ),
-        evaluation=EvaluationConfig(batch_size=64, attack=attack_to_test(epsilon=4)),
+        evaluation=EvaluationConfig(batch_size=64, attack=attack_to_test(epsilon=4 / 255)),
     )
 
 
@@ -173,5 +133,5 @@ def imagenet_resnet50() -> RunConfig:
             checkpoint_every_minutes=30.0,
             num_workers=8,
         ),
-        evaluation=EvaluationConfig(batch_size=64, attack=attack_to_test(epsilon=4)),
+        evaluation=EvaluationConfig(batch_size=64, attack=attack_to_test(epsilon=4 / 255)),
     )

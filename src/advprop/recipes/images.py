@@ -34,7 +34,9 @@ def from_scratch() -> RunConfig:
             checkpoint_every_minutes=15.0,
             num_workers=2,
         ),
-        evaluation=EvaluationConfig(batch_size=64, num_workers=2, attack=attack_to_test(epsilon=1)),
+        evaluation=EvaluationConfig(
+            batch_size=64, num_workers=2, attack=attack_to_test(epsilon=1 / 255)
+        ),
     )
 
 
@@ -64,5 +66,7 @@ def finetune() -> RunConfig:
             checkpoint_every_minutes=15.0,
             num_workers=2,
         ),
-        evaluation=EvaluationConfig(batch_size=64, num_workers=2, attack=attack_to_test(epsilon=1)),
+        evaluation=EvaluationConfig(
+            batch_size=64, num_workers=2, attack=attack_to_test(epsilon=1 / 255)
+        ),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from advprop.files.trees import at
+from advprop.files.parsing import at
 from advprop.results.engine import engine_words
 
 Json = Mapping[str, Any]

@@ -12,13 +12,7 @@ from advprop.report.answer.estimates import Estimate, estimate
 from advprop.report.figures.charts import accuracy_title
 from advprop.report.figures.lines import Lines, curve_series, soup_series
 from advprop.report.findings import Findings, Found
-from advprop.results.cells import (
-    Cell,
-    accuracy_cell,
-    difference_cell,
-    number_text,
-    passes_cell,
-)
+from advprop.results.cells import Cell, accuracy_cell, difference_cell, number_text, passes_cell
 from advprop.results.rows import Trial
 from advprop.results.summary import (
     ACCURACIES,

@@ -11,12 +11,7 @@ from copy import deepcopy
 from statistics import fmean
 from typing import Any
 
-from advprop.results.significance import (
-    FEWEST_SEEDS,
-    holm,
-    mean_interval,
-    paired_difference,
-)
+from advprop.results.significance import FEWEST_SEEDS, holm, mean_interval, paired_difference
 
 Run = Mapping[str, Any]
 

@@ -180,7 +180,7 @@ def _read_data_facts(folder: Path) -> tuple[tuple[str, ...], bool, Preprocessing
         raise ValueError(f"{folder}: {DATA} is missing; advprop train ... --resume writes it")
     facts = read_json(folder / DATA, DataFacts, remedy=_TRAIN_AGAIN)
     settings = {name: facts[name] for name in ("image_shape", "interpolation", "crop_pct")}
-    several = bool((facts["found"] or {}).get("multi_label"))
+    several = bool((facts.get("found") or {}).get("multi_label"))  # older runs have none
     try:
         return facts["class_names"], several, Preprocessing(**settings)
     except ValueError as error:

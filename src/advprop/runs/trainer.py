@@ -10,11 +10,12 @@ from accelerate import Accelerator
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
-from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
+from advprop.auxiliary.branches import branch_names
+from advprop.auxiliary.route import has_auxiliary_norms
 from advprop.auxiliary.statistics import equals_clean
 from advprop.config.run import RunConfig
 from advprop.data.batches.loaders import Batches, num_train_batches, test_batches, train_batches
-from advprop.data.batches.unreadable import UnreadableTally
+from advprop.data.batches.workers import UnreadableTally
 from advprop.data.splits import ImageData, ImageSplit
 from advprop.evaluation.accuracy import evaluate_clean
 from advprop.methods.base import Method

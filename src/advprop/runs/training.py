@@ -15,9 +15,9 @@ from accelerate import Accelerator
 from advprop.config.overrides import settings_of_weights
 from advprop.config.run import RunConfig
 from advprop.data.batches.workers import worker_deaths_explained
+from advprop.files.atomic import writing
 from advprop.files.json_files import write_json
 from advprop.files.parsing import printable
-from advprop.files.writing import writing
 from advprop.runs.beginning import begin, claim, judge_folder, tidy, write_settings
 from advprop.runs.facts import load_data, read_history
 from advprop.runs.folder import CHECKPOINTS, RESULT, versions
@@ -66,7 +66,8 @@ def train(
         _go_on(trainer)
         if accelerator.is_main_process:
             if not quiet:
-                _say(config.start_lines(facts["found"]))
+                told = "\n".join(config.start_lines(facts["found"]))
+                print(printable(told), file=sys.stderr, flush=True)
             begin(folder, config, facts, trainer, changes=changes, quiet=quiet)
             # the process may have been killed between an epoch's entry and its checkpoint
             trainer.log.rewind(trainer.position.step)
@@ -80,10 +81,6 @@ def train(
             write_json(folder / RESULT, result)
             tidy(folder, keep=keep)
     return result
-
-
-def _say(lines: list[str]) -> None:
-    print(printable("\n".join(lines)), file=sys.stderr, flush=True)
 
 
 def _go_on(trainer: Trainer) -> None:

@@ -5,15 +5,10 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from advprop.auxiliary.branches import branch_names, has_auxiliary_norms
-from advprop.auxiliary.modes import attack_mode
-from advprop.auxiliary.route import CLEAN
+from advprop.auxiliary.branches import attack_mode, branch_names
+from advprop.auxiliary.route import CLEAN, has_auxiliary_norms
 from advprop.evaluation.autoattack import evaluate_autoattack
-from advprop.evaluation.robustness import (
-    evaluate_adversarial,
-    evaluate_curve,
-    evaluate_transfer,
-)
+from advprop.evaluation.robustness import evaluate_adversarial, evaluate_curve, evaluate_transfer
 from advprop.suites.subjects import Subject, through_branch
 from advprop.suites.trial import Trial
 
@@ -23,24 +18,16 @@ def adversarial(trial: Trial) -> dict[str, Any]:
 
     Adds the `curve` over the epsilons of the settings, and `pairs` of branches if requested.
     """
-    split, source = trial.images
-    settings, batches = trial.settings, trial.batches(split)
+    (split, source), settings = trial.images, trial.settings
+    batches, attack = trial.batches(split), settings.attack.build()
+    options: dict[str, Any] = {
+        "attacked_logits_fn": trial.attacked_logits_fn,
+        "restarts": settings.restarts,
+    }
     with attack_mode(trial.subject.model):
-        found = evaluate_adversarial(
-            trial.logits_fn,
-            batches,
-            attack=settings.attack.build(),
-            attacked_logits_fn=trial.attacked_logits_fn,
-            restarts=settings.restarts,
-        )
+        found = evaluate_adversarial(trial.logits_fn, batches, attack=attack, **options)
         if attacks := settings.curve():
-            found["curve"] = evaluate_curve(
-                trial.logits_fn,
-                batches,
-                attacks=attacks,
-                attacked_logits_fn=trial.attacked_logits_fn,
-                restarts=settings.restarts,
-            )
+            found["curve"] = evaluate_curve(trial.logits_fn, batches, attacks=attacks, **options)
         if trial.all_branches:
             found["pairs"] = _pairs(trial)
     return {**found, **_branches(trial), "images": source}

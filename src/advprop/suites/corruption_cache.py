@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from advprop.data.corruptions import corrupted, corruption_versions
-from advprop.files.json_files import write_atomically
+from advprop.files.atomic import write_atomically
 
 PixelArray: TypeAlias = UInt8[np.ndarray, "num_images C H W"]
 

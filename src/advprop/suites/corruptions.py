@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -18,19 +18,13 @@ from advprop.data.corruptions import (
     padded_size,
 )
 from advprop.data.listing.classes import shortened
-from advprop.data.sets.imagenet_c import ImageNetC, check_imagenet_c, is_imagenet_c
-from advprop.data.sets.stored import StoredSplit
+from advprop.data.sets.stored import ImageNetC, StoredSplit, check_imagenet_c, is_imagenet_c
 from advprop.data.splits import ArraySplit, ImageSplit
-from advprop.evaluation.accuracy import all_scores, joined
-from advprop.evaluation.alexnet import NUM_CLASSES
-from advprop.evaluation.corruptions import corruption_result, label_means
-from advprop.evaluation.scores import Scores
+from advprop.evaluation.accuracy import Scores, all_scores, joined
+from advprop.evaluation.corruptions import NUM_CLASSES, corruption_result, label_means
 from advprop.shapes import Images, Labels, Logits, in_bytes
 from advprop.suites.corruption_cache import corrupted_images
 from advprop.suites.trial import Trial
-
-SplitUnder: TypeAlias = Callable[[str, int], ImageSplit]
-"""A function from a corruption and a severity to the images."""
 
 
 def corruptions(trial: Trial) -> dict[str, Any]:
@@ -109,33 +103,26 @@ def _from_disk(trial: Trial, stored: ImageNetC) -> dict[str, Any]:
     }
 
 
-def _scores(trial: Trial, under: SplitUnder) -> dict[tuple[str, int], Scores]:
-    """Return the images' scores by corruption and severity."""
+def _scores(trial: Trial, under: Callable[[str, int], ImageSplit]) -> dict[tuple[str, int], Scores]:
+    """Return the images' scores by corruption and severity, to whose images `under` leads."""
+    console = Console(stderr=True)
+    conditions = track(  # a bar on a terminal, since making images takes minutes
+        [(c, s) for c in _wanted(trial) for s in trial.settings.corruption_severities],
+        description="corruptions",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    logits_fn = _told_sizes(trial)
     return {
-        (corruption, severity): all_scores(
-            _told_sizes(trial), trial.batches(under(corruption, severity))
-        )
-        for corruption, severity in _shown(
-            [(c, s) for c in _wanted(trial) for s in trial.settings.corruption_severities]
-        )
+        (corruption, severity): all_scores(logits_fn, trial.batches(under(corruption, severity)))
+        for corruption, severity in conditions
     }
 
 
 def _wanted(trial: Trial) -> tuple[str, ...]:
     extra = EXTRA_CORRUPTIONS if trial.settings.extra_corruptions else ()
     return (*trial.settings.corruptions, *extra)
-
-
-def _shown(conditions: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
-    """Yield `conditions` with a progress bar on a terminal, since making images takes minutes."""
-    console = Console(stderr=True)
-    yield from track(
-        conditions,
-        description="corruptions",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def _check_same_images(

@@ -13,13 +13,15 @@ from advprop.auxiliary.route import CLEAN
 from advprop.config.overrides import apply_evaluation_overrides
 from advprop.runs.folder import Weights, versions
 from advprop.suites.attacks import check_source
-from advprop.suites.choice import check_attacks, check_labels, choose_suites
 from advprop.suites.red_flags import find_red_flags
-from advprop.suites.registry import SUITES
+from advprop.suites.registry import DEFAULT_SUITES, SUITES
 from advprop.suites.soups import checked_weights, soup_points
 from advprop.suites.subjects import Subject, known_branch, load_subject
-from advprop.suites.timm_subjects import find_subject
-from advprop.suites.trial import Trial, open_class_folder
+from advprop.suites.timm_subjects import find_subject, names_timm_model
+from advprop.suites.trial import Trial
+
+SOUP_SUITES = ("clean", "noise", "corruptions", "adversarial")
+"""The default suites of branch soups."""
 
 
 def evaluate(
@@ -54,10 +56,10 @@ def evaluate(
     ImportError for a missing extra.
     """
     folders = {suite: Path(folder) for suite, folder in (data or {}).items()}
-    suites = choose_suites(run_or_export, suites, folders, soups=bool(mix))
-    check_attacks(suites, all_branches=all_branches, source=source)
+    suites = _choose_suites(run_or_export, suites, folders, soups=bool(mix))
+    _check_attacks(suites, all_branches=all_branches, source=source)
     subject = find_subject(run_or_export, weights=weights, checkpoint=checkpoint)
-    check_labels(suites, multi_label=subject.multi_label)
+    _check_labels(suites, multi_label=subject.multi_label)
     changed = apply_evaluation_overrides(subject.evaluation, settings)
     trial = Trial(
         subject=replace(subject, evaluation=changed),
@@ -90,7 +92,7 @@ def evaluate_trial(
         "versions": versions(),
         "suites": results,
         "checks": checks,
-        "red_flags": [flag.to_json() for flag in flags],
+        "red_flags": [flag.model_dump() for flag in flags],
         **soups,
     }
 
@@ -101,17 +103,12 @@ def _trials(own: Trial, suites: Sequence[str], folders: Mapping[str, Path]) -> d
     for subject in (own.subject, own.source):
         if subject is not None:
             subject.model.to(device)
-    trials = {name: _trial(own, name, folders) for name in suites}
+    trials = dict.fromkeys(suites, own)
+    for name, folder in folders.items():
+        trials[name] = replace(own, folder=folder, open_folder=SUITES[name].open_folder)
     for name, trial in trials.items():
         SUITES[name].check(trial)
     return trials
-
-
-def _trial(own: Trial, suite: str, folders: Mapping[str, Path]) -> Trial:
-    if suite not in folders:
-        return own
-    open_folder = SUITES[suite].open_folder or open_class_folder
-    return replace(own, folder=folders[suite], open_folder=open_folder)
 
 
 def _load_source(subject: Subject, path: Path, branch: str) -> Subject:
@@ -119,3 +116,67 @@ def _load_source(subject: Subject, path: Path, branch: str) -> Subject:
     known_branch(source.model, branch)
     check_source(subject, source)
     return source
+
+
+def _choose_suites(
+    name: str | Path, suites: Sequence[str] | None, folders: Mapping[str, Path], *, soups: bool
+) -> Sequence[str]:
+    """Return `suites`, or by default all that have images; raises ValueError for unusable ones."""
+    has_images = not names_timm_model(name)
+    if suites is None:
+        usual = SOUP_SUITES if soups else DEFAULT_SUITES
+        suites = list(dict.fromkeys([*(usual if has_images else ()), *folders]))
+    if not (suites or has_images):
+        raise ValueError(
+            f"{name}: a model of timm's comes without images to test on; name some, as in "
+            "--data clean=DIR"
+        )
+    _check_suites(suites, folders, has_images=has_images)
+    return suites
+
+
+def _check_attacks(suites: Sequence[str], *, all_branches: bool, source: str | Path | None) -> None:
+    """Raise ValueError if no suite uses an attack's option, or a suite lacks its source."""
+    if all_branches and "adversarial" not in suites:
+        raise ValueError(
+            f"all branches are attacked in suite adversarial, which is not among "
+            f"{', '.join(suites)}: name it too, or leave --all-branches out"
+        )
+    needing = [name for name in suites if SUITES[name].needs_source]
+    if needing and source is None:
+        raise ValueError(
+            f'suite "{needing[0]}" shows another model\'s adversarial images: name its run or '
+            "export, --source OTHER_RUN"
+        )
+    if source is not None and not needing:
+        takers = ", ".join(name for name, suite in SUITES.items() if suite.needs_source)
+        raise ValueError(
+            f"source {source} is used by suite {takers} alone: add --suite {takers}, or leave "
+            "--source out"
+        )
+
+
+def _check_labels(suites: Sequence[str], *, multi_label: bool) -> None:
+    """Raise ValueError for a suite of classes if the model's images have several labels."""
+    if not multi_label:
+        return
+    if refused := [name for name in suites if not SUITES[name].takes_labels]:
+        taken = ", ".join(name for name, suite in SUITES.items() if suite.takes_labels)
+        raise ValueError(
+            f"suite {refused[0]} asks for the one class of an image, this model tells several "
+            f"labels: choose from {taken}"
+        )
+
+
+def _check_suites(suites: Sequence[str], folders: Mapping[str, Path], *, has_images: bool) -> None:
+    if not suites:
+        raise ValueError(f"no suite named: choose from {', '.join(SUITES)}")
+    for suite in (*suites, *folders):
+        if suite not in SUITES:
+            raise ValueError(f'suite "{suite}" unknown: choose from {", ".join(SUITES)}')
+    for suite in folders:
+        if suite not in suites:
+            raise ValueError(f'data for suite "{suite}", which is not among {", ".join(suites)}')
+    for suite in suites:
+        if (SUITES[suite].needs_folder or not has_images) and suite not in folders:
+            raise ValueError(f'suite "{suite}" needs its images: --data {suite}=DIR')

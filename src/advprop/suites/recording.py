@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from advprop.auxiliary.branches import branch_names, has_auxiliary_norms, use_branch
-from advprop.auxiliary.modes import attack_mode
-from advprop.auxiliary.route import CLEAN
+from advprop.auxiliary.branches import attack_mode, branch_names, use_branch
+from advprop.auxiliary.route import CLEAN, has_auxiliary_norms
 from advprop.auxiliary.statistics import branch_distances
 from advprop.evaluation.gallery import record_gallery, record_predictions
 from advprop.evaluation.saliency import Maps, grad_cam, input_gradients
@@ -19,6 +17,7 @@ from advprop.files.parsing import Part
 from advprop.models.standardize import Standardized
 from advprop.report.findings import OwnTest
 from advprop.report.records import Record
+from advprop.results.rows import Flag
 from advprop.results.summary import LABEL_MEASURES
 from advprop.runs.folder import CONFIG, DATA, METRICS, DataFacts, Run, load_run, read_result
 from advprop.shapes import Batch
@@ -76,20 +75,17 @@ def record_test(folder: Path, found: dict[str, Any]) -> bool:
         return False
     before = dict(known.get("suites") or {})
     suites = {name: _kept(before.pop(name, {})) | new for name, new in found["suites"].items()}
-    flags = [flag for flag in known.get("red_flags") or () if _suite_of(flag) in before]
+    flags = known.get("red_flags") or ()
+    kept = [flag for flag in flags if Flag.model_validate(flag).suite in before]
     whole = {
         **({"mix": known["mix"]} if "mix" in known else {}),
         **found,
         "suites": before | suites,
         "checks": (known.get("checks") or {}) | found["checks"],
-        "red_flags": [*found["red_flags"], *flags],
+        "red_flags": [*found["red_flags"], *kept],
     }
     write_json(folder / TEST, whole)
     return True
-
-
-def _suite_of(flag: Any) -> Any:
-    return flag.get("suite") if isinstance(flag, dict) else None  # old files have a string
 
 
 def _kept(suite: dict[str, Any]) -> dict[str, Any]:
@@ -107,31 +103,15 @@ def accuracies(suites: dict[str, Any]) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunDetails:
-    """A run's curve, record and test in the report's format; each is empty if missing."""
+def run_details(folder: Path) -> dict[str, Any]:
+    """Return a run's `curve`, `record` and `test` in the report's format, each empty if missing.
 
-    curve: dict[str, Any]
-    record: dict[str, Any]
-    test: dict[str, Any]
-
-
-def run_details(folder: Path) -> RunDetails:
-    """Return one run's data for the report; raises ValueError for a damaged file."""
-    points = [
-        {
-            "epoch": entry["epoch"],
-            "passes": entry["passes"],
-            "train": entry["train"],
-            "validation_accuracy": entry["validation_accuracy"],
-        }
-        for entry in RunLog(folder / METRICS).read()
-    ]
-    return RunDetails(
-        curve={"points": points},
-        record=_found(folder / RECORD, Record),
-        test=read_test(folder),
-    )
+    Raises ValueError for a damaged file.
+    """
+    keys = ("epoch", "passes", "train", "validation_accuracy")
+    points = [{key: entry[key] for key in keys} for entry in RunLog(folder / METRICS).read()]
+    record = _found(folder / RECORD, Record)
+    return {"curve": {"points": points}, "record": record, "test": read_test(folder)}
 
 
 def is_run(folder: Path) -> bool:
@@ -139,11 +119,9 @@ def is_run(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-_AGAIN = "delete it, and advprop report writes it again"
-
-
 def _found(path: Path, form: type[Part]) -> dict[str, Any]:
-    return read_json(path, form, remedy=_AGAIN) if path.is_file() else {}
+    remedy = "delete it, and advprop report writes it again"
+    return read_json(path, form, remedy=remedy) if path.is_file() else {}
 
 
 def _record(folder: Path) -> dict[str, Any]:

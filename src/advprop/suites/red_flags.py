@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from advprop.auxiliary.modes import attack_mode
+from advprop.auxiliary.branches import attack_mode
 from advprop.auxiliary.route import CLEAN
+from advprop.data.batches.loaders import test_batches
+from advprop.data.splits import ImageSplit
 from advprop.evaluation import checks, model_checks
-from advprop.evaluation.checks import RedFlag
 from advprop.evaluation.probes import (
     probe_black_box,
     probe_gradients,
@@ -18,10 +20,10 @@ from advprop.evaluation.probes import (
     probe_standardisation,
 )
 from advprop.models.standardize import Standardized
-from advprop.shapes import Batch
-from advprop.suites.overlap import find_overlap
+from advprop.results.rows import Flag
+from advprop.shapes import Batch, in_bytes
 from advprop.suites.registry import SUITES, read_images
-from advprop.suites.subjects import through_branch
+from advprop.suites.subjects import Subject, through_branch
 from advprop.suites.trial import OnDevice, Trial
 
 PROBED = 100
@@ -32,14 +34,14 @@ _STANDARDISING = ("normalize", "normalise", "standardize", "standardise", "stand
 
 def find_red_flags(
     trials: Mapping[str, Trial], results: Mapping[str, Mapping[str, Any]]
-) -> tuple[list[RedFlag], dict[str, Any]]:
+) -> tuple[list[Flag], dict[str, Any]]:
     """Return the flags, and the numbers of each probe by name.
 
     Probes use the tested branch and the images of the suite adversarial, else clean, else of the
     first suite whose images are in class folders or the subject's own.
     """
     any_trial = next(iter(trials.values()))
-    flags: list[RedFlag | None] = [
+    flags: list[Flag | None] = [
         model_checks.check_mode(training_layers(any_trial.subject.model)),
         model_checks.check_branch(any_trial.eval_branch, CLEAN),
     ]
@@ -75,7 +77,7 @@ def standardising_layers(model: nn.Module) -> list[str]:
 
 def _of_figures(
     suite: str, numbers: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]
-) -> list[RedFlag | None]:
+) -> list[Flag | None]:
     flags = [checks.check_perturbation(suite, numbers)]
     if "curve" in numbers:
         curve = numbers["curve"]
@@ -91,7 +93,7 @@ def _of_figures(
     return flags
 
 
-def _of_model(trial: Trial, *, attacked: bool) -> tuple[list[RedFlag | None], dict[str, Any]]:
+def _of_model(trial: Trial, *, attacked: bool) -> tuple[list[Flag | None], dict[str, Any]]:
     """Probe the model on a few images; `attacked` says that the suite adversarial used them."""
     model, settings = trial.subject.model, trial.settings
     batch, several = _first(trial), trial.subject.multi_label
@@ -117,7 +119,7 @@ def _of_model(trial: Trial, *, attacked: bool) -> tuple[list[RedFlag | None], di
                 restarts=settings.restarts,
             )
     layers = standardising_layers(model)
-    flags: list[RedFlag | None] = [
+    flags: list[Flag | None] = [
         *model_checks.check_outputs(looks["outputs"]),
         model_checks.check_standardisation(layers, looks["standardisation"]),
     ]
@@ -128,10 +130,10 @@ def _of_model(trial: Trial, *, attacked: bool) -> tuple[list[RedFlag | None], di
     return flags, looks
 
 
-def _overlaps(trials: Mapping[str, Trial]) -> tuple[dict[str, Any], list[RedFlag | None]]:
+def _overlaps(trials: Mapping[str, Trial]) -> tuple[dict[str, Any], list[Flag | None]]:
     """Search each set of images for training images once, for the first suite that uses it."""
     looks: dict[str, Any] = {}
-    flags: list[RedFlag | None] = []
+    flags: list[Flag | None] = []
     for suite, trial in trials.items():
         if not _has_images(trials, suite):
             continue
@@ -164,5 +166,40 @@ def _first(trial: Trial) -> Batch:
     return next(iter(few))
 
 
-def _found(flags: list[RedFlag | None]) -> list[RedFlag]:
+def _found(flags: list[Flag | None]) -> list[Flag]:
     return list(dict.fromkeys(flag for flag in flags if flag is not None))
+
+
+def find_overlap(
+    subject: Subject, tested: ImageSplit, *, limit: int | None, bound: int
+) -> dict[str, Any]:
+    """Count the tested images that are identical to one of the subject's training images.
+
+    Compares images after the evaluation's preprocessing, at most `bound` of either set, spread
+    over the set; `limit` is that of the test. Returns the number `found`, the numbers compared
+    (`test_images`, `train_images`) and the number of all training images (`of_train_images`), or
+    `not_compared`, the reason why no comparison was possible.
+    """
+    if subject.load_data is None or bound == 0:
+        return {"found": 0, "not_compared": "no training images are known, or none wanted"}
+    try:
+        train = subject.load_data().train
+        seen = set(_digests(train, bound))
+    except (OSError, ValueError) as error:
+        return {"found": 0, "not_compared": str(error)}
+    digests = _digests(tested, min(bound, limit or bound))
+    return {
+        "found": sum(digest in seen for digest in digests),
+        "test_images": len(digests),
+        "train_images": min(bound, len(train)),
+        "of_train_images": len(train),
+    }
+
+
+def _digests(split: ImageSplit, limit: int) -> list[bytes]:
+    # bytes, so that rounding of float values does not distinguish equal images
+    return [
+        hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
+        for batch in test_batches(split, batch_size=250, limit=limit)
+        for pixels in in_bytes(batch.images).numpy()
+    ]

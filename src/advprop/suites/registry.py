@@ -1,4 +1,4 @@
-"""The registry of suites by name."""
+"""The registry of suites by name, and the suites clean and noise, which need no attack."""
 
 from __future__ import annotations
 
@@ -6,11 +6,32 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from advprop.suites import attacks, standard
+from advprop.evaluation.accuracy import evaluate_noise
+from advprop.evaluation.clean_report import report_clean
+from advprop.evaluation.labels import report_labels
+from advprop.suites import attacks
 from advprop.suites.corruptions import check_corruptions, corruptions
-from advprop.suites.imagenet import folders as imagenet_folders
-from advprop.suites.imagenet import suites as imagenet
-from advprop.suites.trial import OpenFolder, Trial
+from advprop.suites.imagenet.suites import IMAGENET_SUITES
+from advprop.suites.trial import OpenFolder, Trial, open_class_folder
+
+
+def clean(trial: Trial) -> dict[str, Any]:
+    """Return the accuracy on clean images, overall and by class, calibration and confusions."""
+    split, source = trial.images
+    report = report_labels if trial.subject.multi_label else report_clean
+    found = report(trial.logits_fn, trial.batches(split), class_names=trial.subject.class_names)
+    return {**found, "images": source}
+
+
+def noise(trial: Trial) -> dict[str, Any]:
+    """Return the accuracy under Gaussian noise."""
+    split, source = trial.images
+    found = evaluate_noise(
+        trial.logits_fn,
+        trial.batches(split),
+        standard_deviation=trial.settings.noise_standard_deviation,
+    )
+    return {**found, "images": source}
 
 
 def read_images(trial: Trial) -> object:
@@ -31,29 +52,22 @@ class Suite:
     run: Callable[[Trial], dict[str, Any]]
     check: Callable[[Trial], object] = read_images
     needs_folder: bool = False
-    open_folder: OpenFolder | None = None
+    open_folder: OpenFolder = open_class_folder
     needs_source: bool = False
     takes_labels: bool = False
 
 
-def _imagenet(suite: imagenet.ImageNetSuite, open_folder: OpenFolder) -> Suite:
-    return Suite(run=suite, needs_folder=True, open_folder=open_folder)
-
-
 SUITES: dict[str, Suite] = {
-    "clean": Suite(run=standard.clean, takes_labels=True),
-    "noise": Suite(run=standard.noise, takes_labels=True),
+    "clean": Suite(run=clean, takes_labels=True),
+    "noise": Suite(run=noise, takes_labels=True),
     "adversarial": Suite(run=attacks.adversarial, takes_labels=True),
     "autoattack": Suite(run=attacks.autoattack),
     "transfer": Suite(run=attacks.transfer, needs_source=True),
     "corruptions": Suite(run=corruptions, check=check_corruptions, takes_labels=True),
-    "imagenet_a": _imagenet(imagenet.imagenet_a, imagenet_folders.open_imagenet_a),
-    "imagenet_r": _imagenet(imagenet.imagenet_r, imagenet_folders.open_imagenet_r),
-    "imagenet_v2": _imagenet(imagenet.imagenet_v2, imagenet_folders.open_imagenet_v2),
-    "sketch": _imagenet(imagenet.sketch, imagenet_folders.open_sketch),
-    "stylized": _imagenet(imagenet.stylized, imagenet_folders.open_stylized),
-    "real": _imagenet(imagenet.real, imagenet_folders.open_real),
-    "objectnet": _imagenet(imagenet.objectnet, imagenet_folders.open_objectnet),
+    **{
+        suite.name: Suite(run=suite, needs_folder=True, open_folder=suite.open_folder)
+        for suite in IMAGENET_SUITES
+    },
 }
 
 DEFAULT_SUITES = ("clean", "noise", "adversarial")

@@ -9,7 +9,7 @@ from typing import Any
 from advprop.auxiliary.branches import branch_names
 from advprop.auxiliary.route import CLEAN
 from advprop.auxiliary.soup import check_weight
-from advprop.runs.soups import check_branches
+from advprop.runs.exporting import check_branches
 from advprop.suites.registry import SUITES
 from advprop.suites.subjects import Subject
 from advprop.suites.trial import Trial

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import nn
 
-from advprop.auxiliary.branches import branch_names, has_auxiliary_norms, use_branch
-from advprop.auxiliary.route import CLEAN
+from advprop.auxiliary.branches import branch_names, use_branch
+from advprop.auxiliary.route import CLEAN, has_auxiliary_norms
 from advprop.config.evaluation import EvaluationConfig
 from advprop.config.overrides import validated
 from advprop.config.run import RunConfig
@@ -18,8 +18,8 @@ from advprop.data.preprocessing import Preprocessing
 from advprop.data.splits import ImageData
 from advprop.exports.export import is_export, load_export
 from advprop.models.standardize import Standardized
+from advprop.runs.exporting import mix_run
 from advprop.runs.folder import Weights, load_run
-from advprop.runs.soups import mix_run
 from advprop.shapes import Images, Logits, LogitsFn
 
 

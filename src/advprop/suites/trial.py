@@ -73,13 +73,21 @@ class Trial:
 
     @cached_property
     def images(self) -> tuple[ImageSplit, str]:
-        """The images, from `folder` or the subject's own, and their name.
+        """The images and their name: from `folder`, else the subject's for test, else validation.
 
         Raises ValueError or OSError if there are none or they are not of the model's classes.
         """
-        if self.folder is None:
-            return own_images(self.subject)
-        return self.open_folder(self.folder, self.subject), str(self.folder)
+        subject = self.subject
+        if self.folder is not None:
+            return self.open_folder(self.folder, subject), str(self.folder)
+        if subject.load_data is None:
+            raise ValueError(
+                f"{subject.name}: tells of no images of its own; name some, as in --data clean=DIR"
+            )
+        data = subject.load_data()
+        if data.test is None:
+            return data.validation, f"{data.name} validation (there is no test/)"
+        return data.test, f"{data.name} test"
 
     def batches(self, split: ImageSplit) -> OnDevice:
         """Return the batches of `split`, at most `limit` images, on the model's device."""
@@ -112,15 +120,3 @@ class OnDevice:
         )
         for batch in batches:
             yield batch.to(self.device, memory_format=torch.contiguous_format)
-
-
-def own_images(subject: Subject) -> tuple[ImageSplit, str]:
-    """Return the subject's own test images, or else its validation images, and their name."""
-    if subject.load_data is None:
-        raise ValueError(
-            f"{subject.name}: tells of no images of its own; name some, as in --data clean=DIR"
-        )
-    data = subject.load_data()
-    if data.test is None:
-        return data.validation, f"{data.name} validation (there is no test/)"
-    return data.test, f"{data.name} test"

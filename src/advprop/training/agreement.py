@@ -35,9 +35,7 @@ def each(accelerator: Accelerator, judge: Callable[[], _Finding]) -> _Finding:
 
 def first(accelerator: Accelerator, judge: Callable[[], _Finding]) -> _Finding:
     """Return `judge()` of the first process in all of them; its error ends the others silently."""
-    found = [
-        each(accelerator, judge) if accelerator.is_main_process else each(accelerator, _nothing)
-    ]
+    found: list[Any] = [each(accelerator, judge if accelerator.is_main_process else lambda: None)]
     return cast("_Finding", broadcast_object_list(found)[0])
 
 
@@ -61,10 +59,6 @@ def check_same(accelerator: Accelerator, facts: Mapping[str, object], *, remedy:
                 raise ValueError(f"process {rank} differs from process 0: {listed}{more}: {remedy}")
 
     first(accelerator, judge)
-
-
-def _nothing() -> Any:
-    return None
 
 
 def _short(value: object) -> str:

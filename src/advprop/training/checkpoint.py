@@ -12,9 +12,8 @@ from typing import IO, Any
 import torch
 from torch import nn
 
-from advprop.files.json_files import sweep, write_atomically
-from advprop.models.exact_loading import load_exactly
-from advprop.models.torch_files import read_torch_file
+from advprop.files.atomic import sweep, write_atomically
+from advprop.models.loading import load_exactly, read_torch_file
 
 FORMAT = 1
 

@@ -100,17 +100,16 @@ def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
             f"{len(batch)} images a process cannot be divided into gradient_accumulation {count} "
             "equal parts: change batch_size, or the number of processes"
         )
+    tensors: dict[str, Any] = {
+        field.name: value
+        for field in fields(batch)
+        if isinstance(value := getattr(batch, field.name), Tensor)
+    }
     size = len(batch) // count
     for first in range(0, len(batch), size):
         part = slice(first, first + size)
         yield replace(
             batch,
             views={name: view[part] for name, view in batch.views.items()},
-            **{name: value[part] for name, value in _tensors(batch).items()},
+            **{name: tensor[part] for name, tensor in tensors.items()},
         )
-
-
-def _tensors(batch: Batch) -> dict[str, Any]:
-    """Return the fields that hold one entry for each image."""
-    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return {name: value for name, value in values.items() if isinstance(value, Tensor)}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-
-from advprop.training.optimizer_state import check_number
 
 
 @dataclass
@@ -39,3 +38,13 @@ class Position:
                 f"step {self.step} is not batch {self.batch} of epoch {self.epoch} in a run of "
                 f"{num_epochs} epochs with {steps_per_epoch} steps each"
             )
+
+
+def check_number(
+    name: str, value: object, *, at_least: float = -math.inf, at_most: float = math.inf
+) -> None:
+    """Raise ValueError unless `value` is a finite number within the bounds."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} {value!r}: a finite number is expected")
+    if not at_least <= value <= at_most:
+        raise ValueError(f"{name} {value!r}: a number from {at_least} to {at_most} is expected")

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -14,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from advprop.files.parsing import printable
-from advprop.training.totals import EpochTotals
+from advprop.training.state import EpochTotals
 
 _REFRESH_SECONDS = 0.5
 _LINE_SECONDS = 60.0
@@ -73,12 +72,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         self._began = self._shown = time.monotonic()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def step(self, *, step: int, epoch: int, totals: EpochTotals) -> None:
@@ -92,7 +86,8 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         self._shown = time.monotonic()
         means = totals.means()
         parts = [describe(means), *_perturbation(means.get("perturbation"))]
-        parts.append(f"{self._images_per_second(step):,.0f} images/s")
+        elapsed = max(time.monotonic() - self._began, 1e-9)
+        parts.append(f"{(step - self._first) * self._batch_size / elapsed:,.0f} images/s")
         numbers = "  ".join([*parts, *self._cost(self._epochs * step / self._total)])
         if self._shows_bar:
             self._bar.numbers = numbers
@@ -132,17 +127,10 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         return [passes] if self._passes != 1 else []
 
     def _print(self, text: str, step: int) -> None:
-        left = self._seconds_left(step)
+        elapsed = time.monotonic() - self._began
+        left = elapsed * (self._total - step) / max(step - self._first, 1)
         ending = f"  left {timedelta(seconds=round(left))}" if left >= 1 else ""
         self.console.print(printable(text) + ending, highlight=False, soft_wrap=True)
-
-    def _images_per_second(self, step: int) -> float:
-        elapsed = max(time.monotonic() - self._began, 1e-9)
-        return (step - self._first) * self._batch_size / elapsed
-
-    def _seconds_left(self, step: int) -> float:
-        elapsed = time.monotonic() - self._began
-        return elapsed * (self._total - step) / max(step - self._first, 1)
 
 
 def _perturbation(mean: float | None) -> list[str]:

@@ -13,8 +13,8 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
-from advprop.files.trees import leaves
-from advprop.files.writing import writing
+from advprop.files.atomic import writing
+from advprop.files.parsing import leaves
 
 _NOT_IN_NAMES = r"[/\\#?%:]"
 _GO_ON = "make room or give access, then go on with --resume"

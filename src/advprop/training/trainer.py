@@ -24,11 +24,9 @@ from advprop.training.processes import average_statistics
 from advprop.training.progress import TrainingProgress
 from advprop.training.run_log import RunLog, epoch_entry
 from advprop.training.settings import TrainingSettings
-from advprop.training.state import TrainingState
-from advprop.training.stopping import InterruptedTraining, NotFiniteError, stop_signal
-from advprop.training.totals import EpochTotals
+from advprop.training.state import EpochTotals, TrainingState
+from advprop.training.stopping import InterruptedTraining, NotFiniteError, Watch, stop_signal
 from advprop.training.trackers import flat_numbers, track
-from advprop.training.watch import Watch
 
 _MAX_ROLLBACKS = 5
 _TRACK_EVERY_STEPS = 50
@@ -163,7 +161,8 @@ class Trainer:
     def finish_epoch(self) -> dict[str, Any]:
         """Validate if due, log, keep the best weights, and save; return the log's entry."""
         position, settings = self.position, self.settings
-        self._check_finite()  # the best checkpoint is written before `save` checks
+        # the best checkpoint is written before `save` checks
+        self.watch.settle(self.plain_model, position)
         is_last = position.epoch + 1 == settings.num_epochs
         accuracy = None
         if is_last or (position.epoch + 1) % settings.evaluate_every_epochs == 0:
@@ -211,7 +210,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint at the current position; only the first process writes."""
-        self._check_finite()
+        self.watch.settle(self.plain_model, self.position)
         if self.accelerator.is_main_process:
             self.checkpoints.save(self.position.step, self.state.state_dict())
 
@@ -222,10 +221,6 @@ class Trainer:
         )
         if self.accelerator.is_main_process:
             self.log.rewind(self.position.step)
-
-    def _check_finite(self) -> None:
-        self.watch.settle()
-        self.state.check_finite(self.settings)
 
     def _count(self, parts: Sequence[StepMetrics]) -> None:
         self.state.totals.add(*parts)

@@ -10,11 +10,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from advprop.data.batches.mixing import Mixing
+from advprop.data.batches.mixing import Mixing, with_versions
 from advprop.data.batches.sampling import Sampling, copy_numbers
-from advprop.data.batches.unreadable import UnreadableTally
-from advprop.data.batches.versions import Versions
-from advprop.data.batches.workers import Assembly, batches_from_workers
+from advprop.data.batches.workers import Assembly, UnreadableTally, batches_from_workers
 from advprop.data.listing.selection import stratified_subset
 from advprop.data.splits import ImageSplit, Key
 from advprop.shapes import AugMixed, Batch, Redrawn, Version
@@ -27,7 +25,7 @@ class Batches:
     The images of all batches are fixed before the first is read, so that skipping costs nothing.
     `indices` and `copies` have one tensor for each batch. Each pass starts `num_workers` processes,
     which takes a quarter of a second by fork; if the system spawns them, they import torch and timm
-    again (seconds, up to half a minute). Each prepares `prefetch_factor` batches (None: 2).
+    again (seconds, up to half a minute).
     """
 
     assembly: Assembly
@@ -35,7 +33,6 @@ class Batches:
     copies: tuple[Tensor, ...]
     epoch: int | None
     num_workers: int = 0
-    prefetch_factor: int | None = None
     pin_memory: bool = False
     tally: UnreadableTally | None = None
 
@@ -43,7 +40,15 @@ class Batches:
         return len(self.indices)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._from_workers() if self.num_workers else self._from_here():
+        pins = self.pin_memory and torch.accelerator.is_available()
+        if self.num_workers:
+            batches = batches_from_workers(
+                self.assembly, self._keys(), num_workers=self.num_workers, pin_memory=pins
+            )
+        else:
+            made = map(self.assembly.__getitems__, self._keys())
+            batches = (batch.pin_memory() if pins else batch for batch in made)
+        for batch in batches:
             if self.tally is not None:
                 self.tally.add(batch)
             yield batch
@@ -52,24 +57,6 @@ class Batches:
         for indices, copies in zip(self.indices, self.copies, strict=True):
             pairs = zip(indices.tolist(), copies.tolist(), strict=True)
             yield [Key(self.epoch, index, copy) for index, copy in pairs]
-
-    def _from_here(self) -> Iterator[Batch]:
-        for keys in self._keys():
-            batch = self.assembly.__getitems__(keys)
-            yield batch.pin_memory() if self._pins else batch
-
-    def _from_workers(self) -> Iterator[Batch]:
-        return batches_from_workers(
-            self.assembly,
-            self._keys(),
-            num_workers=self.num_workers,
-            prefetch_factor=self.prefetch_factor,
-            pin_memory=self._pins,
-        )
-
-    @property
-    def _pins(self) -> bool:
-        return self.pin_memory and torch.accelerator.is_available()
 
 
 def train_batches(
@@ -88,7 +75,6 @@ def train_batches(
     num_classes: int | None = None,
     tally: UnreadableTally | None = None,
     pin_memory: bool = False,
-    prefetch_factor: int | None = None,
 ) -> Batches:
     """The batches of `epoch`, from `first_batch` on, in an order that depends on (seed, epoch).
 
@@ -99,7 +85,7 @@ def train_batches(
     hands the same `tally` to all its epochs; without one, each counts anew.
     `pin_memory` has an effect where there is an accelerator. ValueError: a number out of bounds.
     """
-    _check_numbers(batch_size, num_workers, rank, world_size, prefetch_factor)
+    _check_numbers(batch_size, num_workers, rank, world_size)
     count = num_train_batches(len(split), batch_size=batch_size)
     if not 0 <= first_batch <= count:
         raise ValueError(
@@ -118,7 +104,6 @@ def train_batches(
         copies=tuple(copy_numbers(whole)[mine]),
         epoch=epoch,
         num_workers=num_workers,
-        prefetch_factor=prefetch_factor,
         pin_memory=pin_memory,
         tally=tally or UnreadableTally(max_share=split.max_unreadable, num_images=len(split)),
     )
@@ -138,7 +123,6 @@ def test_batches(
     rank: int = 0,  # noqa: PT028
     world_size: int = 1,  # noqa: PT028
     pin_memory: bool = False,  # noqa: PT028
-    prefetch_factor: int | None = None,  # noqa: PT028
 ) -> Batches:
     """Return batches with every image once, in order, preprocessed for evaluation.
 
@@ -146,7 +130,7 @@ def test_batches(
     classes in proportion. Process `rank` gets every `world_size`-th batch of `batch_size` images,
     so some get one batch fewer. Raises ValueError for numbers out of bounds.
     """
-    _check_numbers(batch_size, num_workers, rank, world_size, prefetch_factor, shared=False)
+    _check_numbers(batch_size, num_workers, rank, world_size, shared=False)
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit}: must be at least 1; leave it out for all images")
     chosen = torch.arange(len(split))
@@ -159,7 +143,6 @@ def test_batches(
         copies=tuple(torch.zeros_like(batch) for batch in indices),
         epoch=None,
         num_workers=num_workers,
-        prefetch_factor=prefetch_factor,
         pin_memory=pin_memory,
     )
 
@@ -209,7 +192,7 @@ def _finish(
         raise ValueError("num_classes is missing: mixed labels are distributions over the classes")
     mix = partial(mixing, seed=seed, epoch=epoch, num_classes=num_classes or 0)
     augmixed = {name: how for name, how in versions.items() if isinstance(how, AugMixed)}
-    make = Versions(versions=augmixed, seed=seed, epoch=epoch)
+    make = partial(with_versions, versions=augmixed, seed=seed, epoch=epoch)
     return (*([mix] if mixing.is_on else []), *([make] if augmixed else []))
 
 
@@ -218,7 +201,6 @@ def _check_numbers(
     num_workers: int,
     rank: int,
     world_size: int,
-    prefetch_factor: int | None,
     *,
     shared: bool = True,
 ) -> None:
@@ -227,11 +209,6 @@ def _check_numbers(
             raise ValueError(f"{name}={value}: must be at least 1")
     if num_workers < 0:
         raise ValueError(f"num_workers={num_workers}: must be at least 0 (no process of its own)")
-    if prefetch_factor is not None and not (num_workers and prefetch_factor >= 1):
-        raise ValueError(
-            f"prefetch_factor={prefetch_factor} with num_workers={num_workers}: it is the number "
-            "of batches, at least 1, that each of at least 1 worker prepares"
-        )
     if shared and batch_size % world_size:
         raise ValueError(
             f"batch_size={batch_size} cannot be divided by {world_size} processes: it counts the "

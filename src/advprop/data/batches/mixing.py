@@ -1,14 +1,25 @@
-"""Mixup and CutMix of neighbouring images."""
+"""Mixup and CutMix of neighbouring images, and further versions of images by AugMix."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from advprop.randomness import image_key, kept_streams, seed_streams
-from advprop.shapes import Batch, unit_range
+from advprop.shapes import AugMixed, Batch, in_bytes, unit_range
+
+# Pillow's operations in the paper's code, by timm's names; timm's own list has four more, which
+# resemble corruptions that models are tested with
+_OPERATIONS = (
+    *("AutoContrast", "Equalize", "Rotate", "PosterizeIncreasing", "SolarizeIncreasing"),
+    *("ShearX", "ShearY", "TranslateXRel", "TranslateYRel"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,3 +88,39 @@ class Mixing:
                 images[pair], labels[pair] = mix(images[pair], batch.labels[pair])
         # rounded shares may sum to slightly more than 1
         return replace(batch, images=images.clamp_(0, 1), labels=labels, frames=None)
+
+
+def with_versions(
+    batch: Batch, *, versions: Mapping[str, AugMixed], seed: int, epoch: int
+) -> Batch:
+    """Return the batch with `versions` of its images, by their names, beside the views it has.
+
+    What is drawn depends on (seed, epoch), the index and copy of an image and the name alone.
+    """
+    assert batch.indices is not None
+    assert batch.copies is not None
+    augmenting = {name: _augmix(version) for name, version in versions.items()}
+    pixels = in_bytes(batch.images)
+    views = {name: torch.empty_like(pixels) for name in augmenting}
+    keys = zip(batch.indices.tolist(), batch.copies.tolist(), strict=True)
+    with kept_streams():
+        for row, (index, copy) in enumerate(keys):
+            image = to_pil_image(pixels[row])
+            for name, augment in augmenting.items():
+                seed_streams(*image_key(seed, epoch, index, copy), name)
+                views[name][row] = pil_to_tensor(augment(image))
+    return replace(batch, views={**batch.views, **views})
+
+
+def _augmix(version: AugMixed) -> Any:
+    """AugMix of timm with the paper's operations: bilinear, black outside, a third of the edge."""
+    from timm.data.auto_augment import AugMixAugment, augmix_ops  # seconds to import
+
+    as_in_paper = {
+        "magnitude_std": float("inf"),  # uniform up to `severity`
+        "translate_pct": 1 / 3,
+        "img_mean": 0,
+        "interpolation": Image.Resampling.BILINEAR,
+    }
+    operations = augmix_ops(version.severity, as_in_paper, list(_OPERATIONS))
+    return AugMixAugment(operations, version.alpha, version.width, version.depth or -1)

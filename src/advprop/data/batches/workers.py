@@ -1,4 +1,4 @@
-"""Loader workers: their batches, and reports of their errors and deaths to the user."""
+"""Loader workers: their batches, their errors and deaths, and the images they cannot read."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import shutil
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from advprop.data.listing.classes import shortened
 from advprop.data.splits import ImageSplit, Key
 from advprop.files.parsing import first_line
 from advprop.shapes import Batch
@@ -65,7 +67,13 @@ def batches_from_workers(
         **options,
     )
     with worker_deaths_explained():
-        batches = _started(loader)
+        try:
+            batches = iter(loader)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"this data set cannot be handed to other processes ({error}): set "
+                "training.num_workers=0"
+            ) from error
         while (batch := next(batches, None)) is not None:
             if isinstance(batch, Exception):
                 raise batch
@@ -98,16 +106,6 @@ def worker_deaths_explained() -> Iterator[None]:
             f"a process that loads images has died ({first_line(error)}), most often for "
             "want of memory: use fewer training.num_workers, a smaller training.batch_size, or "
             "give more (shared) memory"
-        ) from error
-
-
-def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    try:
-        return iter(loader)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"this data set cannot be handed to other processes ({error}): set "
-            "training.num_workers=0"
         ) from error
 
 
@@ -182,3 +180,45 @@ def _end_with_parent(parent: int, worker: int) -> None:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def check_max_unreadable(share: float) -> None:
+    """Raise ValueError unless `share` is at least 0 and below 1."""
+    if not 0 <= share < 1:
+        raise ValueError(
+            f"max_unreadable={share:g}: the share of training images that may be unreadable, at "
+            "least 0 (none may be) and below 1"
+        )
+
+
+@dataclass(kw_only=True)
+class UnreadableTally:
+    """Counts the distinct files of `num_images` that a training run could not read.
+
+    It belongs to the training process for the whole run; loader workers only report. Each of
+    `num_processes` is allowed an equal part of `max_share`, so that the total stays within it.
+    """
+
+    max_share: float
+    num_images: int
+    num_processes: int = 1
+    found: dict[str, None] = field(default_factory=dict)  # a set in order of occurrence
+
+    @property
+    def count(self) -> int:
+        """The number of files that could not be read so far."""
+        return len(self.found)
+
+    def add(self, batch: Batch) -> None:
+        """Warn of each new file by name; raises ValueError, with all, if they exceed the share."""
+        new = [problem for problem in batch.unreadable if problem not in self.found]
+        self.found.update(dict.fromkeys(new))
+        if self.count > self.max_share * self.num_images // self.num_processes:
+            each = f" each of {self.num_processes} processes" * (self.num_processes > 1)
+            raise ValueError(
+                f"{self.count} of {self.num_images} training images cannot be read, more than "
+                f"max_unreadable={self.max_share:g} allows{each}; repair or delete "
+                "them:\n  " + shortened(self.found, separator="\n  ")
+            )
+        for problem in dict.fromkeys(new):
+            warnings.warn(f"{problem}; another image stands in for it", stacklevel=2)

@@ -152,11 +152,11 @@ def listed(passed_over: Counter[str]) -> list[str]:
     return [f"{count:,} {reason}" for reason, count in ranked(passed_over).items()]
 
 
-def ranked(passed_over: Counter[str], limit: int = 20) -> dict[str, int]:
-    """Return the counts by reason, the most frequent first; reasons beyond `limit` are summed."""
+def ranked(passed_over: Counter[str]) -> dict[str, int]:
+    """Return the counts by reason, the most frequent first; those beyond 20 reasons are summed."""
     order = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
-    rest = sum(count for _, count in order[limit:])
-    return dict(order[:limit]) | ({"others": rest} if rest else {})
+    rest = sum(count for _, count in order[20:])
+    return dict(order[:20]) | ({"others": rest} if rest else {})
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -75,6 +75,8 @@ _SOURCES = {
 class PixelSplit(DecodedSplit):
     """Images in memory, as those of an `ArraySplit`, that are augmented in training."""
 
+    per_image: ClassVar = ("pixels",)
+
     pixels: UInt8[Tensor, "num_images C H W"]
     brightest: int
 
@@ -83,11 +85,6 @@ class PixelSplit(DecodedSplit):
         levels = self.pixels[index].float() * (255 / self.brightest)
         image: Image.Image = to_pil_image(levels.round().to(torch.uint8))
         return image
-
-    def taken(self, positions: Sequence[int]) -> Self:
-        """Return a split of the images at `positions`."""
-        rows = torch.tensor(positions)
-        return replace(self, pixels=self.pixels[rows], labels=self.labels[rows])
 
 
 def load_builtin(

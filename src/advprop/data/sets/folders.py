@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Self
+from typing import ClassVar
 
 import torch
 from PIL import Image
@@ -31,6 +31,8 @@ from advprop.data.view import View, check_splits, image_data
 class FileSplit(DecodedSplit):
     """Images in files, read again at each use."""
 
+    per_image: ClassVar = ("paths",)
+
     paths: tuple[str, ...]
 
     def read(self, index: int) -> Image.Image:
@@ -41,11 +43,6 @@ class FileSplit(DecodedSplit):
         """Return the paths relative to their common folder, which holds the classes."""
         common = os.path.commonpath([min(self.paths), max(self.paths)])
         return [path[len(common) :].strip("/") for path in self.paths]
-
-    def taken(self, positions: Sequence[int]) -> Self:
-        """Return a split of the files at `positions`."""
-        paths = tuple(self.paths[position] for position in positions)
-        return replace(self, paths=paths, labels=self.labels[positions])
 
     def hashed_names(self) -> list[str]:
         """Return each image's class and file name, which stay the same if the folder is moved."""

@@ -1,4 +1,4 @@
-"""Scan the headers of a tar shard for its samples and their faults."""
+"""Scan tar shards for their samples and faults, once: the index beside them keeps the result."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,12 +18,19 @@ import numpy as np
 
 from advprop.data.listing.classes import shortened
 from advprop.data.listing.walking import ENDINGS_IN_WORDS, image_endings
+from advprop.files.atomic import write_atomically
 
 _BLOCK = 512  # bytes; a tar file consists of such blocks
 _MAX_LABEL_BYTES = 1 << 20
 
 Stamp: TypeAlias = tuple[int, int]
 """A file's size in bytes and modification time in nanoseconds; it changes with the contents."""
+
+INDEX_NAME = ".advprop-shards.npz"
+"""The file in the shards' folder that stores the result of the scan."""
+
+_FORMAT = 1
+_COLUMNS = ("keys", "labels", "offsets", "sizes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,3 +165,66 @@ def _class_number(label: object) -> int | None:
     if isinstance(label, str) and re.fullmatch(r"[0-9]{1,9}", label):
         return int(label)
     return label if type(label) is int and 0 <= label < 10**9 else None
+
+
+def index_shards(paths: Sequence[Path]) -> list[Shard]:
+    """Return the contents of each of `paths`; only new or changed shards are scanned.
+
+    Raises OSError if a file cannot be read, and one ValueError that lists all faults of the shards.
+    """
+    known: dict[Path, Shard] = {}
+    problems: list[str] = []
+    for folder in sorted({path.parent for path in paths}):
+        index = _load(folder / INDEX_NAME)
+        own = [path for path in paths if path.parent == folder]
+        stale = [
+            path
+            for path in own
+            if path.name not in index or index[path.name].stamp != stamp_of(path.stat())
+        ]
+        for path in stale:
+            index[path.name], faults = scan_shard(path)
+            problems += faults
+            if faults:
+                del index[path.name]  # scanned again next time
+        if stale:
+            _save(folder / INDEX_NAME, index)
+        known |= {folder / name: shard for name, shard in index.items()}
+    if problems:
+        raise ValueError("the shards have faults:\n  " + shortened(problems, separator="\n  "))
+    return [known[path] for path in paths]
+
+
+def _load(path: Path) -> dict[str, Shard]:
+    """Read an index as shards by name; empty if it is missing, damaged or of another format."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if arrays["format"] != _FORMAT:
+                return {}
+            ends = np.cumsum(arrays["counts"])[:-1]
+            tables = zip(*(np.split(arrays[name], ends) for name in _COLUMNS), strict=True)
+            names, files = arrays["names"].tolist(), arrays["files"].tolist()
+        return {
+            os.fsdecode(name): Shard((size, changed), cut_at, *table)
+            for name, (size, changed, cut_at), table in zip(names, files, tables, strict=True)
+        }
+    except Exception:  # numpy raises all kinds of errors on damaged files; the index can be rebuilt
+        return {}
+
+
+def _save(path: Path, index: Mapping[str, Shard]) -> None:
+    """Write the index atomically; does nothing if the folder cannot be written."""
+    index = {name: shard for name, shard in index.items() if (path.parent / name).exists()}
+    if not index:
+        return
+    shards = index.values()
+    arrays: dict[str, Any] = {
+        "format": np.array(_FORMAT),
+        "names": np.array([os.fsencode(name) for name in index]),
+        "files": np.array([(*shard.stamp, shard.cut_at) for shard in shards], dtype=np.int64),
+        "counts": np.array([len(shard.keys) for shard in shards]),
+    }
+    for name in _COLUMNS:
+        arrays[name] = np.concatenate([getattr(shard, name) for shard in shards])
+    with suppress(OSError):  # a full disk, or a folder that cannot be written
+        write_atomically(path, lambda file: np.savez(file, **arrays))

@@ -7,8 +7,8 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -75,6 +75,8 @@ class ShardSplit(DecodedSplit):
     random order and mixes at most `shuffle_shards` of them at a time.
     """
 
+    per_image: ClassVar = ("shard_of", "extents", "keys")
+
     files: ShardFiles
     shard_of: Int[Tensor, " num_images"]
     extents: Int[Tensor, "num_images 2"]
@@ -95,17 +97,6 @@ class ShardSplit(DecodedSplit):
         """Return the images' shard numbers, which determine the order of an epoch, and keys."""
         shards, keys = self.shard_of.tolist(), self.hashed_names()
         return [f"{shard}/{key}" for shard, key in zip(shards, keys, strict=True)]
-
-    def taken(self, positions: Sequence[int]) -> ShardSplit:
-        """Return a split of the images at `positions`."""
-        rows = torch.tensor(positions)
-        return replace(
-            self,
-            labels=self.labels[rows],
-            shard_of=self.shard_of[rows],
-            extents=self.extents[rows],
-            keys=self.keys[positions],
-        )
 
     def hashed_names(self) -> list[str]:
         """Return the images' keys, which do not depend on the distribution over shards."""

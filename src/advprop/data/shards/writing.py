@@ -16,8 +16,7 @@ from advprop.data.listing.classes import Classes, check_readable
 from advprop.data.listing.sharing import SHARES, list_splits
 from advprop.data.reading import header_problem
 from advprop.data.shards.finding import CLASSES_NAME, UNFINISHED
-from advprop.files.atomic import held
-from advprop.files.writing import writing
+from advprop.files.atomic import held, writing
 from advprop.randomness import derive_seed
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from advprop.files.writing import size_text
+from advprop.files.atomic import size_text
 
 ID_BYTES = 16
 

@@ -14,13 +14,7 @@ from dataclasses import dataclass
 from advprop.report.answer.rivals import CLEAN, Comparison, Entry, compare_all, named
 from advprop.results.cells import points_text
 from advprop.results.significance import FEWEST_SEEDS, is_significant
-from advprop.results.summary import (
-    EQUAL_COST,
-    VANILLA,
-    difference_of,
-    is_baseline,
-    kind_of,
-)
+from advprop.results.summary import EQUAL_COST, VANILLA, difference_of, is_baseline, kind_of
 
 BASELINE_TITLES = {EQUAL_COST: "vanilla of equal cost", VANILLA: "vanilla of equal epochs"}
 OTHER_IMAGES = {"noise_accuracy": "noise", "adversarial_accuracy": "attack"}
@@ -45,11 +39,12 @@ def conclude(summary: Sequence[Entry]) -> Conclusion:
         headline = f"{leader['method']} gets {right(leader)}."
         lonely = "It is the only method run: there is nothing to compare it with."
         return Conclusion(headline=headline, cost=f"{lonely} {_cost(leader, None)}")
-    headline, told = _headline(measured, leader)
-    points = [("Clean images", text) for text in _clean_evidence(measured)]
+    comparisons = sternest(measured, CLEAN)
+    headline, told = _headline(measured, leader, comparisons)
+    points = [("Clean images", text) for text in _clean_evidence(measured, comparisons)]
     for accuracy, name in OTHER_IMAGES.items():
         points += [(f"Under {name}", text) for text in _robustness(measured, accuracy)]
-    points.append(("How sure", _certainty(measured)))
+    points.append(("How sure", _certainty(measured, comparisons)))
     cost = _cost(told, named(measured, VANILLA))
     return Conclusion(headline=headline, cost=cost, points=tuple(points))
 
@@ -66,9 +61,10 @@ def sternest(summary: Sequence[Entry], accuracy: str) -> list[Comparison]:
     return next((comparisons for comparisons in every if comparisons), [])
 
 
-def _headline(summary: Sequence[Entry], leader: Entry) -> tuple[str, Entry]:
+def _headline(
+    summary: Sequence[Entry], leader: Entry, comparisons: Sequence[Comparison]
+) -> tuple[str, Entry]:
     """Return the answer, and the method whose cost the conclusion states."""
-    comparisons = sternest(summary, CLEAN)
     if not comparisons:
         return _without_rivals(summary, leader), leader
     first = comparisons[0]
@@ -125,8 +121,7 @@ def _without_rivals(summary: Sequence[Entry], leader: Entry) -> str:
     return f"{best}; only vanilla training was run."
 
 
-def _clean_evidence(summary: Sequence[Entry]) -> list[str]:
-    comparisons = sternest(summary, CLEAN)
+def _clean_evidence(summary: Sequence[Entry], comparisons: Sequence[Comparison]) -> list[str]:
     if not comparisons:
         return []
     first, *others = comparisons
@@ -162,10 +157,9 @@ def _robustness(summary: Sequence[Entry], accuracy: str) -> list[str]:
     return [text]
 
 
-def _certainty(summary: Sequence[Entry]) -> str:
+def _certainty(summary: Sequence[Entry], comparisons: Sequence[Comparison]) -> str:
     seeds = min(entry[CLEAN]["n"] for entry in summary)
     text = f"{seeds} seed{'s' if seeds > 1 else ''} a method, one test set for all."
-    comparisons = sternest(summary, CLEAN)
     if not comparisons:
         return text
     found = comparisons[0]

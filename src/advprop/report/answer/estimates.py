@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advprop.report.findings import Findings
+from advprop.report.findings import Found
 from advprop.results.significance import mean_interval
 from advprop.results.summary import EQUAL_COST, VANILLA, group_of, kind_of
 
@@ -66,9 +66,7 @@ def paired(
     return Estimate(mean=next(means) - next(means), ends=None, n=0)
 
 
-def references(
-    found: Mapping[str, Sequence[Findings]], summary: Sequence[Mapping[str, Any]]
-) -> dict[str, str]:
+def references(found: Found, summary: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the method with which each method of `found` is compared, within its group.
 
     This is vanilla of equal cost, else vanilla, else the group's first method. The reference itself

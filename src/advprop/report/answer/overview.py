@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from advprop.report.answer.conclusion import Conclusion, conclude, percent
 from advprop.report.answer.rivals import CLEAN, Entry
-from advprop.report.findings import Findings
+from advprop.report.findings import Found
 from advprop.results.rows import Flag
 from advprop.results.summary import group_of
 
 OTHER_RUNS = "other runs"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Warned:
-    """A red flag: name, page, first message, its runs (`who`), and other (run, message) pairs."""
+def red_flags(runs: Iterable[Mapping[str, Any]], found: Found) -> list[dict[str, Any]]:
+    """Return the red flags of all runs, one entry per kind, those of most runs first.
 
-    name: str
-    page: str
-    first: str
-    who: tuple[str, ...]
-    others: tuple[tuple[str, str], ...]
-
-
-def red_flags(
-    runs: Iterable[Mapping[str, Any]], found: Mapping[str, Sequence[Findings]]
-) -> list[Warned]:
-    """Return the red flags of all runs, one entry per kind, those of most runs first."""
+    An entry has the flag's `name`, `page` and `first` message, its runs (`who`), and further (run,
+    message) pairs (`others`).
+    """
     raised = [
         (f"{run['method']}, seed {run['seed']}", Flag.model_validate(flag))
         for run in runs
@@ -46,19 +36,19 @@ def red_flags(
         key = (flag.flag or flag.message, flag.suite or "")
         kinds.setdefault(key, {}).setdefault((who, flag.message), flag)
     warned = [_warned(suite, list(flags.items())) for (_, suite), flags in kinds.items()]
-    return sorted(warned, key=lambda one: -len(one.who))
+    return sorted(warned, key=lambda one: -len(one["who"]))
 
 
-def _warned(suite: str, flags: Sequence[tuple[tuple[str, str], Flag]]) -> Warned:
+def _warned(suite: str, flags: Sequence[tuple[tuple[str, str], Flag]]) -> dict[str, Any]:
     (_, message), flag = flags[0]
     name = flag.flag.replace("_", " ").capitalize()
-    return Warned(
-        name=f"{name} ({suite})" if name and suite else name,
-        page=flag.page or "",
-        first=message,
-        who=tuple(dict.fromkeys(who for (who, _), _ in flags)),
-        others=tuple((who, text) for (who, text), _ in flags if text != message),
-    )
+    return {
+        "name": f"{name} ({suite})" if name and suite else name,
+        "page": flag.page or "",
+        "first": message,
+        "who": list(dict.fromkeys(who for (who, _), _ in flags)),
+        "others": [(who, text) for (who, text), _ in flags if text != message],
+    }
 
 
 def overview(summary: Sequence[Entry], runs: Sequence[Mapping[str, Any]]) -> Conclusion:

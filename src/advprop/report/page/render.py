@@ -136,27 +136,19 @@ def _suites(
 
 def _corruption_views(found: Found, held: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the views between which the reader switches, each with its colour scale."""
-    accuracies = _group(corruptions.corruption_panels(found))
-    views = [
-        {
-            "title": "Accuracy",
-            "groups": accuracies,
-            "scale": corruptions.ACCURACY_SCALE,
-            "low": "0 %",
-            "high": "100 %",
-        }
+    accuracies = corruptions.corruption_panels(found)
+    differences = corruptions.difference_panels(found, held)
+    end = differences[0].figure["data"][0]["zmax"] if differences else 0
+    minus, plus = f"\N{MINUS SIGN}{end:g} points", f"+{end:g} points"
+    views = (
+        ("Accuracy", accuracies, corruptions.ACCURACY_SCALE, "0 %", "100 %"),
+        ("Difference", differences, corruptions.DIFFERENCE_SCALE, minus, plus),
+    )
+    return [
+        {"title": title, "groups": _group(panels), "scale": scale, "low": low, "high": high}
+        for title, panels, scale, low, high in views
+        if panels
     ]
-    if differences := corruptions.difference_panels(found, held):
-        end = differences[0].figure["data"][0]["zmax"]
-        view = {
-            "title": "Difference",
-            "groups": _group(differences),
-            "scale": corruptions.DIFFERENCE_SCALE,
-            "low": f"\N{MINUS SIGN}{end:g} points",
-            "high": f"+{end:g} points",
-        }
-        views.append(view)
-    return views if accuracies else []
 
 
 def _group(panels: Sequence[Panel], *, title: str = "", columns: int = 3) -> list[dict[str, Any]]:

@@ -2,7 +2,9 @@
 
 The lists are those that timm ships: `imagenet_a_synsets.txt` equals the classes of
 hendrycks/natural-adv-examples (eval.py), `imagenet_r_synsets.txt` those of hendrycks/imagenet-r
-(eval.py), `imagenet_real_labels.json` the labels of google-research/reassessed-imagenet.
+(eval.py), `imagenet_real_labels.json` the labels of google-research/reassessed-imagenet. The
+file `objectnet.txt` is ObjectNet's own mapping (`mappings/objectnet_to_imagenet_1k.json` in its
+archive, copied in mlfoundations/wise-ft); the table in alibaba/easyrobust is identical.
 """
 
 from __future__ import annotations
@@ -11,12 +13,19 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from typing import Final
 
 from timm.data import ImageNetInfo
 
 from advprop.data.listing.classes import shortened
 
 NUM_CLASSES = 1000
+_HERE = files("advprop.suites.imagenet")
+OBJECTNET_CLASSES: Final[dict[str, tuple[str, ...]]] = {
+    folder: tuple(wnids)
+    for folder, *wnids in map(str.split, (_HERE / "objectnet.txt").read_text().splitlines())
+}
+"""The 113 classes of ObjectNet that ImageNet has too: 125 ImageNet classes, by folder."""
 
 
 @cache
@@ -40,10 +49,13 @@ def imagenet_r_wnids() -> tuple[str, ...]:
 @cache
 def real_labels() -> tuple[tuple[int, ...], ...]:
     """Return the ReaL labels (positions in `imagenet_wnids`) of validation images 1 to 50,000."""
-    return tuple(tuple(sorted(labels)) for labels in json.loads(_timm_file(_REAL)))
+    found = json.loads(_timm_file("imagenet_real_labels.json"))
+    return tuple(tuple(sorted(labels)) for labels in found)
 
 
-_REAL = "imagenet_real_labels.json"
+def real_rows() -> tuple[tuple[int, ...], ...]:
+    """Return the distinct sets of labels in ReaL, in a fixed order."""
+    return tuple(sorted({labels for labels in real_labels() if labels}))
 
 
 def described(names: Sequence[str], limit: int = 3) -> str:

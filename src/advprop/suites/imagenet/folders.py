@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -18,14 +19,13 @@ from advprop.data.sets.stored import FramedSplit, StoredSplit
 from advprop.data.view import check_splits
 from advprop.files.parsing import first_line
 from advprop.suites.imagenet.classes import (
+    OBJECTNET_CLASSES,
     described,
-    imagenet_a_wnids,
-    imagenet_r_wnids,
     imagenet_wnids,
     output_of,
     real_labels,
+    real_rows,
 )
-from advprop.suites.imagenet.objectnet import OBJECTNET_CLASSES
 from advprop.suites.subjects import Subject
 
 STYLIZED_SIZE = 224
@@ -34,24 +34,17 @@ OBJECTNET_FRAME = 2
 _VALIDATION = re.compile(r"ILSVRC2012_val_(\d{8})(_n\d{8})?")
 
 
-def open_imagenet_a(folder: Path, subject: Subject) -> FileSplit:
-    """Open ImageNet-A; labels are outputs of the model."""
-    return _wnid_split(folder, subject, imagenet_a_wnids(), "ImageNet-A")
-
-
-def open_imagenet_r(folder: Path, subject: Subject) -> FileSplit:
-    """Open ImageNet-R; labels are outputs of the model."""
-    return _wnid_split(folder, subject, imagenet_r_wnids(), "ImageNet-R")
-
-
-def open_sketch(folder: Path, subject: Subject) -> FileSplit:
-    """Open ImageNet-Sketch; labels are outputs of the model."""
-    return _wnid_split(folder, subject, imagenet_wnids(), "ImageNet-Sketch")
+def open_wnids(
+    folder: Path, subject: Subject, *, data_set: str, wnids: Callable[[], Sequence[str]]
+) -> FileSplit:
+    """Open a set with a folder for each WordNet id; labels are outputs of the model."""
+    outputs = output_of(subject.class_names, subject.name)
+    return _class_split(folder, subject, {wnid: outputs[wnid] for wnid in wnids()}, data_set)
 
 
 def open_stylized(folder: Path, subject: Subject) -> StoredSplit:
     """Open Stylized-ImageNet's validation images, not resized; labels are outputs of the model."""
-    whole = _wnid_split(folder, subject, imagenet_wnids(), "Stylized-ImageNet")
+    whole = open_wnids(folder, subject, data_set="Stylized-ImageNet", wnids=imagenet_wnids)
     split = StoredSplit(
         root=folder,
         paths=tuple(os.path.relpath(path, folder) for path in whole.paths),
@@ -67,33 +60,26 @@ def open_imagenet_v2(folder: Path, subject: Subject) -> FileSplit:
     """Open ImageNetV2, whose folders are numbered in class order; labels are model outputs."""
     outputs = output_of(subject.class_names, subject.name)
     numbered = {str(number): outputs[wnid] for number, wnid in enumerate(imagenet_wnids())}
-    return _checked(_class_split(folder, subject, numbered, "ImageNetV2"))
+    return _class_split(folder, subject, numbered, "ImageNetV2")
 
 
 def open_objectnet(folder: Path, subject: Subject) -> FramedSplit:
-    """Open the ObjectNet classes that ImageNet has too; labels are rows of `objectnet_accepted`.
+    """Open the ObjectNet classes that ImageNet has too; labels are rows of `OBJECTNET_CLASSES`.
 
     `folder` holds the class folders, or is the archive's folder, which contains `images/`.
     """
     output_of(subject.class_names, subject.name)
     images = folder / "images"
     rows = {name: row for row, name in enumerate(OBJECTNET_CLASSES)}
-    found = _class_split(
-        images if images.is_dir() else folder, subject, rows, "ObjectNet", others=True
-    )
-    framed = FramedSplit(
-        paths=found.paths,
-        labels=found.labels,
-        preprocessing=found.preprocessing,
-        frame=OBJECTNET_FRAME,
-    )
-    check_splits(framed)
-    return framed
+    files = _class_files(images if images.is_dir() else folder, rows, "ObjectNet", others=True)
+    split = FramedSplit(**files, preprocessing=subject.preprocessing, frame=OBJECTNET_FRAME)
+    check_splits(split)
+    return split
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RealSplit(FileSplit):
-    """Images with several correct labels each; `rows` are their rows of `real_accepted`.
+    """Images with several correct labels each; `rows` are their places in `real_rows`.
 
     `labels` hold the first label of each image as a model output, so that a limited number of
     images can be drawn in proportion to the classes.
@@ -125,11 +111,6 @@ def open_real(folder: Path, subject: Subject) -> RealSplit:
     return split
 
 
-def real_rows() -> tuple[tuple[int, ...], ...]:
-    """Return the distinct sets of labels in ReaL, in a fixed order."""
-    return tuple(sorted({labels for labels in real_labels() if labels}))
-
-
 def _validation_numbers(folder: Path, count: int) -> dict[str, int]:
     """Return the number, from 1 to `count`, of each image below `folder`, by path."""
     paths = list_images(folder)
@@ -149,22 +130,19 @@ def _validation_numbers(folder: Path, count: int) -> dict[str, int]:
     return numbers
 
 
-def _wnid_split(folder: Path, subject: Subject, wnids: Sequence[str], data_set: str) -> FileSplit:
-    outputs = output_of(subject.class_names, subject.name)
-    return _checked(
-        _class_split(folder, subject, {wnid: outputs[wnid] for wnid in wnids}, data_set)
-    )
-
-
 def _class_split(
-    folder: Path,
-    subject: Subject,
-    labels: Mapping[str, int],
-    data_set: str,
-    *,
-    others: bool = False,
+    folder: Path, subject: Subject, labels: Mapping[str, int], data_set: str
 ) -> FileSplit:
-    """Open a folder for each class in `labels`; `others` permits and ignores further folders."""
+    files = _class_files(folder, labels, data_set)
+    split = FileSplit(**files, preprocessing=subject.preprocessing)
+    check_splits(split)
+    return split
+
+
+def _class_files(
+    folder: Path, labels: Mapping[str, int], data_set: str, *, others: bool = False
+) -> dict[str, Any]:
+    """Return paths and labels of a folder for each of `labels`; `others` permits further ones."""
     classes = list_classes(folder)
     missing = [name for name in labels if name not in classes]
     unknown = [] if others else [name for name in classes if name not in labels]
@@ -179,18 +157,8 @@ def _class_split(
             f"{' and '.join(problems)}: name the folder that holds them all, as published"
         )
     paths = [f"{folder}/{path}" for name in labels for path in classes[name]]
-    return _split(paths, [labels[name] for name in labels for _ in classes[name]], subject)
-
-
-def _split(paths: Sequence[str], labels: Sequence[int], subject: Subject) -> FileSplit:
-    return FileSplit(
-        paths=tuple(paths), labels=torch.tensor(labels), preprocessing=subject.preprocessing
-    )
-
-
-def _checked(split: FileSplit) -> FileSplit:
-    check_splits(split)
-    return split
+    numbers = [label for name, label in labels.items() for _ in classes[name]]
+    return {"paths": tuple(paths), "labels": torch.tensor(numbers)}
 
 
 @torch.no_grad()
