@@ -6,7 +6,7 @@
 trains torchvision's SSDlite on pictures of `composed_pictures.py`, without weights to start from,
 and prints a table. The attack raises the loss of the classes, that of the boxes, or, for each
 picture, does whichever of both loses more (Det-AdvProp, Chen et al., CVPR 2021, arXiv 2103.13886).
-`docs/tasks.md` has the results.
+`docs/reproducing.md` (18) has what was measured.
 """
 
 from __future__ import annotations

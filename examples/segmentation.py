@@ -4,8 +4,8 @@
     python examples/segmentation.py
 
 trains torchvision's Lite R-ASPP on pictures of `composed_pictures.py`, without weights to start
-from, and prints a table. The attack raises the mean cross-entropy of pixels. `docs/tasks.md` has
-the results.
+from, and prints a table. The attack raises the mean cross-entropy of pixels. `docs/reproducing.md`
+(18) has the results.
 """
 
 from __future__ import annotations

@@ -67,13 +67,7 @@ def batches_from_workers(
         **options,
     )
     with worker_deaths_explained():
-        try:
-            batches = iter(loader)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise ValueError(
-                f"this data set cannot be handed to other processes ({error}): set "
-                "training.num_workers=0"
-            ) from error
+        batches = _started(loader)
         while (batch := next(batches, None)) is not None:
             if isinstance(batch, Exception):
                 raise batch
@@ -106,6 +100,16 @@ def worker_deaths_explained() -> Iterator[None]:
             f"a process that loads images has died ({first_line(error)}), most often for "
             "want of memory: use fewer training.num_workers, a smaller training.batch_size, or "
             "give more (shared) memory"
+        ) from error
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    try:
+        return iter(loader)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"this data set cannot be handed to other processes ({error}): set "
+            "training.num_workers=0"
         ) from error
 
 
