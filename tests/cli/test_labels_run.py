@@ -153,10 +153,16 @@ def test_settings_for_classes_and_for_lists_are_not_confused(
         ((*lists, "data.sampling.class_balanced=true"), "these images have several labels"),
         (classes, "data.balanced weighs several labels an image, image_folder has one class"),
     ):
-        ended = cli(*train(settings, tmp_path / "run"))
-        assert ended.code == 2
-        assert message in ended.err
-        assert not (tmp_path / "run").exists()
+        _, recipe, _, out, *given = train(settings, tmp_path / "run")
+        for arguments in (
+            ("train", recipe, "--out", out, *given),
+            ("plan", recipe, *given),
+            ("compare", recipe, "--out", out, "--methods", "advprop", *given),
+        ):
+            ended = cli(*arguments)
+            assert ended.code == 2
+            assert message in ended.err
+            assert not (tmp_path / "run").exists()
 
 
 def test_what_needs_classes_is_refused(cli: Cli, table: Path, tmp_path: Path) -> None:

@@ -209,14 +209,15 @@ def test_test_images_that_are_new_are_told(photos: Path) -> None:
 
 
 def test_reports_tell_images_apart_by_what_they_are(photos: Path, tmp_path: Path) -> None:
-    def counted(root: Path) -> object:
-        config = of_folder(root)
+    def counted(root: Path, *settings: str) -> object:
+        config = of_folder(root, *settings)
         settings = config.model_dump(mode="json")
         return with_identities(settings, data_facts(config.data.load(0)))
 
     here = counted(photos)
     place = moved(photos)
     assert counted(place) == here
+    assert counted(place, "data.expected_sizes=20,2") == here  # of images that are not here
     repaint(place / "train" / "red" / "0.png")
     assert counted(place) != here
 

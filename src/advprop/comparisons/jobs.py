@@ -55,6 +55,7 @@ def check_jobs(folder: Path, planned: Sequence[Job]) -> None:
             )
     first = planned[0].config
     data, facts = load_data(first)
+    first.data.task(data, first.training.label_smoothing)  # refuses settings of the other task
     for change in {c for job in kept for c in check_same_data(job.folder, facts, data)}:
         warnings.warn(f"{folder}: of some runs, {change}; they are not tested anew", stacklevel=3)
     check_plain_model(first, data)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from advprop.config.fields import Config, Fraction
+from advprop.config.fields import Config, Fraction, parse_list
 from advprop.data.batches.mixing import Mixing
 from advprop.data.batches.sampling import Sampling
 from advprop.data.preprocessing import Augmentation, Interpolation
@@ -32,7 +32,9 @@ class BatchesConfig(Config):
 
     sampling: Sampling = Sampling()
     mixing: Mixing = Mixing()
-    expected_sizes: tuple[PositiveInt, PositiveInt] | None = None
+    expected_sizes: Annotated[
+        tuple[PositiveInt, PositiveInt] | None, BeforeValidator(parse_list)
+    ] = None
 
     @property
     def is_here(self) -> bool:

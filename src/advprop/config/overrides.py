@@ -158,6 +158,7 @@ def with_identities(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> di
         data |= dict.fromkeys(DATA_KINDS[data["kind"]].places, f"images {digest}")
     if facts.get("first_weights"):
         model |= dict.fromkeys(ModelConfig.places, f"weights {facts['first_weights'][:16]}")
+    data.pop("expected_sizes", None)  # of images that are not here: says nothing of a run's own
     return {**settings, "data": data, "model": model}
 
 

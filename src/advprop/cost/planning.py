@@ -118,6 +118,7 @@ def data_sizes(
             loaded = data.load(config.seed)
         except (ValueError, OSError, ImportError) as error:
             raise ValueError(f"{error}; or give their sizes: --images N --classes N") from None
+        data.task(loaded, config.training.label_smoothing)  # refuses settings of the other task
         shape = loaded.image_shape
         num_images = num_images or len(loaded.train)
         num_classes = num_classes or loaded.num_classes

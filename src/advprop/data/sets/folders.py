@@ -31,7 +31,7 @@ from advprop.data.view import View, check_splits, image_data
 class FileSplit(DecodedSplit):
     """Images in files, read again at each use."""
 
-    per_image: ClassVar = ("paths",)
+    per_image: ClassVar[tuple[str, ...]] = ("paths",)
 
     paths: tuple[str, ...]
 

@@ -6,9 +6,9 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -27,12 +27,9 @@ from advprop.data.view import View, check_splits, image_data
 class TableSplit(FileSplit):
     """Images in files, with their paths as the table has them."""
 
-    files: tuple[str, ...]
+    per_image: ClassVar = ("paths", "files")
 
-    def taken(self, positions: Sequence[int]) -> Self:
-        """Return a split of the files at `positions`."""
-        files = tuple(self.files[position] for position in positions)
-        return replace(super().taken(positions), files=files)
+    files: tuple[str, ...]
 
     def hashed_names(self) -> list[str]:
         """Return the paths of the table, which stay the same if the folder is moved."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
@@ -97,6 +96,8 @@ class TorchRecords(Records):
 class RecordSplit(DecodedSplit):
     """A split of the records at `positions`, shape [num_images]."""
 
+    per_image: ClassVar = ("positions",)
+
     records: Records
     positions: Int[Tensor, " num_images"]
 
@@ -105,10 +106,6 @@ class RecordSplit(DecodedSplit):
         position = int(self.positions[index])
         with named_errors(f"{self.records.name}[{position}]"):
             return self.records.image(position, self.preprocessing.image_shape[0])
-
-    def taken(self, positions: Sequence[int]) -> RecordSplit:
-        """Return a split of the images at `positions` of this one."""
-        return replace(self, positions=self.positions[positions], labels=self.labels[positions])
 
     def hashed_names(self) -> list[str]:
         """Return the images' positions in the source, as text."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
@@ -84,6 +84,8 @@ class RealSplit(FileSplit):
     `labels` hold the first label of each image as a model output, so that a limited number of
     images can be drawn in proportion to the classes.
     """
+
+    per_image: ClassVar = ("paths", "rows")
 
     rows: Int[Tensor, " num_images"]
 
