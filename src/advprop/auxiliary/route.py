@@ -1,4 +1,4 @@
-"""Which branch the layers of a model take."""
+"""Which branch the layers of a model take, and what branches are called."""
 
 from __future__ import annotations
 

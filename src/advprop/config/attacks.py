@@ -1,4 +1,4 @@
-"""Configurations of threat models and attacks, and the bases of methods that have one."""
+"""Configurations of threat models and attacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from advprop.attacks.pgd import PGD, Attack
 from advprop.attacks.schedule import GrowingSteps
 from advprop.attacks.threat_models import L2, Linf, ThreatModel
 from advprop.config.fields import Buildable, Built, Config, Fraction
-from advprop.methods.base import Method
 
 TargetName: TypeAlias = Literal["random_other_class", "least_likely_class", "untargeted"]
 
@@ -111,71 +110,3 @@ PAPER_ATTACK = TrainingAttackConfig(
     threat_model=ThreatModelConfig(epsilon=4 / 255), num_steps=5, step_size=1 / 255
 )
 """AdvProp's default PGD with 5 steps; epsilon and step size are those that follow-ups report."""
-
-
-class MethodConfig(Buildable[Method]):
-    """The base of all methods' configurations.
-
-    A subclass sets `builds` and the field `kind: Literal["sam"] = "sam"`, its name in `--method`.
-    """
-
-    if TYPE_CHECKING:
-        kind: str
-
-    @classmethod
-    def name(cls) -> str:
-        """Return the `kind` of this configuration."""
-        return str(cls.model_fields["kind"].default)
-
-    @classmethod
-    def with_attack(cls, attack: AnyAttackConfig | None) -> Self:
-        """Return the defaults with the strength of `attack` (None: the paper's), if it attacks."""
-        return cls.model_validate({})
-
-    @property
-    def strength(self) -> AnyAttackConfig | None:
-        """The attack whose strength another method can take over, or None."""
-        return None
-
-
-class AttackingConfig(MethodConfig):
-    """The base of methods with an `attack` of their own."""
-
-    attack: TrainingAttackConfig
-
-    @classmethod
-    def with_attack(cls, attack: AnyAttackConfig | None) -> Self:
-        """Return the defaults with `attack`, or with the paper's attack if None."""
-        whole = (attack or PAPER_ATTACK).as_pgd()
-        return cls.model_validate({"attack": whole.model_dump()})
-
-    @property
-    def strength(self) -> AnyAttackConfig | None:
-        """The whole attack."""
-        return self.attack
-
-
-class OneStepAttackingConfig(MethodConfig):
-    """The base of methods that attack with a training pass's own gradient.
-
-    The attack's only settings are a threat model and a step size.
-    """
-
-    attack: OneStepConfig
-
-    @classmethod
-    def with_attack(cls, attack: AnyAttackConfig | None) -> Self:
-        """Return the defaults with the threat model of `attack`, or of the paper's if None."""
-        one_step = OneStepConfig(threat_model=(attack or PAPER_ATTACK).threat_model)
-        return cls.model_validate({"attack": one_step.model_dump()})
-
-    @property
-    def strength(self) -> AnyAttackConfig | None:
-        """The single step."""
-        return self.attack
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings with the attack's two settings in place of `attack`."""
-        others = {name: value for name, value in super().settings().items() if name != "attack"}
-        model = self.attack.threat_model.build()
-        return {"threat_model": model, "step_size": self.attack.step_size, **others}

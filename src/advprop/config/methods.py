@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias, Union
 
 from pydantic import Field
 
-from advprop.config.attacks import (
-    AnyAttackConfig,
-    AttackingConfig,
-    MethodConfig,
-    OneStepAttackingConfig,
-    TrainingAttackConfig,
-)
+from advprop.config.attacks import AnyAttackConfig, TrainingAttackConfig
+from advprop.config.method_base import AttackingConfig, MethodConfig, OneStepAttackingConfig
 from advprop.config.pyramid import PyramidConfig, UniversalConfig
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from advprop.attacks.pyramid import PyramidPGD
-from advprop.config.attacks import AnyAttackConfig, MethodConfig, Targeted, TargetName
+from advprop.config.attacks import AnyAttackConfig, Targeted, TargetName
 from advprop.config.fields import Fraction, Fractions, parse_list
+from advprop.config.method_base import MethodConfig
 from advprop.methods.learning import Form
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.universal import Universal

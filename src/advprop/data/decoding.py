@@ -14,10 +14,9 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from advprop.data.batches.workers import check_max_unreadable
 from advprop.data.frames import Frame, FramedTransform, frames_of
 from advprop.data.preprocessing import Augmentation, Preprocessing
-from advprop.data.splits import ImageSplit, Key
+from advprop.data.splits import ImageSplit, Key, check_max_unreadable
 from advprop.randomness import derive_seed, image_key, kept_streams, seed_streams
 from advprop.shapes import Batch, Images, StoredImages, unit_range
 

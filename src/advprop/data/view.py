@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from advprop.data.batches.workers import check_max_unreadable
 from advprop.data.decoding import DecodedSplit
 from advprop.data.listing.classes import check_readable
 from advprop.data.listing.selection import first_stratified, shared_positions
 from advprop.data.listing.sharing import SHARES
 from advprop.data.preprocessing import Augmentation, Interpolation, Preprocessing
-from advprop.data.splits import ImageData, Origin
+from advprop.data.splits import ImageData, Origin, check_max_unreadable
 
 Split = TypeVar("Split", bound=DecodedSplit)
 

@@ -44,8 +44,8 @@ class Suite:
     """A suite; `run` tests and returns plain data with `NAME_accuracy` and `images`.
 
     `check` raises ValueError or OSError for unusable images before any test. `needs_folder` marks
-    suites whose images the caller must name, since no run has them; `open_folder` opens folders
-    with another layout than one subfolder per class. `needs_source` marks suites that attack
+    suites whose images the caller must name, since no run has them; `open_folder` opens a folder,
+    by default one with a subfolder for each class. `needs_source` marks suites that attack
     another model; `takes_labels` marks those for images with several labels too.
     """
 

@@ -186,15 +186,6 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def check_max_unreadable(share: float) -> None:
-    """Raise ValueError unless `share` is at least 0 and below 1."""
-    if not 0 <= share < 1:
-        raise ValueError(
-            f"max_unreadable={share:g}: the share of training images that may be unreadable, at "
-            "least 0 (none may be) and below 1"
-        )
-
-
 @dataclass(kw_only=True)
 class UnreadableTally:
     """Counts the distinct files of `num_images` that a training run could not read.
