@@ -41,6 +41,7 @@ BASELINES_OF = {
     "budgets": {"vanilla": "vanilla of equal time", "fast": "fast of equal time"},
     "rivals": {"vanilla": "vanilla of equal time", "advprop_lean": "advprop_lean of equal time"},
     "lean_strength": {"vanilla": "vanilla of equal time"},
+    "robust_start": {"from vanilla_equal_cost": "from vanilla of equal cost"},
 }
 
 Rows = Sequence[dict[str, Any]]
