@@ -91,3 +91,17 @@ def test_numbers_that_cannot_be_meant_are_refused(path: str) -> None:
 
 def test_seeds_may_be_large() -> None:
     assert from_scratch().with_seed(2**63 - 1).seed == 2**63 - 1
+
+
+def test_settings_of_several_values_are_given_by_commas_or_alone() -> None:
+    settings = ["model.mean=0.5", "model.std=1/4,0.2,0.3", "data.augmentation.scale=0.5,1"]
+    settings += ["training.schedule=milestones", "training.milestones=30,60"]
+    found = apply_overrides(from_scratch(), settings)
+    assert (found.model.mean, found.model.std) == ((0.5,), (0.25, 0.2, 0.3))
+    assert found.data.augmentation is not None
+    assert found.data.augmentation.scale == (0.5, 1.0)
+    assert found.training.milestones == (30.0, 60.0)
+    with pytest.raises(ValueError, match=r"data\.augmentation\.scale"):
+        apply_overrides(from_scratch(), ["data.augmentation.scale=0.5"])
+    with pytest.raises(ValueError, match=r"model\.mean.*half"):
+        apply_overrides(from_scratch(), ["model.mean=half"])

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from advprop.config.data import DATA_KINDS, settings_for_kind
 from advprop.config.evaluation import EvaluationConfig
-from advprop.config.fields import Config
+from advprop.config.fields import Config, parse_list
 from advprop.config.methods import METHODS
 from advprop.config.run import ModelConfig, RunConfig
 from advprop.files.json_files import read_json
@@ -73,7 +73,8 @@ def _change(tree: dict[str, Any], pairs: Sequence[tuple[str, Any]], *, of: str) 
         node = tree
         for name in parents:
             node = node[name]
-        node[last] = value
+        # "A,B", as other settings of several values are written
+        node[last] = parse_list(value) if isinstance(node.get(last), list) else value
 
 
 def parse_override(override: str) -> tuple[str, Any]:

@@ -16,7 +16,7 @@ from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.data import DataConfig
 from advprop.config.evaluation import EvaluationConfig
-from advprop.config.fields import Config, Place, removed_text
+from advprop.config.fields import Config, Fractions, Place, removed_text
 from advprop.config.methods import AnyMethodConfig, method_config
 from advprop.data.found import Found
 from advprop.methods.kept.carrying import NO_MIXTURES
@@ -46,8 +46,8 @@ class ModelConfig(Config):
     name: str
     pretrained: bool = False
     checkpoint: Place | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    mean: Fractions | None = None
+    std: Fractions | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     separate: Separate | Literal["token"] = "both"
 

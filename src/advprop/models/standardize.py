@@ -86,7 +86,8 @@ def _timm_statistics(model: nn.Module) -> tuple[list[float], list[float]]:
     if "mean" not in settings or "std" not in settings:
         raise ValueError(
             f"{type(model).__name__} has no `pretrained_cfg` to take mean and std from: pass them, "
-            "for instance standardized(model, mean=[0.5], std=[0.5]) for grey images"
+            "for instance standardized(model, mean=[0.5], std=[0.5]) for grey images, or from the "
+            "command line --set model.mean=0.5 --set model.std=0.25"
         )
     num_channels = _num_input_channels(model, settings)
     return for_channels(settings["mean"], num_channels), for_channels(settings["std"], num_channels)
