@@ -101,6 +101,8 @@ def test_settings_of_several_values_are_given_by_commas_or_alone() -> None:
     assert found.data.augmentation is not None
     assert found.data.augmentation.scale == (0.5, 1.0)
     assert found.training.milestones == (30.0, 60.0)
+    grey = apply_overrides(found, ["model.name=small_resnet", "model.std=0.5"]).model
+    assert grey.build(num_classes=2, image_shape=(3, 8, 8)).mean.flatten().tolist() == [0.5] * 3
     with pytest.raises(ValueError, match=r"data\.augmentation\.scale"):
         apply_overrides(from_scratch(), ["data.augmentation.scale=0.5"])
     with pytest.raises(ValueError, match=r"model\.mean.*half"):

@@ -34,7 +34,8 @@ class ModelConfig(Config):
     """A model: `small_resnet` or a name that `timm.create_model` knows, with its `options`.
 
     `pretrained` takes timm's weights, `checkpoint` those of a local file or export
-    (`advprop.models.weights`). `mean` and `std` default to those of timm's `pretrained_cfg`.
+    (`advprop.models.weights`). `mean` and `std` of each channel, or one for all, default to those
+    of timm's `pretrained_cfg`.
     `separate` names the part of normalisation layers that each of the method's branches owns
     (`advprop.add_auxiliary_norms`), or "token" if each owns only a class token
     (`advprop.add_auxiliary_tokens`); methods without branches ignore it.
@@ -60,8 +61,8 @@ class ModelConfig(Config):
                 in_chans=image_shape[0],
                 image_size=image_shape[1:],
                 pretrained=self.pretrained,
-                mean=self.mean,
-                std=self.std,
+                mean=_of_each(self.mean, image_shape[0]),
+                std=_of_each(self.std, image_shape[0]),
                 **self.options,
             )
         except ValueError as error:
@@ -220,3 +221,8 @@ class RunConfig(Config):
     def with_seed(self, seed: int) -> RunConfig:
         """Return the same run with another seed."""
         return type(self).model_validate({**self.model_dump(), "seed": seed})
+
+
+def _of_each(values: Sequence[float] | None, num_channels: int) -> Sequence[float] | None:
+    """Return `values` for each channel, if they are one for all."""
+    return values if values is None or len(values) > 1 else [*values] * num_channels
