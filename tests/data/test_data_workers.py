@@ -85,6 +85,24 @@ def test_a_worker_that_is_killed_is_explained():
         read_all(lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
+def test_a_death_is_noticed_soon_though_its_signal_is_lost(monkeypatch):
+    """An error that torch raises from its signal handler is lost in a destructor, for instance."""
+    from torch.utils.data._utils import signal_handling
+
+    monkeypatch.setattr(signal_handling, "_error_if_any_worker_fails", lambda: None)
+    monkeypatch.setattr("advprop.data.batches.workers._WAIT_AT_MOST_SECONDS", 90)
+    monkeypatch.setattr("advprop.data.batches.workers._LOOK_AFTER_SECONDS", 1)
+    begun = time.monotonic()
+    with pytest.raises(OSError, match=r"has died .*fewer training.num_workers"):
+        read_all(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    assert time.monotonic() - begun < 60
+
+
+def test_a_slow_batch_is_waited_for(monkeypatch):
+    monkeypatch.setattr("advprop.data.batches.workers._LOOK_AFTER_SECONDS", 0.05)
+    assert len(read_all(lambda: time.sleep(0.3))) == 4
+
+
 def test_shared_memory_that_is_full_is_explained(monkeypatch):
     """torch moves batches there in a thread of the worker's, whose errors nobody sees."""
 

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from advprop.files.parsing import first_line
 from advprop.shapes import Batch
 
 _WAIT_AT_MOST_SECONDS = 1800
+_LOOK_AFTER_SECONDS = 5  # as torch does where a loader has no timeout
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -61,14 +63,14 @@ def batches_from_workers(
         batch_sampler=keys,
         collate_fn=_as_it_is,
         num_workers=num_workers,
-        timeout=_WAIT_AT_MOST_SECONDS,
+        timeout=min(_LOOK_AFTER_SECONDS, _WAIT_AT_MOST_SECONDS),
         worker_init_fn=partial(_end_with_parent, os.getpid()),
         generator=torch.Generator(),  # else it would draw from torch's global stream
         **options,
     )
     with worker_deaths_explained():
         batches = _started(loader)
-        while (batch := next(batches, None)) is not None:
+        while (batch := _next(batches)) is not None:
             if isinstance(batch, Exception):
                 raise batch
             yield batch
@@ -111,6 +113,21 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
             f"this data set cannot be handed to other processes ({error}): set "
             "training.num_workers=0"
         ) from error
+
+
+def _next(batches: Iterator[Any]) -> Any:
+    """Return the next batch, None after the last.
+
+    torch looks for dead workers when its timeout ends, so it is short, and waited for again: the
+    error that torch raises from its signal handler can be lost (in a destructor, for instance).
+    """
+    end = time.monotonic() + _WAIT_AT_MOST_SECONDS
+    while True:
+        try:
+            return next(batches, None)
+        except RuntimeError as error:
+            if "DataLoader timed out" not in str(error) or time.monotonic() >= end:
+                raise
 
 
 class _ErrorsAsValues:
