@@ -41,7 +41,7 @@ from advprop.methods.fast import Fast
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams, Randomness
 from advprop.recipes.builtin import mnist5k
-from advprop.training.run_log import alarms
+from advprop.training.alarms import alarms
 from advprop.training.state import EpochTotals
 
 EPSILON = 8 / 255

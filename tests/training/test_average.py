@@ -10,7 +10,7 @@ from torch import nn
 
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.models.trial import Operations
-from advprop.training.engine import WeightAverage
+from advprop.training.average import WeightAverage
 
 OPTIONS = {"decay": 0.9, "use_warmup": True}
 

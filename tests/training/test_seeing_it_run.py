@@ -19,9 +19,9 @@ from advprop.methods.base import KindMetrics, StepMetrics
 from advprop.recipes.builtin import digits
 from advprop.runs import train
 from advprop.runs.trainer import unused_branches
+from advprop.training.alarms import alarms
 from advprop.training.engine import build_accelerator
 from advprop.training.progress import TrainingProgress
-from advprop.training.run_log import alarms
 from advprop.training.state import EpochTotals
 from advprop.training.trackers import begin_trackers, check_trackers, flat_numbers
 

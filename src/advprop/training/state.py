@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from advprop.methods.base import Method, StepMetrics
+from advprop.training.average import WeightAverage
 from advprop.training.checkpoint import load_weights
-from advprop.training.engine import WeightAverage
 from advprop.training.position import Position, check_number
 
 
