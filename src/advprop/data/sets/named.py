@@ -48,8 +48,12 @@ def load_timm_dataset(
     wanted = {"train": train, "validation": validation, "test": test}
     records = {part: opened(split) for part, split in wanted.items() if split}
     given = {part: f'split "{split}"' for part, split in wanted.items() if split}
-    class_names = _class_names(records)
-    splits = {part: _split(own, class_names, view.preprocessing) for part, own in records.items()}
+    listed = {part: _listed(own) for part, own in records.items()}
+    class_names = _class_names(records, *listed["train"])
+    splits = {
+        part: _split(own, *listed[part], class_names, view.preprocessing)
+        for part, own in records.items()
+    }
     _check_different(splits)
     return image_data(
         splits,
@@ -60,8 +64,13 @@ def load_timm_dataset(
     )
 
 
-def _class_names(records: Mapping[str, Records]) -> tuple[str, ...]:
-    """Return the class names of the training split; raises ValueError if another split differs."""
+def _class_names(
+    records: Mapping[str, Records], rows: Sequence[Sequence[Any]], several: bool
+) -> tuple[str, ...]:
+    """Return the class names of the training split, whose labels are `rows` (`_listed`).
+
+    Raises ValueError if another split has other names.
+    """
     train = records["train"]
     names = train.class_names()
     for other in records.values():
@@ -70,7 +79,6 @@ def _class_names(records: Mapping[str, Records]) -> tuple[str, ...]:
                 f"{other.name} has other classes than {train.name} ({other.class_names()} and "
                 f"{names}): name splits of one data set"
             )
-    rows, several = _listed(train)
     if names is None:
         labels = [label for label in chain.from_iterable(rows) if label is not None]
         texts = all(isinstance(label, str) for label in labels)
@@ -97,10 +105,13 @@ def _listed(records: Records) -> tuple[list[list[Any]], bool]:
 
 
 def _split(
-    records: Records, class_names: Sequence[str], preprocessing: Preprocessing
+    records: Records,
+    rows: Sequence[Sequence[Any]],
+    several: bool,
+    class_names: Sequence[str],
+    preprocessing: Preprocessing,
 ) -> RecordSplit:
     label_of = {name: label for label, name in enumerate(class_names)}
-    rows, several = _listed(records)
     given = [(position, label) for position, row in enumerate(rows) for label in row]
     labels = [label_of.get(label, -1) if isinstance(label, str) else label for _, label in given]
     wrong = [
