@@ -133,10 +133,7 @@ class ImageStreams:
         It is no digest, which would take most of the time of a draw; `hashed` mixes similar seeds.
         """
         bases = {base: derive_seed(*base) for base in {key[:2] for key in self.keys}}
-        copies = [key[3] << 40 if len(key) > 3 else 0 for key in self.keys]
-        seeds = [
-            bases[key[:2]] ^ key[2] ^ copy for key, copy in zip(self.keys, copies, strict=True)
-        ]
+        seeds = [bases[key[:2]] ^ key[2] ^ (key[3] << 40 if key[3:] else 0) for key in self.keys]
         return torch.tensor(seeds, dtype=torch.int64)
 
 
