@@ -133,7 +133,7 @@ class ImageStreams:
         It is no digest, which would take most of the time of a draw; `hashed` mixes similar seeds.
         """
         bases = {base: derive_seed(*base) for base in {key[:2] for key in self.keys}}
-        seeds = [bases[key[:2]] ^ (key[2] + (sum(key[3:]) << 40)) for key in self.keys]
+        seeds = [bases[key[:2]] ^ key[2] ^ (key[3] << 40 if key[3:] else 0) for key in self.keys]
         return torch.tensor(seeds, dtype=torch.int64)
 
 
@@ -162,8 +162,8 @@ def _mix(words: Tensor, *factors: int) -> Tensor:
     """Replace each 64-bit word in place by (word ^ (word >> 32)) * factor, factor by factor."""
     halves = words.view(torch.int32)
     for factor in factors:
-        halves[..., ::2] ^= halves[..., 1::2]
-        words *= factor
+        halves[..., ::2].bitwise_xor_(halves[..., 1::2])  # `^=` would copy the result once more
+        words.mul_(factor)
     return words
 
 
