@@ -1,23 +1,18 @@
-"""Random numbers as a function of (seed, epoch or step, image, purpose), without any state.
-
-Therefore a resumed run needs no generator states, and each image gets the same random numbers with
-any number of loader workers or devices.
-"""
+"""One stream of random numbers for each image, and seeds from what they are for."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from advprop.randomness.hashing import hashed
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -29,37 +24,6 @@ def derive_seed(*parts: int | str) -> int:
 def generator_for(*parts: int | str) -> torch.Generator:
     """Return a CPU generator seeded by `derive_seed(*parts)`."""
     return torch.Generator().manual_seed(derive_seed(*parts))
-
-
-def seed_dropout(seed: int) -> None:
-    """Seed torch's global random streams on all devices.
-
-    Without an accelerator, it avoids `torch.manual_seed`, which takes ten times as long there.
-    """
-    if torch.accelerator.is_available():
-        torch.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
-
-
-def mark_dropout(device: torch.device) -> Callable[[], None]:
-    """Record the states of torch's global streams on the CPU and `device`.
-
-    Calling the result restores them, so that dropout draws the same masks again. It does not wait
-    for the device, since a generator's state is on the host.
-    """
-    host = torch.get_rng_state()
-    module = torch.get_device_module(device) if device.type not in ("cpu", "meta") else None
-    # torch.mps has one device, and its functions take no device argument
-    of_device = () if device.type == "mps" else (device,)
-    state = None if module is None else module.get_rng_state(*of_device)
-
-    def redraw() -> None:
-        torch.set_rng_state(host)
-        if module is not None:
-            module.set_rng_state(state, *of_device)
-
-    return redraw
 
 
 def image_key(seed: int, epoch: int, index: int, copy: int = 0) -> tuple[int, ...]:
@@ -137,40 +101,6 @@ class ImageStreams:
         return torch.tensor(seeds, dtype=torch.int64)
 
 
-def hashed(
-    seeds: Tensor, count: int, *, normal: bool, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Return float32 numbers of shape [len(seeds), count]; a row depends on its seed alone.
-
-    They are uniform in [0, 1), multiples of 2^-24, or standard `normal` by the inverse
-    distribution. Numbers 2 k and 2 k + 1 are the halves of a 64-bit hash of k and the seed (int64
-    on the CPU): both are mixed and multiplied, and the product is mixed again. A few kernels make a
-    batch. The hash is the same on every device; normal numbers may differ in their last bits.
-    """
-    words = torch.arange(1, -(-count // 2) + 1, device=device) * _GOLDEN
-    factors = (_mix(seeds.clone(), *_FACTORS) | 1).to(device, non_blocking=True)
-    product = _mix(factors[:, None] * _mix(words, *_FACTORS), _FACTORS[0])
-    bits = 23 if normal else 24  # 23, so that the added 0.5 is exact in float32
-    values = product.view(torch.int32)[:, :count] >> (32 - bits)
-    middle = torch.tensor(0.5, dtype=torch.float32)
-    if normal:
-        return (values + middle).mul_(2.0 ** (1 - bits)).erfinv_().mul_(math.sqrt(2))
-    return torch.add(middle, values, alpha=2.0**-bits)
-
-
-def _mix(words: Tensor, *factors: int) -> Tensor:
-    """Replace each 64-bit word in place by (word ^ (word >> 32)) * factor, factor by factor."""
-    halves = words.view(torch.int32)
-    for factor in factors:
-        halves[..., ::2] ^= halves[..., 1::2]
-        words *= factor
-    return words
-
-
-# the constants of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), as signed integers
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
-_FACTORS = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
-
 Randomness: TypeAlias = torch.Generator | ImageStreams | None
 """A generator, one stream for each image, or None for torch's global stream."""
 
@@ -205,45 +135,3 @@ def _draw(like: Tensor, randomness: Randomness, purpose: str, *, normal: bool) -
         else:
             values.uniform_(generator=randomness)
     return values.to(like.device, like.dtype, non_blocking=True)
-
-
-@contextmanager
-def random_streams(*parts: int | str) -> Iterator[None]:
-    """Seed the global streams of `random`, numpy and torch inside, and restore them after.
-
-    It serves libraries without generator arguments (augmentation, dropout). The stream of the
-    current CUDA device is seeded too if CUDA is initialised.
-    """
-    with kept_streams():
-        seed_streams(*parts)
-        yield
-
-
-@contextmanager
-def kept_streams() -> Iterator[None]:
-    """Restore the global streams after calls of `seed_streams` inside.
-
-    Use it once for many images: saving numpy's state takes as long as preparing a small image.
-    """
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(_cuda_devices()):
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
-
-
-def seed_streams(*parts: int | str) -> None:
-    """Seed the global streams; only to be called inside `kept_streams`, which restores them."""
-    seed = derive_seed(*parts)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-    if _cuda_devices():
-        torch.cuda.manual_seed(seed)
-
-
-def _cuda_devices() -> list[int]:
-    # not all devices: a process uses one, and a forked loader worker must not initialise CUDA
-    return [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
