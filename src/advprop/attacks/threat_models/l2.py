@@ -1,68 +1,15 @@
-"""Sets of allowed perturbations: what an attacker may do to an image with values in [0, 1]."""
+"""Perturbations bounded by their Euclidean length."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from advprop.attacks.threat_models.model import check_epsilon
 from advprop.randomness import Randomness, normal, uniform
-
-
-@runtime_checkable
-class ThreatModel(Protocol):
-    """A ball around zero; all methods take and return one perturbation (or gradient) an image."""
-
-    @property
-    def epsilon(self) -> float:
-        """The ball's radius, as a fraction of the range [0, 1]."""
-        ...
-
-    def project(self, perturbation: Tensor) -> Tensor:
-        """The nearest perturbations inside the ball."""
-        ...
-
-    def random_start(self, images: Tensor, *, generator: Randomness = None) -> Tensor:
-        """Perturbations drawn uniformly from the ball, shaped as `images`."""
-        ...
-
-    def ascent_direction(self, gradient: Tensor) -> Tensor:
-        """Where a step of size one gains most, to first order; zero where the gradient is."""
-        ...
-
-
-@dataclass(frozen=True)
-class Linf:
-    """Every value of every pixel may change by up to `epsilon`, a fraction of [0, 1]: `4 / 255`.
-
-    Raises ValueError for an epsilon outside [0, 1].
-    """
-
-    epsilon: float
-
-    def __post_init__(self) -> None:
-        _check_epsilon(self.epsilon)
-        if self.epsilon > 1:
-            raise ValueError(
-                f"Linf epsilon {self.epsilon:g}: images are in [0, 1], so at most 1; "
-                f"did you mean {self.epsilon:g}/255?"
-            )
-
-    def project(self, perturbation: Tensor) -> Tensor:
-        """Clip every value."""
-        return perturbation.clamp(-self.epsilon, self.epsilon)
-
-    def random_start(self, images: Tensor, *, generator: Randomness = None) -> Tensor:
-        """Independent and uniform in [-epsilon, epsilon] for each value."""
-        unit = uniform(images, generator, purpose="random start")
-        return (2 * unit - 1) * self.epsilon
-
-    def ascent_direction(self, gradient: Tensor) -> Tensor:
-        """The gradient's sign; zero where half precision overflowed to NaN."""
-        return gradient.sign().nan_to_num(0.0)
 
 
 @dataclass(frozen=True)
@@ -76,7 +23,7 @@ class L2:
     epsilon: float
 
     def __post_init__(self) -> None:
-        _check_epsilon(self.epsilon)
+        check_epsilon(self.epsilon)
 
     def project(self, perturbation: Tensor) -> Tensor:
         """Shorten what is too long; squares that underflow (float32: of 1e-23) count as 0."""
@@ -112,8 +59,3 @@ def _length(perturbation: Tensor) -> Tensor:
 def _each_image(images: Tensor) -> tuple[int, ...]:
     """All dimensions but the batch's."""
     return tuple(range(1, images.ndim))
-
-
-def _check_epsilon(epsilon: float) -> None:
-    if not (math.isfinite(epsilon) and epsilon >= 0):
-        raise ValueError(f"epsilon {epsilon}: give a number of at least 0, such as 4 / 255")
