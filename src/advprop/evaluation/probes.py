@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from advprop.attacks.attack import Attack
 from advprop.attacks.objectives import GRADIENT_SCALE
-from advprop.attacks.pgd import Attack
 from advprop.attacks.random_search import random_search
 from advprop.attacks.threat_models import ThreatModel
 from advprop.evaluation.accuracy import EVALUATION_SEED, image_indices, mean, scored

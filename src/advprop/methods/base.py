@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from advprop.attacks.pgd import Attack
+from advprop.attacks.attack import Attack
 from advprop.attacks.schedule import Scheduled
 from advprop.auxiliary.branches import attack_mode, refuse_recomputation, use_branch
 from advprop.methods import loop_checks

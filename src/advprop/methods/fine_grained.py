@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
-from advprop.attacks.pgd import Attack
+from advprop.attacks.attack import Attack
 from advprop.auxiliary.route import CLEAN
 from advprop.methods.base import (
     Context,

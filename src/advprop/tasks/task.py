@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from advprop.attacks.attack import Attack, GradientAttack
 from advprop.attacks.objectives import Objective, TargetedLoss, TargetRule, untargeted
-from advprop.attacks.pgd import Attack, GradientAttack
 from advprop.randomness import Randomness
 from advprop.shapes import Batch, Images, Labels, Logits, correct_predictions
 
