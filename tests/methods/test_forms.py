@@ -132,5 +132,5 @@ class VitWithBatchNorm(nn.Module):
 def test_modules_are_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = SHARING["affine"]()
     assert shares_statistics(model)
-    monkeypatch.delattr(branches, "running_statistics")
+    monkeypatch.delattr(branches, "has_shared_statistics")
     assert shares_statistics(model)

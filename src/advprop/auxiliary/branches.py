@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from advprop.auxiliary.route import Branched, Route
-from advprop.auxiliary.running import frozen_statistics, running_statistics
+from advprop.auxiliary.route import Branched, Route, check_one_surgery, check_shares
+from advprop.auxiliary.running import frozen_statistics, has_shared_statistics, running_statistics
 
 
 @contextmanager
@@ -27,11 +26,11 @@ def use_branch(
     Raises ValueError for an unknown branch, a model without branches, shares that are not one whole
     number for each branch, or a tuple where the model does not keep the images of a batch apart.
     """
-    route = _route(model)
+    route = route_of(model)
     _check_branch(route, branch)
     if shares is not None:
         shares = tuple(shares)
-        _check_shares(branch, shares)
+        check_shares(branch, shares)
     previous = route.active, route.shares
     route.active, route.shares = branch, shares
     try:
@@ -40,86 +39,33 @@ def use_branch(
         route.active, route.shares = previous
 
 
-@contextmanager
-def no_branch(model: nn.Module) -> Iterator[None]:
-    """Makes layers with branches raise RuntimeError inside.
-
-    For a backward pass over forwards through several branches: activation checkpointing would run
-    layers again, and through a wrong branch.
-    """
-    route = _route(model)
-    previous, route.active = route.active, ()
-    try:
-        yield
-    finally:
-        route.active = previous
-
-
-def refuse_recomputation(model: nn.Module, loss: Tensor) -> None:
-    """Makes layers with branches raise RuntimeError if the backward pass of `loss` runs them again.
-
-    It runs outside `use_branch`, where activation checkpointing would take a wrong branch.
-    """
-    route = _route(model)
-
-    def begin(_: Tensor) -> None:
-        route.refused_backward = torch._C._current_graph_task_id()
-
-    loss.register_hook(begin)
-
-
 def branch_names(model: nn.Module) -> tuple[str, ...]:
     """The branches of `model`, "clean" first. Raises ValueError where there are none."""
-    return _route(model).branches
+    return route_of(model).branches
 
 
 def splits_batches(model: nn.Module) -> bool:
     """Whether `use_branch` takes a tuple for this model: parts of a batch, each its own branch."""
-    return _route(model).no_tuple is None
+    return route_of(model).no_tuple is None
 
 
 def shares_statistics(model: nn.Module) -> bool:
     """Whether several branches use one layer's running statistics; all modules are asked once."""
-    sharing = _route(model).sharing
+    sharing = route_of(model).sharing
     if model not in sharing:
-        sharing[model] = _shares_statistics(model)
+        sharing[model] = has_shared_statistics(model)
     return sharing[model]
 
 
-def _route(model: nn.Module) -> Route:
+def route_of(model: nn.Module) -> Route:
+    """The route of the layers of `model`. Raises ValueError where they have none, or several."""
     # stops at the first such layer: in practice a few modules from the root
     for layer in model.modules():
         if isinstance(layer, Branched):
             if model not in layer.route.checked:
-                _check_one_surgery(model, layer.route)
+                check_one_surgery(model, layer.route)
             return layer.route
     raise ValueError("the model has no auxiliary branches: call add_auxiliary_norms(model) first")
-
-
-def _check_one_surgery(model: nn.Module, route: Route) -> None:
-    for name, layer in model.named_modules():
-        if isinstance(layer, Branched) and layer.route is not route:
-            raise ValueError(
-                f'"{name}" got its branches in another call of add_auxiliary_norms (or is a deep '
-                "copy) and would not be switched with the rest: put the model together first, "
-                "then call add_auxiliary_norms once"
-            )
-    route.checked.add(model)
-
-
-def _shares_statistics(model: nn.Module) -> bool:
-    users: dict[Tensor, set[str]] = {}
-    for layer in model.modules():
-        if isinstance(layer, Branched):
-            for name, branch in layer.branches.items():
-                for statistic in _statistics(branch):
-                    users.setdefault(statistic, set()).add(name)
-    return any(len(users.get(statistic, ())) != 1 for statistic in _statistics(model))
-
-
-def _statistics(module: nn.Module) -> Iterator[Tensor]:
-    for layer in module.modules():
-        yield from running_statistics(layer).values()
 
 
 def _check_branch(route: Route, branch: str | tuple[str, ...]) -> None:
@@ -132,15 +78,6 @@ def _check_branch(route: Route, branch: str | tuple[str, ...]) -> None:
             raise ValueError(f'branch "{name}" unknown, this model has {known}')
     if route.no_tuple is not None and not isinstance(branch, str):
         raise ValueError(f"{route.no_tuple}: use one branch at a time, not {branch}")
-
-
-def _check_shares(branch: str | tuple[str, ...], shares: tuple[int, ...]) -> None:
-    count = 1 if isinstance(branch, str) else len(branch)
-    if len(shares) != count or not all(type(share) is int and share > 0 for share in shares):
-        raise ValueError(
-            f"shares {shares} for branch {branch}: give a whole number of at least 1 for each of "
-            f"the {count}, as in shares=(4, 1)"
-        )
 
 
 @contextmanager

@@ -9,12 +9,8 @@ import torch
 from torch import Tensor
 
 from advprop.auxiliary.copies import BranchCopies
-from advprop.auxiliary.route import (
-    CLEAN,
-    check_branch_chosen,
-    check_recomputation,
-    split_batch,
-)
+from advprop.auxiliary.recomputation import check_recomputation
+from advprop.auxiliary.route import CLEAN, check_branch_chosen, split_batch
 from advprop.auxiliary.running import frozen_statistics, running_statistics
 
 

@@ -14,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.attack import Attack
 from advprop.attacks.schedule import Scheduled
-from advprop.auxiliary.branches import attack_mode, refuse_recomputation, use_branch
+from advprop.auxiliary.branches import attack_mode, use_branch
+from advprop.auxiliary.recomputation import refuse_recomputation
 from advprop.methods import loop_checks
 from advprop.methods.facts import TrainingFacts
 from advprop.randomness import Randomness

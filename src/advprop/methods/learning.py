@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from advprop.auxiliary.branches import no_branch, shares_statistics, splits_batches
+from advprop.auxiliary.branches import shares_statistics, splits_batches
+from advprop.auxiliary.recomputation import no_branch
 from advprop.auxiliary.running import frozen_statistics
 from advprop.methods.base import (
     Context,

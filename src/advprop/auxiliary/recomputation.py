@@ -1,0 +1,50 @@
+"""Activation checkpointing, which runs layers again in the backward pass: through which branch?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from advprop.auxiliary.branches import route_of
+from advprop.auxiliary.route import Route
+
+
+@contextmanager
+def no_branch(model: nn.Module) -> Iterator[None]:
+    """Makes layers with branches raise RuntimeError inside.
+
+    For a backward pass over forwards through several branches: activation checkpointing would run
+    layers again, and through a wrong branch.
+    """
+    route = route_of(model)
+    previous, route.active = route.active, ()
+    try:
+        yield
+    finally:
+        route.active = previous
+
+
+def refuse_recomputation(model: nn.Module, loss: Tensor) -> None:
+    """Makes layers with branches raise RuntimeError if the backward pass of `loss` runs them again.
+
+    It runs outside `use_branch`, where activation checkpointing would take a wrong branch.
+    """
+    route = route_of(model)
+
+    def begin(_: Tensor) -> None:
+        route.refused_backward = torch._C._current_graph_task_id()
+
+    loss.register_hook(begin)
+
+
+def check_recomputation(route: Route) -> None:
+    """Raise RuntimeError where activation checkpointing runs layers again outside `use_branch`."""
+    if route.refused_backward == torch._C._current_graph_task_id():
+        raise RuntimeError(
+            "activation checkpointing runs layers with branches again in the backward pass of "
+            "method.loss, and cannot know which branch it was: call method.forward_backward, or "
+            "switch checkpointing off"
+        )
