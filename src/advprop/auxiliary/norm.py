@@ -56,10 +56,11 @@ class AuxiliaryNorm(BranchCopies):
 
     def _run(self, name: str, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         branch = self.branches[name]
-        recomputed = not torch.compiler.is_compiling() and in_recomputation()
-        if recomputed:
+        # within a backward pass: activation checkpointing runs the layer again
+        again = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+        if again:
             check_recomputation(self.route)
-        with frozen_statistics(branch) if recomputed else nullcontext():
+        with frozen_statistics(branch) if again else nullcontext():
             output: Tensor = branch(images, *args, **kwargs)
         return output
 
@@ -87,19 +88,3 @@ def _no_single_tensor(name: str, active: tuple[str, ...]) -> str:
         "time (for torch's transformer layers torch.backends.mha.set_fastpath_enabled(False) "
         "does as well)"
     )
-
-
-def in_recomputation() -> bool:
-    """Does this forward run inside a backward pass, as activation checkpointing does it?
-
-    Raises RuntimeError for checkpointing's reentrant form, which excludes the gradients with
-    respect to images that attacks need.
-    """
-    if torch._C._current_graph_task_id() == -1:
-        return False
-    if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
-        raise RuntimeError(
-            "a normalisation layer with branches runs inside a backward pass that is not "
-            "non-reentrant checkpointing: use torch.utils.checkpoint(..., use_reentrant=False)"
-        )
-    return True

@@ -41,7 +41,16 @@ def refuse_recomputation(model: nn.Module, loss: Tensor) -> None:
 
 
 def check_recomputation(route: Route) -> None:
-    """Raise RuntimeError where activation checkpointing runs layers again outside `use_branch`."""
+    """Raise RuntimeError where a layer with branches may not run again, as it does now.
+
+    Not in checkpointing's reentrant form, which excludes the gradients with respect to images that
+    attacks need, and not outside `use_branch`.
+    """
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
+        raise RuntimeError(
+            "a normalisation layer with branches runs inside a backward pass that is not "
+            "non-reentrant checkpointing: use torch.utils.checkpoint(..., use_reentrant=False)"
+        )
     if route.refused_backward == torch._C._current_graph_task_id():
         raise RuntimeError(
             "activation checkpointing runs layers with branches again in the backward pass of "
