@@ -18,7 +18,7 @@ from advprop.attacks.threat_models import Linf
 from advprop.config.overrides import apply_overrides
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context
+from advprop.methods.step import Context
 from advprop.recipes import RECIPES
 from advprop.shapes import Batch
 

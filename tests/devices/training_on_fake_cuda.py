@@ -24,10 +24,11 @@ from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.attacks import PAPER_ATTACK
 from advprop.config.methods import METHODS, method_config
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, Method, StepMetrics
+from advprop.methods.base import Method
 from advprop.methods.carried import Carried
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.kept.store import PerturbationStore
+from advprop.methods.step import Context, StepMetrics
 from advprop.methods.vanilla import Vanilla
 from advprop.models.standardize import standardized
 from advprop.shapes import Batch

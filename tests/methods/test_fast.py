@@ -36,8 +36,8 @@ from advprop.comparisons.plan import plan_jobs
 from advprop.config.attacks import OneStepConfig, ThreatModelConfig, TrainingAttackConfig
 from advprop.config.methods import FastConfig, method_config
 from advprop.config.overrides import apply_overrides
-from advprop.methods.base import Context, StepMetrics
 from advprop.methods.fast import Fast
+from advprop.methods.step import Context, StepMetrics
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams, Randomness
 from advprop.recipes.builtin import mnist5k

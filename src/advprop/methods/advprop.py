@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from torch import nn
 
 from advprop.auxiliary.route import CLEAN
-from advprop.methods.base import (
+from advprop.methods.base import Attacking
+from advprop.methods.learning import SeveralKinds, check_weights, learn
+from advprop.methods.step import (
     ADVERSARIAL,
-    Attacking,
     Context,
     StepMetrics,
     adversarial_images,
     perturbation_size,
     through,
 )
-from advprop.methods.learning import SeveralKinds, check_weights, learn
 from advprop.shapes import Batch
 
 

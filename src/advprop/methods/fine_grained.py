@@ -10,15 +10,15 @@ from torch import nn
 
 from advprop.attacks.attack import Attack
 from advprop.auxiliary.route import CLEAN
-from advprop.methods.base import (
+from advprop.methods.base import Method
+from advprop.methods.learning import SeveralKinds, learn
+from advprop.methods.step import (
     Context,
-    Method,
     StepMetrics,
     adversarial_images,
     perturbation_size,
     through,
 )
-from advprop.methods.learning import SeveralKinds, learn
 from advprop.shapes import Batch, Images
 
 

@@ -14,14 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from advprop.auxiliary.branches import shares_statistics, splits_batches
 from advprop.auxiliary.recomputation import no_branch
 from advprop.auxiliary.running import frozen_statistics
-from advprop.methods.base import (
-    Context,
-    KindMetrics,
-    Method,
-    StepMetrics,
-    through,
-    unwrapped,
-)
+from advprop.methods.base import Method
+from advprop.methods.step import Context, KindMetrics, StepMetrics, through, unwrapped
 from advprop.randomness import mark_dropout
 from advprop.shapes import Batch
 from advprop.tasks.task import Task
