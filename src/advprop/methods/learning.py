@@ -14,7 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from advprop.auxiliary.branches import shares_statistics, splits_batches
 from advprop.auxiliary.recomputation import no_branch
 from advprop.auxiliary.running import frozen_statistics
+from advprop.methods import parallel
 from advprop.methods.base import Method
+from advprop.methods.joint import in_one_pass
 from advprop.methods.step import Context, KindMetrics, StepMetrics, through, unwrapped
 from advprop.randomness import mark_dropout
 from advprop.shapes import Batch
@@ -51,7 +53,7 @@ def learn(
     weights = dict.fromkeys(kinds, 1.0) if weights is None else weights
     torch.clear_autocast_cache()  # a method may have changed the weights since its last pass
     if form == "joint":
-        found = _in_one_pass(model, kinds, context, weights, branches)
+        found = in_one_pass(model, kinds, context, weights, branches)
     else:
         redraw = _mark_masks(model, kinds) if matched_masks else None
         found = _in_passes(model, kinds, context, weights, branches, redraw, form)
@@ -100,10 +102,7 @@ class SeveralKinds(Method):
         """
         scattered = isinstance(model, nn.DataParallel) and bool(self.auxiliary)
         if self.form == "joint" and scattered:
-            raise ValueError(
-                'form="joint" under DataParallel, which would scatter clean and adversarial images '
-                'over the wrong branches: use form="separate", or DistributedDataParallel'
-            )
+            parallel.refuse_scattering()
         if self.form != "auto":
             return self.form
         if scattered:
@@ -126,12 +125,7 @@ class SeveralKinds(Method):
     def check_distributed(self) -> None:
         """Raises ValueError for a backward pass for each branch."""
         if self.form == "separate" and self.auxiliary:
-            instead = "auto, joint or summed" if self.one_pass else "auto or summed"
-            raise ValueError(
-                'form="separate" on several processes: each backward pass reaches one branch '
-                "alone, and DistributedDataParallel waits for the gradients of all; set "
-                f"method.form to {instead}, or train in one process"
-            )
+            parallel.refuse_separate("auto, joint or summed" if self.one_pass else "auto or summed")
 
 
 def recomputing(model: nn.Module) -> AbstractContextManager[None]:
@@ -143,50 +137,6 @@ def check_weights(weights: Sequence[float]) -> None:
     """Raise ValueError for a negative weight of a loss."""
     if min(weights) < 0:
         raise ValueError(f"loss weights {' and '.join(map(str, weights))}: at least 0 each")
-
-
-def _in_one_pass(
-    model: nn.Module,
-    kinds: Mapping[str, Batch],
-    context: Context,
-    weights: Mapping[str, float],
-    branches: bool,
-) -> dict[str, KindMetrics]:
-    parts, task = [*kinds.values()], context.task
-    sizes, labels = [len(part) for part in parts], [part.labels for part in parts]
-    # a leaf of its own: torch.compile warns of inputs that could have no `.grad`
-    images = torch.cat([part.images.detach() for part in parts])
-    images.requires_grad_(any(part.images.requires_grad for part in parts))
-    with through(model, tuple(kinds), shares=sizes, separate=branches):
-        outputs = task.outputs(model, images, joined := task.join(labels))
-        if task.splits:
-            each = [*zip(outputs.split(sizes), labels, strict=True)]
-        else:
-            _check_weights_by_size(kinds, weights, task)
-            each = [(outputs, joined)] * len(parts)
-        losses = [task.loss(*part) for part in each]
-        weighted = [weights[kind] * loss for kind, loss in zip(kinds, losses, strict=True)]
-        context.backward(torch.stack(weighted).sum())
-    if images.grad is not None:
-        for part, gradient in zip(parts, images.grad.split(sizes), strict=True):
-            part.images.grad = gradient if part.images.requires_grad else None
-    return {
-        kind: KindMetrics(loss=loss.detach(), metrics=task.metrics(*part))
-        for kind, part, loss in zip(kinds, each, losses, strict=True)
-    }
-
-
-def _check_weights_by_size(
-    kinds: Mapping[str, Batch], weights: Mapping[str, float], task: Task
-) -> None:
-    """Raise ValueError unless kinds weigh as one loss over all of their images has them."""
-    each = [weights[kind] / len(part) for kind, part in kinds.items()]
-    if max(each) - min(each) > 1e-6 * max(each):
-        raise ValueError(
-            f"{type(task).__name__} has one loss for a pass over all images, and the weights of "
-            f"{', '.join(kinds)} for an image differ: take a form of one pass for each, such as "
-            '"auto" or "separate"'
-        )
 
 
 def _in_passes(
@@ -206,7 +156,7 @@ def _in_passes(
         if found and redraw is not None:
             redraw()
         if found and form == "summed":
-            _keep_statistics(model)
+            parallel.keep_statistics(model)
         with through(model, kind, separate=branches):
             outputs = task.outputs(model, part.images, part.labels)
             loss = task.loss(outputs, part.labels)
@@ -227,18 +177,5 @@ def _in_passes(
 def _mark_masks(model: nn.Module, kinds: Mapping[str, Batch]) -> Callable[[], None]:
     """A function that rewinds torch's streams to here, so that the same masks are drawn again."""
     if isinstance(model, nn.DataParallel):
-        raise ValueError(
-            "matched_masks under DataParallel, whose devices draw masks each for itself: use "
-            "DistributedDataParallel, or matched_masks=False"
-        )
+        parallel.refuse_matched_masks()
     return mark_dropout(next(iter(kinds.values())).images.device)
-
-
-def _keep_statistics(model: nn.Module) -> None:
-    """Have DistributedDataParallel broadcast no buffers before its next forward pass.
-
-    It did so before the first one, whose backward pass would fail on their change (torch 2.6 to
-    2.10, pytorch/pytorch#175024).
-    """
-    if isinstance(model, DistributedDataParallel):
-        model.require_forward_param_sync = False
