@@ -7,7 +7,6 @@ any number of loader workers or devices.
 from advprop.randomness.global_streams import kept_streams as kept_streams
 from advprop.randomness.global_streams import mark_dropout as mark_dropout
 from advprop.randomness.global_streams import random_streams as random_streams
-from advprop.randomness.global_streams import seed_dropout as seed_dropout
 from advprop.randomness.global_streams import seed_streams as seed_streams
 from advprop.randomness.hashing import hashed as hashed
 from advprop.randomness.streams import ImageStreams as ImageStreams

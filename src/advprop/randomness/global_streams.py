@@ -15,17 +15,6 @@ import torch
 from advprop.randomness.streams import derive_seed
 
 
-def seed_dropout(seed: int) -> None:
-    """Seed torch's global random streams on all devices.
-
-    Without an accelerator, it avoids `torch.manual_seed`, which takes ten times as long there.
-    """
-    if torch.accelerator.is_available():
-        torch.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
-
-
 def mark_dropout(device: torch.device) -> Callable[[], None]:
     """Record the states of torch's global streams on the CPU and `device`.
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,10 +14,11 @@ from torch import Tensor, nn
 from advprop.methods.base import Method
 from advprop.methods.learning import recomputing
 from advprop.methods.step import Context, StepMetrics
-from advprop.randomness import ImageStreams, derive_seed, seed_dropout
+from advprop.randomness import ImageStreams, derive_seed
 from advprop.shapes import Batch
 from advprop.tasks.task import Task
 from advprop.training.engine import memory_format
+from advprop.training.micro_batches import micro_batches
 from advprop.training.position import Position
 from advprop.training.settings import TrainingSettings
 
@@ -37,7 +37,7 @@ class Learner:
     def gradients(self, batch: Batch, position: Position, *, progress: float) -> list[StepMetrics]:
         """Leave gradients in `.grad`; return the metrics of each part, as tensors on the device."""
         rank = self.accelerator.process_index
-        seed_dropout(derive_seed(self.seed, position.step, rank, "dropout"))
+        _seed_dropout(derive_seed(self.seed, position.step, rank, "dropout"))
         count = self.settings.gradient_accumulation
         metrics = []
         for number, part in enumerate(micro_batches(batch, count), start=1):
@@ -91,26 +91,12 @@ def _small_batches_explained(size: int) -> Iterator[None]:
         ) from error
 
 
-def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
-    """Yield `count` equal consecutive parts of `batch`; raises ValueError if that is impossible."""
-    if count == 1:
-        yield batch
-        return
-    if len(batch) % count:
-        raise ValueError(
-            f"{len(batch)} images a process cannot be divided into gradient_accumulation {count} "
-            "equal parts: change batch_size, or the number of processes"
-        )
-    tensors: dict[str, Any] = {
-        field.name: value
-        for field in fields(batch)
-        if isinstance(value := getattr(batch, field.name), Tensor)
-    }
-    size = len(batch) // count
-    for first in range(0, len(batch), size):
-        part = slice(first, first + size)
-        yield replace(
-            batch,
-            views={name: view[part] for name, view in batch.views.items()},
-            **{name: tensor[part] for name, tensor in tensors.items()},
-        )
+def _seed_dropout(seed: int) -> None:
+    """Seed torch's global random streams on all devices.
+
+    Without an accelerator, it avoids `torch.manual_seed`, which takes ten times as long there.
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
