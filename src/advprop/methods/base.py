@@ -99,7 +99,7 @@ class Method(ABC):
         labels: Labels | Any | Context | None = None,
         context: Context | None = None,
     ) -> StepMetrics:
-        """Add one batch's gradients to `.grad`, and return metrics.
+        """`step` for a loop of one's own: add a batch's gradients to `.grad`, and return metrics.
 
         Call it as `(model, images, labels)`, images in [0, 1], or as `(model, batch, context)`. The
         caller zeroes gradients before and steps after. Raises ValueError for a model in eval mode,

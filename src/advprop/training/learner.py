@@ -1,9 +1,8 @@
-"""One step's gradients: a method's `forward_backward` over a batch, optionally in several parts."""
+"""One step's gradients: a method's `step` over a batch, optionally in several parts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +17,7 @@ from advprop.randomness import ImageStreams, derive_seed
 from advprop.shapes import Batch
 from advprop.tasks.task import Task
 from advprop.training.engine import memory_format
-from advprop.training.micro_batches import micro_batches
+from advprop.training.micro_batches import micro_batches, refuse_small_batch
 from advprop.training.position import Position
 from advprop.training.settings import TrainingSettings
 
@@ -39,17 +38,19 @@ class Learner:
         rank = self.accelerator.process_index
         _seed_dropout(derive_seed(self.seed, position.step, rank, "dropout"))
         count = self.settings.gradient_accumulation
+        parts = [batch] if count == 1 else micro_batches(batch, count)
         metrics = []
-        for number, part in enumerate(micro_batches(batch, count), start=1):
+        for number, part in enumerate(parts, start=1):
             # processes exchange gradients with the last part only
             waits = self.accelerator.no_sync(self.model) if number < count else nullcontext()
             moved = part.to(self.accelerator.device, memory_format=self._layout)
-            with waits, _small_batches_explained(len(part)):
-                metrics.append(
-                    self.method.forward_backward(
-                        self.model, moved, self._context(part, position, progress)
-                    )
-                )
+            context = self._context(part, position, progress)
+            try:
+                with waits:
+                    metrics.append(self.method.step(self.model, moved, context))
+            except ValueError as error:
+                refuse_small_batch(error, len(part))
+                raise
         return metrics
 
     @cached_property
@@ -74,21 +75,6 @@ class Learner:
         again = self.settings.activation_checkpointing
         with recomputing(self.model) if again else nullcontext():
             self.accelerator.backward(loss if count == 1 else loss / count)
-
-
-@contextmanager
-def _small_batches_explained(size: int) -> Iterator[None]:
-    """Add a remedy to torch's error for batch normalisation over a single value."""
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise ValueError(
-            f"batch normalisation needs more than one value a channel to train, but gets one from "
-            f"{size} images a pass ({error}): raise training.batch_size, or lower "
-            "training.gradient_accumulation or the number of processes, which divide it"
-        ) from error
 
 
 def _seed_dropout(seed: int) -> None:

@@ -13,9 +13,6 @@ from advprop.shapes import Batch
 
 def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
     """Yield `count` equal consecutive parts of `batch`; raises ValueError if that is impossible."""
-    if count == 1:
-        yield batch
-        return
     if len(batch) % count:
         raise ValueError(
             f"{len(batch)} images a process cannot be divided into gradient_accumulation {count} "
@@ -34,3 +31,13 @@ def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
             views={name: view[part] for name, view in batch.views.items()},
             **{name: tensor[part] for name, tensor in tensors.items()},
         )
+
+
+def refuse_small_batch(error: ValueError, size: int) -> None:
+    """Raise a ValueError with a remedy if `error` is batch normalisation's over a single value."""
+    if "more than 1 value per channel" in str(error):
+        raise ValueError(
+            f"batch normalisation needs more than one value a channel to train, but gets one from "
+            f"{size} images a pass ({error}): raise training.batch_size, or lower "
+            "training.gradient_accumulation or the number of processes, which divide it"
+        ) from error

@@ -1,4 +1,4 @@
-"""The training loop around one method's `forward_backward`."""
+"""The training loop around one method's `step`."""
 
 from __future__ import annotations
 
