@@ -15,6 +15,9 @@ from advprop.shapes import Images, Labels, Logits, LogitsFn
 Objective: TypeAlias = Callable[[Images], Tensor]
 """From images to one number: a sum over images, so that none depends on its batch."""
 
+Goal: TypeAlias = tuple[Labels, Literal[-1, 1]]
+"""Labels and a sign: an attack raises the loss on these labels (+1), or lowers it (-1)."""
+
 # Float16 gradients below 6e-8 become zero, and a sign of zero is no step. A power of two changes
 # no direction.
 GRADIENT_SCALE = 2.0**10
@@ -50,7 +53,7 @@ class TargetedLoss:
     ) -> None:
         self.logits_fn, self.labels, self.loss = logits_fn, labels, loss
         self.targets, self.generator = targets, generator
-        self._goal: tuple[Labels, Literal[-1, 1]] | None = None
+        self._goal: Goal | None = None
 
     def __call__(self, images: Images) -> Tensor:
         """The loss on the goal's labels, negative if the attack is to lower it."""
@@ -64,35 +67,24 @@ class TargetedLoss:
 
 @runtime_checkable
 class TargetRule(Protocol):
-    """From an attack's labels and the logits at its starting point to its goal.
+    """From an attack's labels and the logits at its starting point to its goal."""
 
-    Returns labels and a sign: +1 raises the loss on these labels, -1 lowers it.
-    """
-
-    def __call__(
-        self, labels: Labels, logits: Logits, generator: Randomness
-    ) -> tuple[Labels, Literal[-1, 1]]:
-        """The goal's labels, and the sign."""
+    def __call__(self, labels: Labels, logits: Logits, generator: Randomness) -> Goal:
+        """Return the goal."""
         ...
 
 
-def untargeted(
-    labels: Labels, logits: Logits, generator: Randomness = None
-) -> tuple[Labels, Literal[-1, 1]]:
+def untargeted(labels: Labels, logits: Logits, generator: Randomness = None) -> Goal:
     """Away from the true labels."""
     return labels, 1
 
 
-def given(
-    labels: Labels, logits: Logits, generator: Randomness = None
-) -> tuple[Labels, Literal[-1, 1]]:
+def given(labels: Labels, logits: Logits, generator: Randomness = None) -> Goal:
     """Towards the labels passed to the attack: the caller has chosen the targets."""
     return labels, -1
 
 
-def random_other_class(
-    labels: Labels, logits: Logits, generator: Randomness = None
-) -> tuple[Labels, Literal[-1, 1]]:
+def random_other_class(labels: Labels, logits: Logits, generator: Randomness = None) -> Goal:
     """Towards a wrong class drawn uniformly for each image: AdvProp's choice.
 
     With soft labels (mixup, smoothing) a class is wrong where none has less weight.
@@ -101,9 +93,7 @@ def random_other_class(
     return chance.masked_fill(_true_classes(labels, logits), -1.0).argmax(dim=1), -1
 
 
-def least_likely_class(
-    labels: Labels, logits: Logits, generator: Randomness = None
-) -> tuple[Labels, Literal[-1, 1]]:
+def least_likely_class(labels: Labels, logits: Logits, generator: Randomness = None) -> Goal:
     """Towards the wrong class that the model holds least likely at the starting point."""
     wrong = logits.masked_fill(_true_classes(labels, logits), torch.inf)
     return wrong.argmin(dim=1), -1
