@@ -1,12 +1,12 @@
 """The public names: what type checkers see, and what `__init__.py` reads to find them."""
 
 from advprop.attacks.attack import Attack as Attack
+from advprop.attacks.fgsm import fgsm as fgsm
 from advprop.attacks.objectives import given as given
 from advprop.attacks.objectives import least_likely_class as least_likely_class
 from advprop.attacks.objectives import random_other_class as random_other_class
 from advprop.attacks.objectives import untargeted as untargeted
 from advprop.attacks.pgd import PGD as PGD
-from advprop.attacks.pgd import fgsm as fgsm
 from advprop.attacks.pyramid import PyramidPGD as PyramidPGD
 from advprop.attacks.schedule import GrowingSteps as GrowingSteps
 from advprop.attacks.threat_models import L2 as L2

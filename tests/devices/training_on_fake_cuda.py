@@ -15,8 +15,9 @@ from fake_training import Case, steps
 from tiny import tiny_convnext, tiny_net, tiny_vit
 from torch import Tensor, nn
 
+from advprop.attacks.fgsm import fgsm
 from advprop.attacks.objectives import given, least_likely_class, untargeted
-from advprop.attacks.pgd import PGD, fgsm
+from advprop.attacks.pgd import PGD
 from advprop.attacks.pyramid import PyramidPGD
 from advprop.attacks.threat_models import L2, Linf
 from advprop.auxiliary.surgery import add_auxiliary_norms

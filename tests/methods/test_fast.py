@@ -27,8 +27,9 @@ from tiny import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advprop.attacks.fgsm import fgsm
 from advprop.attacks.objectives import untargeted
-from advprop.attacks.pgd import PGD, fgsm
+from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import L2, Linf
 from advprop.auxiliary.branches import attack_mode, use_branch
 from advprop.auxiliary.gradients import branch_parameters

@@ -1,4 +1,4 @@
-"""Projected gradient descent (Madry et al. 2018); FGSM is one step of it, noise none."""
+"""Projected gradient descent (Madry et al. 2018); without a step it is noise."""
 
 from __future__ import annotations
 
@@ -9,13 +9,7 @@ import torch
 from torch import Tensor
 
 from advprop.attacks.attack import GradientAttack
-from advprop.attacks.objectives import (
-    Objective,
-    TargetRule,
-    gradient_of,
-    random_other_class,
-    untargeted,
-)
+from advprop.attacks.objectives import Objective, TargetRule, gradient_of, random_other_class
 from advprop.attacks.threat_models import ThreatModel
 from advprop.randomness import Randomness, uniform
 from advprop.shapes import Images
@@ -74,22 +68,6 @@ class PGD(GradientAttack):
     def _project(self, clean: Images, adversarial: Images) -> Images:
         perturbation = self.threat_model.project(adversarial - clean)
         return (clean + perturbation).clamp(0.0, 1.0)
-
-
-def fgsm(
-    threat_model: ThreatModel,
-    *,
-    targets: TargetRule = untargeted,
-    random_start_probability: float = 0.0,
-) -> PGD:
-    """The fast gradient sign method (Goodfellow et al. 2015): one step as large as the ball."""
-    return PGD(
-        threat_model=threat_model,
-        num_steps=1,
-        step_size=threat_model.epsilon,
-        random_start_probability=random_start_probability,
-        targets=targets,
-    )
 
 
 def random_starts(images: Images, probability: float, generator: Randomness) -> Tensor:

@@ -13,7 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
-from advprop.attacks.pgd import PGD, fgsm
+from advprop.attacks.fgsm import fgsm
+from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.branches import attack_mode
 from advprop.cost.memory import SavedTensors
