@@ -94,7 +94,7 @@ class OnGPU(ImageStreams):
 
 
 def streams() -> ImageStreams:
-    return OnGPU.for_batch(0, 0, range(NUM_IMAGES))
+    return OnGPU.for_batch(0, 0, torch.arange(NUM_IMAGES))
 
 
 def items(model: nn.Module) -> dict[str, Callable[[], object]]:

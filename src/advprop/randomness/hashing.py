@@ -33,8 +33,8 @@ def _mix(words: Tensor, *factors: int) -> Tensor:
     """Replace each 64-bit word in place by (word ^ (word >> 32)) * factor, factor by factor."""
     halves = words.view(torch.int32)
     for factor in factors:
-        halves[..., ::2] ^= halves[..., 1::2]
-        words *= factor
+        halves[..., ::2].bitwise_xor_(halves[..., 1::2])  # `^=` would copy the result once more
+        words.mul_(factor)
     return words
 
 

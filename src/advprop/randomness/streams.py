@@ -97,7 +97,7 @@ class ImageStreams:
         It is no digest, which would take most of the time of a draw; `hashed` mixes similar seeds.
         """
         bases = {base: derive_seed(*base) for base in {key[:2] for key in self.keys}}
-        seeds = [bases[key[:2]] ^ (key[2] + (sum(key[3:]) << 40)) for key in self.keys]
+        seeds = [bases[key[:2]] ^ key[2] ^ (key[3] << 40 if key[3:] else 0) for key in self.keys]
         return torch.tensor(seeds, dtype=torch.int64)
 
 
