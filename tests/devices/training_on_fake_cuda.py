@@ -227,7 +227,7 @@ def test_a_method_that_waits_is_named(tmp_path: Path) -> None:
             return super().step(model, batch, context)
 
     each = steps(case(Waiting()), "bf16", tmp_path, count=1)
-    with pytest.raises(AssertionError, match=r"step 0 waits .*'item', 'methods/base.py:forward_b"):
+    with pytest.raises(AssertionError, match=r"step 0 waits .*'item', 'training/learner.py:gradie"):
         check_waits(each, "bf16")
 
 
