@@ -26,10 +26,11 @@ class PyramidPGD(GradientAttack):
     """PGD on a perturbation that is a sum over scales: large patches move far, pixels little.
 
     Each of `scales` (edges of square patches in pixels; None: a 7th and a 14th of the image's
-    shorter edge, and 1) has an Linf ball of its own with `epsilon`, and counts its `multipliers`
-    times; images are clipped into [0, 1]. One input gradient a step, summed over each patch. Starts
-    at random points of the balls with `random_start_probability` for each image, else at the image.
-    The defaults are the paper's.
+    shorter edge, and 1) has a perturbation in an Linf ball of radius `epsilon`, which is multiplied
+    by its entry in `multipliers`. Their sum is added to the image, which is clipped into [0, 1].
+    Each step takes one input gradient, summed over each patch. The attack starts at random points
+    of the balls with `random_start_probability` for each image, else at the image itself. The
+    defaults are the paper's.
 
     Raises ValueError for negative steps or step size, an epsilon or probability outside [0, 1], or
     scales without a multiplier each.
@@ -50,17 +51,17 @@ class PyramidPGD(GradientAttack):
 
     @property
     def passes_per_image(self) -> float:
-        """One forward-backward pass a step."""
+        """Return the number of steps, one forward-backward pass each."""
         return float(self.num_steps)
 
     def maximise(
         self, objective: Objective, images: Images, *, generator: Randomness = None
     ) -> Images:
-        """Versions of `images` that raise `objective`, as `PGD` gives them."""
+        """Return versions of `images` (in [0, 1]) that raise `objective`, as `PGD` does."""
         clean, ball = clean_images(images), Linf(self.epsilon)
         scales = scales_for(clean, self.scales, self.multipliers)
         coarse = [scale for scale in scales if scale.size > 1]
-        # the scale of single pixels is PGD around the images that the others have moved
+        # the scale of single pixels runs PGD around the images that the coarse scales have moved
         fine = sum(scale.multiplier for scale in scales if scale.size == 1)
         grids, base, adversarial = self._start(clean, coarse, fine, generator)
         for _ in range(self.num_steps):
@@ -78,7 +79,7 @@ class PyramidPGD(GradientAttack):
     def _start(
         self, clean: Images, coarse: list[Scale], fine: float, generator: Randomness
     ) -> tuple[list[Tensor], Images, Images]:
-        """Grids of the coarse scales, the images that they move, and the attack's first ones."""
+        """Return the coarse scales' grids, the images that they move, and the first points."""
         likes = [scale.grid_like(clean) for scale in coarse]
         if self.random_start_probability == 0.0:
             return [torch.zeros_like(like) for like in likes], clean, clean.clone()

@@ -1,4 +1,4 @@
-"""A black-box attack that is cheap: random squares, kept where they help (Square's idea)."""
+"""A cheap black-box attack: random squares, kept if they help (after the Square attack)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from advprop.randomness import ImageStreams
 from advprop.shapes import Images, Labels, LogitsFn, margins
 
 _LARGEST, _SMALLEST = 0.8, 0.1
-"""The squares' side as a share of the image's, at the first and at the last query."""
+"""The squares' side as a share of the image's shorter side, from the first query to the last."""
 
 
 @torch.no_grad()
@@ -24,12 +24,13 @@ def random_search(
     num_queries: int,
     streams: ImageStreams,
 ) -> Images:
-    """The images with the smallest margin among `num_queries` random ones of the full size.
+    """Return each image's version of smallest margin among `num_queries` random ones.
 
-    It starts from vertical stripes of random sign; each query turns one square of it to a random
-    sign a channel, and stays where the margin falls (after Andriushchenko et al. 2020). No gradient
-    is used, so it is not fooled where gradients are: its place is beside a white-box attack, which
-    should be far stronger.
+    Each version has a perturbation of the threat model's full size. The first is vertical stripes
+    of random sign. Each further query sets one square of the best perturbation so far to a random
+    sign for each channel, and is kept if the margin falls (after Andriushchenko et al. 2020). Since
+    it uses no gradients, misleading ones do not fool it; it belongs beside a white-box attack,
+    which should be far stronger. The result has the shape and type of `images`.
     """
     check_images(images)
     channels, height, width = images.shape[1:]
@@ -53,7 +54,7 @@ def random_search(
 
 
 def _squares(drawn: Tensor, height: int, width: int, share: float) -> tuple[Tensor, Tensor]:
-    """The pixels of each image's square, [n, 1, H, W], and its signs, [n, C, 1, 1]."""
+    """Return the pixels of each image's square, booleans [n, 1, H, W], and signs, [n, C, 1, 1]."""
     side = max(1, round(share * min(height, width)))
     inside = []
     for size, unit in ((height, drawn[:, 0:1]), (width, drawn[:, 1:2])):

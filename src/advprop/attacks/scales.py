@@ -11,41 +11,42 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _EDGES = (7, 14)
-"""The paper's patches of 32 and 16 pixels, as shares of the edge of its 224: a 7th, a 14th."""
+"""The paper's patches of 32 and 16 pixels are a 7th and a 14th of its images' edge of 224."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """Patches of `size` by `size` pixels from the upper left corner; the last ones may be cut off.
+    """Square patches of `size` pixels a side, from the upper left corner; the last may be cut off.
 
-    A perturbation has one value a patch and channel (a grid), and counts `multiplier` times.
+    A perturbation at this scale is a grid, with a value for each patch and channel, and is
+    multiplied by `multiplier` to change pixels.
     """
 
     size: int
     multiplier: float
 
     def grid_like(self, images: Tensor) -> Tensor:
-        """A grid without values for each of `images`, in float32 or finer."""
+        """Return an empty grid for `images`, [batch, channels, rows, columns], at least float32."""
         rows, columns = (math.ceil(edge / self.size) for edge in images.shape[2:])
         return images.new_empty(*images.shape[:2], rows, columns, dtype=_wide(images))
 
     def spread(self, grid: Tensor, images: Tensor) -> Tensor:
-        """The pixels that a grid adds: each value, times `multiplier`, on its whole patch."""
+        """Return the change of pixels by `grid`: its values times `multiplier` on their patches."""
         height, width = images.shape[2:]
         pixels = grid.repeat_interleave(self.size, 2).repeat_interleave(self.size, 3)
         return self.multiplier * pixels[..., :height, :width]
 
     def pool(self, gradient: Tensor) -> Tensor:
-        """Sums the pixel gradient over each patch; `multiplier` is not applied."""
+        """Return the sum of the pixel `gradient` over each patch; `multiplier` is not applied."""
         if self.size == 1:
             return gradient
-        # sums would overflow in float16, and infinite values of both signs make a NaN of one
+        # sums could overflow in float16, and a sum of infinities of both signs would be NaN
         finite = gradient.nan_to_num(0.0).to(_wide(gradient))
         return F.avg_pool2d(finite, self.size, ceil_mode=True, divisor_override=1)
 
 
 def check_scales(sizes: Sequence[float] | None, multipliers: Sequence[float]) -> None:
-    """Raise ValueError for sizes or multipliers that make no pyramid."""
+    """Raise ValueError unless each size is a whole number of pixels with a multiplier above 0."""
     expected = len(_EDGES) + 1 if sizes is None else len(sizes)
     if not multipliers or len(multipliers) != expected:
         own = "an edge's 7th and 14th and 1 pixel" if sizes is None else str(tuple(sizes))
@@ -63,10 +64,10 @@ def check_scales(sizes: Sequence[float] | None, multipliers: Sequence[float]) ->
 def scales_for(
     images: Tensor, sizes: Sequence[int] | None, multipliers: Sequence[float]
 ) -> tuple[Scale, ...]:
-    """The scales for images of this size, the coarsest first.
+    """Return the scales for images of this size, the coarsest first.
 
-    Without `sizes` they are a 7th and a 14th of the shorter edge, and 1 pixel. A size that comes
-    twice, as on very small images, keeps its last multiplier.
+    Without `sizes` they are a 7th and a 14th of the shorter edge, and 1 pixel. If a size occurs
+    twice, as on very small images, its last multiplier is used.
     """
     if sizes is None:
         edge = min(images.shape[2:])

@@ -1,4 +1,4 @@
-"""Fewer attack steps early in training, when a net is fooled easily."""
+"""Schedules of attacks: fewer steps early in training, when a network is fooled easily."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from advprop.attacks.threat_models import ThreatModel
 from advprop.randomness import Randomness
 from advprop.shapes import Images
 
-_NUM_PLACES = 840  # a multiple of 1 to 8 levels, whose mean it gives exactly
+_NUM_PLACES = 840  # a multiple of 1 to 8, so that the mean over as many levels is exact
 
 
 @runtime_checkable
@@ -21,12 +21,12 @@ class Scheduled(Protocol):
     """An attack that changes in the course of training."""
 
     def at(self, progress: float) -> Attack:
-        """The attack when a share `progress` of training, 0 to 1, is done."""
+        """Return the attack when a share `progress` of training, 0 to 1, is done."""
         ...
 
 
 def mean_passes(attack: Attack, *, until: float) -> float:
-    """The attack's passes an image, averaged over the first share `until` of training."""
+    """Return the attack's mean passes per image over the first share `until` of training."""
     if not isinstance(attack, Scheduled):
         return attack.passes_per_image
     places = [(number + 0.5) / _NUM_PLACES * until for number in range(_NUM_PLACES)]
@@ -37,10 +37,10 @@ def mean_passes(attack: Attack, *, until: float) -> float:
 class GrowingSteps(GradientAttack):
     """PGD with `first_steps` steps at the beginning of training and `attack.num_steps` at its end.
 
-    Each number in between has an equal share of the training, so that the mean cost is halfway.
-    As an attack by itself it is `attack`, the last of them. Curriculum adversarial training (Cai
-    et al. 2018, arXiv 1805.04807) is its relative. Raises ValueError for more steps at first than
-    at last.
+    Each number of steps from the first to the last is used for an equal share of the training, so
+    the mean cost is halfway between. Called as an attack, outside of a training, it runs `attack`,
+    the last one. Curriculum adversarial training (Cai et al. 2018, arXiv 1805.04807) is similar.
+    Raises ValueError for `first_steps` below 0 or above `attack.num_steps`.
     """
 
     attack: PGD
@@ -54,21 +54,21 @@ class GrowingSteps(GradientAttack):
 
     @property
     def passes_per_image(self) -> float:
-        """Averaged over training."""
+        """Return the mean number of steps over the training."""
         return (self.first_steps + self.attack.num_steps) / 2
 
     @property
     def threat_model(self) -> ThreatModel:
-        """That of all its attacks."""
+        """Return the threat model, which is the same throughout the training."""
         return self.attack.threat_model
 
     @property
     def targets(self) -> TargetRule:  # type: ignore[override]  # read-only here
-        """That of all its attacks."""
+        """Return the target rule, which is the same throughout the training."""
         return self.attack.targets
 
     def at(self, progress: float) -> PGD:
-        """The attack when a share `progress` of training is done."""
+        """Return the attack when a share `progress` of training, 0 to 1, is done."""
         levels = self.attack.num_steps - self.first_steps + 1
         grown = min(int(progress * levels), levels - 1)
         return replace(self.attack, num_steps=self.first_steps + grown)
@@ -76,5 +76,5 @@ class GrowingSteps(GradientAttack):
     def maximise(
         self, objective: Objective, images: Images, *, generator: Randomness = None
     ) -> Images:
-        """Versions of `images` that raise `objective`, by the attack of the end of training."""
+        """Return versions of `images` that raise `objective`, made by the last attack, `attack`."""
         return self.attack.maximise(objective, images, generator=generator)

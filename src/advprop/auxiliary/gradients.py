@@ -1,4 +1,4 @@
-"""The parameters that each branch has for itself, and their gradients."""
+"""The parameters that a single branch uses, and their gradients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from advprop.auxiliary.route import SHARED, Branched
 
 
 def branch_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """All parameters of `model`, once each: "shared", and those that each branch alone owns."""
+    """Return each parameter of `model` once, under its only branch's name, else "shared"."""
     groups: dict[str, list[nn.Parameter]] = {name: [] for name in (SHARED, *branch_names(model))}
     owners = owned_parameters(model)
     for parameter in model.parameters():
@@ -24,9 +24,9 @@ def branch_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 
 def owned_parameters(model: nn.Module) -> dict[int, tuple[str, nn.Parameter]]:
-    """The parameters in branches, by id, each with the branch that alone uses it, or "shared".
+    """Return the parameters in branches, by id, each with its only branch's name, or "shared".
 
-    Found anew each time: to tell that a model has not changed would take as long.
+    They are searched anew each time, since checking that the model is unchanged would take as long.
     """
     owners: dict[int, tuple[str, nn.Parameter]] = {}
     for module, branch in _modules_in_branches(model):
@@ -39,7 +39,7 @@ def owned_parameters(model: nn.Module) -> dict[int, tuple[str, nn.Parameter]]:
 
 
 def _modules_in_branches(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    """All modules that a branch consists of, with its name."""
+    """Return all modules that branches consist of, each with its branch's name."""
     found: list[tuple[nn.Module, str]] = []
     for module in modules_of(model):
         if isinstance(module, Branched):
@@ -55,12 +55,12 @@ def _modules_in_branches(model: nn.Module) -> list[tuple[nn.Module, str]]:
 def scaled_gradients(
     model: nn.Module, factors: Mapping[str, float], *, reduced: bool = False
 ) -> Iterator[None]:
-    """Multiply the gradients that reach a branch's own parameters inside, by its factor.
+    """Multiply the gradients of each branch's own parameters, made inside, by the branch's factor.
 
-    Those in `.grad` before stay as they are, and what is made inside is added to them. Gradients of
-    branches without a factor, or with 1, keep their bits. All of a branch are multiplied at once,
-    on leaving; where DistributedDataParallel adds up those of all processes before (`reduced`), a
-    tensor hook multiplies each, at the cost of a call.
+    Gradients that were in `.grad` before are kept, and those made inside are added to them.
+    Gradients of branches without a factor, or with factor 1, keep their bits. All of a branch are
+    multiplied at once on exit. With `reduced` a tensor hook multiplies each, at the cost of a call:
+    needed if DistributedDataParallel adds up the gradients of all processes before the exit.
     """
     owned: dict[float, list[nn.Parameter]] = {}
     for branch, parameter in owned_parameters(model).values():
@@ -89,7 +89,7 @@ def _multiplication(factor: float) -> Callable[[Tensor], Tensor]:
 def _multiply(
     parameters: Sequence[nn.Parameter], before: Sequence[Tensor | None], factor: float
 ) -> None:
-    """Multiply each `.grad`, and add it to what was there before."""
+    """Multiply each `.grad` by `factor`, and add it to the gradient `before`."""
     made = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if made:
         torch._foreach_mul_(made, factor)

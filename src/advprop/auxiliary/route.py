@@ -1,4 +1,4 @@
-"""Which branch the layers of a model take, and what branches are called."""
+"""The choice of the branch that a model's layers use, and checks of branches' names."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ SHARED = "shared"
 
 
 class Route:
-    """Which branch all layers of one surgery take: one name, or one for each part of a batch.
+    """The active branch of all layers that got branches in the same call.
 
-    `shares` are the parts' sizes in proportion, None for equal ones. Shared by the layers, so that
-    switching is two assignments. Not thread-local: CUDA's backward pass, and with it recomputation,
-    runs in threads of its own. `no_tuple` says why a batch cannot be split over branches, where the
-    model makes that impossible.
+    `active` is a branch's name, or one name for each part of a batch. `shares` are the relative
+    sizes of the parts of a batch (None: equal). All layers hold the same route, so switching is two
+    assignments. It is not thread-local, since CUDA runs the backward pass, and with it
+    recomputation, in threads of its own. `no_tuple` is the reason why the model cannot split a
+    batch over branches, or None.
     """
 
     def __init__(self, branches: tuple[str, ...], no_tuple: str | None = None) -> None:
@@ -27,9 +28,9 @@ class Route:
         self.no_tuple = no_tuple
         self.active: str | tuple[str, ...] = CLEAN
         self.shares: tuple[int, ...] | None = None
-        self.refused_backward = -1  # the backward pass (graph task) that may not run layers again
+        self.refused_backward = -1  # the backward pass (graph task) that refuses recomputation
         self.checked: WeakSet[nn.Module] = WeakSet()  # models known to have no other route
-        self.sharing: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # of statistics
+        self.sharing: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # shared statistics?
 
     def __reduce__(self) -> tuple[type[Route], tuple[tuple[str, ...], str | None]]:
         # a copy made inside `use_branch` would never be switched back: it starts at clean
@@ -37,20 +38,20 @@ class Route:
 
 
 class Branched(nn.Module):
-    """Replaces a part of a model, and has a module of its own for each branch."""
+    """A module that replaces a part of a model and holds a module for each branch."""
 
     route: Route
     branches: nn.ModuleDict
 
     def equals_clean(self, branch: str) -> bool:
-        """Tells whether `branch` has exactly the clean branch's numbers."""
+        """Return whether `branch` has exactly the clean branch's numbers."""
         clean = self.branches[CLEAN].state_dict()
         own = self.branches[branch].state_dict()
         return all(torch.equal(tensor, clean[name]) for name, tensor in own.items())
 
 
 def check_branch_chosen(active: str | tuple[str, ...]) -> None:
-    """Raise RuntimeError where something with branches runs inside `no_branch`."""
+    """Raise RuntimeError if a module with branches runs inside `no_branch`."""
     if not active:
         raise RuntimeError(
             "activation checkpointing runs layers with branches again in one backward pass over "
@@ -62,10 +63,11 @@ def check_branch_chosen(active: str | tuple[str, ...]) -> None:
 def split_batch(
     images: Tensor, names: Sequence[str], shares: Sequence[int] | None = None
 ) -> tuple[Tensor, ...]:
-    """Consecutive parts of a batch, one for each branch, their sizes as `shares` (None: equal).
+    """Return consecutive parts of a batch, one for each branch, with sizes in these `shares`.
 
-    Proportions, not numbers: windows and patches of images lie in dim 0 too. Raises ValueError
-    where the batch cannot be divided, RuntimeError inside `no_branch`.
+    Shares are proportions (None: equal), not numbers of images, since dim 0 may also hold windows
+    or patches of images. Raises ValueError if the batch cannot be divided so, RuntimeError inside
+    `no_branch`.
     """
     check_branch_chosen(tuple(names))
     size = images.shape[0]
@@ -92,12 +94,12 @@ def check_shares(branch: str | tuple[str, ...], shares: tuple[int, ...]) -> None
 
 
 def has_auxiliary_norms(model: nn.Module) -> bool:
-    """Whether `add_auxiliary_norms` or `add_auxiliary_tokens` has given `model` branches."""
+    """Return whether `model` has branches, of normalisation layers or of a class token."""
     return any(isinstance(layer, Branched) for layer in model.modules())
 
 
 def check_names(auxiliary: Sequence[str]) -> tuple[str, ...]:
-    """The names of new branches; raises ValueError for unusable ones."""
+    """Return the names of new branches as a tuple; raises ValueError for unusable ones."""
     names = (auxiliary,) if isinstance(auxiliary, str) else tuple(auxiliary)
     if not names:
         raise ValueError('no auxiliary branch named: give at least one, as in ("adversarial",)')
@@ -112,13 +114,13 @@ def check_names(auxiliary: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_known(layer: Branched, branch: str) -> None:
-    """Raise ValueError for a branch that `layer` has not."""
+    """Raise ValueError if `layer` has no such branch."""
     if branch not in layer.branches:
         raise ValueError(f'branch "{branch}" unknown, this model has {", ".join(layer.branches)}')
 
 
 def check_without_branches(model: nn.Module) -> None:
-    """Raise ValueError where a model has branches already."""
+    """Raise ValueError if `model` has branches already."""
     if has_auxiliary_norms(model):
         raise ValueError(
             "the model has auxiliary branches already: name all of them in one call, "

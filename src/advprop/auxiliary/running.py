@@ -16,7 +16,7 @@ _FROZEN = (FrozenBatchNorm2d, FrozenBatchNormAct2d)
 
 
 def running_statistics(layer: nn.Module) -> dict[str, Tensor]:
-    """The buffers of `layer` itself that training mode updates, by name."""
+    """Return the buffers of `layer` itself that training mode updates, by name."""
     if isinstance(layer, _FROZEN):
         return {}
     return {
@@ -39,7 +39,7 @@ def copies_of(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Let training mode write into copies of the running statistics, thrown away on exit."""
+    """Let training mode update copies of the running statistics, discarded on exit."""
     kept = [(layer, running_statistics(layer)) for layer in module.modules()]
     buffers = [buffer for _, statistics in kept for buffer in statistics.values()]
     copies = iter(copies_of(buffers))

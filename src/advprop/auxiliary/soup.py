@@ -20,19 +20,19 @@ def mix_branches(
 ) -> nn.Module:
     """Return a plain copy of `model` with parameters between its clean and another branch.
 
-    Every parameter, class tokens included, is (1 - weight) x that of branch "clean" + weight x
-    that of `branch`, by default the first auxiliary one (Rebuffi, Croce, Gowal, ICLR 2023, arXiv
-    2210.04886, who interpolate: `weight` is from 0 to 1). The caller's model stays as it is.
+    Every parameter, class tokens included, is (1 - weight) x that of branch "clean" + weight x that
+    of `branch`, by default the first auxiliary one. `weight` is from 0 to 1, so this interpolates
+    (Rebuffi, Croce, Gowal, ICLR 2023, arXiv 2210.04886). The model itself stays unchanged.
 
-    Statistics do not interpolate: those of BatchNorm are the mean over the batches in `images`
+    Running statistics are not interpolated but estimated, as means over the batches in `images`
     (training images, [N, C, H, W] in [0, 1], on the model's device), each passed once through the
-    mixed model without dropout. With `weight` 0 nothing is estimated and the result is the clean
+    mixed model without dropout. With `weight` 0 nothing is estimated, and the result is the clean
     branch bit for bit, as `remove_auxiliary_norms` leaves it. With 1 it has the parameters of
-    `branch` and statistics of `images`, as the points beside it; `remove_auxiliary_norms(keep=...)`
-    keeps the branch's own. Without running statistics in the model `images` are not asked for.
+    `branch`, but estimated statistics, as with other weights; `remove_auxiliary_norms(keep=...)`
+    keeps the branch's own. A model without running statistics needs no `images`.
 
-    Raises ValueError for a weight out of bounds, an unknown branch, a model without branches, or
-    no images where statistics have to be estimated.
+    Raises ValueError for a weight out of bounds, an unknown branch, a model without branches, or no
+    images if statistics have to be estimated.
     """
     check_weight(weight)
     chosen = branch_names(model)[1] if branch is None else branch
@@ -56,7 +56,7 @@ def check_weight(weight: float) -> None:
 
 @torch.no_grad()
 def _estimate_statistics(model: nn.Module, batches: Iterable[Images]) -> None:
-    """Set all running statistics to their means over `batches`."""
+    """Set all running statistics to their means over `batches`; raises ValueError without any."""
     layers = [layer for layer in modules_of(model) if running_statistics(layer)]
     if not layers:
         return

@@ -1,4 +1,4 @@
-"""How far the running statistics of two branches lie apart, layer by layer."""
+"""The distance between the running statistics of two branches, layer by layer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from advprop.auxiliary.route import CLEAN, Branched
 class BranchDistance:
     """One layer's distance between the clean and another branch, averaged over its channels.
 
-    `mean_distance` is the difference of the running means in clean standard deviations,
-    `variance_ratio` the factor between the running variances, whichever is larger on top
-    (geometric mean, so 1 means equal in every channel),
-    `weight_distance` and `bias_distance` the differences of the affine parameters.
+    `mean_distance` is the difference of the running means in clean standard deviations.
+    `variance_ratio` is the geometric mean of the larger running variance over the smaller, so 1
+    means equal in every channel. `weight_distance` and `bias_distance` are the differences of the
+    affine parameters, None if the layer has none.
     """
 
     layer: str
@@ -28,14 +28,14 @@ class BranchDistance:
     bias_distance: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the fields as plain data."""
         return asdict(self)
 
 
 def branch_distances(model: nn.Module, branch: str) -> list[BranchDistance]:
-    """Distances of `branch` from the clean one in every layer that keeps running statistics.
+    """Return distances of `branch` from the clean one for each layer that keeps running statistics.
 
-    In the order of the model's modules; empty where no layer keeps any.
+    They are in the order of the model's modules; the list is empty if no layer keeps any.
     """
     found = []
     for name, layer in model.named_modules():
@@ -47,7 +47,7 @@ def branch_distances(model: nn.Module, branch: str) -> list[BranchDistance]:
 
 
 def equals_clean(model: nn.Module, branch: str) -> bool:
-    """Tells whether `branch` has exactly the clean branch's numbers in every layer."""
+    """Return whether `branch` has exactly the clean branch's numbers in every layer."""
     layers = (layer for layer in model.modules() if isinstance(layer, Branched))
     return all(layer.equals_clean(branch) for layer in layers)
 

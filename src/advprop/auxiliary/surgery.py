@@ -1,4 +1,4 @@
-"""Adding branches to a model, and taking them away without a trace."""
+"""Add branches to a model, and remove them without a trace."""
 
 from __future__ import annotations
 
@@ -59,18 +59,18 @@ def add_auxiliary_norms(
     separate: Separate = "both",
     is_norm: Callable[[nn.Module], bool] | None = None,
 ) -> nn.Module:
-    """Give every normalisation layer of `model` one branch more for each name in `auxiliary`.
+    """Give every normalisation layer of `model` one more branch for each name in `auxiliary`.
 
     The original layers become branch "clean"; the others start as copies of them, so every branch
     computes what the model did before. Changes the model in place and returns it (a bare
     normalisation layer returns its replacement). Build the optimiser after this call.
 
     `separate` says which tensors each branch owns: running "statistics", "affine" parameters, or
-    "both" (as AdvProp has it, Xie et al. 2020); the rest is shared. `is_norm` tells further
-    layers to replace beside torch's and timm's.
+    "both" (as AdvProp has it, Xie et al. 2020); the rest is shared. `is_norm` returns True for
+    further layers to replace beside torch's and timm's.
 
-    Raises ValueError for unusable names, a model that has branches already, or one without any
-    layer to replace (it would silently train as vanilla).
+    Raises ValueError for unusable names, a model that has branches already or lazy layers without
+    sizes, or one without any layer to replace (it would silently train as vanilla).
     """
     names = check_names(auxiliary)
     if separate not in ("both", "affine", "statistics"):
@@ -95,9 +95,9 @@ def add_auxiliary_norms(
 def remove_auxiliary_norms(model: nn.Module, *, keep: str = CLEAN) -> nn.Module:
     """Put the layers, or the class token, of branch `keep` back in place of all branches.
 
-    Leaves the class tree, the state-dict keys and the outputs of a model that never had branches.
-    Changes the model in place and returns it. Raises ValueError where there are no branches, or
-    none of that name.
+    The result has the classes, the state-dict keys and the outputs of a model that never had
+    branches. Changes the model in place and returns it. Raises ValueError if there are no branches,
+    or none of that name.
     """
 
     def replacement(layer: nn.Module) -> nn.Module | None:
@@ -116,7 +116,10 @@ def remove_auxiliary_norms(model: nn.Module, *, keep: str = CLEAN) -> nn.Module:
 def _replace(
     model: nn.Module, replacement: Callable[[nn.Module], nn.Module | None]
 ) -> tuple[nn.Module, int]:
-    """Replace layers below (or at) `model`; a layer in several places keeps being one layer."""
+    """Replace layers in (or at) `model`; return the result and the number of new layers.
+
+    A layer in several places is replaced by the same one in all of them.
+    """
     done: dict[nn.Module, nn.Module | None] = {}
 
     def visit(layer: nn.Module) -> nn.Module:

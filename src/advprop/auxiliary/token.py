@@ -22,9 +22,9 @@ _NAME = "cls_token"
 
 
 class AuxiliaryToken(Branched):
-    """Stands in a class token's place and holds one for each branch, each a copy at first.
+    """Replaces a class token, and holds one for each branch, each a copy at first.
 
-    It can be expanded as the tensor that it stands for; other attributes are those of the active
+    It can be expanded like the tensor that it replaces; other attributes are those of the active
     branch's token.
     """
 
@@ -36,19 +36,19 @@ class AuxiliaryToken(Branched):
         self.branches = nn.ModuleDict({name: _Token(token) for name in route.branches})
 
     def of(self, branch: str) -> Tensor:
-        """The token of one branch, in its own shape."""
+        """Return the token of `branch`, in its original shape."""
         own: Any = self.branches[branch]
         flat: Tensor = own.token
         return flat.view(self.token_shape)
 
     def expand(self, *sizes: int) -> Tensor:
-        """The active branch's token, as `Tensor.expand` has it."""
+        """Return the active branch's token, expanded as by `Tensor.expand`."""
         return self.of(self._active).expand(*sizes)
 
     @property
     def _active(self) -> str:
         check_branch_chosen(self.route.active)
-        # a tuple cannot be: the route says that it takes none
+        # never a tuple, which the route's `no_tuple` excludes
         return str(self.route.active)
 
     def __getattr__(self, name: str) -> Any:
@@ -61,7 +61,7 @@ class AuxiliaryToken(Branched):
 
 
 class _Token(nn.Module):
-    # flat: no rule of weight decay takes a one-dimensional parameter, whatever its name
+    # flat, since weight decay skips one-dimensional parameters, whatever their names
     def __init__(self, token: nn.Parameter) -> None:
         super().__init__()
         flat = token.detach().clone().flatten()
@@ -71,12 +71,12 @@ class _Token(nn.Module):
 def add_auxiliary_tokens(
     model: nn.Module, auxiliary: Sequence[str] = ("adversarial",)
 ) -> nn.Module:
-    """Give `model` one class token more for each name in `auxiliary`, and nothing else.
+    """Give `model` one more class token for each name in `auxiliary`, and share everything else.
 
-    For timm's vision transformers: branches of a token are chosen, exported and taken away as those
-    of normalisation layers are (`use_branch`, `remove_auxiliary_norms`), but one at a time, since a
-    batch has one token. The original token is branch "clean", the others are copies of it. Changes
-    the model in place and returns it. Build the optimiser after this call.
+    For timm's vision transformers. Branches are chosen, exported and removed like those of
+    normalisation layers (`use_branch`, `remove_auxiliary_norms`), but one at a time, since a batch
+    has one token. The original token is branch "clean", the others are copies of it. Changes the
+    model in place and returns it. Build the optimiser after this call.
 
     Raises ValueError for unusable names, a model that has branches already, or one without a class
     token.
@@ -98,7 +98,7 @@ def add_auxiliary_tokens(
 
 
 def remove_auxiliary_tokens(model: nn.Module, *, keep: str = CLEAN) -> int:
-    """Put the token of branch `keep` back in place of all, under its old name; returns how many."""
+    """Put the tokens of branch `keep` back under their old name; return their number."""
     found = [(owner, token) for owner in model.modules() for token in _tokens_of(owner)]
     for owner, token in found:
         check_known(token, keep)
@@ -140,11 +140,11 @@ def _is_ours(wrapped: Any) -> bool:
 def _give_to_branches(
     owner: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object
 ) -> None:
-    """Give a plain checkpoint's token to every branch."""
+    """Give the token of a plain checkpoint to every branch."""
     key = f"{prefix}{_NAME}"
     if key in state_dict:
         plain = state_dict.pop(key)
         for token in _tokens_of(owner):
             for name in token.branches:
-                # a tensor each: `load_state_dict(assign=True)` takes them as they are
+                # a copy each, since `load_state_dict(assign=True)` keeps the given tensors
                 state_dict[f"{key}.branches.{name}.token"] = plain.detach().clone().flatten()

@@ -1,4 +1,4 @@
-"""What several subcommands share: options, printing, and the check of --json FILE."""
+"""Options, printing and the check of --json FILE, which several subcommands share."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class BatchesConfig(Config):
 
     @property
     def is_here(self) -> bool:
-        """Whether the images come with a package, or a path exists at one of their places."""
+        """Return whether the images come with a package, or one of their places exists."""
         given = (getattr(self, name) for name in self.places)
         return not self.places or any(place and Path(place).exists() for place in given)
 

@@ -169,7 +169,7 @@ class DecodedSplit(ImageSplit):
 
     @property
     def _augmentations(self) -> dict[str, Augmentation]:
-        """Augmentations by the name of the view; "" stands for the images themselves."""
+        """Return augmentations by view; "" stands for the images themselves."""
         return {**({"": self.augmentation} if self.augmentation else {}), **self.views}
 
 

@@ -59,12 +59,12 @@ class ImageSplit(ABC):
 
     @property
     def strata(self) -> list[int]:
-        """The class of each image, which subsets keep in proportion; 0 if it has several labels."""
+        """Return each image's class, kept in proportion by subsets; 0 if it has several labels."""
         return self.labels.tolist() if self.labels.ndim == 1 else [0] * len(self)
 
     @property
     def label_bytes(self) -> bytes:
-        """All labels as bytes, to tell whether two data sets have the same."""
+        """Return all labels as bytes, to tell whether two data sets have the same."""
         several = self.labels.ndim > 1
         return self.labels.to(torch.float32 if several else torch.int64).numpy().tobytes()
 
@@ -165,17 +165,17 @@ class ImageData:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every image."""
+        """Return the (channels, height, width) of every image."""
         return self.preprocessing.image_shape
 
     @property
     def num_classes(self) -> int:
-        """The number of classes; labels are 0 to `num_classes` - 1, or one for each "class"."""
+        """Return the number of classes, or of the labels that an image can have."""
         return len(self.class_names)
 
     @property
     def multi_label(self) -> bool:
-        """Whether an image has several labels, which `class_names` names."""
+        """Return whether an image has several labels, which `class_names` names."""
         return self.train.labels.ndim > 1
 
 

@@ -28,7 +28,7 @@ def image_indices(batch: Batch) -> Tensor:
 
 
 def start_streams(indices: Tensor, restart: int) -> ImageStreams:
-    """Return the random numbers of an attack's restart, a function of the image and of it."""
+    """Return the random numbers of an attack; they depend only on the image and the `restart`."""
     return ImageStreams.for_batch(EVALUATION_SEED, 0, indices, [restart] * len(indices))
 
 
@@ -43,7 +43,7 @@ def scored(logits: Logits, labels: Labels) -> Tensor:
 
 @dataclass(eq=False)
 class Scores:
-    """Collects each image's score over batches; of several labels, logits and labels too."""
+    """Collects each image's score over batches, and for several labels also logits and labels."""
 
     values: list[Tensor] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
@@ -68,7 +68,8 @@ def by_label(
 ) -> list[dict[str, float]]:
     """Return for each label AUROC, average precision and F1 (at a probability of 0.5).
 
-    They are over the images whose label is known; a label that none or all of these have has none.
+    Each is computed over the images whose label is known; the result is {} for a label that is
+    present in none or in all of them.
     """
     from torchmetrics.functional.classification import (  # seconds to import
         binary_auroc,

@@ -30,7 +30,7 @@ class Answers:
 
     @property
     def correct(self) -> Bool[Tensor, " num_images"]:
-        """Whether each prediction equals the label."""
+        """Return whether each prediction equals the label."""
         return self.predictions == self.labels
 
 

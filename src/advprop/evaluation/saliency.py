@@ -1,4 +1,4 @@
-"""Maps of what a model looks at in an image: input gradients and Grad-CAM."""
+"""Maps of the parts of an image that matter to a model: input gradients and Grad-CAM."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from advprop.shapes import Images, Logits, LogitsFn
 
 Maps: TypeAlias = Float[Tensor, "batch 1 height width"]
-"""A map an image, from 0 (black) to 1 (white)."""
+"""A map for each image, from 0 (black) to 1 (white)."""
 
-_BRIGHTEST = 0.99  # of the pixels are below white: a few large gradients would hide all others
+_BRIGHTEST = 0.99  # the quantile of the gradients' sizes that becomes white
 
 
 def input_gradients(logits_fn: LogitsFn, images: Images, labels: Int[Tensor, " batch"]) -> Maps:
     """Return the size of the gradient of the label's logit in each pixel, largest over channels.
 
-    Simonyan, Vedaldi and Zisserman (2014), section 3. Parameters get no gradient.
+    Simonyan, Vedaldi and Zisserman (2014), section 3. The brightest 1 % of the pixels are white, so
+    that a few large gradients do not hide all others. Parameters get no gradient.
     """
     gradient = _gradient(logits_fn, images, labels).abs().amax(dim=1, keepdim=True)
     white = gradient.flatten(1).quantile(_BRIGHTEST, dim=1).reshape(-1, 1, 1, 1)
@@ -31,11 +32,11 @@ def input_gradients(logits_fn: LogitsFn, images: Images, labels: Int[Tensor, " b
 def grad_cam(
     model: nn.Module, images: Float[Tensor, "batch C H W"], labels: Int[Tensor, " batch"]
 ) -> Maps | None:
-    """Return where the last features speak for the label, enlarged to the size of the images.
+    """Return maps of the places whose last features support the label, as large as the images.
 
     Grad-CAM (Selvaraju et al. 2017, equations 1 and 2). `model` takes standardised images and has
-    `forward_features` and `forward_head`, as timm's have; None if it has not, or if its features
-    are not [batch, num_features, rows, columns], as those of transformers.
+    `forward_features` and `forward_head`, as timm's models do. Returns None if it lacks them, or if
+    its features are not [batch, num_features, rows, columns], as in transformers.
     """
     plain: Any = model
     if not (hasattr(plain, "forward_features") and hasattr(plain, "forward_head")):

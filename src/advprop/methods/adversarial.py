@@ -20,18 +20,18 @@ from advprop.shapes import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Adversarial(Attacking):
-    """Every image is attacked, and only its adversarial version is learnt from.
+    """Attacks every image, and trains on the adversarial version only.
 
-    Buys robustness with clean accuracy: the loss that AdvProp avoids.
+    This gains robustness at the expense of clean accuracy; AdvProp is made to avoid that loss.
     """
 
     @property
     def passes_per_image(self) -> float:
-        """The attack's steps, and one pass to learn."""
+        """Return the attack's passes plus one pass over the adversarial images."""
         return self.attack.passes_per_image + 1
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
-        """Attack, then learn from the result."""
+        """Attack the images, then add the gradients of their mean loss to `.grad`."""
         images = adversarial_images(self.attack, model, batch, context)
         kinds = {ADVERSARIAL: Batch(images=images, labels=batch.labels)}
         change = perturbation_size(batch.images, images)

@@ -16,9 +16,10 @@ from advprop.shapes import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialThenClean(Attacking):
-    """Adversarial images for the first `adversarial_share` of training, clean ones for the rest.
+    """Trains on adversarial images for an `adversarial_share` of training, then on clean ones.
 
-    Half and half in the pilot study of Xie et al. 2020. Needs `Context.progress`.
+    The pilot study of Xie et al. 2020 uses one half for each, as the default does. Needs
+    `Context.progress`. Raises ValueError for an `adversarial_share` outside [0, 1].
     """
 
     adversarial_share: float = 0.5
@@ -29,11 +30,11 @@ class AdversarialThenClean(Attacking):
 
     @property
     def passes_per_image(self) -> float:
-        """Averaged over the two parts."""
+        """Return the mean number of passes over both parts of training."""
         return 1 + self.adversarial_share * mean_passes(self.attack, until=self.adversarial_share)
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
-        """The part that `context.progress` falls into."""
+        """Run a step of `Adversarial` or `Vanilla`, depending on `context.progress`."""
         if context.progress < self.adversarial_share:
             return Adversarial(attack=self.attack).step(model, batch, context)
         return Vanilla().step(model, batch, context)

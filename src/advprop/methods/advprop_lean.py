@@ -1,4 +1,4 @@
-"""What gained most at vanilla's measured time (docs/reproducing.md, experiments 10 and 11)."""
+"""The method that gained most in vanilla's time in experiments 10 and 11 (docs/reproducing.md)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from advprop.methods.carried import Carried
 
 @dataclass(frozen=True, kw_only=True)
 class AdvPropLean(Carried):
-    """`Carried` with other defaults: one pass an image, and no branch.
+    """`Carried` with other defaults: one pass for each image, and no auxiliary branch.
 
-    A quarter of each batch is adversarial only, the rest clean only, all through the same
-    layers; each image's perturbation is improved by the pass that learns from it. So a step is
-    vanilla's, but for the images' gradient and the keeping of perturbations, and the model is a
-    plain one.
+    A quarter of each batch is adversarial only, the rest clean only, all through the same layers.
+    The pass that learns from a perturbed image also improves its perturbation. So a step costs as
+    much as vanilla's, plus the gradient with respect to the images and the storage of
+    perturbations. The model stays a plain one.
     """
 
     pairing: Literal["paired", "decoupled"] = "decoupled"

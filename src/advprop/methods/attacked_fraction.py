@@ -1,4 +1,4 @@
-"""Batches of which a fraction, the last images, is adversarial only, and the rest clean only."""
+"""Batches whose last images, a given fraction, are adversarial only, and the others clean only."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch.nn.parallel import DistributedDataParallel
 from advprop.auxiliary.gradients import scaled_gradients
 from advprop.methods.step import unwrapped
 
-_FEWEST = 2  # images of a kind; of a single one there are no batch statistics
+_FEWEST = 2  # images of each kind, since one image alone may have no batch statistics
 
 
 def num_clean(batch_size: int, attacked_fraction: float) -> int:
-    """The number of clean images in a batch of which `attacked_fraction`, rounded, is attacked.
+    """Return the number of clean images in a batch whose rounded `attacked_fraction` is attacked.
 
-    Raises ValueError if that leaves too few of either kind.
+    Raises ValueError if fewer than two images of either kind are left.
     """
     attacked = round(attacked_fraction * batch_size)
     clean = batch_size - attacked
@@ -32,13 +32,16 @@ def num_clean(batch_size: int, attacked_fraction: float) -> int:
 
 
 def check_fraction(fraction: float) -> None:
-    """Raise ValueError for a fraction that is not at least 0 and below 1."""
+    """Raise ValueError unless `fraction` is at least 0 and below 1."""
     if not 0 <= fraction < 1:
         raise ValueError(f"attacked_fraction {fraction}: give one of at least 0 and below 1")
 
 
 def check_branch_is_used(fraction: float, auxiliary: Sequence[str]) -> None:
-    """Raise ValueError if no image goes through an auxiliary branch, on several processes."""
+    """Raise ValueError if there is an auxiliary branch, but no image goes through it.
+
+    This matters on several processes only, where gradients of all parameters are waited for.
+    """
     if fraction == 0 and auxiliary:
         raise ValueError(
             "attacked_fraction 0 on several processes: the auxiliary branch gets no gradient, and "
@@ -48,9 +51,9 @@ def check_branch_is_used(fraction: float, auxiliary: Sequence[str]) -> None:
 
 
 def at_same_speed(model: nn.Module, shares: Mapping[str, float]) -> AbstractContextManager[None]:
-    """Have one pass inside divide each branch's own gradients by the branch's share of the images.
+    """Return a context in which each branch's own gradients are divided by its share of the images.
 
-    So they are as large as if all images had gone through it.
+    They are then as large as if all images had gone through the branch.
     """
     factors = {branch: 1 / share for branch, share in shares.items()}
     reduced = isinstance(model, DistributedDataParallel)

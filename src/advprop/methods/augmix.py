@@ -17,19 +17,20 @@ from advprop.methods.step import Context, KindMetrics, StepMetrics
 from advprop.shapes import AugMixed, Batch
 
 AUGMIX = "augmix"
-"""What metrics call the images that AugMix made."""
+"""The name in metrics of the images that AugMix made."""
 _VIEWS = ("augmix1", "augmix2")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugMix(Method):
-    """Clean images, and two AugMix views of each that are to get the same predictions.
+    """Trains on clean images, and for equal predictions on two AugMix views of each.
 
-    One pass over all three: the loss of the clean images, plus `jsd` times the Jensen-Shannon
-    divergence between the predictions for the three (section 3 of the paper; timm's
-    `JsdCrossEntropy`). With `jsd` 0 it is the paper's AugMix without that loss: one view in place
-    of the clean image, which costs one pass. The other settings are those of `AugMixed`; the
+    One pass runs all three versions. The loss is that of the clean images, plus `jsd` times the
+    Jensen-Shannon divergence between the predictions for the three (section 3 of the paper; timm's
+    `JsdCrossEntropy`). With `jsd` 0 it is the paper's AugMix without that loss: one view replaces
+    the clean image, at the cost of one pass. The other settings are those of `AugMixed`; the
     defaults are those of the paper's code for CIFAR. Views have the image's own crop and flip.
+    Raises ValueError for settings out of bounds.
     """
 
     severity: float = 3.0
@@ -45,7 +46,7 @@ class AugMix(Method):
 
     @property
     def versions(self) -> Mapping[str, AugMixed]:
-        """Two views by AugMix, or one where nothing is to be consistent."""
+        """Return two AugMix views by name, or only one if `jsd` is 0."""
         made = AugMixed(
             severity=self.severity, width=self.width, depth=self.depth, alpha=self.alpha
         )
@@ -53,11 +54,11 @@ class AugMix(Method):
 
     @property
     def passes_per_image(self) -> float:
-        """One pass for each of the three versions, or for the one."""
+        """Return 3, one pass for each version of an image, or 1 if `jsd` is 0."""
         return 3.0 if self.jsd else 1.0
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
-        """Learn from all versions in one pass, so that one batch normalises them."""
+        """Add the gradients of one pass over all versions, normalised as one batch, to `.grad`."""
         views, task = [batch.view(name) for name in self.views], context.task
         if not self.jsd:
             return learn(model, {AUGMIX: Batch(images=views[0], labels=batch.labels)}, context)
@@ -81,11 +82,12 @@ class AugMix(Method):
 
 
 def jensen_shannon(logs: Sequence[Tensor]) -> Tensor:
-    """The mean Jensen-Shannon divergence between predictions for the same images.
+    """Return the mean Jensen-Shannon divergence between predictions for the same images, a scalar.
 
-    `logs` are logarithms of probabilities along the last dimension. The divergence is the mean
-    Kullback-Leibler divergence of each prediction from the mean of all, between 0 and the logarithm
-    of their number. Probabilities of that mean below 1e-7 count as 1e-7, as in the paper's code.
+    `logs` has the log-probabilities of each prediction, along the last dimension. The divergence is
+    the mean Kullback-Leibler divergence of each prediction from the mean of all, at least 0 and at
+    most the logarithm of their number. Probabilities of that mean below 1e-7 count as 1e-7, as in
+    the paper's code.
     """
     mixture = torch.stack([log.exp() for log in logs]).mean(dim=0).clamp(1e-7, 1).log()
     each = [F.kl_div(mixture, log, reduction="none", log_target=True).sum(dim=-1) for log in logs]

@@ -30,20 +30,23 @@ from advprop.shapes import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Carried(CarryingMethod, SeveralKinds):
-    """AdvProp on perturbations that the training passes themselves improve, epoch after epoch.
+    """AdvProp without attack passes: training passes improve a stored perturbation of each image.
 
-    Each image's perturbation is kept in the frame of the whole image, shown as its present view has
-    it (`Batch.frames`), and learnt from through the auxiliary branch, or, without
-    `auxiliary_branch`, in one batch with the clean images, as `Mixed` does. That pass's gradient
-    with respect to the images gives, beside the weights' gradients, one step of `step_size` (None:
-    epsilon) up the loss, for the image's next epoch. `pairing` "paired" learns from each image
-    clean and adversarial; "decoupled" from the last `attacked_fraction` of each batch adversarial
-    only and from the others clean only, each branch's own gradients over the images that it saw. An
-    image's first perturbation is a "random" `start`, or "zero". Kept values are int8 for `Linf`,
-    else float16, unless `precision` says so. `form` is AdvProp's, but that "auto" is joint if
-    decoupled, which needs no more memory than vanilla.
+    An image's perturbation is stored in the frame of the whole source image, and shown with the
+    crop and flip of the image's present view (`Batch.frames`). The perturbed image goes through the
+    auxiliary branch or, without `auxiliary_branch`, into one batch with the clean images, as in
+    `Mixed`. This pass gives the gradient with respect to the images beside the weights' gradients:
+    a step of `step_size` (None: epsilon) up the loss improves the perturbation for the next epoch.
 
-    Needs `prepare`, and batches with `indices`.
+    With `pairing` "paired" each image is used clean and adversarial. With "decoupled" the last
+    `attacked_fraction` of each batch is adversarial only, the others are clean only, and each
+    branch's own gradients are means over the images that went through the branch. The first
+    perturbation of an image is random if `start` is "random", or zero if it is "zero". Values are
+    stored as int8 for `Linf`, else as float16, unless `precision` is given. `form` is that of
+    `AdvProp`, except that "auto" is "joint" if decoupled, which needs no more memory than vanilla.
+
+    Needs a call of `prepare`, and batches with `indices`. Raises ValueError for settings that are
+    out of bounds or contradict each other.
     """
 
     needs_backward: ClassVar[bool] = True
@@ -95,16 +98,20 @@ class Carried(CarryingMethod, SeveralKinds):
 
     @property
     def auxiliary(self) -> tuple[str, ...]:
-        """The branch of adversarial images, if they have one."""
+        """Return the branch of adversarial images, or none without `auxiliary_branch`."""
         return (ADVERSARIAL,) if self.auxiliary_branch else ()
 
     @property
     def passes_per_image(self) -> float:
-        """One clean and one adversarial pass, or one of the two."""
+        """Return 2, one clean and one adversarial pass, or 1 if decoupled."""
         return 2.0 if self.pairing == "paired" else 1.0
 
     def prepare(self, facts: TrainingFacts) -> None:
-        """Keep perturbations for all images, where one process sees all copies of each."""
+        """Create the store of perturbations.
+
+        Raises ValueError if the training mixes images, has several machines, or has several
+        processes without a shared folder or, if decoupled, with repeated images.
+        """
         several = facts.num_processes > 1 and facts.repeats > 1
         if self.pairing == "decoupled" and several:
             raise ValueError(
@@ -115,24 +122,24 @@ class Carried(CarryingMethod, SeveralKinds):
         super().prepare(facts)
 
     def check_distributed(self) -> None:
-        """Raises ValueError for a backward pass that no attacked image is in, or of one branch."""
+        """Raise ValueError if a backward pass would give a branch no gradient."""
         if self.pairing == "decoupled":
             check_branch_is_used(self.attacked_fraction, self.auxiliary)
         super().check_distributed()
 
     def carrying_for(self, facts: TrainingFacts) -> Carrying:
-        """In the method's threat model, precision and start."""
+        """Return the store, with the method's threat model, precision and start."""
         return Carrying.for_training(
             facts, self.threat_model, precision=self._precision, start=self.start
         )
 
     @property
     def prefers_one_pass(self) -> bool:
-        """Where no image comes twice."""
+        """Return True if decoupled, since no image then occurs twice in a batch."""
         return self.pairing == "decoupled"
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
-        """Learn from clean images, and from images with what they carry, which moves on."""
+        """Add the gradients of clean and perturbed images to `.grad`, and improve perturbations."""
         decoupled = self.pairing == "decoupled"
         if decoupled and self.attacked_fraction == 0:
             with through(model, CLEAN, separate=self.auxiliary_branch):

@@ -1,4 +1,4 @@
-"""What a method is told of a training before it begins."""
+"""Facts about a training that its method is given beforehand."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 class TrainingFacts:
     """Facts about a training that a method is given before its first step.
 
-    `image_shape` is (channels, height, width). `folder` is the method's own, for files that last as
-    long as the run's, or None. Each of `num_processes`, on `num_machines`, prepares a method of its
-    own. `repeats` is how often an image comes in one batch; `mixes_images` tells that images are
-    mixtures of two (mixup, CutMix).
+    `num_images` counts the training images, and `image_shape` is their (channels, height, width).
+    `folder` is a folder of the method's own for files that are kept as long as the run, or None.
+    `seed` is the run's. `num_processes` processes on `num_machines` machines train together; each
+    prepares a method of its own. `repeats` is the number of times that an image occurs in one
+    batch. `mixes_images` tells whether images are mixtures of two (mixup, CutMix).
     """
 
     num_images: int

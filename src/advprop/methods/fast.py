@@ -27,23 +27,27 @@ from advprop.randomness import of_part
 from advprop.shapes import Batch, Images
 
 NOISE = "noise"
-"""Images at the attack's random start, in metrics."""
+"""The name in metrics of images at the attack's random start."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fast(SeveralKinds):
-    """AdvProp at 1 + `attacked_fraction` passes an image: no attack pass, no image of both kinds.
+    """AdvProp at 1 + `attacked_fraction` passes for each image, without an attack pass.
 
-    The last images of each batch, `attacked_fraction` of it rounded, are adversarial only, the
-    others clean only. One pass over the attacked images at a random start, in training mode,
-    gives gradients to learn from and the attack's one step, of `step_size` (None: epsilon), away
-    from their labels. The two passes weigh 1 - `beta` and `beta`, so that each image counts once.
-    `synchronise` divides each branch's own gradients by the images that it saw, not by all. `form`
-    "separate" learns from both kinds of images in a pass each, "joint" in one; "auto" is joint
-    where the model can, which is faster.
+    The last images of each batch, `attacked_fraction` of it (rounded), are adversarial only, the
+    others clean only. A noise pass over the attacked images at a random start, in training mode,
+    gives gradients to learn from, and the attack's one step of `step_size` (None: epsilon) away
+    from their labels. A second pass learns from the result and the clean images. The two passes
+    over attacked images have the weights 1 - `beta` and `beta`, so that each image counts once.
+    With `synchronise` each branch's own gradients are means over the images that went through the
+    branch, not over the whole batch. `form` "separate" learns from both kinds of images in a pass
+    each, "joint" in one pass; "auto" is "joint" if the model can split a batch over branches, which
+    is faster.
+
+    Raises ValueError for settings out of bounds.
     """
 
-    # images that change processes meet other statistics only where each process has its own
+    # exchanged images meet other statistics only if each process normalises by its own images
     synchronises_statistics: ClassVar[bool] = False
     needs_backward: ClassVar[bool] = True
 
@@ -65,7 +69,7 @@ class Fast(SeveralKinds):
 
     @property
     def attack(self) -> PGD:
-        """One step away from the labels, from a random start."""
+        """Return an attack of one step away from the labels, from a random start."""
         whole = self.threat_model.epsilon
         return PGD(
             threat_model=self.threat_model,
@@ -76,26 +80,29 @@ class Fast(SeveralKinds):
 
     @property
     def auxiliary(self) -> tuple[str, ...]:
-        """The branch of attacked images."""
+        """Return the branch of attacked images."""
         return (ADVERSARIAL,)
 
     @property
     def passes_per_image(self) -> float:
-        """Two passes over the attacked images, one over the others, rounding left out."""
+        """Return 2 passes over attacked images and 1 over others, averaged, without rounding."""
         return 1 + self.attacked_fraction
 
     @property
     def prefers_one_pass(self) -> bool:
-        """No image comes twice."""
+        """Return True, since no image occurs twice in a pass."""
         return True
 
     def check_distributed(self) -> None:
-        """Raises ValueError for a backward pass that no attacked image is in, or of one branch."""
+        """Raise ValueError if a backward pass would give a branch no gradient."""
         check_branch_is_used(self.attacked_fraction, self.auxiliary)
         super().check_distributed()
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
-        """The noise pass, which attacks; images change processes; learn through both branches."""
+        """Add the gradients of the noise pass and of the pass over both kinds of images to `.grad`.
+
+        Between the passes, attacked images are exchanged among processes.
+        """
         if self.attacked_fraction == 0:
             with through(model, CLEAN):
                 return Vanilla().step(model, batch, context)
@@ -133,11 +140,15 @@ class Fast(SeveralKinds):
     def _noise_pass(
         self, model: nn.Module, batch: Batch, context: Context, *, weight: float
     ) -> tuple[StepMetrics, Images]:
-        """Learn from a random start; its gradient gives the adversarial images."""
+        """Add the gradients of images at a random start to `.grad`, and attack the images.
+
+        Returns the metrics, and the adversarial images, which are made with the pass's own
+        gradient.
+        """
         attack, clean = self.attack, batch.images.detach()
         check_images(clean)
         noisy = attack.start(clean, context.generator).requires_grad_()
-        # gradients of these parameters travel with those of the pass to come
+        # the next backward pass exchanges these gradients together with its own
         waits = model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
         with through(model, ADVERSARIAL), waits:
             kinds = {NOISE: Batch(images=noisy, labels=batch.labels)}

@@ -24,14 +24,15 @@ from advprop.shapes import Batch, Images
 
 @dataclass(frozen=True, kw_only=True)
 class FineGrained(SeveralKinds):
-    """Clean images, and each further source of images through an auxiliary branch of its own.
+    """Trains on clean images, and on each further source of images through a branch of its own.
 
-    `attacks` are by branch: each goes through the branch that then learns from its images. `views`
-    are branches that learn from `Batch.views`, versions of the images that the loader made (by
-    strong augmentation, say). The mean losses are summed. Forms as those of `AdvProp`, which this
-    is where there is one attack and no view. Needs `add_auxiliary_norms(model, method.auxiliary)`.
+    `attacks` has an attack for each branch: it runs through this branch, which then learns from its
+    images. `views` names branches that learn from the entries of that name in `Batch.views`,
+    versions of the images that the loader made (by strong augmentation, for instance). The mean
+    losses are summed. `form` is that of `AdvProp`, which this equals with one attack and no views.
+    Needs `add_auxiliary_norms(model, method.auxiliary)`.
 
-    Raises ValueError without any source, or for a branch with two.
+    Raises ValueError if there is no source, or a branch has two.
     """
 
     attacks: Mapping[str, Attack] = field(default_factory=dict)
@@ -50,21 +51,21 @@ class FineGrained(SeveralKinds):
 
     @property
     def auxiliary(self) -> tuple[str, ...]:
-        """A branch for each source."""
+        """Return a branch for each source."""
         return (*self.attacks, *self.views)
 
     @property
     def passes_per_image(self) -> float:
-        """One pass for each kind of images, and the attacks' steps."""
+        """Return one pass for each kind of images, plus the attacks' passes."""
         steps = sum(attack.passes_per_image for attack in self.attacks.values())
         return 1 + len(self.auxiliary) + steps
 
     def with_attack(self, attack: Attack) -> Method:
-        """The same method with this attack in place of each."""
+        """Return the same method with `attack` in place of each of its attacks."""
         return replace(self, attacks=dict.fromkeys(self.attacks, attack))
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
-        """Attack through each branch that an attack is for, then learn from all images."""
+        """Run each attack through its branch, then add the gradients of all losses to `.grad`."""
         form = self.form_for(model, context.task)
         kinds: dict[str, Images] = {CLEAN: batch.images}
         for branch, attack in self.attacks.items():

@@ -1,4 +1,4 @@
-"""What a training loop of one's own may get wrong, said at once and in words."""
+"""Checks of a user's own training loop, whose messages name the remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from advprop.shapes import Batch, Images
 
 
 def check_has_loss(method: str, needs_backward: bool) -> None:
-    """Raise ValueError for a method whose step cannot leave its backward passes to the caller."""
+    """Raise ValueError if a method's step uses the gradients of its own backward passes."""
     if needs_backward:
         raise ValueError(
             f"{method} uses the gradients of its own backward passes, so it has no loss to call "
@@ -22,7 +22,7 @@ def check_has_loss(method: str, needs_backward: bool) -> None:
 
 
 def refuse_eval_mode() -> None:
-    """Raise ValueError for a model that is in eval mode."""
+    """Raise the ValueError for a model that is in eval mode."""
     raise ValueError(
         "the model is in eval mode, in which neither dropout nor normalisation trains: call "
         "model.train() before; layers that are to keep their statistics may be in eval mode"
@@ -30,7 +30,7 @@ def refuse_eval_mode() -> None:
 
 
 def batch_of(model: nn.Module, images: Batch | Images, labels: object) -> Batch:
-    """What a step was given, as a batch; raises TypeError for missing or unexpected labels."""
+    """Return a step's arguments as a batch; raises TypeError for missing or unexpected labels."""
     if isinstance(images, Batch):
         if labels is not None:
             raise TypeError("a Batch holds its labels: call (model, batch, context)")
@@ -42,9 +42,9 @@ def batch_of(model: nn.Module, images: Batch | Images, labels: object) -> Batch:
 
 
 def warn_of_unknown_branches(model: nn.Module) -> None:
-    """Warn where gradients of the last step are left in the branches' own parameters alone.
+    """Warn if gradients of the last step are left in the branches' own parameters alone.
 
-    The optimiser, which has zeroed the others, does not know of these.
+    The optimiser has zeroed the others' gradients, so it does not contain these parameters.
     """
     empty = [parameter.grad is None for parameter in model.parameters() if parameter.requires_grad]
     if all(empty) or not any(empty) or not has_auxiliary_norms(model):

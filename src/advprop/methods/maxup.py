@@ -18,13 +18,13 @@ from advprop.shapes import Batch, Images, Redrawn
 
 @dataclass(frozen=True, kw_only=True)
 class MaxUp(Method):
-    """Of several random draws of each image, the one on which the loss is highest.
+    """Draws several random views of each image, and trains on the one with the highest loss.
 
-    The loader draws each image's crop, flip and augmentation `draws` times (4 as the paper's
-    ImageNet runs; 10 for CIFAR). A forward pass over all of them, without gradients and with the
-    model as an attack finds it, tells which to learn from; only this one is trained on (equation 1
-    of the paper). A task's `losses` compare: cross-entropy without label smoothing. 1 draw is
-    vanilla.
+    The loader draws each image's crop, flip and augmentation `draws` times (the paper uses 4 on
+    ImageNet and 10 on CIFAR). A forward pass over all draws, without gradients and in
+    `attack_mode`, finds the worst of each image; training uses it alone (equation 1 of the paper).
+    Losses are compared as the task's `losses` gives them: cross-entropy without label smoothing.
+    With 1 draw this is vanilla training. Raises ValueError for `draws` outside 1 to 100.
     """
 
     draws: int = 4
@@ -35,16 +35,16 @@ class MaxUp(Method):
 
     @property
     def versions(self) -> Mapping[str, Redrawn]:
-        """All draws but the first, which are the batch's images."""
+        """Return all draws but the first, which are the batch's own images."""
         return {f"draw{number}": Redrawn() for number in range(2, self.draws + 1)}
 
     @property
     def passes_per_image(self) -> float:
-        """One pass over the worst draw, and a forward pass over each, a third of a pass."""
+        """Return 1 for the worst draw, plus 1/3 for the forward pass over each draw."""
         return (3 + self.draws) / 3 if self.draws > 1 else 1.0
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
-        """Find each image's worst draw, and learn from it."""
+        """Find each image's worst draw, and add the gradients of their mean loss to `.grad`."""
         if self.draws > 1:
             batch = replace(batch, images=self._worst(unwrapped(model), batch, context))
         return learn(model, {CLEAN: batch}, context)

@@ -1,4 +1,4 @@
-"""Adversarial training on a mixture: the baseline that AdvProp argues against."""
+"""Adversarial training on clean and adversarial images together, the baseline of AdvProp."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from advprop.shapes import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Mixed(Attacking):
-    """Clean and adversarial images in one batch through the same layers, losses summed.
+    """Trains on clean and adversarial images in one batch, through the same layers.
 
-    Always one concatenated batch: its point is that the statistics are those of the mixture
-    (Xie et al. 2020).
+    The two mean losses are summed. There is no form with a pass for each kind: in this baseline,
+    normalisation uses the statistics of the mixture (Xie et al. 2020).
     """
 
     @property
     def passes_per_image(self) -> float:
-        """The attack's steps, one clean and one adversarial pass."""
+        """Return the attack's passes plus one clean and one adversarial pass."""
         return self.attack.passes_per_image + 2
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
-        """Attack, then learn from both kinds of images at once."""
+        """Attack the images, then add the gradients of both mean losses to `.grad`."""
         images = adversarial_images(self.attack, model, batch, context)
         kinds = {CLEAN: batch, ADVERSARIAL: Batch(images=images, labels=batch.labels)}
         change = perturbation_size(batch.images, images)

@@ -14,20 +14,20 @@ from advprop.shapes import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Pyramid(TwoPasses, Attacking):
-    """Clean and adversarial images through the same layers, in two passes with the same masks.
+    """Trains on clean and adversarial images in two passes, with the same layers and masks.
 
-    `attack` is a `PyramidPGD`; a `PGD` makes it the paper's comparison by pixels. The two mean
-    losses are summed. The attack does without dropout and drop-path, whose masks both passes of an
-    image share. `auxiliary_branch` departs from the paper, which shares all layers.
+    `attack` is a `PyramidPGD`, or a `PGD` for the paper's comparison with single pixels. The two
+    mean losses are summed. The attack uses no dropout and drop-path masks; both passes over an
+    image use the same ones. The paper shares all layers, from which `auxiliary_branch` departs.
     """
 
     @property
     def passes_per_image(self) -> float:
-        """The attack's steps, one clean and one adversarial pass."""
+        """Return the attack's passes plus one clean and one adversarial pass."""
         return self.attack.passes_per_image + 2
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
-        """Attack, then learn from both kinds of images."""
+        """Attack the images, then add the gradients of both mean losses to `.grad`."""
         with through(model, ADVERSARIAL, separate=self.auxiliary_branch):
             images = adversarial_images(self.attack, model, batch, context)
         return self.learn(model, batch, images, context)

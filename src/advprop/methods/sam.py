@@ -23,12 +23,13 @@ from advprop.shapes import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class SAM(Method):
-    """Clean images, and the gradient at the weights nearby where their loss is highest.
+    """Trains on clean images with the gradient at the nearby weights where their loss is highest.
 
-    A first pass gives the batch's gradient, the weights move along it by `rho` in the L2 norm of
-    all that are trained, a second pass gives the gradient to learn from (section 2 of the paper),
-    and the weights move back. Both passes meet the same dropout masks; running statistics count the
-    first one. `every` n-th step is of this kind, the others are ordinary ones; `rho` 0 is vanilla.
+    A first pass gives the batch's gradient. The weights move along it by `rho`, in the L2 norm over
+    all trained weights; a second pass gives the gradient to learn from (section 2 of the paper),
+    and the weights move back. Both passes use the same dropout masks; only the first one counts in
+    running statistics. One step in `every` is of this kind, the others are vanilla's; with `rho` 0
+    all are. Raises ValueError unless `rho` is finite and at least 0, and `every` at least 1.
     """
 
     needs_backward: ClassVar[bool] = True
@@ -44,16 +45,16 @@ class SAM(Method):
 
     @property
     def passes_per_image(self) -> float:
-        """One pass, and the one before it in every n-th step."""
+        """Return 1, plus 1 / `every` for the first passes unless `rho` is 0."""
         return 1 + 1 / self.every if self.rho else 1.0
 
     @property
     def kinds_of_steps(self) -> Mapping[int, float]:
-        """Step 0, and where there are steps between, the next."""
+        """Return step 0 and, if `every` > 1, step 1, each with its share of all steps."""
         return {0: 1.0} if self.every == 1 else {0: 1 / self.every, 1: 1 - 1 / self.every}
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
-        """Find the gradient here, and learn from the one where it leads."""
+        """Add the gradient at the moved weights, or in a vanilla step the usual one, to `.grad`."""
         if not self.rho or context.step % self.every:
             return learn(model, {CLEAN: batch}, context)
         redraw = mark_dropout(batch.images.device)
@@ -66,7 +67,7 @@ class SAM(Method):
 
 
 def _gradients(model: nn.Module, batch: Batch, context: Context) -> dict[nn.Parameter, Tensor]:
-    """Gradients of this process's batch alone, times the loss scale; `.grad` is as found."""
+    """Return the gradients of this process's batch, times the loss scale; restores `.grad`."""
     trained = [parameter for parameter in unwrapped(model).parameters() if parameter.requires_grad]
     kept = [parameter.grad for parameter in trained]
     waits = model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
@@ -83,30 +84,32 @@ def _gradients(model: nn.Module, batch: Batch, context: Context) -> dict[nn.Para
 
 @contextmanager
 def _moved(gradients: Mapping[nn.Parameter, Tensor], length: float) -> Iterator[None]:
-    """Weights moved along `gradients` by `length` in all, and put back bit for bit.
+    """Move the weights along `gradients`, by `length` in total; restore them exactly on exit.
 
-    They stay where the gradients are zero or not finite, as with a loss scale that is too large.
+    They stay in place if the gradients are zero or not finite, as with too large a loss scale. The
+    gradients are overwritten.
     """
     weights = [parameter.detach() for parameter in gradients]
     kept = copies_of(weights)
     try:
         _shorten([*gradients.values()], length)
         torch._foreach_add_(weights, [*gradients.values()])
-        del gradients  # their memory is the second pass's
+        del gradients  # leaves their memory to the second pass
         yield
     finally:
         torch._foreach_copy_(weights, kept)
-        torch.clear_autocast_cache()  # whoever runs the model next
+        torch.clear_autocast_cache()  # autocast's copies are of the moved weights
 
 
 def _shorten(gradients: list[Tensor], length: float) -> None:
-    """Scale `gradients` to the joint L2 norm `length`, or to zeros if they have no direction."""
+    """Scale `gradients` in place to the L2 norm `length`; to zeros if they have no direction."""
     norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
     norm = torch.linalg.vector_norm(torch.stack(norms))
     factor = length / norm
     has_direction = norm.isfinite() & factor.isfinite()
     torch._foreach_mul_(gradients, factor)
-    # products of integers, since infinity times 0 is not 0; reading the flag would wait for a GPU
+    # the bits are multiplied as integers, since infinity times 0 is not 0; a branch on the flag
+    # would wait for the GPU
     bits = [gradient.view(_BITS[gradient.itemsize]) for gradient in gradients]
     torch._foreach_mul_(bits, has_direction.to(bits[0].dtype))
 

@@ -1,4 +1,4 @@
-"""Images change processes between the attack and the pass that learns from them (Shuffle BN)."""
+"""Exchange images between processes before the pass that learns from them (Shuffle BN)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from advprop.shapes import Batch
 
 
 def shuffled(batch: Batch, model: nn.Module, *, step: int) -> Batch:
-    """Exchange images, with their labels, between all processes; each gets as many as it gave.
+    """Exchange images and labels between all processes; each receives as many as it gives.
 
-    Who gets which is a permutation that all processes know from `step`; each sends every image
-    once, whatever the number of processes. All must have equally many. Where `model` is not in
-    DistributedDataParallel they stay as they are: another order changes no batch statistics.
-    Raises TypeError for labels that are no tensor.
+    A random permutation, the same in all processes for one `step`, decides which process receives
+    an image. Each process sends each image once, whatever the number of processes; all must have
+    equally many images. If `model` is not in DistributedDataParallel, returns `batch` unchanged,
+    since another order changes no batch statistics. Raises TypeError for labels that are not a
+    tensor.
     """
     if not isinstance(model, DistributedDataParallel):
         return batch
@@ -30,23 +31,23 @@ def shuffled(batch: Batch, model: nn.Module, *, step: int) -> Batch:
 
 
 class _Exchange:
-    """One permutation of the entries of all processes, `count` in each."""
+    """Applies one permutation to the entries of all processes, `count` in each."""
 
     def __init__(self, count: int, group: distributed.ProcessGroup, step: int) -> None:
         self.group = group
         rank, size = distributed.get_rank(group), distributed.get_world_size(group)
         order = torch.randperm(count * size, generator=generator_for(step, "shuffle"))
-        order = order.view(size, count)  # a row for each process that receives
+        order = order.view(size, count)  # row r has the entries for process r
         owner = order // count
         mine = owner == rank
-        self.chosen = order[mine] % count  # by the process they go to
+        self.chosen = order[mine] % count  # in the order of the receiving processes
         self.sent = mine.sum(dim=1).tolist()
         self.received = owner[rank].bincount(minlength=size).tolist()
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        """The entries that this process receives, laid out in memory as `tensor`."""
+        """Return the entries that this process receives, in the memory layout of `tensor`."""
         chosen = self.chosen.to(tensor.device, non_blocking=True)
-        # collectives send memory as it lies
+        # collectives send the memory in its present order
         sent = tensor[chosen].contiguous()
         received = torch.empty_like(sent)
         distributed.all_to_all_single(received, sent, self.received, self.sent, group=self.group)

@@ -1,4 +1,4 @@
-"""What PyramidAT and its universal form share: two passes over an image, never one of both."""
+"""The base class of PyramidAT and its universal form, which run a pass for each kind of images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from advprop.shapes import Batch, Images
 
 @dataclass(frozen=True, kw_only=True)
 class TwoPasses(SeveralKinds):
-    """Clean images in one pass, adversarial ones in another, with the same masks.
+    """Trains on clean images in one pass and on adversarial ones in another, with the same masks.
 
-    With `auxiliary_branch` each kind goes through the branch of its name, else both through the
-    same layers. `matched_masks` has the adversarial pass draw the dropout and drop-path masks of
-    the clean one again.
+    The step minimises the two mean losses times `clean_weight` and `adversarial_weight`. With
+    `auxiliary_branch` each kind goes through the branch of its name; without, both go through the
+    same layers. With `matched_masks` the adversarial pass draws the same dropout and drop-path
+    masks as the clean one. Raises ValueError for negative weights or the form "joint".
     """
 
     clean_weight: float = 1.0
@@ -32,18 +33,18 @@ class TwoPasses(SeveralKinds):
 
     @property
     def auxiliary(self) -> tuple[str, ...]:
-        """The branch of adversarial images, if they have one."""
+        """Return the branch of adversarial images, or none without `auxiliary_branch`."""
         return (ADVERSARIAL,) if self.auxiliary_branch else ()
 
     @property
     def one_pass(self) -> bool:
-        """Never: each kind is normalised by itself."""
+        """Return False, since each kind of images is normalised by itself."""
         return False
 
     def learn(
         self, model: nn.Module, batch: Batch, adversarial: Images, context: Context
     ) -> StepMetrics:
-        """Leave the gradients of both losses in `.grad`."""
+        """Add the gradients of both weighted mean losses to `.grad`; return the metrics."""
         return learn(
             model,
             {CLEAN: batch, ADVERSARIAL: Batch(images=adversarial, labels=batch.labels)},

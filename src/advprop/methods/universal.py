@@ -21,17 +21,18 @@ from advprop.shapes import Batch, Images
 
 @dataclass(frozen=True, kw_only=True)
 class Universal(TwoPasses):
-    """Clean images, and the same images under one perturbation that the data set shares.
+    """Trains on clean images, and on the same images under one perturbation for the whole data set.
 
-    The perturbation is a sum over `scales`, each in an Linf ball of radius `epsilon` and counted
-    `multipliers` times, as in `PyramidPGD` (`scales=(1,), multipliers=(1.0,)`: plain pixels). Each
-    adversarial pass gives its input gradient too; summed over the batch, and over processes, it
-    takes the perturbation one step of `step_size` up the loss. So there is no attack pass. With
-    gradient accumulation each part of a batch is a step. The perturbation begins at zero, or with
-    `random_start` anywhere in its balls, a function of `start_seed`; it is remembered, and saved in
-    checkpoints. `dataclasses.replace` gives a method that remembers nothing.
+    The perturbation is a sum over `scales`, each in an Linf ball of radius `epsilon` and multiplied
+    by its entry in `multipliers`, as in `PyramidPGD` (`scales=(1,), multipliers=(1.0,)`: plain
+    pixels). There is no attack pass: the adversarial pass also gives the gradient with respect to
+    its images, which is summed over the batch and all processes, and moves the perturbation one
+    step of `step_size` up the loss. With gradient accumulation, each part of a batch makes a step.
+    The perturbation begins at zero or, with `random_start`, at a random point of its balls, which
+    depends on `start_seed` alone. The method remembers it, and checkpoints save it;
+    `dataclasses.replace` gives a method that remembers nothing.
 
-    Raises ValueError for what `PyramidPGD` refuses.
+    Raises ValueError for settings that `PyramidPGD` rejects.
     """
 
     needs_backward: ClassVar[bool] = True
@@ -52,11 +53,11 @@ class Universal(TwoPasses):
 
     @property
     def passes_per_image(self) -> float:
-        """One clean and one adversarial pass, which attacks too."""
+        """Return 2: one clean pass, and one adversarial pass, which also attacks."""
         return 2.0
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
-        """Learn from both kinds of images, then move the perturbation."""
+        """Add the gradients of both mean losses to `.grad`, then move the perturbation."""
         check_images(batch.images)
         scales = scales_for(batch.images, self.scales, self.multipliers)
         grids = self._recall(scales, batch.images)
@@ -70,11 +71,11 @@ class Universal(TwoPasses):
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """The perturbation, by scale; nothing before the first step."""
+        """Return the perturbation by scale, or {} before the first step."""
         return {"perturbation": dict(self.memory)} if self.memory else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the perturbation of `state`. Raises ValueError for another kind of state."""
+        """Restore the perturbation of `state_dict`; raises ValueError for another state."""
         found = state.get("perturbation", {})
         is_one = isinstance(found, dict) and all(
             isinstance(size, int) and isinstance(grid, Tensor) and bool(grid.isfinite().all())
@@ -86,7 +87,10 @@ class Universal(TwoPasses):
         self.memory.update(found)
 
     def _recall(self, scales: tuple[Scale, ...], images: Images) -> list[Tensor]:
-        """The perturbation as it is now, one grid a scale; the first call makes it."""
+        """Return the present perturbation, one grid for each scale; or at the first call its start.
+
+        Raises ValueError if the perturbation has another size than `images` need.
+        """
         likes = [scale.grid_like(images[:1]) for scale in scales]
         if not self.memory:
             return [self._start(like, scale) for like, scale in zip(likes, scales, strict=True)]
@@ -104,7 +108,7 @@ class Universal(TwoPasses):
     def _start(self, like: Tensor, scale: Scale) -> Tensor:
         if not self.random_start:
             return torch.zeros_like(like)
-        # the same in every process, whatever images it has
+        # so that all processes start at the same point, whatever images they have
         generator = generator_for(self.start_seed, "universal perturbation", scale.size)
         return self.epsilon * (2 * uniform(like, generator, purpose="random start") - 1)
 
@@ -117,7 +121,7 @@ def _perturbed(images: Images, grids: list[Tensor], scales: tuple[Scale, ...]) -
 
 
 def _summed(images: Images, model: nn.Module) -> Tensor:
-    """The gradient of `images`, summed over the batch and over all processes."""
+    """Return the gradient of `images`, summed over the batch and all processes."""
     assert images.grad is not None
     wide = torch.promote_types(images.dtype, torch.float32)
     total = images.grad.nan_to_num(0.0).sum(dim=0, keepdim=True, dtype=wide)

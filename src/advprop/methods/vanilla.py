@@ -15,13 +15,13 @@ from advprop.shapes import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Vanilla(Method):
-    """Clean images, one pass each: what every other method is measured against."""
+    """Trains on clean images, with one pass over each; the baseline of all other methods."""
 
     @property
     def passes_per_image(self) -> float:
-        """1, by definition."""
+        """Return 1, since costs are counted in passes of this method."""
         return 1.0
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
-        """Forward and backward over the clean images."""
+        """Add the gradients of the mean loss on the clean images to `.grad`; return metrics."""
         return learn(model, {CLEAN: batch}, context)

@@ -40,7 +40,7 @@ class Predictions(Part):
 
 
 class SaliencyMap(Part):
-    """A map of what the model looks at in an image, and its title."""
+    """A map of the parts of an image that matter to the model, and its title."""
 
     title: str
     picture: str | None = None

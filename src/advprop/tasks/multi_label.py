@@ -1,4 +1,4 @@
-"""Any number of labels an image, of which some may be unknown."""
+"""The task of images with several labels each, some of which may be unknown."""
 
 from __future__ import annotations
 
@@ -20,41 +20,46 @@ from advprop.tasks.task import Model, Task
 
 @dataclass(frozen=True)
 class MultiLabel(Task):
-    """Each label by itself present or absent: binary cross-entropy on a logit for each.
+    """Several labels for each image, present or absent: binary cross-entropy, a logit for each.
 
-    Labels are floats of shape [batch, labels]: 1 present, 0 absent, NaN unknown, between them for
-    mixtures of two images. The loss is a mean over the batch's known labels, which
-    `label_smoothing` moves towards 0.5; present ones count `positive_weights` times, a number for
-    each label (None: 1). Attacks know neither.
+    Labels are floats of shape [batch, labels]: 1 present, 0 absent, NaN unknown, and values in
+    between for mixtures of two images. The loss is the mean over the batch's known labels, after
+    `label_smoothing` moves them towards 0.5; present ones count `positive_weights` times, one
+    number for each label (None: 1). Attacks use neither smoothing nor weights.
 
-    An attack towards a wrong class drawn at random goes, for each image, towards the wrong side of
-    one of its known labels, drawn uniformly; one towards the least likely class takes the label of
-    which the model is most sure, and rightly. Other labels do not count: they would get better, all
-    but one. An untargeted attack goes away from all known labels.
+    An attack with `random_other_class` flips one known label of each image, drawn uniformly; one
+    with `least_likely_class` flips the label that the model predicts correctly with most
+    confidence. The image's other labels are left out of the loss: an attack towards all of them
+    would improve all but the flipped one. An `untargeted` attack raises the loss of all known
+    labels.
     """
 
     positive_weights: tuple[float, ...] | None = None
     label_smoothing: float = 0.0
 
     def loss(self, outputs: Logits, labels: Tensor) -> Tensor:
-        """The mean over known labels; 0 without any."""
+        """Return the mean loss of the batch's known labels, a scalar; 0 if none is known.
+
+        Raises ValueError unless labels are floats of the logits' shape, and `positive_weights` (if
+        any) as many.
+        """
         _check(outputs, labels)
         smooth = labels + self.label_smoothing * (0.5 - labels)
         losses = _losses(outputs, smooth, pos_weight=self._weights(outputs))
         return losses.sum() / _num_known(labels)
 
     def metrics(self, outputs: Logits, labels: Tensor) -> Mapping[str, Tensor]:
-        """The share of known labels that are on the right side of a probability of 0.5."""
+        """Return "accuracy", the share of known labels on the right side of probability 0.5."""
         right = (outputs.detach() > 0) == (labels > 0.5)
         found = (right & ~labels.isnan()).sum() / _num_known(labels)
         return {"accuracy": found}
 
     def losses(self, outputs: Logits, labels: Tensor) -> Tensor:
-        """Each image's binary cross-entropy, a mean over its known labels; 0 without any."""
+        """Return each image's mean loss over its known labels, [batch]; 0 if none is known."""
         return _losses(outputs, labels).sum(dim=1) / (~labels.isnan()).sum(dim=1).clamp(min=1)
 
     def log_probabilities(self, outputs: Logits) -> Tensor:
-        """Those of each label, present and absent, in float32 at least."""
+        """Return log-probabilities of present and absent, [batch, labels, 2], at least float32."""
         precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         return F.logsigmoid(torch.stack([precise, -precise], dim=2))
 
@@ -66,7 +71,7 @@ class MultiLabel(Task):
         targets: TargetRule,
         generator: Randomness,
     ) -> Objective:
-        """Binary cross-entropy over all known labels of all images, by the rule's goal."""
+        """Return a function of images: the loss of the rule's goal, summed over known labels."""
 
         def goal(
             labels: Tensor, logits: Logits, generator: Randomness
@@ -91,11 +96,12 @@ class MultiLabel(Task):
 def _flipped(
     targets: TargetRule, labels: Tensor, logits: Logits, generator: Randomness
 ) -> tuple[Tensor, Literal[-1, 1]]:
-    """The goal of a rule for classes: its class is a label to flip, and the only one that counts.
+    """Return the goal (labels, sign) that `targets`, a rule for classes, sets for several labels.
 
-    The rule sees the logits of each flip, and unknown labels as true classes, which it does not
-    choose; one more of these makes two classes of a single label. A rule that chooses no class
-    keeps the labels.
+    The rule chooses one label to flip, which is the only known one in the result. It sees the logit
+    of each flip in place of a class, and unknown labels as true classes, which it does not choose;
+    one more true class is added, so that a single label makes two classes. If it chooses no class,
+    labels are returned unchanged.
     """
     _check(logits, labels)
     unknown = F.pad(labels.isnan().float(), (0, 1), value=1.0)
@@ -103,7 +109,7 @@ def _flipped(
     chosen, sign = targets(unknown, flips, generator)
     if chosen.ndim > 1:
         return labels, sign
-    place = chosen.clamp(max=labels.shape[1] - 1)[:, None]  # beyond: an image without known labels
+    place = chosen.clamp(max=labels.shape[1] - 1)[:, None]  # the added class if no label is known
     nothing = torch.full_like(labels, torch.nan)
     return nothing.scatter(1, place, 1 - labels.gather(1, place)), sign
 
@@ -113,7 +119,7 @@ def _summed(logits: Logits, labels: Tensor) -> Tensor:
 
 
 def _losses(logits: Logits, labels: Tensor, **options: Any) -> Float[Tensor, "batch labels"]:
-    """Of each label, 0 where it is unknown."""
+    """Return the loss of each label, 0 where it is unknown."""
     truth = labels.nan_to_num(0.0).to(logits.dtype)
     losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none", **options)
     return losses.masked_fill(labels.isnan(), 0.0)

@@ -20,12 +20,12 @@ from advprop.shapes import AugMixed, Batch, Redrawn, Version
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batches:
-    """The batches of one pass over a split; it has a length, and each iteration is a new pass.
+    """The batches of one pass over a split, with a length; each iteration is a new pass.
 
-    The images of all batches are fixed before the first is read, so that skipping costs nothing.
-    `indices` and `copies` have one tensor for each batch. Each pass starts `num_workers` processes,
-    which takes a quarter of a second by fork; if the system spawns them, they import torch and timm
-    again (seconds, up to half a minute).
+    The images of all batches are determined before the first is read, so skipping batches costs
+    nothing. `indices` and `copies` have one tensor for each batch. Each pass starts `num_workers`
+    processes, which takes a quarter of a second by fork; if the system spawns them, they import
+    torch and timm again (seconds, up to half a minute).
     """
 
     assembly: Assembly
@@ -76,14 +76,14 @@ def train_batches(
     tally: UnreadableTally | None = None,
     pin_memory: bool = False,
 ) -> Batches:
-    """The batches of `epoch`, from `first_batch` on, in an order that depends on (seed, epoch).
+    """Return the batches of `epoch` from `first_batch` on; their order depends on (seed, epoch).
 
     `batch_size` counts the images of all `world_size` processes together; each gets an equal share
     of every batch. A last batch that is not full is left out (every epoch leaves out others); a
     split smaller than one batch is one batch. Nothing is read before `first_batch`. Mixing needs
     `num_classes`; `versions` are further views to make of each image (`Method.versions`). A run
-    hands the same `tally` to all its epochs; without one, each counts anew.
-    `pin_memory` has an effect where there is an accelerator. ValueError: a number out of bounds.
+    hands the same `tally` to all its epochs; without one, each counts anew. `pin_memory` has an
+    effect only if there is an accelerator. Raises ValueError for numbers out of bounds.
     """
     _check_numbers(batch_size, num_workers, rank, world_size)
     count = num_train_batches(len(split), batch_size=batch_size)
@@ -187,7 +187,7 @@ def _finish(
     epoch: int,
     num_classes: int | None,
 ) -> tuple[Callable[[Batch], Batch], ...]:
-    """What is done to a batch once it is read: views are made of images as they are mixed."""
+    """Return what changes a batch after reading: mixing, and making views of the mixed images."""
     if mixing.is_on and num_classes is None:
         raise ValueError("num_classes is missing: mixed labels are distributions over the classes")
     mix = partial(mixing, seed=seed, epoch=epoch, num_classes=num_classes or 0)

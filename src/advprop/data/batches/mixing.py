@@ -50,7 +50,7 @@ class Mixing:
 
     @property
     def is_on(self) -> bool:
-        """Whether images can be mixed."""
+        """Return whether mixup or CutMix is on."""
         return max(self.mixup, self.cutmix) > 0
 
     def __call__(self, batch: Batch, *, seed: int, epoch: int, num_classes: int) -> Batch:
@@ -95,7 +95,7 @@ def with_versions(
 ) -> Batch:
     """Return the batch with `versions` of its images, by their names, beside the views it has.
 
-    What is drawn depends on (seed, epoch), the index and copy of an image and the name alone.
+    Random draws depend only on (seed, epoch), the image's index and copy, and the version's name.
     """
     assert batch.indices is not None
     assert batch.copies is not None
@@ -113,7 +113,7 @@ def with_versions(
 
 
 def _augmix(version: AugMixed) -> Any:
-    """AugMix of timm with the paper's operations: bilinear, black outside, a third of the edge."""
+    """Return timm's AugMix as in the paper: bilinear, black outside, shifts up to a third."""
     from timm.data.auto_augment import AugMixAugment, augmix_ops  # seconds to import
 
     as_in_paper = {

@@ -43,7 +43,7 @@ class Assembly:
         return len(self.split)
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """The images of `keys` as training or evaluation sees them, mixed or with further views."""
+        """Return the batch of `keys` as training or evaluation needs it, mixed or with views."""
         batch = self.split.__getitems__(keys)
         for change in self.finish:
             batch = change(batch)

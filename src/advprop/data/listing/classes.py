@@ -19,7 +19,7 @@ from advprop.data.listing.walking import (
 )
 
 Classes: TypeAlias = dict[str, list[str]]
-"""From a class's name to the paths of its images, relative to the folder of classes; sorted."""
+"""The sorted paths of each class's images, relative to the folder of classes, by class name."""
 
 MAX_CHECKED_FILES = 2000
 

@@ -1,4 +1,4 @@
-"""Reading what images carry, and carrying it on."""
+"""Use the stored perturbations of a training's images, and store them anew."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _FILE = "perturbations.bin"
 
 @dataclass(frozen=True, kw_only=True)
 class Carrying:
-    """Perturbations of a training's images: a store, and how images of a batch use it.
+    """A store of perturbations for a training's images, and its use by batches.
 
-    An image's first perturbation is a "random" `start` in `threat_model`, or "zero". With
-    `first_copies` the first use of an image in an epoch alone is kept.
+    An image's first perturbation is a random point of `threat_model` if `start` is "random", or
+    zero. With `first_copies` only the first use of an image in an epoch stores its perturbation.
     """
 
     store: PerturbationStore
@@ -50,10 +50,11 @@ class Carrying:
         precision: Precision,
         start: Literal["random", "zero"],
     ) -> Carrying:
-        """Kept in a file of `facts.folder`, where there is one, else in memory.
+        """Return the perturbations of a training.
 
-        Raises ValueError for images that have no frame of their own, and for processes that could
-        not share what they keep.
+        They are in a file of `facts.folder`, or in memory if that is None. Raises ValueError if
+        images are mixtures of two, or if several machines, or several processes without a folder,
+        could not share what they store.
         """
         _check(facts)
         store = PerturbationStore(
@@ -64,24 +65,24 @@ class Carrying:
             seed=facts.seed,
             path=None if facts.folder is None else facts.folder / _FILE,
         )
-        # two processes may hold two copies of an image in the same step
+        # several processes may have copies of one image in the same step, and only one may write
         first_copies = facts.num_processes > 1
         return cls(store=store, threat_model=threat_model, start=start, first_copies=first_copies)
 
     def perturbed(self, batch: Batch, context: Context, *, first: int = 0) -> Perturbed:
-        """The images from `first` on, with what they carry."""
+        """Return the images from row `first` on, with their stored perturbations."""
         images = batch.images[first:]
         frames = None if batch.frames is None else batch.frames[first:]
-        if images.is_meta:  # nothing can be read or kept
+        if images.is_meta:  # meta tensors have no values to read or store
             return Perturbed(images, torch.zeros_like(images), frames, self.threat_model)
         return Perturbed(images, self._kept(batch, context, first), frames, self.threat_model)
 
     def _kept(self, batch: Batch, context: Context, first: int = 0) -> Images:
-        """What images from `first` on carry, in the frames of their sources."""
+        """Return the perturbations of the images from row `first` on, in the sources' frames."""
         values, new = self.store.read(self._indices(batch)[first:], context.epoch)
         device = batch.images.device
         if device.type == "cuda":
-            values = values.pin_memory()  # else the copy would wait for the step before
+            values = values.pin_memory()  # else the copy would wait for the previous step
         kept = self.store.encoding.decoded(values.to(device, non_blocking=True))
         if len(new) and self.start == "random":
             generator = of_part(context.generator, [first + row for row in new.tolist()])
@@ -90,14 +91,14 @@ class Carrying:
         return kept
 
     def carry(self, batch: Batch, moved: Tensor, context: Context, *, first: int = 0) -> None:
-        """Keep `moved`, of the images from `first` on, for their next epoch."""
+        """Store `moved`, the perturbations of the images from `first` on, for their next epoch."""
         if moved.is_meta:
             return
         indices = self._indices(batch)[first:]
         if self.first_copies and batch.copies is not None:
             own = (batch.copies[first:].cpu() == 0).nonzero().flatten()
             moved, indices = moved[own.to(moved.device)], indices[own]
-        # a checkpoint of one process counts on what all of them have written
+        # not late on several processes: the first one's checkpoint relies on the writes of all
         self.store.write(indices, moved, context.epoch, late=not self.first_copies)
 
     def _indices(self, batch: Batch) -> Int[Tensor, " batch"]:
@@ -117,9 +118,9 @@ class Carrying:
 
 @dataclass(frozen=True, kw_only=True)
 class CarryingMethod(Method):
-    """A method that keeps a perturbation for each image, of which `prepare` tells it.
+    """A method that stores a perturbation for each training image; needs a call of `prepare`.
 
-    `dataclasses.replace` gives a method that remembers nothing and is not prepared.
+    `dataclasses.replace` gives a method that is not prepared and remembers nothing.
     """
 
     not_deterministic: ClassVar[str | None] = "grid_sample's backward pass"
@@ -128,19 +129,19 @@ class CarryingMethod(Method):
 
     @property
     def takes_mixtures(self) -> bool:
-        """No: each image carries a perturbation of its own."""
+        """Return False, since each image has a perturbation of its own."""
         return False
 
     @abstractmethod
     def carrying_for(self, facts: TrainingFacts) -> Carrying:
-        """`Carrying.for_training` as this method has it."""
+        """Return `Carrying.for_training` with this method's settings."""
 
     def prepare(self, facts: TrainingFacts) -> None:
-        """Keep perturbations for all images."""
+        """Create the store of perturbations; raises ValueError as `Carrying.for_training`."""
         self.memory["all"] = self.carrying_for(facts)
 
     def bytes_on_disk(self, facts: TrainingFacts) -> int:
-        """Two perturbations for each image."""
+        """Return the size in bytes of two perturbations for each image."""
         return self.carrying_for(facts).store.num_bytes
 
     def carrying(self, batch: Batch) -> Carrying:
@@ -154,11 +155,15 @@ class CarryingMethod(Method):
         return self.memory["all"]
 
     def state_dict(self) -> dict[str, Any]:
-        """What perturbations are kept and, where no file holds them, the perturbations."""
+        """Return the store's identity and, unless a file has them, its perturbations."""
         return self.memory["all"].store.state_dict() if self.memory else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the perturbations of `state_dict`; `prepare` comes before it."""
+        """Restore the perturbations of `state_dict`.
+
+        Raises ValueError if `prepare` has not been called or the store is another one, OSError if
+        its file is missing or damaged.
+        """
         if not self.memory:
             raise ValueError("prepare the method before its state is loaded")
         self.memory["all"].store.load_state_dict(state)

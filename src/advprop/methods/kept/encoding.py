@@ -1,4 +1,4 @@
-"""How perturbations are kept: as shares of epsilon, in int8 or float16."""
+"""The stored form of perturbations: shares of epsilon, in int8 or float16."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from advprop.attacks.threat_models import Linf, ThreatModel
 
 Precision: TypeAlias = Literal["int8", "float16"]
-"""Of a stored value: a step is epsilon / 127, or 11 significant bits."""
+"""The type of stored values: int8 in steps of epsilon / 127, or float16, 11 significant bits."""
 
 _LEVELS = 127
 
@@ -24,13 +24,13 @@ def precision_for(threat_model: ThreatModel) -> Precision:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """Perturbations as shares of `epsilon`, of which 0 and 1 are exact."""
+    """Converts perturbations to stored shares of `epsilon` and back; 0 and `epsilon` are exact."""
 
     epsilon: float
     precision: Precision
 
     def encoded(self, perturbations: Float[Tensor, "batch channels height width"]) -> Tensor:
-        """Return `perturbations` as they are kept, on their device."""
+        """Return `perturbations` as stored values, int8 or float16, on the same device."""
         kind = torch.int8 if self.precision == "int8" else torch.float16
         if self.epsilon == 0:
             return torch.zeros_like(perturbations, dtype=kind)
@@ -40,6 +40,6 @@ class Encoding:
         return shares.to(kind)
 
     def decoded(self, values: Tensor) -> Float[Tensor, "batch channels height width"]:
-        """Return kept `values` as perturbations, on their device."""
+        """Return stored `values` as float32 perturbations, on the same device."""
         shares = values.float()
         return (shares / _LEVELS if self.precision == "int8" else shares) * self.epsilon

@@ -1,4 +1,4 @@
-"""Perturbations in the frames of their source images, and as a batch's views show them."""
+"""Show perturbations, stored in the frames of source images, in the views of a batch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from advprop.shapes import Images
 
 
 class Perturbed:
-    """`images`, each with a perturbation that is kept in the frame of its whole source image.
+    """The `images` of a batch, with perturbations in the frames of the whole source images.
 
-    `points` are the perturbed images, in [0, 1], a leaf of autograd's graph; once they have a
-    gradient, `moved` carries it back to the sources. Clipping to [0, 1], and to the threat model
-    where a view magnifies a Euclidean length, lets all of the gradient through, as PGD does: what
-    is clipped now can come back.
+    `points` are the perturbed images, in [0, 1], a leaf of autograd's graph. Once they have a
+    gradient, `moved` maps it to the source images. Values are clipped to [0, 1], and to the threat
+    model if a view magnifies a Euclidean length; the gradient ignores this, as PGD's does, since a
+    value that is clipped now can move back.
     """
 
     def __init__(
@@ -31,12 +31,12 @@ class Perturbed:
         self.kept = kept.detach().requires_grad_()
         self._shown = shown(self.kept, frames)
         perturbations = threat_model.project(self._shown.detach()).to(images.dtype)
-        # in the layout of the images; a sum's would depend on both
+        # in the memory layout of the images; that of a sum would depend on both terms
         points = torch.empty_like(images).copy_(images.detach() + perturbations)
         self.points: Images = points.clamp_(0.0, 1.0).requires_grad_()
 
     def moved(self, step_size: float) -> Images:
-        """The kept perturbations after a step up the gradient of `points`, in the threat model."""
+        """Return the stored perturbations after a step up the gradient of `points`, projected."""
         assert self.points.grad is not None
         gradient = self.points.grad.to(self.kept.dtype)
         if self._shown is not self.kept:
@@ -46,12 +46,12 @@ class Perturbed:
 
 
 def shown(kept: Images, frames: Float[Tensor, "batch 2 3"] | None) -> Images:
-    """`kept`, bilinear, at the places of the views that `frames` describe (None: as it is)."""
+    """Return `kept` as views of these `frames` show it, bilinear; unchanged if `frames` is None."""
     if frames is None:
         return kept
     grid = _grid(frames.to(kept), *kept.shape[2:])
     with torch.enable_grad():
-        # between the centres of the outermost pixels and the edge it goes on
+        # between the centres of the outermost pixels and the edge, values stay constant
         views: Tensor = F.grid_sample(kept, grid, padding_mode="border", align_corners=False)
     return views
 
@@ -59,7 +59,10 @@ def shown(kept: Images, frames: Float[Tensor, "batch 2 3"] | None) -> Images:
 def _grid(
     frames: Float[Tensor, "batch 2 3"], height: int, width: int
 ) -> Float[Tensor, "batch height width 2"]:
-    """As torch's `affine_grid`, whose matrix product autocast and TF32 would round to pixels."""
+    """Return the sampling grid, as torch's `affine_grid`, but in full precision.
+
+    The matrix product in torch's function loses precision under autocast and TF32.
+    """
     across, down = (
         ((2 * torch.arange(size, device=frames.device) + 1) / size - 1).to(frames)
         for size in (width, height)

@@ -1,4 +1,4 @@
-"""A file as bytes in memory, which several processes of one machine share."""
+"""Map a file into memory, which several processes of one machine can share."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ ID_BYTES = 16
 def map_file(
     path: Path, *, num_bytes: int, identity: Mapping[str, Any], header: int, earlier: int
 ) -> np.memmap:
-    """The bytes of the file at `path`, zeros where it is new, with all of its room reserved.
+    """Return the bytes of the file at `path`, mapped for reading and writing.
 
-    `identity` stands in its header, and at the header's end `ID_BYTES` that no other file has. A
-    file of `earlier` bytes, as an earlier version made, is made longer. Several processes may do
-    this at once. Raises ValueError for a file of another identity, OSError for one that was cut
-    off, and where the disk has no room for all of it.
+    A new file gets room for `num_bytes`, reserved on the disk. Its header of `header` bytes begins
+    with `identity` and ends with `ID_BYTES` random bytes that no other file has; the rest is zeros.
+    A file of `earlier` bytes, made by an earlier version, is extended. Several processes may call
+    this at once. Raises ValueError if the file has another identity, OSError if it was truncated or
+    the disk lacks room.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     wanted = json.dumps(dict(identity), sort_keys=True).encode().ljust(header - ID_BYTES, b" ")
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
         found = os.fstat(file.fileno())
-        # a process that was killed, or another one just now, may have got half as far
+        # zeros, if a killed process, or another right now, has reserved room but not written yet
         begun = file.read(header).strip(b"\0") if found.st_size else b""
         if begun and begun[: len(wanted)] != wanted:
             raise ValueError(_another(path, begun[: len(wanted)], identity))
@@ -46,7 +47,7 @@ def map_file(
 
 
 def damaged(path: Path | None, why: str) -> OSError:
-    """The error for a file that is not what was written."""
+    """Return the error for a file whose contents are not those that were written."""
     return OSError(
         f"{path or 'what images carry'}: damaged, {why}: training cannot go on from it; put back a "
         "whole copy from the time of the newest checkpoint, or train again into another folder"
@@ -54,7 +55,10 @@ def damaged(path: Path | None, why: str) -> OSError:
 
 
 def _reserve(path: Path, file: IO[bytes], num_bytes: int, *, new: bool) -> None:
-    """A write into a mapped file for which there is no room would kill the process."""
+    """Extend the file to `num_bytes`, and reserve its room; raises OSError if the disk lacks it.
+
+    A write into a mapped file for which there is no room would kill the process.
+    """
     needed = num_bytes - 512 * getattr(os.fstat(file.fileno()), "st_blocks", 0)
     free = shutil.disk_usage(path.parent).free
     try:
@@ -63,10 +67,10 @@ def _reserve(path: Path, file: IO[bytes], num_bytes: int, *, new: bool) -> None:
         file.truncate(num_bytes)
         os.posix_fallocate(file.fileno(), 0, num_bytes)
     except AttributeError:
-        pass  # no such system: what was free just now has to do
+        pass  # the system cannot reserve room, so the check above has to suffice
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return  # a disk that cannot reserve
+            return  # the file system cannot reserve room
         if new:
             path.unlink()
         raise OSError(

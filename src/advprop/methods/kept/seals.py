@@ -1,4 +1,4 @@
-"""Seals of what a store keeps: damage to an entry, or to its epoch, shows where it is read."""
+"""Checksums of a store's perturbations and epochs, which reveal damage when they are read."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 def sealed(epochs: Array, images: Array) -> Array:
-    """Each epoch (0: never) and, in the lower half of a word, what it and the image's number give.
+    """Return each epoch as a 64-bit word: the epoch in the upper half, a checksum in the lower.
 
-    `images` has a number for each row of `epochs`. A word is written at once or not at all.
+    The checksum depends on the epoch and on the image's number, which `images` gives for each row
+    of `epochs`. The word is 0 for epoch 0 (never). A word is written completely or not at all.
     """
     count = epochs.astype(np.uint64)
     rows = images.astype(np.uint64).reshape(-1, *[1] * (epochs.ndim - 1))
@@ -25,7 +26,7 @@ def sealed(epochs: Array, images: Array) -> Array:
 
 
 def sums_of(values: Array) -> Array:
-    """The sum of each entry's bytes, taken eight at a time where they can be."""
+    """Return the sum of each entry's bytes, taken eight at a time if the size permits."""
     rows = np.ascontiguousarray(values).reshape(len(values), -1).view(np.uint8)
     width = next(width for width in (8, 4, 2, 1) if rows.shape[1] % width == 0)
     found: Array = rows.view(f"u{width}").sum(axis=1, dtype=np.uint64)
@@ -34,9 +35,9 @@ def sums_of(values: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Entries:
-    """Two `values` for each image, and in `seals` a word with its epoch and a sum for each.
+    """Two `values` for each image; `seals` has an epoch's word and a checksum for each of them.
 
-    Epochs count from 1, 0 is never. The file that all this lies in, if any, has the given `path`.
+    Epochs count from 1, and 0 means never. `path` is the file that holds the arrays, or None.
     """
 
     values: Array
@@ -44,7 +45,7 @@ class Entries:
     path: Path | None
 
     def epochs(self, images: Array | None = None) -> Array:
-        """Those of both entries of these images, or of all. OSError: they are damaged."""
+        """Return the epochs of both entries of `images` (None: all); raises OSError if damaged."""
         images = np.arange(len(self.values)) if images is None else images
         words = self.seals[0, images]
         epochs: Array = (words >> np.uint64(32)).astype(np.int64)
@@ -53,12 +54,12 @@ class Entries:
         return epochs
 
     def extent(self) -> dict[str, int]:
-        """How many entries were written, and the newest epoch; neither ever gets less."""
+        """Return the number of written entries and the newest epoch; neither ever decreases."""
         epochs = self.epochs()
         return {"written": int((epochs > 0).sum()), "newest": int(epochs.max(initial=0))}
 
     def read(self, images: Array, slots: Array, *, written: Array) -> Array:
-        """The values of each image in its slot. OSError: one that was `written` is damaged."""
+        """Return each image's values in its slot; raises OSError if `written` ones are damaged."""
         values: Array = self.values[images, slots]
         wrong = written & (sums_of(values) != self.seals[1, images, slots])
         if wrong.any():
@@ -66,14 +67,14 @@ class Entries:
         return values
 
     def write(self, images: Array, slots: Array, epochs: Array, values: Array) -> None:
-        """Keep `values`; of an image that comes twice, the last."""
-        # the epoch first: half a perturbation must not pass for a whole one of an earlier epoch
+        """Store `values`; if an image occurs twice, its last value stays."""
+        # the epoch first: half a perturbation must not count as a whole one of an earlier epoch
         self.seals[0, images, slots] = sealed(epochs, images)
         self.seals[1, images, slots] = sums_of(values)
         self.values[images, slots] = values
 
     def seal(self, epochs: Array) -> None:
-        """Take the values that are there for those of `epochs`."""
+        """Store `epochs`, and checksums of the values that are already there."""
         for image in np.flatnonzero(epochs.max(axis=1, initial=0)):
             self.seals[1, image] = sums_of(self.values[image])
         self.seals[0] = sealed(epochs, np.arange(len(epochs)))

@@ -25,17 +25,17 @@ _PAGE = 4096
 class PerturbationStore:
     """Perturbations of `shape` (channels, height, width) for `num_images` images, two for each.
 
-    Both stand with the epoch that they were written in. In epoch e an image reads the newest of an
-    epoch before e, and writes over one of e or later, else over the older of the two. So a run that
-    is killed at any moment and goes on from its checkpoint in epoch e, or at the end of e, reads
-    what it read before: nothing of the store need be in checkpoints. One that goes back further may
-    find what it needs written over; that is warned of. Without epochs (None), each use of an image
-    counts as its next one.
+    Each is stored with the epoch that wrote it. In epoch e an image reads its newest perturbation
+    from before e, and overwrites one from e or later, else the older of the two. So a run that is
+    killed at any moment and resumes in epoch e, or at its end, reads what it read before, without a
+    copy of the store in its checkpoints. A run that goes back further may find perturbations
+    overwritten, and gets a warning. Without epochs (None), each use of an image counts as its next
+    epoch.
 
-    Values are kept as `encoding` has it. The store lies in memory, or
-    in a file at `path`, which is made at the first use and which the processes of one machine
-    share. It must not be written to for one image by two processes in the same step. Every entry
-    has a checksum, which is looked at where it is read: OSError for one that was damaged.
+    `encoding` converts values. The store lies in memory or, with `path`, in a file, which is
+    created at the first use and shared by the processes of one machine. Two processes must not
+    write to the same image in the same step. Each entry has a checksum; reading a damaged entry
+    raises OSError.
     """
 
     def __init__(
@@ -62,18 +62,18 @@ class PerturbationStore:
 
     @property
     def num_bytes(self) -> int:
-        """Of all perturbations and their checksums."""
+        """Return the size of all perturbations and checksums in bytes."""
         return self._end + 2 * 16 * self.num_images
 
     def read(
         self, indices: Int[Tensor, " batch"], epoch: int | None
     ) -> tuple[Tensor, Int[Tensor, " new"]]:
-        """Return what is kept, encoded, and the rows of images that were never written.
+        """Return the stored values, encoded, and the rows of images that were never written.
 
         Raises ValueError for an index beyond `num_images`.
         """
         if self._held is not None and (epoch is None or epoch != self._held[-1]):
-            self.settle()  # an epoch reads what earlier ones have written
+            self.settle()  # an epoch must read what earlier ones wrote
         images = self._checked(indices)
         written, now = self._written(images, epoch)
         earlier = written < now[:, None]
@@ -93,10 +93,10 @@ class PerturbationStore:
         *,
         late: bool = False,
     ) -> None:
-        """Keep `perturbations` for later epochs; of an image that comes twice, the last.
+        """Store `perturbations` for later epochs; if an image occurs twice, the last one stays.
 
-        With `late`, those on a GPU are held back until the next `write` or `settle`: the host need
-        not wait for the GPU, which has the work of the next step by then.
+        With `late`, perturbations on a GPU are written at the next `write` or `settle` only, when
+        the GPU is at work on the next step, so that the host need not wait for it.
         """
         images, values = self._checked(indices), self.encoding.encoded(perturbations)
         late = late and values.is_cuda
@@ -110,7 +110,7 @@ class PerturbationStore:
             self.settle()
 
     def settle(self) -> None:
-        """Write what is held back."""
+        """Write the perturbations that are held back."""
         if self._held is None:
             return
         images, values, sent, epoch = self._held
@@ -123,13 +123,13 @@ class PerturbationStore:
         self._entries.write(images, slots, now, values.numpy())
 
     def flush(self) -> None:
-        """See to it that a crash of the machine loses nothing that was written before."""
+        """Write everything to the disk, so that a crash of the machine loses nothing."""
         self.settle()
         if isinstance(self._bytes, np.memmap):
             self._bytes.flush()
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint: what store this is, and what it holds where no file does."""
+        """Return the store's identity, and its contents or the file that has them."""
         self.flush()
         if self.path is not None:
             found = {"id": self._id, **self._entries.extent()}
@@ -141,9 +141,9 @@ class PerturbationStore:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave.
+        """Restore the state that `state_dict` gave.
 
-        Raises ValueError for another store, OSError where its file is gone, damaged or another.
+        Raises ValueError for another store, OSError if its file is missing, damaged or another one.
         """
         self.settle()
         saved = state["identity"]
@@ -166,7 +166,7 @@ class PerturbationStore:
             self._check_file(self.path, state)
 
     def _check_file(self, path: Path, state: Mapping[str, Any]) -> None:
-        """It may be ahead of the checkpoint, as after a kill, and not behind it."""
+        """Raise OSError if the file is older than the checkpoint; after a kill it may be newer."""
         if not path.stat().st_size:
             raise damaged(path, "it is empty")
         found = self._entries.extent()
@@ -186,7 +186,7 @@ class PerturbationStore:
         return images
 
     def _written(self, images: np.ndarray, epoch: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """When the two of each image were written, and what the present counts as; never is 0."""
+        """Return the epochs of both entries of each image (0: never), and the present one."""
         written = self._entries.epochs(images)
         now = written.max(axis=1) + 1 if epoch is None else np.full(len(images), epoch + 1)
         return written, now
@@ -222,7 +222,7 @@ class PerturbationStore:
             path=self.path,
         )
         number = self._bytes[_PAGE - ID_BYTES : _PAGE]
-        if (number == ord(" ")).all():  # of the version that had no checksums
+        if (number == ord(" ")).all():  # made by the version without checksums
             old = self._bytes[_PAGE : _PAGE + 8 * self.num_images].view(np.int32)
             entries.seal(old.reshape(self.num_images, 2))
             number[:] = np.frombuffer(secrets.token_bytes(ID_BYTES), np.uint8)
@@ -238,7 +238,7 @@ class PerturbationStore:
 
     @property
     def _unsealed(self) -> int:
-        """Where values end, and files of the version that had no checksums."""
+        """Return the end of the values, at which files without checksums end."""
         return self._offset + 2 * self.num_images * math.prod(self.shape) * self._dtype.itemsize
 
     @property

@@ -1,9 +1,9 @@
 """Writes the report's conclusion: the method to use, its cost, and the evidence.
 
-A method wins only if it is significantly better, after Holm's correction for the number of
-methods, than vanilla training of equal cost, since longer training alone may explain a gain over
-vanilla of equal epochs, and than the latter if that is higher. Of several such methods the one of
-highest accuracy wins, whichever it is.
+A method wins only if it is significantly better, after Holm's correction for the number of methods,
+than the better of two baselines: vanilla training of equal cost, since longer training alone may
+explain a gain, and vanilla of equal epochs. If several methods are better, the one of highest
+accuracy wins.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def conclude(summary: Sequence[Entry]) -> Conclusion:
 def sternest(summary: Sequence[Entry], accuracy: str) -> list[Comparison]:
     """Compare all methods, the best first, with vanilla of equal cost or of equal epochs.
 
-    It is the one of higher accuracy, of equal ones the former. Empty if there is no comparison.
+    The baseline is the one of higher accuracy or, if both are equal, vanilla of equal cost. Returns
+    an empty list if there is nothing to compare.
     """
     baselines = [entry for kind in BASELINE_TITLES if (entry := named(summary, kind))]
     measured = [entry for entry in baselines if accuracy in entry]

@@ -25,22 +25,22 @@ class Comparison:
 
     @property
     def better(self) -> bool:
-        """Whether the method is significantly above the baseline."""
+        """Return whether the method is significantly above the baseline."""
         return is_significant(self.difference) and self.difference["difference"] > 0
 
     @property
     def seeds_missing(self) -> int | None:
-        """The number of further seeds that may show the difference; None if 100 are too few."""
+        """Return how many more seeds may show the difference; None if 100 are too few."""
         return seeds_missing(self.difference, self.rivals)
 
     @property
     def promising(self) -> bool:
-        """Whether the method is above the baseline, and further seeds may show it."""
+        """Return whether the method is above the baseline, and more seeds may show it."""
         return self.difference["difference"] > 0 and self.seeds_missing is not None
 
     @property
     def sure(self) -> str:
-        """The p-value, or the reason why there is none."""
+        """Return the p-value in words, or the reason why there is none."""
         p_value, seeds = self.difference["p_holm"], self.difference["n"]
         if p_value is not None:
             return p_text(p_value)
@@ -49,7 +49,7 @@ class Comparison:
 
     @property
     def text(self) -> str:
-        """The difference, interval and p-value in words."""
+        """Return the difference, interval and p-value in words."""
         cell = difference_cell(self.difference)
         parts = [cell.interval] if self.difference["ci95"] else []
         parts.append(self.sure)

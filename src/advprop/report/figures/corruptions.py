@@ -12,9 +12,9 @@ from advprop.report.figures.drawing import Panel, axis, figure, plot_text
 from advprop.report.findings import Findings, Found
 
 Values: TypeAlias = Mapping[str, Sequence[Sequence[tuple[str, float]]]]
-"""(seed, accuracy) of each run by corruption and severity."""
+"""The (seed, accuracy) of each run, by corruption and severity."""
 Cells: TypeAlias = Mapping[str, Sequence[float | None]]
-"""A number for each severity by corruption, None where there is none."""
+"""A number for each severity by corruption; None if it is not known."""
 
 # the benchmark's order: noise, blur, weather, digital, then the four held-out corruptions
 ORDER = (
@@ -25,7 +25,7 @@ ORDER = (
     *("speckle_noise", "gaussian_blur", "spatter", "saturate"),
 )
 ACCURACY_SCALE, DIFFERENCE_SCALE = "heat", "change"
-COLORS = 5  # of a scale, in report.css
+COLORS = 5  # number in each scale of report.css
 
 
 def corruption_panels(found: Found) -> list[Panel]:

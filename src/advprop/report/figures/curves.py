@@ -16,10 +16,10 @@ Curve = Mapping[str, Any]
 # legend uses the same dashes.
 DASHES = ("dot", "dash", "longdash", "dashdot")
 VALIDATION = "validation"
-MOST_POINTS = 300  # in one line
-ALL_POINTS = 60_000  # in all lines together, half a megabyte
-LAYERS_HEIGHT = 210  # for any number of layers
-# by key: heading, axis title, and the value for branches that do not differ
+MOST_POINTS = 300  # the most in one line
+ALL_POINTS = 60_000  # the most in all lines together, half a megabyte
+LAYERS_HEIGHT = 210  # the same for any number of layers
+# heading, axis title, and the value for branches that do not differ, by key
 DISTANCES = {
     "mean_distance": ("Running means", "in clean standard deviations", 0.0),
     "variance_ratio": ("Running variances", "factor between the two", 1.0),

@@ -90,7 +90,7 @@ def scatter(
 
 
 def hover(method: str, *texts: str) -> dict[str, Any]:
-    """Return what a pointer shows at each point: the method and below it one of `texts`."""
+    """Return the text that the pointer shows at each point: the method, and one of `texts`."""
     head = f"<b>{plot_text(method)}</b><br>"
     return {"hoverinfo": "text", "hovertext": [head + text for text in texts]}
 

@@ -15,7 +15,7 @@ from advprop.results.summary import kind_of
 
 PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/]+={0,2})")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GALLERY_BYTES, BROWSE_BYTES = 3_000_000, 4_500_000  # of all pictures together
+GALLERY_BYTES, BROWSE_BYTES = 3_000_000, 4_500_000  # limits for all pictures together
 KINDS = ("clean", "perturbation", "adversarial")
 
 
@@ -34,7 +34,8 @@ class Picture:
 class Triple:
     """The clean image, perturbation and adversarial image of a test image, and both predictions.
 
-    `saliency` has maps of what the model looks at in the clean image, their titles as kinds.
+    `saliency` has maps of the parts of the clean image that matter to the model, their titles as
+    kinds.
     """
 
     label: str
@@ -46,12 +47,12 @@ class Triple:
 
     @property
     def clean_right(self) -> bool:
-        """Whether the clean image was classified correctly."""
+        """Return whether the clean image was classified correctly."""
         return self.clean_prediction == self.label
 
     @property
     def adversarial_right(self) -> bool:
-        """Whether the adversarial image was classified correctly."""
+        """Return whether the adversarial image was classified correctly."""
         return self.adversarial_prediction == self.label
 
 
@@ -65,7 +66,7 @@ class Gallery:
 
     @property
     def sentence(self) -> str:
-        """The numbers of shown images classified correctly when clean and when attacked."""
+        """Return a sentence with the numbers of correct clean and correct attacked images."""
         clean = sum(triple.clean_right for triple in self.triples)
         attacked = sum(triple.adversarial_right for triple in self.triples)
         return f"{clean} of {len(self.triples)} right when clean, {attacked} when attacked"

@@ -26,7 +26,7 @@ class MethodStyle:
 
 Styles: TypeAlias = Mapping[str, MethodStyle]
 """The style of each method by its label."""
-# by --method: the name in prose and tables, the colour, the symbol
+# the name in prose and tables, the colour and the symbol, by --method
 KNOWN = {
     "vanilla": ("vanilla", "baseline", "circle-open"),
     "vanilla_equal_cost": ("vanilla at equal cost", "baseline-long", "circle"),
