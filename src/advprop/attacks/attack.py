@@ -1,4 +1,4 @@
-"""What every attack is."""
+"""The interface of attacks, and the base class of attacks by gradients."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from advprop.shapes import Images, Labels, LogitsFn
 
 @runtime_checkable
 class Attack(Protocol):
-    """From clean images and labels to adversarial images."""
+    """A function from clean images and labels to adversarial images."""
 
     @property
     def passes_per_image(self) -> float:
-        """Forward-backward calls of `logits_fn` for each image."""
+        """Return the number of forward-backward passes of `logits_fn` for each image."""
         ...
 
     def __call__(
@@ -27,12 +27,12 @@ class Attack(Protocol):
         *,
         generator: Randomness = None,
     ) -> Images:
-        """Adversarial images, detached."""
+        """Return adversarial versions of `images`, in [0, 1], detached, of the same shape."""
         ...
 
 
 class GradientAttack(ABC):
-    """An attack that asks for nothing but gradients of what it maximises."""
+    """An attack that needs only gradients of the objective that it maximises."""
 
     targets: TargetRule
 
@@ -40,10 +40,11 @@ class GradientAttack(ABC):
     def maximise(
         self, objective: Objective, images: Images, *, generator: Randomness = None
     ) -> Images:
-        """Versions of `images` (in [0, 1]; detached, same shape and type) that raise `objective`.
+        """Return versions of `images` that raise `objective`.
 
-        `objective` gives a sum over images; `generator` makes the result repeatable. No parameter's
-        `.grad` is touched; modes and branches are the caller's (`attack_mode`).
+        Images are in [0, 1], before and after; the result is detached, of the same shape and type.
+        `objective` returns a sum over images. `generator` makes the result repeatable. No
+        parameter's `.grad` is changed; the caller sets modes and branches (`attack_mode`).
         """
 
     def __call__(
@@ -54,9 +55,9 @@ class GradientAttack(ABC):
         *,
         generator: Randomness = None,
     ) -> Images:
-        """`maximise` the loss of a classifier, as `targets` has it.
+        """Return versions of `images` that raise or lower a classifier's loss, as `targets` says.
 
-        `labels` are class indices or distributions.
+        `labels` are class indices or distributions over classes.
         """
         objective = TargetedLoss(logits_fn, labels, self.targets, generator)
         return self.maximise(objective, images, generator=generator)

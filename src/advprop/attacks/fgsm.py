@@ -13,7 +13,7 @@ def fgsm(
     targets: TargetRule = untargeted,
     random_start_probability: float = 0.0,
 ) -> PGD:
-    """The fast gradient sign method (Goodfellow et al. 2015): one step as large as the ball."""
+    """Return the fast gradient sign method (Goodfellow et al. 2015): one step of size epsilon."""
     return PGD(
         threat_model=threat_model,
         num_steps=1,

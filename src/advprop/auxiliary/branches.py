@@ -1,4 +1,4 @@
-"""Choosing a branch of a model, and readying a model for an attack."""
+"""The choice of a model's branch, and the mode for attacks on a model."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from advprop.auxiliary.running import frozen_statistics, has_shared_statistics, 
 def use_branch(
     model: nn.Module, branch: str | tuple[str, ...], *, shares: Sequence[int] | None = None
 ) -> Iterator[None]:
-    """Run `model` through one branch inside; the previous one is back on exit and on exception.
+    """Run `model` through one branch inside; restore the previous one on exit and on exception.
 
-    A tuple sends consecutive parts of each batch through the branches named: equal parts, or parts
-    in proportion to `shares`, as in (4, 1). Independent of train and eval mode. With activation
-    checkpointing the backward pass belongs inside too, since it runs the layers again. Two
-    assignments, whatever the size of the model.
+    A tuple sends consecutive parts of each batch through the named branches: equal parts, or parts
+    in proportion to `shares`, such as (4, 1). It works in train and eval mode. With activation
+    checkpointing the backward pass belongs inside too, since it runs the layers again. Switching is
+    two assignments, whatever the size of the model.
 
     Raises ValueError for an unknown branch, a model without branches, shares that are not one whole
-    number for each branch, or a tuple where the model does not keep the images of a batch apart.
+    number for each branch, or a tuple if the model does not keep the images of a batch apart.
     """
     route = route_of(model)
     _check_branch(route, branch)
@@ -40,17 +40,17 @@ def use_branch(
 
 
 def branch_names(model: nn.Module) -> tuple[str, ...]:
-    """The branches of `model`, "clean" first. Raises ValueError where there are none."""
+    """Return the branches of `model`, "clean" first; raises ValueError if there are none."""
     return route_of(model).branches
 
 
 def splits_batches(model: nn.Module) -> bool:
-    """Whether `use_branch` takes a tuple for this model: parts of a batch, each its own branch."""
+    """Return whether a batch can be split over branches, so that `use_branch` takes a tuple."""
     return route_of(model).no_tuple is None
 
 
 def shares_statistics(model: nn.Module) -> bool:
-    """Whether several branches use one layer's running statistics; all modules are asked once."""
+    """Return whether branches share running statistics; searches each model only once."""
     sharing = route_of(model).sharing
     if model not in sharing:
         sharing[model] = has_shared_statistics(model)
@@ -58,7 +58,7 @@ def shares_statistics(model: nn.Module) -> bool:
 
 
 def route_of(model: nn.Module) -> Route:
-    """The route of the layers of `model`. Raises ValueError where they have none, or several."""
+    """Return the route of the layers of `model`; raises ValueError for none, or several."""
     # stops at the first such layer: in practice a few modules from the root
     for layer in model.modules():
         if isinstance(layer, Branched):
@@ -88,15 +88,16 @@ def attack_mode(
     update: bool = False,
     layers_only: bool = False,
 ) -> Iterator[None]:
-    """Ready `model` for an attack, and restore every mode and flag on exit and on exception.
+    """Prepare `model` for an attack inside; restore every mode and flag on exit and on exception.
 
-    Inside, dropout and stochastic depth are off and all parameters are frozen (their `.grad`
-    stays untouched, and a compiled backward skips them). Normalisation takes its "running"
-    statistics (as AdvProp does; Mei et al. 2022, section 3.2.2) or those of the "batch", which
-    reach the running ones only with `update=True`. With `layers_only` modules that hold others stay
-    in training mode: torchvision's detectors give losses in no other.
+    Inside, dropout and stochastic depth are off and all parameters are frozen (their `.grad` stays
+    untouched, and a compiled backward pass skips them). Normalisation uses its "running" statistics
+    (as AdvProp does; Mei et al. 2022, section 3.2.2) or those of the "batch", which update the
+    running ones only with `update=True`. With `layers_only`, modules that hold others stay in
+    training mode, without which torchvision's detectors give no losses.
 
-    Raises ValueError where `update` could have no effect.
+    Raises ValueError for unknown `statistics`, or `update` with running ones, where it has no
+    effect.
     """
     if statistics not in ("running", "batch"):
         raise ValueError(f'statistics={statistics!r}: choose "running" or "batch"')
@@ -124,10 +125,10 @@ def attack_mode(
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:
-    """All modules in `model`, itself first, each once; those near it before those further in.
+    """Return all modules in `model`, itself first, each once, outer ones before inner ones.
 
-    A quarter of the time of `Module.modules()`, which asks one generator inside another for each.
-    So nothing need be remembered of a model, which may change at any time.
+    It takes a quarter of the time of `Module.modules()`, whose generators are nested. So no list of
+    modules needs to be kept, and the model may change at any time.
     """
     found, seen = [model], {model}
     for module in found:  # grows meanwhile
@@ -139,21 +140,21 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
 
 
 def _evaluate(modules: Sequence[nn.Module]) -> None:
-    """As `model.eval()`, which takes many times as long."""
+    """Set eval mode as `model.eval()` does, which takes many times as long."""
     plain = nn.Module.train
     for module in modules:
         if type(module).train is not plain:
-            module.train(False)  # LeViT's forgets here what it keeps of older weights
+            module.train(False)  # LeViT's drops here what it cached of older weights
     _set_modes(modules, [False] * len(modules))
 
 
 def _set_modes(modules: Sequence[nn.Module], modes: Sequence[bool]) -> None:
-    """As `module.training = training` for each, which looks through all that a module has."""
+    """Set `module.training` of each module, past `Module.__setattr__`, which takes long."""
     for module, training in zip(modules, modes, strict=True):
         own = module.__dict__
         if "training" in own:
             own["training"] = training
-        else:  # a scripted module keeps it elsewhere
+        else:  # a scripted module stores it elsewhere
             module.training = training
 
 

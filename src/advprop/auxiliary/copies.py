@@ -1,4 +1,4 @@
-"""A layer for each branch, copies that may share tensors; and their checkpoints."""
+"""Copies of a layer for the branches, which may share tensors, and their checkpoints."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ class BranchCopies(Branched):
         return self
 
     def _borrowed(self) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
-        """Yields for each copy that borrows: two key prefixes, and two tables of tensors."""
+        """Yield the tensors that the copies borrow, module by module.
+
+        Each item has two prefixes of state-dict keys, of the copy and the original, and two tables
+        of tensors, in the same order.
+        """
         if self.separate == "both":
             return
         table = "_buffers" if self.separate == "affine" else "_parameters"
@@ -53,20 +57,20 @@ class BranchCopies(Branched):
                 yield f"{path}.", f"{original}.", vars(borrower)[table], vars(lender)[table]
 
     def _tie(self) -> None:
-        """Let the copies hold the clean branch's tensors where they own none."""
+        """Let the copies hold the clean branch's tensors in place of those that they do not own."""
         for *_, own, original in self._borrowed():
             own.update(original)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Give a plain checkpoint's tensors to every branch."""
+        """Load a checkpoint; the tensors of a plain one go to every branch."""
         inner = f"{prefix}branches."
         for key in [key for key in state_dict if key.startswith(prefix)]:
             if not key.startswith(inner):
                 tensor = state_dict.pop(key)
                 for name in self.branches:
-                    # a tensor each: `load_state_dict(assign=True)` takes them as they are
+                    # a copy each, since `load_state_dict(assign=True)` keeps the given tensors
                     own = tensor if name == CLEAN else tensor.detach().clone()
                     state_dict[f"{inner}{name}.{key.removeprefix(prefix)}"] = own
         for path, original, tensors, _ in self._borrowed():
@@ -76,12 +80,12 @@ class BranchCopies(Branched):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
-        """For `print(model)`."""
+        """Return the text for `print(model)`."""
         return f"separate={self.separate!r}"
 
 
 class _Branches(nn.ModuleDict):
-    """The layers of one `BranchCopies`; refuses a conversion that would lose an activation."""
+    """The layers of one `BranchCopies`; rejects a conversion that would lose an activation."""
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
         old = self._modules.get(name)

@@ -1,4 +1,4 @@
-"""One normalisation layer with a copy of itself for each branch."""
+"""A normalisation layer with a copy of itself for each branch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from advprop.auxiliary.running import frozen_statistics, running_statistics
 
 
 class AuxiliaryNorm(BranchCopies):
-    """Runs the original layer or its copy of another branch; see `BranchCopies` for `separate`.
+    """Runs the original layer, or the active branch's copy; see `BranchCopies` for `separate`.
 
-    Branches that share statistics share those of a batch over several branches too, in training
-    mode. Attributes that this class lacks (`weight`, `num_features`, ...) are read from the active
-    branch.
+    If branches share statistics, a batch over several branches is normalised by the statistics of
+    the whole batch in training mode. Attributes that this class lacks (`weight`, `num_features`,
+    ...) are read from the active branch.
     """
 
     def forward(self, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The active branch's output; with several branches, consecutive parts of dim 0."""
+        """Return the active branch's output; several branches get consecutive parts of dim 0."""
         active = self.route.active
         if isinstance(active, str):
             return self._run(active, images, *args, **kwargs)
@@ -43,11 +43,11 @@ class AuxiliaryNorm(BranchCopies):
         *args: Any,
         **kwargs: Any,
     ) -> list[Tensor]:
-        """Each branch's own part, normalised by the statistics of the whole batch."""
+        """Return the output of each branch's part, normalised by the whole batch."""
         outputs: list[Tensor] = []
         start = 0
         for name, part in zip(active, parts, strict=True):
-            # the batch counts once
+            # running statistics count the batch once
             with frozen_statistics(self.branches[name]) if outputs else nullcontext():
                 whole = self._run(name, images, *args, **kwargs)
             outputs.append(whole[start : start + len(part)])

@@ -1,4 +1,4 @@
-"""Activation checkpointing, which runs layers again in the backward pass: through which branch?"""
+"""The branch of layers that activation checkpointing runs again in the backward pass."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from advprop.auxiliary.route import Route
 
 @contextmanager
 def no_branch(model: nn.Module) -> Iterator[None]:
-    """Makes layers with branches raise RuntimeError inside.
+    """Make layers with branches raise RuntimeError inside.
 
-    For a backward pass over forwards through several branches: activation checkpointing would run
-    layers again, and through a wrong branch.
+    It is for a backward pass over forward passes through several branches, where activation
+    checkpointing would run layers again through a wrong branch.
     """
     route = route_of(model)
     previous, route.active = route.active, ()
@@ -28,7 +28,7 @@ def no_branch(model: nn.Module) -> Iterator[None]:
 
 
 def refuse_recomputation(model: nn.Module, loss: Tensor) -> None:
-    """Makes layers with branches raise RuntimeError if the backward pass of `loss` runs them again.
+    """Make layers with branches raise RuntimeError if the backward pass of `loss` runs them again.
 
     It runs outside `use_branch`, where activation checkpointing would take a wrong branch.
     """
@@ -41,10 +41,10 @@ def refuse_recomputation(model: nn.Module, loss: Tensor) -> None:
 
 
 def check_recomputation(route: Route) -> None:
-    """Raise RuntimeError where a layer with branches may not run again, as it does now.
+    """Raise RuntimeError if a layer with branches, which is about to run again, must not do so.
 
-    Not in checkpointing's reentrant form, which excludes the gradients with respect to images that
-    attacks need, and not outside `use_branch`.
+    It must not in checkpointing's reentrant form, which cannot give the gradients with respect to
+    images that attacks need, nor in a backward pass that `refuse_recomputation` marked.
     """
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
         raise RuntimeError(

@@ -129,7 +129,7 @@ def check_without_branches(model: nn.Module) -> None:
 
 
 def check_one_surgery(model: nn.Module, route: Route) -> None:
-    """Raise ValueError where a layer of `model` has another route; else remember that none has."""
+    """Raise ValueError if a layer of `model` has another route; else remember that none has."""
     for name, layer in model.named_modules():
         if isinstance(layer, Branched) and layer.route is not route:
             raise ValueError(

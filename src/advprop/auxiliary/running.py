@@ -53,7 +53,7 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def has_shared_statistics(model: nn.Module) -> bool:
-    """Whether several branches use running statistics of one layer of `model`."""
+    """Return whether several branches use the running statistics of a layer of `model`."""
     users: dict[Tensor, set[str]] = {}
     for layer in model.modules():
         if isinstance(layer, Branched):

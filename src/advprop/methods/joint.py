@@ -1,4 +1,4 @@
-"""One pass over the images of all kinds, each kind in its branch's part of the batch."""
+"""One pass over images of all kinds, each kind through its branch in its part of the batch."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ def in_one_pass(
     weights: Mapping[str, float],
     branches: bool,
 ) -> dict[str, KindMetrics]:
-    """Add to `.grad` the gradients of all kinds by one forward and one backward pass.
+    """Add the gradients of all kinds of images to `.grad`, by one forward and one backward pass.
 
-    Raises ValueError for a task of one loss for it, where images of one kind count for more.
+    Raises ValueError if the task has only one loss for the pass, but `weights` count images of one
+    kind for more than those of another.
     """
     parts, task = [*kinds.values()], context.task
     sizes, labels = [len(part) for part in parts], [part.labels for part in parts]
-    # a leaf of its own: torch.compile warns of inputs that could have no `.grad`
+    # a new leaf, since torch.compile warns of inputs that may have no `.grad`
     images = torch.cat([part.images.detach() for part in parts])
     images.requires_grad_(any(part.images.requires_grad for part in parts))
     with through(model, tuple(kinds), shares=sizes, separate=branches):
@@ -50,7 +51,7 @@ def in_one_pass(
 def _check_weights_by_size(
     kinds: Mapping[str, Batch], weights: Mapping[str, float], task: Task
 ) -> None:
-    """Raise ValueError unless kinds weigh as one loss over all of their images has them."""
+    """Raise ValueError unless an image counts the same in all kinds."""
     each = [weights[kind] / len(part) for kind, part in kinds.items()]
     if max(each) - min(each) > 1e-6 * max(each):
         raise ValueError(

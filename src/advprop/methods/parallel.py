@@ -1,4 +1,4 @@
-"""What DataParallel and DistributedDataParallel cannot do for a method that has branches."""
+"""Limits of DataParallel and DistributedDataParallel for methods that have branches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def refuse_scattering() -> NoReturn:
-    """Raise ValueError for one pass through branches under DataParallel."""
+    """Raise ValueError: DataParallel cannot run one pass through several branches."""
     raise ValueError(
         'form="joint" under DataParallel, which would scatter clean and adversarial images '
         'over the wrong branches: use form="separate", or DistributedDataParallel'
@@ -17,7 +17,7 @@ def refuse_scattering() -> NoReturn:
 
 
 def refuse_matched_masks() -> NoReturn:
-    """Raise ValueError for the same masks in two passes under DataParallel."""
+    """Raise ValueError: DataParallel cannot draw the same masks in two passes."""
     raise ValueError(
         "matched_masks under DataParallel, whose devices draw masks each for itself: use "
         "DistributedDataParallel, or matched_masks=False"
@@ -25,7 +25,7 @@ def refuse_matched_masks() -> NoReturn:
 
 
 def refuse_separate(instead: str) -> NoReturn:
-    """Raise ValueError for a backward pass for each branch under DistributedDataParallel."""
+    """Raise ValueError: DistributedDataParallel cannot run a backward pass for each branch."""
     raise ValueError(
         'form="separate" on several processes: each backward pass reaches one branch '
         "alone, and DistributedDataParallel waits for the gradients of all; set "
@@ -34,10 +34,10 @@ def refuse_separate(instead: str) -> NoReturn:
 
 
 def keep_statistics(model: nn.Module) -> None:
-    """Have DistributedDataParallel broadcast no buffers before its next forward pass.
+    """Keep DistributedDataParallel from broadcasting buffers before its next forward pass.
 
-    It did so before the first one, whose backward pass would fail on their change (torch 2.6 to
-    2.10, pytorch/pytorch#175024).
+    It has broadcast them before the step's first pass, whose backward pass would fail if they
+    changed (torch 2.6 to 2.10, pytorch/pytorch#175024).
     """
     if isinstance(model, DistributedDataParallel):
         model.require_forward_param_sync = False

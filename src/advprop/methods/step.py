@@ -1,4 +1,4 @@
-"""One training step: what it is given, what it gives, and what methods' steps have in common."""
+"""One training step: its arguments, its results, and helpers that methods share."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ADVERSARIAL = "adversarial"
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Facts about the training around a step.
+    """Facts about the training that a step may depend on.
 
-    `progress` is the share of training done, 0 to 1, `epoch` the number of the epoch, from 0, where
-    it is known; `task` says what is learnt, and `loss_fn` is short for a `Classification` with it;
-    `backward` stands for `Tensor.backward` where gradients are scaled; `generator` makes attacks
-    repeatable.
+    `progress` is the share of training that is done, 0 to 1. `step` and `epoch` count from 0;
+    `epoch` is None if it is not known. `task` defines the loss, and `loss_fn` is short for a
+    `Classification` with this loss. `backward` takes the place of `Tensor.backward` where gradients
+    are scaled. `generator` makes attacks repeatable (None: torch's global stream).
     """
 
     progress: float = 0.0
@@ -46,9 +46,10 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class KindMetrics:
-    """Mean loss and the task's metrics over one kind of images, as tensors: reading them may wait.
+    """The mean loss and the task's metrics over one kind of images.
 
-    `share` is the share of the batch that they were taken over.
+    They are tensors on the device, so reading them may wait for it. `share` is the number of these
+    images as a share of the batch.
     """
 
     loss: Tensor
@@ -57,7 +58,7 @@ class KindMetrics:
 
     @property
     def accuracy(self) -> Tensor:
-        """That of classes or of several labels; raises KeyError for another task."""
+        """Return the accuracy of classes or several labels; raises KeyError for another task."""
         return self.metrics["accuracy"]
 
 
@@ -65,8 +66,8 @@ class KindMetrics:
 class StepMetrics:
     """Metrics of one step by kind of images ("clean", "noise", "adversarial").
 
-    `loss` is what was minimised. `perturbation` is the mean size of the change in a pixel's
-    value, None for methods without an attack.
+    `loss` is the loss that the step minimises. `perturbation` is the mean absolute change of a
+    value by the attack, or None for methods without one.
     """
 
     loss: Tensor
@@ -75,7 +76,7 @@ class StepMetrics:
 
 
 def adversarial_images(attack: Attack, model: nn.Module, batch: Batch, context: Context) -> Images:
-    """The batch's adversarial images, made through whichever branch is active."""
+    """Return adversarial versions of the batch's images, through whichever branch is active."""
     module = unwrapped(model)
     now = attack.at(context.progress) if isinstance(attack, Scheduled) else attack
     task = context.task
@@ -84,12 +85,12 @@ def adversarial_images(attack: Attack, model: nn.Module, batch: Batch, context: 
 
 
 def perturbation_size(clean: Images, adversarial: Images) -> Tensor:
-    """Mean absolute change of a value."""
+    """Return the mean absolute change of a value, a float32 scalar."""
     return (adversarial.detach() - clean).abs().mean(dtype=torch.float32)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside DistributedDataParallel, whose hooks an attack must not fire."""
+    """Return the module inside DistributedDataParallel, whose hooks must not run in attacks."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
@@ -100,7 +101,7 @@ def through(
     shares: Sequence[int] | None = None,
     separate: bool = True,
 ) -> AbstractContextManager[None]:
-    """`use_branch(...)` if the method has branches (`separate`), else a no-op."""
+    """Return `use_branch(...)` if the method has branches (`separate`), else a no-op."""
     if not separate:
         return nullcontext()
     return use_branch(unwrapped(model), branch, shares=shares)

@@ -1,6 +1,6 @@
-"""The global random streams of Python, numpy and torch: seeded, restored, and wound back.
+"""Seed, restore and rewind the global random streams of Python, numpy and torch.
 
-Libraries draw from them that take no generator: augmentation, dropout and drop path.
+Libraries without generator arguments draw from them: augmentation, dropout and drop path.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One stream of random numbers for each image, and seeds from what they are for."""
+"""A stream of random numbers for each image, and seeds that depend on their purpose."""
 
 from __future__ import annotations
 
@@ -92,9 +92,10 @@ class ImageStreams:
 
     @cached_property
     def _seeds(self) -> Tensor:
-        """A number for each image, different for all images, epochs and uses.
+        """Return a number for each image, different for all images, epochs and uses.
 
-        It is no digest, which would take most of the time of a draw; `hashed` mixes similar seeds.
+        It is not a digest, which would take most of the time of a draw; `hashed` mixes similar
+        seeds.
         """
         bases = {base: derive_seed(*base) for base in {key[:2] for key in self.keys}}
         seeds = [bases[key[:2]] ^ key[2] ^ (key[3] << 40 if key[3:] else 0) for key in self.keys]

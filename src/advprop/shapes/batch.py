@@ -27,16 +27,16 @@ LogitsFn: TypeAlias = Callable[[Images], Logits]
 class Batch:
     """A batch of images and labels, which a loader yields and a method trains on.
 
-    A loader may yield images in bytes; `to` makes floats of them, which methods need.
+    A loader may yield images in bytes; `to` makes floats of them, which methods need. `labels`
+    other than `Labels`, for a task that takes them, are a tensor or a sequence that can be sliced,
+    with an entry for each image.
 
     `indices` are the images' positions in their data set; `copies` number the uses of one image in
-    an epoch (0 is the first); `views` holds further versions of the same images by name, for
+    an epoch (0 is the first). `views` holds further versions of the same images by name, for
     methods that learn from them (`Method.views`). `frames` give each image's position in its source
     image: affine maps from its coordinates to those of the source, as in torch's `affine_grid` with
     `align_corners=False`; None if all are whole images. `unreadable` names the files that were
     replaced by other images, and the reason.
-    `labels` other than `Labels`, for a task that takes them, have an entry for each image: they are
-    a tensor or a sequence that can be sliced.
     """
 
     images: StoredImages
@@ -51,7 +51,7 @@ class Batch:
         return len(self.images)
 
     def view(self, name: str) -> Images:
-        """The further versions called `name`; raises ValueError if the batch has none."""
+        """Return the further versions called `name`; raises ValueError if the batch has none."""
         if name not in self.views:
             raise ValueError(
                 f'the batch has no view "{name}" (it has {", ".join(self.views) or "none"}): give '

@@ -1,4 +1,4 @@
-"""Parts of a batch that pass one after the other, where gradients are accumulated."""
+"""Equal parts of a batch, which run one after another to accumulate gradients."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
 
 
 def refuse_small_batch(error: ValueError, size: int) -> None:
-    """Raise a ValueError with a remedy if `error` is batch normalisation's over a single value."""
+    """Raise ValueError with a remedy if `error` is batch normalisation's for a single value."""
     if "more than 1 value per channel" in str(error):
         raise ValueError(
             f"batch normalisation needs more than one value a channel to train, but gets one from "

@@ -1,4 +1,4 @@
-"""Sets of allowed perturbations: what an attacker may do to an image with values in [0, 1]."""
+"""Threat models: sets of perturbations that an attacker may add to images in [0, 1]."""
 
 from advprop.attacks.threat_models.l2 import L2 as L2
 from advprop.attacks.threat_models.linf import Linf as Linf

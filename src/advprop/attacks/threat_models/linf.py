@@ -12,9 +12,10 @@ from advprop.randomness import Randomness, uniform
 
 @dataclass(frozen=True)
 class Linf:
-    """Every value of every pixel may change by up to `epsilon`, a fraction of [0, 1]: `4 / 255`.
+    """Perturbations that change every value of every pixel by at most `epsilon`.
 
-    Raises ValueError for an epsilon outside [0, 1].
+    It is a fraction of the range [0, 1], such as `4 / 255`. Raises ValueError for an epsilon
+    outside [0, 1].
     """
 
     epsilon: float
@@ -28,14 +29,14 @@ class Linf:
             )
 
     def project(self, perturbation: Tensor) -> Tensor:
-        """Clip every value."""
+        """Return the perturbations, with every value clipped to at most `epsilon`."""
         return perturbation.clamp(-self.epsilon, self.epsilon)
 
     def random_start(self, images: Tensor, *, generator: Randomness = None) -> Tensor:
-        """Independent and uniform in [-epsilon, epsilon] for each value."""
+        """Return independent values, uniform in [-epsilon, epsilon], shaped as `images`."""
         unit = uniform(images, generator, purpose="random start")
         return (2 * unit - 1) * self.epsilon
 
     def ascent_direction(self, gradient: Tensor) -> Tensor:
-        """The gradient's sign; zero where half precision overflowed to NaN."""
+        """Return the gradient's sign; zero where half precision overflowed to NaN."""
         return gradient.sign().nan_to_num(0.0)

@@ -1,4 +1,4 @@
-"""What every threat model is."""
+"""The interface of threat models."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from advprop.randomness import Randomness
 
 @runtime_checkable
 class ThreatModel(Protocol):
-    """A ball around zero; all methods take and return one perturbation (or gradient) an image."""
+    """A ball of perturbations around zero.
+
+    Methods take and return tensors with one perturbation, or gradient, for each image.
+    """
 
     @property
     def epsilon(self) -> float:
-        """The ball's radius, as a fraction of the range [0, 1]."""
+        """Return the ball's radius, as a fraction of the range [0, 1]."""
         ...
 
     def project(self, perturbation: Tensor) -> Tensor:
-        """The nearest perturbations inside the ball."""
+        """Return the nearest perturbations inside the ball."""
         ...
 
     def random_start(self, images: Tensor, *, generator: Randomness = None) -> Tensor:
-        """Perturbations drawn uniformly from the ball, shaped as `images`."""
+        """Return perturbations drawn uniformly from the ball, shaped as `images`."""
         ...
 
     def ascent_direction(self, gradient: Tensor) -> Tensor:
-        """Where a step of size one gains most, to first order; zero where the gradient is."""
+        """Return the steps of size one that gain most, to first order; zero for a zero gradient."""
         ...
 
 
 def check_epsilon(epsilon: float) -> None:
-    """Raise ValueError for a radius that no ball has."""
+    """Raise ValueError unless `epsilon` is finite and at least 0."""
     if not (math.isfinite(epsilon) and epsilon >= 0):
         raise ValueError(f"epsilon {epsilon}: give a number of at least 0, such as 4 / 255")
