@@ -54,12 +54,8 @@ class ImageStreams:
         ValueError if the numbers of copies and images differ.
         """
         copies = [0] * len(indices) if copies is None else torch.as_tensor(copies).tolist()
-        return cls(
-            [
-                image_key(seed, epoch, index, copy)
-                for index, copy in zip(torch.as_tensor(indices).tolist(), copies, strict=True)
-            ]
-        )
+        uses = zip(torch.as_tensor(indices).tolist(), copies, strict=True)
+        return cls([image_key(seed, epoch, index, copy) for index, copy in uses])
 
     def draw(
         self,
@@ -94,8 +90,7 @@ class ImageStreams:
     def _seeds(self) -> Tensor:
         """Return a number for each image, different for all images, epochs and uses.
 
-        It is not a digest, which would take most of the time of a draw; `hashed` mixes similar
-        seeds.
+        They are no digests, which would take most of a draw's time; `hashed` mixes similar seeds.
         """
         bases = {base: derive_seed(*base) for base in {key[:2] for key in self.keys}}
         seeds = [bases[key[:2]] ^ key[2] ^ (key[3] << 40 if key[3:] else 0) for key in self.keys]

@@ -8,7 +8,6 @@ from advprop.shapes.batch import LogitsFn as LogitsFn
 from advprop.shapes.batch import StoredImages as StoredImages
 from advprop.shapes.batch import correct_predictions as correct_predictions
 from advprop.shapes.batch import in_bytes as in_bytes
-from advprop.shapes.batch import margins as margins
 from advprop.shapes.batch import unit_range as unit_range
 from advprop.shapes.versions import AugMixed as AugMixed
 from advprop.shapes.versions import Redrawn as Redrawn

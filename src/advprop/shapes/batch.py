@@ -64,8 +64,7 @@ class Batch:
         """Return the batch on `device`, images in [0, 1]; the copy does not wait for the device."""
 
         def move(images: StoredImages) -> Images:
-            moved = images.to(device, non_blocking=True, memory_format=memory_format)
-            return unit_range(moved)
+            return unit_range(images.to(device, non_blocking=True, memory_format=memory_format))
 
         return replace(
             self,
@@ -113,10 +112,3 @@ def correct_predictions(logits: Logits, labels: Labels) -> Tensor:
     """Return for each image whether the largest logit is that of the (most probable) label."""
     truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
     return logits.argmax(dim=1) == truth
-
-
-def margins(logits: Logits, labels: Labels) -> Tensor:
-    """Return each image's logit of its label minus the largest other; negative if misclassified."""
-    truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
-    own = logits.gather(1, truth[:, None])[:, 0]
-    return own - logits.scatter(1, truth[:, None], -torch.inf).amax(dim=1)
