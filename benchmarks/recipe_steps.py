@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.run import RunConfig
-from advprop.methods.base import Context, StepMetrics
+from advprop.methods.step import Context, StepMetrics
 from advprop.randomness import ImageStreams
 from advprop.training.engine import prepare_model
 from advprop.training.optim import build_optimizer

@@ -31,7 +31,8 @@ from subjects import EFFICIENTNET_B0, RESNET18, Subject, method_of
 from torch import nn
 
 from advprop.config.methods import METHODS
-from advprop.methods.base import Context, Method, StepMetrics
+from advprop.methods.base import Method
+from advprop.methods.step import Context, StepMetrics
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
 

@@ -13,7 +13,8 @@ from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.attacks import PAPER_ATTACK
 from advprop.config.methods import method_config
 from advprop.cost.step import facts_of
-from advprop.methods.base import Context, Method
+from advprop.methods.base import Method
+from advprop.methods.step import Context
 from advprop.models.build import build_model
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch

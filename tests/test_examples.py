@@ -24,7 +24,7 @@ from torch import Tensor
 import advprop
 from advprop.auxiliary.branches import branch_names
 from advprop.auxiliary.norm import AuxiliaryNorm
-from advprop.methods.base import Context
+from advprop.methods.step import Context
 from advprop.runs.folder import build_run_model
 from advprop.training.optim import build_optimizer
 

@@ -167,7 +167,7 @@ def test_devices_other_than_the_cpu_draw_by_the_hash(monkeypatch: pytest.MonkeyP
     streams = ImageStreams.for_batch(7, 2, [3, 9, 3])
     # no other device is here
     monkeypatch.setattr(
-        "advprop.randomness.hashed",
+        "advprop.randomness.streams.hashed",
         lambda *of, normal, device: hashed(*of, normal=normal),
     )
     first, other, same = (

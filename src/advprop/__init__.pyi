@@ -1,12 +1,12 @@
 """The public names: what type checkers see, and what `__init__.py` reads to find them."""
 
+from advprop.attacks.attack import Attack as Attack
+from advprop.attacks.fgsm import fgsm as fgsm
 from advprop.attacks.objectives import given as given
 from advprop.attacks.objectives import least_likely_class as least_likely_class
 from advprop.attacks.objectives import random_other_class as random_other_class
 from advprop.attacks.objectives import untargeted as untargeted
 from advprop.attacks.pgd import PGD as PGD
-from advprop.attacks.pgd import Attack as Attack
-from advprop.attacks.pgd import fgsm as fgsm
 from advprop.attacks.pyramid import PyramidPGD as PyramidPGD
 from advprop.attacks.schedule import GrowingSteps as GrowingSteps
 from advprop.attacks.threat_models import L2 as L2
@@ -30,9 +30,7 @@ from advprop.methods.adversarial_then_clean import AdversarialThenClean as Adver
 from advprop.methods.advprop import AdvProp as AdvProp
 from advprop.methods.advprop_lean import AdvPropLean as AdvPropLean
 from advprop.methods.augmix import AugMix as AugMix
-from advprop.methods.base import Context as Context
 from advprop.methods.base import Method as Method
-from advprop.methods.base import StepMetrics as StepMetrics
 from advprop.methods.carried import Carried as Carried
 from advprop.methods.facts import TrainingFacts as TrainingFacts
 from advprop.methods.fast import Fast as Fast
@@ -41,6 +39,8 @@ from advprop.methods.maxup import MaxUp as MaxUp
 from advprop.methods.mixed import Mixed as Mixed
 from advprop.methods.pyramid import Pyramid as Pyramid
 from advprop.methods.sam import SAM as SAM
+from advprop.methods.step import Context as Context
+from advprop.methods.step import StepMetrics as StepMetrics
 from advprop.methods.universal import Universal as Universal
 from advprop.methods.vanilla import Vanilla as Vanilla
 from advprop.models.build import build_model as build_model

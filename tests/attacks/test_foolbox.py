@@ -11,8 +11,9 @@ import torch
 from tiny import NUM_CLASSES, seeded, tiny_images, tiny_labels, tiny_net
 from torch import Tensor
 
+from advprop.attacks.fgsm import fgsm
 from advprop.attacks.objectives import given, untargeted
-from advprop.attacks.pgd import PGD, fgsm
+from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import L2, Linf, ThreatModel
 from advprop.evaluation.robustness import attack_with_restarts
 from advprop.randomness import ImageStreams

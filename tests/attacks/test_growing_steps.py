@@ -10,14 +10,15 @@ import torch
 from tiny import seeded, tiny_branched_net, tiny_images, tiny_labels, tiny_net
 from torch import Tensor
 
+from advprop.attacks.attack import Attack
 from advprop.attacks.objectives import untargeted
-from advprop.attacks.pgd import PGD, Attack
+from advprop.attacks.pgd import PGD
 from advprop.attacks.schedule import GrowingSteps, mean_passes
 from advprop.attacks.threat_models import Linf
 from advprop.config.overrides import apply_overrides
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context
+from advprop.methods.step import Context
 from advprop.recipes import RECIPES
 from advprop.shapes import Batch
 

@@ -11,6 +11,7 @@ from tiny import NUM_CLASSES, seeded, tiny_images, tiny_labels, tiny_net
 from torch import Tensor
 from torch.nn import functional as F
 
+from advprop.attacks.attack import GradientAttack
 from advprop.attacks.objectives import (
     TargetedLoss,
     TargetRule,
@@ -19,7 +20,7 @@ from advprop.attacks.objectives import (
     random_other_class,
     untargeted,
 )
-from advprop.attacks.pgd import PGD, GradientAttack
+from advprop.attacks.pgd import PGD
 from advprop.attacks.pyramid import PyramidPGD
 from advprop.attacks.schedule import GrowingSteps
 from advprop.attacks.threat_models import Linf

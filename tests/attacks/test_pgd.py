@@ -20,8 +20,10 @@ from tiny import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advprop.attacks.attack import Attack
+from advprop.attacks.fgsm import fgsm
 from advprop.attacks.objectives import given, random_other_class, untargeted
-from advprop.attacks.pgd import PGD, Attack, fgsm
+from advprop.attacks.pgd import PGD
 from advprop.attacks.pyramid import PyramidPGD
 from advprop.attacks.threat_models import L2, Linf, ThreatModel
 from advprop.randomness import ImageStreams

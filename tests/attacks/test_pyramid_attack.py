@@ -10,8 +10,9 @@ from tiny import IMAGE_SHAPE, NUM_CLASSES, seeded, tiny_images, tiny_labels, tin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advprop.attacks.attack import Attack
 from advprop.attacks.objectives import given, random_other_class, untargeted
-from advprop.attacks.pgd import PGD, Attack
+from advprop.attacks.pgd import PGD
 from advprop.attacks.pyramid import PyramidPGD
 from advprop.attacks.scales import Scale, scales_for
 from advprop.attacks.threat_models import Linf

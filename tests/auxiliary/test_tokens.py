@@ -28,8 +28,8 @@ from advprop.config.overrides import apply_overrides
 from advprop.cost.planning import plan
 from advprop.exports.export import load_export
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context
 from advprop.methods.pyramid import Pyramid
+from advprop.methods.step import Context
 from advprop.models.standardize import standardized
 from advprop.recipes.builtin import digits
 from advprop.runs import train

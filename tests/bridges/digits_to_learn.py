@@ -18,9 +18,10 @@ from advprop.data.sets.builtin import load_builtin
 from advprop.exports.export import load_export, write_export
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, Method
+from advprop.methods.base import Method
 from advprop.methods.fast import Fast
 from advprop.methods.mixed import Mixed
+from advprop.methods.step import Context
 from advprop.methods.vanilla import Vanilla
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from advprop.attacks.pgd import fgsm
+from advprop.attacks.fgsm import fgsm
 from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.branches import attack_mode
 from advprop.cost.step import FlopCounter

@@ -23,13 +23,14 @@ from advprop.cost.step import (
 )
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, Method
+from advprop.methods.base import Method
 from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.sam import SAM
+from advprop.methods.step import Context
 from advprop.methods.vanilla import Vanilla
 from advprop.models.small_resnet import SmallResNet
 

@@ -15,8 +15,9 @@ from fake_training import Case, steps
 from tiny import tiny_convnext, tiny_net, tiny_vit
 from torch import Tensor, nn
 
+from advprop.attacks.fgsm import fgsm
 from advprop.attacks.objectives import given, least_likely_class, untargeted
-from advprop.attacks.pgd import PGD, fgsm
+from advprop.attacks.pgd import PGD
 from advprop.attacks.pyramid import PyramidPGD
 from advprop.attacks.threat_models import L2, Linf
 from advprop.auxiliary.surgery import add_auxiliary_norms
@@ -24,10 +25,11 @@ from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.attacks import PAPER_ATTACK
 from advprop.config.methods import METHODS, method_config
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, Method, StepMetrics
+from advprop.methods.base import Method
 from advprop.methods.carried import Carried
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.kept.store import PerturbationStore
+from advprop.methods.step import Context, StepMetrics
 from advprop.methods.vanilla import Vanilla
 from advprop.models.standardize import standardized
 from advprop.shapes import Batch
@@ -225,7 +227,7 @@ def test_a_method_that_waits_is_named(tmp_path: Path) -> None:
             return super().step(model, batch, context)
 
     each = steps(case(Waiting()), "bf16", tmp_path, count=1)
-    with pytest.raises(AssertionError, match=r"step 0 waits .*'item', 'methods/base.py:forward_b"):
+    with pytest.raises(AssertionError, match=r"step 0 waits .*'item', 'training/learner.py:gradie"):
         check_waits(each, "bf16")
 
 

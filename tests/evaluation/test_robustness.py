@@ -9,7 +9,7 @@ from torch import Tensor
 
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD
-from advprop.attacks.random_search import random_search
+from advprop.attacks.random_search import margins, random_search
 from advprop.attacks.threat_models import L2, Linf, ThreatModel
 from advprop.evaluation.robustness import (
     attack_with_restarts,
@@ -18,7 +18,7 @@ from advprop.evaluation.robustness import (
     evaluate_transfer,
 )
 from advprop.randomness import ImageStreams
-from advprop.shapes import Batch, LogitsFn, correct_predictions, margins
+from advprop.shapes import Batch, LogitsFn, correct_predictions
 
 COUNT = 24
 

@@ -29,13 +29,14 @@ from advprop.config.methods import METHODS, method_config
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
 from advprop.methods.advprop_lean import AdvPropLean
-from advprop.methods.base import Context, Method
+from advprop.methods.base import Method
 from advprop.methods.carried import Carried
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.shuffling import shuffled
+from advprop.methods.step import Context
 from advprop.methods.universal import Universal
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch

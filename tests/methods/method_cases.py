@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from advprop.attacks.pgd import fgsm
+from advprop.attacks.fgsm import fgsm
 from advprop.attacks.pyramid import PyramidPGD
 from advprop.attacks.threat_models import L2, Linf
 from advprop.config.attacks import TrainingAttackConfig

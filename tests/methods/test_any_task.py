@@ -30,11 +30,12 @@ from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import Linf
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Attacking, Context, Method, StepMetrics
+from advprop.methods.base import Attacking, Method
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
 from advprop.methods.shuffling import shuffled
+from advprop.methods.step import Context, StepMetrics
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
 from advprop.tasks.multi_label import MultiLabel

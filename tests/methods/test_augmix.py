@@ -22,7 +22,7 @@ from tiny import (
 from torch.nn import functional as F
 
 from advprop.methods.augmix import AugMix, jensen_shannon
-from advprop.methods.base import Context
+from advprop.methods.step import Context
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import AugMixed, Batch
 from advprop.tasks.multi_label import MultiLabel

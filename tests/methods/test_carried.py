@@ -18,10 +18,10 @@ from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.data.batches.loaders import train_batches
 from advprop.data.sets.builtin import load_builtin
-from advprop.methods.base import Context, StepMetrics
 from advprop.methods.carried import Carried
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.kept.frames import Perturbed, shown
+from advprop.methods.step import Context, StepMetrics
 from advprop.models.build import build_model
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch

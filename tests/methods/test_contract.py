@@ -34,10 +34,11 @@ from advprop.auxiliary.gradients import branch_parameters
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, Method, StepMetrics, perturbation_size
+from advprop.methods.base import Method
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
+from advprop.methods.step import Context, StepMetrics, perturbation_size
 from advprop.methods.vanilla import Vanilla
 from advprop.models.trial import _NOT_DETERMINISTIC_ON_GPU, Operations
 from advprop.randomness import ImageStreams

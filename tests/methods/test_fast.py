@@ -27,8 +27,9 @@ from tiny import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advprop.attacks.fgsm import fgsm
 from advprop.attacks.objectives import untargeted
-from advprop.attacks.pgd import PGD, fgsm
+from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import L2, Linf
 from advprop.auxiliary.branches import attack_mode, use_branch
 from advprop.auxiliary.gradients import branch_parameters
@@ -36,8 +37,8 @@ from advprop.comparisons.plan import plan_jobs
 from advprop.config.attacks import OneStepConfig, ThreatModelConfig, TrainingAttackConfig
 from advprop.config.methods import FastConfig, method_config
 from advprop.config.overrides import apply_overrides
-from advprop.methods.base import Context, StepMetrics
 from advprop.methods.fast import Fast
+from advprop.methods.step import Context, StepMetrics
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams, Randomness
 from advprop.recipes.builtin import mnist5k

@@ -28,10 +28,11 @@ from advprop.auxiliary.branches import shares_statistics
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, Method
+from advprop.methods.base import Method
 from advprop.methods.carried import Carried
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.fine_grained import FineGrained
+from advprop.methods.step import Context
 from advprop.shapes import Batch
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=1, step_size=6 / 255)
@@ -132,5 +133,5 @@ class VitWithBatchNorm(nn.Module):
 def test_modules_are_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = SHARING["affine"]()
     assert shares_statistics(model)
-    monkeypatch.delattr(branches, "running_statistics")
+    monkeypatch.delattr(branches, "has_shared_statistics")
     assert shares_statistics(model)

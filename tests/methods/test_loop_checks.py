@@ -16,11 +16,12 @@ from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.gradients import branch_parameters
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, Method
+from advprop.methods.base import Method
 from advprop.methods.fast import Fast
 from advprop.methods.kept.frames import shown
 from advprop.methods.learning import learn
 from advprop.methods.mixed import Mixed
+from advprop.methods.step import Context
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
 

@@ -25,9 +25,10 @@ from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.branches import branch_names
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, Method
+from advprop.methods.base import Method
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.learning import SeveralKinds
+from advprop.methods.step import Context
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
 

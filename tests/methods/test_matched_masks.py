@@ -24,7 +24,7 @@ from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, StepMetrics
+from advprop.methods.step import Context, StepMetrics
 from advprop.randomness import mark_dropout
 
 ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=2, step_size=6 / 255)

@@ -22,8 +22,8 @@ from tiny import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advprop.methods.base import Context
 from advprop.methods.maxup import MaxUp
+from advprop.methods.step import Context
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
 from advprop.tasks.multi_label import MultiLabel

@@ -44,8 +44,8 @@ from advprop.auxiliary.gradients import branch_parameters
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
 from advprop.comparisons.plan import plan_jobs
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, StepMetrics
 from advprop.methods.mixed import Mixed
+from advprop.methods.step import Context, StepMetrics
 from advprop.methods.vanilla import Vanilla
 from advprop.models.standardize import standardized
 from advprop.randomness import ImageStreams, Randomness

@@ -17,8 +17,8 @@ from advprop.config.attacks import PAPER_ATTACK
 from advprop.config.methods import method_config
 from advprop.config.overrides import apply_overrides
 from advprop.config.pyramid import PyramidConfig, pyramid_like
-from advprop.methods.base import Context
 from advprop.methods.pyramid import Pyramid
+from advprop.methods.step import Context
 from advprop.recipes.builtin import mnist5k
 
 # --- networks with other normalisation

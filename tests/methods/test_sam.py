@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from advprop.methods.base import Context, Method, StepMetrics
+from advprop.methods.base import Method
 from advprop.methods.learning import recomputing
 from advprop.methods.sam import SAM
+from advprop.methods.step import Context, StepMetrics
 from advprop.methods.vanilla import Vanilla
 
 INFINITY = float("inf")

@@ -29,7 +29,7 @@ from advprop.attacks.pgd import PGD
 from advprop.attacks.pyramid import PyramidPGD
 from advprop.attacks.threat_models import Linf
 from advprop.config.overrides import apply_overrides
-from advprop.methods.base import Context
+from advprop.methods.step import Context
 from advprop.methods.universal import Universal
 from advprop.recipes.builtin import mnist5k
 

@@ -19,9 +19,10 @@ from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.branches import attack_mode
 from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context, Method, adversarial_images
+from advprop.methods.base import Method
 from advprop.methods.fast import Fast
 from advprop.methods.mixed import Mixed
+from advprop.methods.step import Context, adversarial_images
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
 from advprop.tasks.task import Task

@@ -16,8 +16,9 @@ from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config.attacks import PAPER_ATTACK
 from advprop.config.methods import METHODS, method_config
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import ADVERSARIAL, Context, Method
+from advprop.methods.base import Method
 from advprop.methods.facts import TrainingFacts
+from advprop.methods.step import ADVERSARIAL, Context
 from advprop.models.build import build_model
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import Linf
 from advprop.methods.advprop import AdvProp
-from advprop.methods.base import Context
+from advprop.methods.step import Context
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import ImageStreams
 from advprop.runs.trainer import with_synchronised_statistics

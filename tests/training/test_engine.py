@@ -10,17 +10,21 @@ import timm
 import torch
 from timm.optim import list_optimizers
 from tiny import same_tensors, tiny_images, tiny_net
-from torch import nn
+from torch import Tensor, nn
 
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
+from advprop.methods.vanilla import Vanilla
 from advprop.models.standardize import standardized
 from advprop.recipes.builtin import digits
 from advprop.runs import train
 from advprop.runs.folder import load_run
-from advprop.training.engine import compile_model, prepare_model
-from advprop.training.learner import _small_batches_explained
+from advprop.shapes import Batch
+from advprop.tasks.task import Classification
+from advprop.training.engine import build_accelerator, compile_model, prepare_model
+from advprop.training.learner import Learner
 from advprop.training.optim import build_optimizer, build_schedule, freeze_layers
+from advprop.training.position import Position
 from advprop.training.settings import TrainingSettings
 
 TRANSFORMER = [
@@ -274,8 +278,18 @@ def test_a_run_of_one_step_has_no_warning_and_the_whole_rate(caplog):
 
 
 def test_a_batch_too_small_for_its_statistics_names_the_settings():
-    settings_named = r"from 1 images a pass .*raise training.batch_size, or lower.*accumulation"
-    with pytest.raises(ValueError, match=settings_named), _small_batches_explained(1):
-        nn.BatchNorm2d(3)(torch.rand(1, 3, 1, 1))
-    with pytest.raises(ValueError, match=r"^mine$"), _small_batches_explained(1):
+    def refuse(*_: object) -> Tensor:
         raise ValueError("mine")
+
+    def gradients(size: int) -> None:
+        net = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten())
+        accelerator = build_accelerator(settings())
+        learner = Learner(net, Vanilla(), Classification(refuse), settings(), 0, accelerator)
+        batch = Batch(images=torch.rand(size, 3, 1, 1), labels=torch.arange(size))
+        learner.gradients(batch, Position(), progress=0.0)
+
+    settings_named = r"from 1 images a pass .*raise training.batch_size, or lower.*accumulation"
+    with pytest.raises(ValueError, match=settings_named):
+        gradients(1)
+    with pytest.raises(ValueError, match=r"^mine$"):
+        gradients(2)

@@ -18,7 +18,7 @@ from torch import nn
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
 from advprop.files.json_files import in_use
-from advprop.methods.base import StepMetrics
+from advprop.methods.step import StepMetrics
 from advprop.methods.vanilla import Vanilla
 from advprop.models.build import build_model
 from advprop.recipes.builtin import digits

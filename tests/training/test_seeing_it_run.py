@@ -15,7 +15,7 @@ from run_folders import log_of
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
-from advprop.methods.base import KindMetrics, StepMetrics
+from advprop.methods.step import KindMetrics, StepMetrics
 from advprop.recipes.builtin import digits
 from advprop.runs import train
 from advprop.runs.trainer import unused_branches

@@ -1,4 +1,4 @@
-"""What an attack raises: any function of images, or a loss on logits by a target rule."""
+"""Objectives that attacks raise: functions of images, or losses of logits by a target rule."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from advprop.randomness import Randomness, uniform
 from advprop.shapes import Images, Labels, Logits, LogitsFn
 
 Objective: TypeAlias = Callable[[Images], Tensor]
-"""From images to one number: a sum over images, so that none depends on its batch."""
+"""A function from images to a scalar, a sum over images, so that each gets its own gradient."""
 
-# Float16 gradients below 6e-8 become zero, and a sign of zero is no step. A power of two changes
-# no direction.
+Goal: TypeAlias = tuple[Labels, Literal[-1, 1]]
+"""Labels and a sign: an attack raises the loss on these labels (+1), or lowers it (-1)."""
+
+# Float16 gradients below 6e-8 would become zero, whose sign makes no step. A power of two does not
+# change directions.
 GRADIENT_SCALE = 2.0**10
 
 
 def gradient_of(objective: Objective, images: Images) -> Images:
-    """Gradient of `objective` with respect to `images`, times 2^10; no parameter gets a `.grad`."""
+    """Return the gradient of `objective` at `images`, times 2^10; no parameter gets a `.grad`."""
     with torch.enable_grad():
         point = images.detach().requires_grad_()
         value = GRADIENT_SCALE * objective(point)
@@ -34,10 +37,10 @@ def _cross_entropy(logits: Logits, labels: Labels) -> Tensor:
 
 
 class TargetedLoss:
-    """A loss on logits in the direction that a target rule gives; cross-entropy, if not another.
+    """A loss of logits, raised or lowered as a target rule says; by default cross-entropy.
 
-    `loss` is a sum over images. The rule sets the goal once, at the first images that the attack
-    asks about.
+    `loss` returns a sum over images. The rule sets the goal once, at the first images that the
+    attack passes.
     """
 
     def __init__(
@@ -50,10 +53,10 @@ class TargetedLoss:
     ) -> None:
         self.logits_fn, self.labels, self.loss = logits_fn, labels, loss
         self.targets, self.generator = targets, generator
-        self._goal: tuple[Labels, Literal[-1, 1]] | None = None
+        self._goal: Goal | None = None
 
     def __call__(self, images: Images) -> Tensor:
-        """The loss on the goal's labels, negative if the attack is to lower it."""
+        """Return the loss on the goal's labels, a scalar; negative if the attack is to lower it."""
         logits = self.logits_fn(images)
         if self._goal is None:
             self._goal = self.targets(self.labels, logits.detach(), self.generator)
@@ -64,53 +67,41 @@ class TargetedLoss:
 
 @runtime_checkable
 class TargetRule(Protocol):
-    """From an attack's labels and the logits at its starting point to its goal.
+    """A function from an attack's labels, and the logits at its starting point, to its goal."""
 
-    Returns labels and a sign: +1 raises the loss on these labels, -1 lowers it.
-    """
-
-    def __call__(
-        self, labels: Labels, logits: Logits, generator: Randomness
-    ) -> tuple[Labels, Literal[-1, 1]]:
-        """The goal's labels, and the sign."""
+    def __call__(self, labels: Labels, logits: Logits, generator: Randomness) -> Goal:
+        """Return the goal."""
         ...
 
 
-def untargeted(
-    labels: Labels, logits: Logits, generator: Randomness = None
-) -> tuple[Labels, Literal[-1, 1]]:
-    """Away from the true labels."""
+def untargeted(labels: Labels, logits: Logits, generator: Randomness = None) -> Goal:
+    """Return the goal of a higher loss on the true labels."""
     return labels, 1
 
 
-def given(
-    labels: Labels, logits: Logits, generator: Randomness = None
-) -> tuple[Labels, Literal[-1, 1]]:
-    """Towards the labels passed to the attack: the caller has chosen the targets."""
+def given(labels: Labels, logits: Logits, generator: Randomness = None) -> Goal:
+    """Return the goal of a lower loss on `labels`, the targets that the caller has chosen."""
     return labels, -1
 
 
-def random_other_class(
-    labels: Labels, logits: Logits, generator: Randomness = None
-) -> tuple[Labels, Literal[-1, 1]]:
-    """Towards a wrong class drawn uniformly for each image: AdvProp's choice.
+def random_other_class(labels: Labels, logits: Logits, generator: Randomness = None) -> Goal:
+    """Return the goal of a wrong class, drawn uniformly for each image: AdvProp's choice.
 
-    With soft labels (mixup, smoothing) a class is wrong where none has less weight.
+    Of soft labels (mixup, smoothing) the classes with the least weight are wrong. Raises ValueError
+    for fewer than two classes.
     """
     chance = uniform(torch.empty_like(logits, dtype=torch.float32), generator, purpose="target")
     return chance.masked_fill(_true_classes(labels, logits), -1.0).argmax(dim=1), -1
 
 
-def least_likely_class(
-    labels: Labels, logits: Logits, generator: Randomness = None
-) -> tuple[Labels, Literal[-1, 1]]:
-    """Towards the wrong class that the model holds least likely at the starting point."""
+def least_likely_class(labels: Labels, logits: Logits, generator: Randomness = None) -> Goal:
+    """Return the goal of the wrong class that is least likely at the starting point."""
     wrong = logits.masked_fill(_true_classes(labels, logits), torch.inf)
     return wrong.argmin(dim=1), -1
 
 
 def _true_classes(labels: Labels, logits: Logits) -> Tensor:
-    """Tells for each image and class whether the label gives it more than the least weight."""
+    """Return for each image and class whether the label gives it more than the least weight."""
     if logits.shape[1] < 2:
         raise ValueError(f"{logits.shape[1]} class: an attack towards a wrong one needs 2 or more")
     if labels.ndim == 1:

@@ -1,87 +1,28 @@
-"""Projected gradient descent (Madry et al. 2018); FGSM is one step of it, noise none."""
+"""Projected gradient descent (Madry et al. 2018); without steps it gives noise."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from advprop.attacks.objectives import (
-    Objective,
-    TargetedLoss,
-    TargetRule,
-    gradient_of,
-    random_other_class,
-    untargeted,
-)
+from advprop.attacks.attack import GradientAttack
+from advprop.attacks.objectives import Objective, TargetRule, gradient_of, random_other_class
 from advprop.attacks.threat_models import ThreatModel
 from advprop.randomness import Randomness, uniform
-from advprop.shapes import Images, Labels, LogitsFn
-
-
-@runtime_checkable
-class Attack(Protocol):
-    """From clean images and labels to adversarial images."""
-
-    @property
-    def passes_per_image(self) -> float:
-        """Forward-backward calls of `logits_fn` for each image."""
-        ...
-
-    def __call__(
-        self,
-        logits_fn: LogitsFn,
-        images: Images,
-        labels: Labels,
-        *,
-        generator: Randomness = None,
-    ) -> Images:
-        """Adversarial images, detached."""
-        ...
-
-
-class GradientAttack(ABC):
-    """An attack that asks for nothing but gradients of what it maximises."""
-
-    targets: TargetRule
-
-    @abstractmethod
-    def maximise(
-        self, objective: Objective, images: Images, *, generator: Randomness = None
-    ) -> Images:
-        """Versions of `images` (in [0, 1]; detached, same shape and type) that raise `objective`.
-
-        `objective` gives a sum over images; `generator` makes the result repeatable. No parameter's
-        `.grad` is touched; modes and branches are the caller's (`attack_mode`).
-        """
-
-    def __call__(
-        self,
-        logits_fn: LogitsFn,
-        images: Images,
-        labels: Labels,
-        *,
-        generator: Randomness = None,
-    ) -> Images:
-        """`maximise` the loss of a classifier, as `targets` has it.
-
-        `labels` are class indices or distributions.
-        """
-        objective = TargetedLoss(logits_fn, labels, self.targets, generator)
-        return self.maximise(objective, images, generator=generator)
+from advprop.shapes import Images
 
 
 @dataclass(frozen=True, kw_only=True)
 class PGD(GradientAttack):
-    """`num_steps` steps of `step_size`, each projected into the threat model and into [0, 1].
+    """Projected gradient descent, with each step projected into the threat model and [0, 1].
 
-    Starts at a random point of the threat model with `random_start_probability` for each image,
-    else at the image itself. `targets` sets the goal; the loss is cross-entropy, summed, so that
-    an image's gradient does not depend on its batch. Zero steps leave the random start: noise.
+    There are `num_steps` steps of `step_size`. The attack starts at a random point of the threat
+    model with `random_start_probability` for each image, else at the image itself. `targets` sets
+    the goal; the loss is cross-entropy, summed over images, so that an image's gradient does not
+    depend on its batch. With zero steps the result is the random start: noise.
 
     Raises ValueError for negative steps or step size, or a probability outside [0, 1].
     """
@@ -97,13 +38,13 @@ class PGD(GradientAttack):
 
     @property
     def passes_per_image(self) -> float:
-        """One forward-backward pass a step."""
+        """Return the number of steps, one forward-backward pass each."""
         return float(self.num_steps)
 
     def maximise(
         self, objective: Objective, images: Images, *, generator: Randomness = None
     ) -> Images:
-        """Versions of `images` (in [0, 1]) that raise `objective`, from their gradients alone."""
+        """Return versions of `images` (in [0, 1]) that raise `objective`, from gradients alone."""
         clean = clean_images(images)
         adversarial = self.start(clean, generator)
         for _ in range(self.num_steps):
@@ -111,12 +52,12 @@ class PGD(GradientAttack):
         return adversarial
 
     def ascend(self, clean: Images, point: Images, gradient: Tensor) -> Images:
-        """`point` after one step up its gradient."""
+        """Return `point` after one step up its gradient, projected."""
         direction = self.threat_model.ascent_direction(gradient)
         return self._project(clean, point + self.step_size * direction)
 
     def start(self, clean: Images, generator: Randomness) -> Images:
-        """The images that the attack on `clean` begins at."""
+        """Return the images at which the attack on `clean` begins."""
         if self.random_start_probability == 0.0:
             return clean.clone()
         start = self.threat_model.random_start(clean, generator=generator)
@@ -130,30 +71,14 @@ class PGD(GradientAttack):
         return (clean + perturbation).clamp(0.0, 1.0)
 
 
-def fgsm(
-    threat_model: ThreatModel,
-    *,
-    targets: TargetRule = untargeted,
-    random_start_probability: float = 0.0,
-) -> PGD:
-    """The fast gradient sign method (Goodfellow et al. 2015): one step as large as the ball."""
-    return PGD(
-        threat_model=threat_model,
-        num_steps=1,
-        step_size=threat_model.epsilon,
-        random_start_probability=random_start_probability,
-        targets=targets,
-    )
-
-
 def random_starts(images: Images, probability: float, generator: Randomness) -> Tensor:
-    """Which images start at random, as booleans of shape [batch, 1, 1, 1]."""
+    """Return which images start at random, as booleans of shape [batch, 1, 1, 1]."""
     column = images.new_empty(len(images), *[1] * (images.ndim - 1), dtype=torch.float32)
     return uniform(column, generator, purpose="random start chance") < probability
 
 
 def check_steps(num_steps: float, step_size: float, random_start_probability: float) -> None:
-    """Raise ValueError for what an attack cannot do."""
+    """Raise ValueError for a negative number or size of steps, or an impossible probability."""
     if not isinstance(num_steps, int) or num_steps < 0:
         raise ValueError(f"num_steps {num_steps}: give a whole number of at least 0")
     if not (math.isfinite(step_size) and step_size >= 0):
@@ -163,7 +88,10 @@ def check_steps(num_steps: float, step_size: float, random_start_probability: fl
 
 
 def clean_images(images: Images) -> Images:
-    """`images`, detached, for an attack to begin with; raises for what it could not attack."""
+    """Return `images`, detached, for the beginning of an attack.
+
+    Raises RuntimeError in inference mode, ValueError as `check_images`.
+    """
     if torch.is_inference_mode_enabled():
         raise RuntimeError("torch.inference_mode() forbids gradients: use torch.no_grad()")
     clean = images.detach()
@@ -172,9 +100,10 @@ def clean_images(images: Images) -> Images:
 
 
 def check_images(images: Images) -> None:
-    """Raise ValueError for images outside [0, 1], the usual fault of attacks that do nothing.
+    """Raise ValueError for images outside [0, 1], the usual fault if attacks have no effect.
 
-    Looks at images on the CPU only: elsewhere it would wait for the device.
+    Values are checked on the CPU only, since elsewhere that would wait for the device. Images that
+    are not floats raise ValueError on every device.
     """
     if not images.is_floating_point():
         raise ValueError(f"images are {images.dtype}: convert to floats in [0, 1] (divide by 255)")

@@ -8,7 +8,7 @@ from torch import Tensor
 from advprop.attacks.pgd import check_images
 from advprop.attacks.threat_models import ThreatModel
 from advprop.randomness import ImageStreams
-from advprop.shapes import Images, Labels, LogitsFn, margins
+from advprop.shapes import Images, Labels, Logits, LogitsFn
 
 _LARGEST, _SMALLEST = 0.8, 0.1
 """The squares' side as a share of the image's shorter side, from the first query to the last."""
@@ -51,6 +51,13 @@ def random_search(
         column = better[:, None, None, None]
         best, adversarial = pattern.where(column, best), candidate.where(column, adversarial)
     return adversarial
+
+
+def margins(logits: Logits, labels: Labels) -> Tensor:
+    """Return each image's logit of its label minus the largest other; negative if misclassified."""
+    truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
+    own = logits.gather(1, truth[:, None])[:, 0]
+    return own - logits.scatter(1, truth[:, None], -torch.inf).amax(dim=1)
 
 
 def _squares(drawn: Tensor, height: int, width: int, share: float) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Protocol, runtime_checkable
 
+from advprop.attacks.attack import Attack, GradientAttack
 from advprop.attacks.objectives import Objective, TargetRule
-from advprop.attacks.pgd import PGD, Attack, GradientAttack
+from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import ThreatModel
 from advprop.randomness import Randomness
 from advprop.shapes import Images

@@ -1,4 +1,4 @@
-"""Choosing a branch of a model, and readying a model for an attack."""
+"""The choice of a model's branch, and the mode for attacks on a model."""
 
 from __future__ import annotations
 
@@ -6,32 +6,31 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from advprop.auxiliary.route import Branched, Route
-from advprop.auxiliary.running import frozen_statistics, running_statistics
+from advprop.auxiliary.route import Branched, Route, check_one_surgery, check_shares
+from advprop.auxiliary.running import frozen_statistics, has_shared_statistics, running_statistics
 
 
 @contextmanager
 def use_branch(
     model: nn.Module, branch: str | tuple[str, ...], *, shares: Sequence[int] | None = None
 ) -> Iterator[None]:
-    """Run `model` through one branch inside; the previous one is back on exit and on exception.
+    """Run `model` through one branch inside; restore the previous one on exit and on exception.
 
-    A tuple sends consecutive parts of each batch through the branches named: equal parts, or parts
-    in proportion to `shares`, as in (4, 1). Independent of train and eval mode. With activation
-    checkpointing the backward pass belongs inside too, since it runs the layers again. Two
-    assignments, whatever the size of the model.
+    A tuple sends consecutive parts of each batch through the named branches: equal parts, or parts
+    in proportion to `shares`, such as (4, 1). It works in train and eval mode. With activation
+    checkpointing the backward pass belongs inside too, since it runs the layers again. Switching is
+    two assignments, whatever the size of the model.
 
     Raises ValueError for an unknown branch, a model without branches, shares that are not one whole
-    number for each branch, or a tuple where the model does not keep the images of a batch apart.
+    number for each branch, or a tuple if the model does not keep the images of a batch apart.
     """
-    route = _route(model)
+    route = route_of(model)
     _check_branch(route, branch)
     if shares is not None:
         shares = tuple(shares)
-        _check_shares(branch, shares)
+        check_shares(branch, shares)
     previous = route.active, route.shares
     route.active, route.shares = branch, shares
     try:
@@ -40,86 +39,33 @@ def use_branch(
         route.active, route.shares = previous
 
 
-@contextmanager
-def no_branch(model: nn.Module) -> Iterator[None]:
-    """Makes layers with branches raise RuntimeError inside.
-
-    For a backward pass over forwards through several branches: activation checkpointing would run
-    layers again, and through a wrong branch.
-    """
-    route = _route(model)
-    previous, route.active = route.active, ()
-    try:
-        yield
-    finally:
-        route.active = previous
-
-
-def refuse_recomputation(model: nn.Module, loss: Tensor) -> None:
-    """Makes layers with branches raise RuntimeError if the backward pass of `loss` runs them again.
-
-    It runs outside `use_branch`, where activation checkpointing would take a wrong branch.
-    """
-    route = _route(model)
-
-    def begin(_: Tensor) -> None:
-        route.refused_backward = torch._C._current_graph_task_id()
-
-    loss.register_hook(begin)
-
-
 def branch_names(model: nn.Module) -> tuple[str, ...]:
-    """The branches of `model`, "clean" first. Raises ValueError where there are none."""
-    return _route(model).branches
+    """Return the branches of `model`, "clean" first; raises ValueError if there are none."""
+    return route_of(model).branches
 
 
 def splits_batches(model: nn.Module) -> bool:
-    """Whether `use_branch` takes a tuple for this model: parts of a batch, each its own branch."""
-    return _route(model).no_tuple is None
+    """Return whether a batch can be split over branches, so that `use_branch` takes a tuple."""
+    return route_of(model).no_tuple is None
 
 
 def shares_statistics(model: nn.Module) -> bool:
-    """Whether several branches use one layer's running statistics; all modules are asked once."""
-    sharing = _route(model).sharing
+    """Return whether branches share running statistics; searches each model only once."""
+    sharing = route_of(model).sharing
     if model not in sharing:
-        sharing[model] = _shares_statistics(model)
+        sharing[model] = has_shared_statistics(model)
     return sharing[model]
 
 
-def _route(model: nn.Module) -> Route:
+def route_of(model: nn.Module) -> Route:
+    """Return the route of the layers of `model`; raises ValueError for none, or several."""
     # stops at the first such layer: in practice a few modules from the root
     for layer in model.modules():
         if isinstance(layer, Branched):
             if model not in layer.route.checked:
-                _check_one_surgery(model, layer.route)
+                check_one_surgery(model, layer.route)
             return layer.route
     raise ValueError("the model has no auxiliary branches: call add_auxiliary_norms(model) first")
-
-
-def _check_one_surgery(model: nn.Module, route: Route) -> None:
-    for name, layer in model.named_modules():
-        if isinstance(layer, Branched) and layer.route is not route:
-            raise ValueError(
-                f'"{name}" got its branches in another call of add_auxiliary_norms (or is a deep '
-                "copy) and would not be switched with the rest: put the model together first, "
-                "then call add_auxiliary_norms once"
-            )
-    route.checked.add(model)
-
-
-def _shares_statistics(model: nn.Module) -> bool:
-    users: dict[Tensor, set[str]] = {}
-    for layer in model.modules():
-        if isinstance(layer, Branched):
-            for name, branch in layer.branches.items():
-                for statistic in _statistics(branch):
-                    users.setdefault(statistic, set()).add(name)
-    return any(len(users.get(statistic, ())) != 1 for statistic in _statistics(model))
-
-
-def _statistics(module: nn.Module) -> Iterator[Tensor]:
-    for layer in module.modules():
-        yield from running_statistics(layer).values()
 
 
 def _check_branch(route: Route, branch: str | tuple[str, ...]) -> None:
@@ -134,15 +80,6 @@ def _check_branch(route: Route, branch: str | tuple[str, ...]) -> None:
         raise ValueError(f"{route.no_tuple}: use one branch at a time, not {branch}")
 
 
-def _check_shares(branch: str | tuple[str, ...], shares: tuple[int, ...]) -> None:
-    count = 1 if isinstance(branch, str) else len(branch)
-    if len(shares) != count or not all(type(share) is int and share > 0 for share in shares):
-        raise ValueError(
-            f"shares {shares} for branch {branch}: give a whole number of at least 1 for each of "
-            f"the {count}, as in shares=(4, 1)"
-        )
-
-
 @contextmanager
 def attack_mode(
     model: nn.Module,
@@ -151,15 +88,16 @@ def attack_mode(
     update: bool = False,
     layers_only: bool = False,
 ) -> Iterator[None]:
-    """Ready `model` for an attack, and restore every mode and flag on exit and on exception.
+    """Prepare `model` for an attack inside; restore every mode and flag on exit and on exception.
 
-    Inside, dropout and stochastic depth are off and all parameters are frozen (their `.grad`
-    stays untouched, and a compiled backward skips them). Normalisation takes its "running"
-    statistics (as AdvProp does; Mei et al. 2022, section 3.2.2) or those of the "batch", which
-    reach the running ones only with `update=True`. With `layers_only` modules that hold others stay
-    in training mode: torchvision's detectors give losses in no other.
+    Inside, dropout and stochastic depth are off and all parameters are frozen (their `.grad` stays
+    untouched, and a compiled backward pass skips them). Normalisation uses its "running" statistics
+    (as AdvProp does; Mei et al. 2022, section 3.2.2) or those of the "batch", which update the
+    running ones only with `update=True`. With `layers_only`, modules that hold others stay in
+    training mode, without which torchvision's detectors give no losses.
 
-    Raises ValueError where `update` could have no effect.
+    Raises ValueError for unknown `statistics`, or `update` with running ones, where it has no
+    effect.
     """
     if statistics not in ("running", "batch"):
         raise ValueError(f'statistics={statistics!r}: choose "running" or "batch"')
@@ -187,10 +125,10 @@ def attack_mode(
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:
-    """All modules in `model`, itself first, each once; those near it before those further in.
+    """Return all modules in `model`, itself first, each once, outer ones before inner ones.
 
-    A quarter of the time of `Module.modules()`, which asks one generator inside another for each.
-    So nothing need be remembered of a model, which may change at any time.
+    It takes a quarter of the time of `Module.modules()`, whose generators are nested. So no list of
+    modules needs to be kept, and the model may change at any time.
     """
     found, seen = [model], {model}
     for module in found:  # grows meanwhile
@@ -202,21 +140,21 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
 
 
 def _evaluate(modules: Sequence[nn.Module]) -> None:
-    """As `model.eval()`, which takes many times as long."""
+    """Set eval mode as `model.eval()` does, which takes many times as long."""
     plain = nn.Module.train
     for module in modules:
         if type(module).train is not plain:
-            module.train(False)  # LeViT's forgets here what it keeps of older weights
+            module.train(False)  # LeViT's drops here what it cached of older weights
     _set_modes(modules, [False] * len(modules))
 
 
 def _set_modes(modules: Sequence[nn.Module], modes: Sequence[bool]) -> None:
-    """As `module.training = training` for each, which looks through all that a module has."""
+    """Set `module.training` of each module, past `Module.__setattr__`, which takes long."""
     for module, training in zip(modules, modes, strict=True):
         own = module.__dict__
         if "training" in own:
             own["training"] = training
-        else:  # a scripted module keeps it elsewhere
+        else:  # a scripted module stores it elsewhere
             module.training = training
 
 

@@ -1,53 +1,29 @@
-"""One normalisation layer with a copy of itself for each branch."""
+"""A normalisation layer with a copy of itself for each branch."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from advprop.auxiliary.route import (
-    CLEAN,
-    Branched,
-    Route,
-    check_branch_chosen,
-    check_recomputation,
-    split_batch,
-)
+from advprop.auxiliary.copies import BranchCopies
+from advprop.auxiliary.recomputation import check_recomputation
+from advprop.auxiliary.route import CLEAN, check_branch_chosen, split_batch
 from advprop.auxiliary.running import frozen_statistics, running_statistics
 
-Separate = Literal["both", "affine", "statistics"]
 
+class AuxiliaryNorm(BranchCopies):
+    """Runs the original layer, or the active branch's copy; see `BranchCopies` for `separate`.
 
-class AuxiliaryNorm(Branched):
-    """Holds the original layer as branch "clean" and a deep copy of it for each auxiliary branch.
-
-    `separate` says which tensors the copies own: "both", or only the "affine" parameters, or only
-    the running "statistics"; the rest is the clean branch's. Branches that share statistics share
-    those of a batch over several branches too, in training mode. Attributes that this class lacks
-    (`weight`, `num_features`, ...) are read from the active branch.
+    If branches share statistics, a batch over several branches is normalised by the statistics of
+    the whole batch in training mode. Attributes that this class lacks (`weight`, `num_features`,
+    ...) are read from the active branch.
     """
 
-    def __init__(self, norm: nn.Module, route: Route, *, separate: Separate = "both") -> None:
-        super().__init__()
-        self.route = route
-        self.separate = separate
-        self.branches = _Branches()
-        for name in route.branches:
-            self.branches[name] = norm if name == CLEAN else copy.deepcopy(norm)
-        self.train(norm.training)
-        self._tie()
-        # a replaced tensor (`load_state_dict(assign=True)`) would undo the sharing, and one that is
-        # listed twice would be averaged twice
-        self.register_load_state_dict_post_hook(_tie_after_loading)
-        self.register_state_dict_post_hook(_drop_borrowed)
-
     def forward(self, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The active branch's output; with several branches, consecutive parts of dim 0."""
+        """Return the active branch's output; several branches get consecutive parts of dim 0."""
         active = self.route.active
         if isinstance(active, str):
             return self._run(active, images, *args, **kwargs)
@@ -67,11 +43,11 @@ class AuxiliaryNorm(Branched):
         *args: Any,
         **kwargs: Any,
     ) -> list[Tensor]:
-        """Each branch's own part, normalised by the statistics of the whole batch."""
+        """Return the output of each branch's part, normalised by the whole batch."""
         outputs: list[Tensor] = []
         start = 0
         for name, part in zip(active, parts, strict=True):
-            # the batch counts once
+            # running statistics count the batch once
             with frozen_statistics(self.branches[name]) if outputs else nullcontext():
                 whole = self._run(name, images, *args, **kwargs)
             outputs.append(whole[start : start + len(part)])
@@ -80,10 +56,11 @@ class AuxiliaryNorm(Branched):
 
     def _run(self, name: str, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         branch = self.branches[name]
-        recomputed = not torch.compiler.is_compiling() and in_recomputation()
-        if recomputed:
+        # within a backward pass: activation checkpointing runs the layer again
+        again = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+        if again:
             check_recomputation(self.route)
-        with frozen_statistics(branch) if recomputed else nullcontext():
+        with frozen_statistics(branch) if again else nullcontext():
             output: Tensor = branch(images, *args, **kwargs)
         return output
 
@@ -103,77 +80,6 @@ class AuxiliaryNorm(Branched):
                 raise ValueError(_no_single_tensor(name, active)) from None
             return value
 
-    def _apply(self, fn: Any, recurse: bool = True) -> AuxiliaryNorm:
-        super()._apply(fn, recurse)
-        self._tie()  # moving to another device or type makes new buffers
-        return self
-
-    def _borrowed(self) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
-        """Yields for each copy that borrows: two key prefixes, and two tables of tensors."""
-        if self.separate == "both":
-            return
-        table = "_buffers" if self.separate == "affine" else "_parameters"
-        originals = dict(self.branches[CLEAN].named_modules(prefix=f"branches.{CLEAN}"))
-        for name in self.route.branches[1:]:
-            copies = dict(self.branches[name].named_modules(prefix=f"branches.{name}"))
-            for (original, lender), (path, borrower) in zip(
-                originals.items(), copies.items(), strict=True
-            ):
-                yield f"{path}.", f"{original}.", vars(borrower)[table], vars(lender)[table]
-
-    def _tie(self) -> None:
-        """Let the copies hold the clean branch's tensors where they own none."""
-        for *_, own, original in self._borrowed():
-            own.update(original)
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        """Give a plain checkpoint's tensors to every branch."""
-        inner = f"{prefix}branches."
-        for key in [key for key in state_dict if key.startswith(prefix)]:
-            if not key.startswith(inner):
-                tensor = state_dict.pop(key)
-                for name in self.branches:
-                    # a tensor each: `load_state_dict(assign=True)` takes them as they are
-                    own = tensor if name == CLEAN else tensor.detach().clone()
-                    state_dict[f"{inner}{name}.{key.removeprefix(prefix)}"] = own
-        for path, original, tensors, _ in self._borrowed():
-            for key in tensors:
-                if f"{prefix}{original}{key}" in state_dict:
-                    state_dict[f"{prefix}{path}{key}"] = state_dict[f"{prefix}{original}{key}"]
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def extra_repr(self) -> str:
-        """For `print(model)`."""
-        return f"separate={self.separate!r}"
-
-
-class _Branches(nn.ModuleDict):
-    """The layers of one `AuxiliaryNorm`; refuses a conversion that would lose an activation."""
-
-    def add_module(self, name: str, module: nn.Module | None) -> None:
-        old = self._modules.get(name)
-        # torch's own class keeps the activation as a child that it never calls
-        if type(module) is nn.SyncBatchNorm and hasattr(old, "act"):
-            raise ValueError(
-                f"torch's SyncBatchNorm conversion drops the activation inside "
-                f"{type(old).__name__}; use timm.layers.convert_sync_batchnorm"
-            )
-        super().add_module(name, module)
-
-
-def _tie_after_loading(module: AuxiliaryNorm, _incompatible_keys: object) -> None:
-    module._tie()
-
-
-def _drop_borrowed(
-    module: AuxiliaryNorm, state_dict: dict[str, Any], prefix: str, _metadata: object
-) -> None:
-    for path, _, tensors, _ in module._borrowed():
-        for key in tensors:
-            state_dict.pop(f"{prefix}{path}{key}", None)
-
 
 def _no_single_tensor(name: str, active: tuple[str, ...]) -> str:
     return (
@@ -182,19 +88,3 @@ def _no_single_tensor(name: str, active: tuple[str, ...]) -> str:
         "time (for torch's transformer layers torch.backends.mha.set_fastpath_enabled(False) "
         "does as well)"
     )
-
-
-def in_recomputation() -> bool:
-    """Does this forward run inside a backward pass, as activation checkpointing does it?
-
-    Raises RuntimeError for checkpointing's reentrant form, which excludes the gradients with
-    respect to images that attacks need.
-    """
-    if torch._C._current_graph_task_id() == -1:
-        return False
-    if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
-        raise RuntimeError(
-            "a normalisation layer with branches runs inside a backward pass that is not "
-            "non-reentrant checkpointing: use torch.utils.checkpoint(..., use_reentrant=False)"
-        )
-    return True

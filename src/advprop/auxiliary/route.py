@@ -60,16 +60,6 @@ def check_branch_chosen(active: str | tuple[str, ...]) -> None:
         )
 
 
-def check_recomputation(route: Route) -> None:
-    """Raise RuntimeError if checkpointing runs layers again in a backward pass that refuses it."""
-    if route.refused_backward == torch._C._current_graph_task_id():
-        raise RuntimeError(
-            "activation checkpointing runs layers with branches again in the backward pass of "
-            "method.loss, and cannot know which branch it was: call method.forward_backward, or "
-            "switch checkpointing off"
-        )
-
-
 def split_batch(
     images: Tensor, names: Sequence[str], shares: Sequence[int] | None = None
 ) -> tuple[Tensor, ...]:
@@ -91,6 +81,16 @@ def split_batch(
             f"proportions, a multiple of {parts} in all"
         )
     return torch.split(images, [size * share // total for share in shares])
+
+
+def check_shares(branch: str | tuple[str, ...], shares: tuple[int, ...]) -> None:
+    """Raise ValueError unless there is a whole number of at least 1 for each branch."""
+    count = 1 if isinstance(branch, str) else len(branch)
+    if len(shares) != count or not all(type(share) is int and share > 0 for share in shares):
+        raise ValueError(
+            f"shares {shares} for branch {branch}: give a whole number of at least 1 for each of "
+            f"the {count}, as in shares=(4, 1)"
+        )
 
 
 def has_auxiliary_norms(model: nn.Module) -> bool:
@@ -126,3 +126,15 @@ def check_without_branches(model: nn.Module) -> None:
             "the model has auxiliary branches already: name all of them in one call, "
             "or call remove_auxiliary_norms first"
         )
+
+
+def check_one_surgery(model: nn.Module, route: Route) -> None:
+    """Raise ValueError if a layer of `model` has another route; else remember that none has."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, Branched) and layer.route is not route:
+            raise ValueError(
+                f'"{name}" got its branches in another call of add_auxiliary_norms (or is a deep '
+                "copy) and would not be switched with the rest: put the model together first, "
+                "then call add_auxiliary_norms once"
+            )
+    route.checked.add(model)

@@ -10,6 +10,8 @@ from timm.layers import FrozenBatchNormAct2d
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from advprop.auxiliary.route import Branched
+
 _FROZEN = (FrozenBatchNorm2d, FrozenBatchNormAct2d)
 
 
@@ -48,3 +50,19 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for layer, statistics in kept:
             layer._buffers.update(statistics)
+
+
+def has_shared_statistics(model: nn.Module) -> bool:
+    """Return whether several branches use the running statistics of a layer of `model`."""
+    users: dict[Tensor, set[str]] = {}
+    for layer in model.modules():
+        if isinstance(layer, Branched):
+            for name, branch in layer.branches.items():
+                for statistic in _statistics(branch):
+                    users.setdefault(statistic, set()).add(name)
+    return any(len(users.get(statistic, ())) != 1 for statistic in _statistics(model))
+
+
+def _statistics(module: nn.Module) -> Iterator[Tensor]:
+    for layer in module.modules():
+        yield from running_statistics(layer).values()

@@ -6,7 +6,8 @@ import lightning
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advprop.methods.base import Context, Method
+from advprop.methods.base import Method
+from advprop.methods.step import Context
 from advprop.shapes import Images, Labels, Logits
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from timm.task import ClassificationTask
 from torch import Tensor, nn
 
-from advprop.methods.base import Context, Method
+from advprop.methods.base import Method
+from advprop.methods.step import Context
 from advprop.shapes import Images, Labels
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BaseImageProcessor, PreTrainedModel, Trainer
 
-from advprop.methods.base import Context, Method
+from advprop.methods.base import Method
+from advprop.methods.step import Context
 from advprop.models.standardize import Standardized
 from advprop.shapes import Images, Logits
 

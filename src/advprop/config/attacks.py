@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
+from advprop.attacks.attack import Attack
 from advprop.attacks.objectives import (
     TargetRule,
     least_likely_class,
     random_other_class,
     untargeted,
 )
-from advprop.attacks.pgd import PGD, Attack
+from advprop.attacks.pgd import PGD
 from advprop.attacks.schedule import GrowingSteps
 from advprop.attacks.threat_models import L2, Linf, ThreatModel
 from advprop.config.fields import Buildable, Built, Config, Fraction

@@ -149,7 +149,7 @@ def settings_for_kind(data: BatchesConfig, kind: object) -> dict[str, Any]:
     # "root" and "name" have other meanings for other kinds
     common = fields.keys() & DecodedDataConfig.model_fields.keys() & known.keys()
     if "builtin" in (kind, known["kind"]):
-        # what suits photographs does not suit digits
+        # values for photographs do not suit digits
         common -= {"augmentation", "expected_sizes"}
     kept = {name: known[name] for name in common}
     fresh = {

@@ -13,12 +13,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
-from advprop.attacks.pgd import PGD, fgsm
+from advprop.attacks.fgsm import fgsm
+from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.branches import attack_mode
 from advprop.cost.memory import SavedTensors
-from advprop.methods.base import Context, Method
+from advprop.methods.base import Method
 from advprop.methods.facts import TrainingFacts
+from advprop.methods.step import Context
 from advprop.shapes import Batch
 
 _NO_ATTACK = PGD(threat_model=Linf(0.0), num_steps=0, step_size=0.0, random_start_probability=0.0)

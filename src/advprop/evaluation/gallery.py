@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from advprop.attacks.pgd import Attack
+from advprop.attacks.attack import Attack
 from advprop.evaluation.accuracy import image_indices
 from advprop.evaluation.saliency import Maps
 from advprop.files.parsing import printable

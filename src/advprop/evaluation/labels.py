@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from advprop.attacks.pgd import Attack
+from advprop.attacks.attack import Attack
 from advprop.evaluation.accuracy import (
     all_scores,
     by_label,

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from advprop.attacks.attack import Attack
 from advprop.attacks.objectives import GRADIENT_SCALE
-from advprop.attacks.pgd import Attack
-from advprop.attacks.random_search import random_search
+from advprop.attacks.random_search import margins, random_search
 from advprop.attacks.threat_models import ThreatModel
 from advprop.evaluation.accuracy import EVALUATION_SEED, image_indices, mean, scored
 from advprop.evaluation.robustness import attack_with_restarts, part_of
 from advprop.randomness import ImageStreams
-from advprop.shapes import Batch, Images, LogitsFn, correct_predictions, margins
+from advprop.shapes import Batch, Images, LogitsFn, correct_predictions
 
 NUM_QUERIES = 50
 _ALONE = 4

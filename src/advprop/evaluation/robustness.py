@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advprop.attacks.pgd import PGD, Attack
+from advprop.attacks.attack import Attack
+from advprop.attacks.pgd import PGD
+from advprop.attacks.random_search import margins
 from advprop.attacks.threat_models import Linf, ThreatModel
 from advprop.evaluation.accuracy import Scores, image_indices, joined, mean, start_streams
 from advprop.evaluation.labels import attack_labels
 from advprop.results.intervals import bootstrap_interval
-from advprop.shapes import Batch, Images, LogitsFn, correct_predictions, margins
+from advprop.shapes import Batch, Images, LogitsFn, correct_predictions
 
 
 def attack_with_restarts(

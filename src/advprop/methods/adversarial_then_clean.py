@@ -8,7 +8,8 @@ from torch import nn
 
 from advprop.attacks.schedule import mean_passes
 from advprop.methods.adversarial import Adversarial
-from advprop.methods.base import Attacking, Context, StepMetrics
+from advprop.methods.base import Attacking
+from advprop.methods.step import Context, StepMetrics
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
 

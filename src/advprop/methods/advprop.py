@@ -7,31 +7,33 @@ from dataclasses import dataclass
 from torch import nn
 
 from advprop.auxiliary.route import CLEAN
-from advprop.methods.base import (
+from advprop.methods.base import Attacking
+from advprop.methods.learning import SeveralKinds, check_weights, learn
+from advprop.methods.step import (
     ADVERSARIAL,
-    Attacking,
     Context,
     StepMetrics,
     adversarial_images,
     perturbation_size,
     through,
 )
-from advprop.methods.learning import SeveralKinds, check_weights, learn
 from advprop.shapes import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdvProp(SeveralKinds, Attacking):
-    """Clean images through the clean branch, adversarial ones through a branch of their own.
+    """Trains on clean images through the clean branch, and on adversarial ones through another.
 
-    The attack goes through the auxiliary branch; the two mean losses are summed (with weights, 1
-    each in the paper) and one optimiser step follows. `form` "separate" runs a forward and a
-    backward for each kind, one graph in memory at a time. DistributedDataParallel allows one
-    backward: "joint" runs one forward and backward over the concatenated batch, "summed" two
-    forwards and one backward; "auto" picks by that, and is joint on one process too where branches
-    share running statistics, if masks are not matched. `matched_masks` gives an image the same
-    dropout and drop-path masks in both passes (Herrmann et al. 2022), the attack none; not in one
-    joint pass. Needs a model with `add_auxiliary_norms(model)`.
+    The attack goes through the auxiliary branch. The two mean losses are summed, with weights of 1
+    each in the paper, and one optimiser step follows. `form` "separate" runs a forward and a
+    backward pass for each kind of images, with one graph in memory at a time.
+    DistributedDataParallel allows one backward pass: "joint" runs one forward and one backward pass
+    over the concatenated batch, "summed" two forward passes and one backward pass. There "auto"
+    chooses one of the latter two; on one process it is "joint" if branches share running statistics
+    and masks are not matched, else "separate". With `matched_masks` an image gets the same dropout
+    and drop-path masks in both passes (Herrmann et al. 2022), and none in the attack; this excludes
+    "joint". Needs a model with `add_auxiliary_norms(model)`. Raises ValueError for negative
+    weights, or matched masks in the form "joint".
     """
 
     clean_weight: float = 1.0
@@ -49,21 +51,21 @@ class AdvProp(SeveralKinds, Attacking):
 
     @property
     def auxiliary(self) -> tuple[str, ...]:
-        """The branch of adversarial images."""
+        """Return the branch of adversarial images."""
         return (ADVERSARIAL,)
 
     @property
     def passes_per_image(self) -> float:
-        """The attack's steps, one clean and one adversarial pass."""
+        """Return the attack's passes plus one clean and one adversarial pass."""
         return self.attack.passes_per_image + 2
 
     @property
     def one_pass(self) -> bool:
-        """Not with matched masks, which are those of two passes."""
+        """Return False with matched masks, which need two passes, else True."""
         return not self.matched_masks
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
-        """Attack through the auxiliary branch, then learn through both."""
+        """Attack through the auxiliary branch, then add the gradients of both losses to `.grad`."""
         form = self.form_for(model, context.task)
         with through(model, ADVERSARIAL):
             images = adversarial_images(self.attack, model, batch, context)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from advprop.auxiliary.gradients import scaled_gradients
-from advprop.methods.base import unwrapped
+from advprop.methods.step import unwrapped
 
 _FEWEST = 2  # images of each kind, since one image alone may have no batch statistics
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advprop.auxiliary.route import CLEAN
-from advprop.methods.base import Context, KindMetrics, Method, StepMetrics
+from advprop.methods.base import Method
 from advprop.methods.learning import learn
+from advprop.methods.step import Context, KindMetrics, StepMetrics
 from advprop.shapes import AugMixed, Batch
 
 AUGMIX = "augmix"

@@ -19,17 +19,11 @@ from advprop.methods.attacked_fraction import (
     check_fraction,
     num_clean,
 )
-from advprop.methods.base import (
-    ADVERSARIAL,
-    Context,
-    StepMetrics,
-    perturbation_size,
-    through,
-)
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.kept.carrying import Carrying, CarryingMethod
 from advprop.methods.kept.encoding import Precision, precision_for
 from advprop.methods.learning import SeveralKinds, learn
+from advprop.methods.step import ADVERSARIAL, Context, StepMetrics, perturbation_size, through
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
 

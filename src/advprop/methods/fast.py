@@ -19,15 +19,9 @@ from advprop.methods.attacked_fraction import (
     check_fraction,
     num_clean,
 )
-from advprop.methods.base import (
-    ADVERSARIAL,
-    Context,
-    StepMetrics,
-    perturbation_size,
-    through,
-)
 from advprop.methods.learning import SeveralKinds, learn, total_loss
 from advprop.methods.shuffling import shuffled
+from advprop.methods.step import ADVERSARIAL, Context, StepMetrics, perturbation_size, through
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import of_part
 from advprop.shapes import Batch, Images

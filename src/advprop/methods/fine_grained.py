@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
-from advprop.attacks.pgd import Attack
+from advprop.attacks.attack import Attack
 from advprop.auxiliary.route import CLEAN
-from advprop.methods.base import (
+from advprop.methods.base import Method
+from advprop.methods.learning import SeveralKinds, learn
+from advprop.methods.step import (
     Context,
-    Method,
     StepMetrics,
     adversarial_images,
     perturbation_size,
     through,
 )
-from advprop.methods.learning import SeveralKinds, learn
 from advprop.shapes import Batch, Images
 
 

@@ -11,22 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from advprop.auxiliary.branches import no_branch, shares_statistics, splits_batches
+from advprop.auxiliary.branches import shares_statistics, splits_batches
+from advprop.auxiliary.recomputation import no_branch
 from advprop.auxiliary.running import frozen_statistics
-from advprop.methods.base import (
-    Context,
-    KindMetrics,
-    Method,
-    StepMetrics,
-    through,
-    unwrapped,
-)
+from advprop.methods import parallel
+from advprop.methods.base import Method
+from advprop.methods.joint import in_one_pass
+from advprop.methods.step import Context, KindMetrics, StepMetrics, through, unwrapped
 from advprop.randomness import mark_dropout
 from advprop.shapes import Batch
 from advprop.tasks.task import Task
 
 Form: TypeAlias = Literal["auto", "separate", "joint", "summed"]
-"""How several kinds of images are learnt from: see `learn`. "auto" is what the model needs."""
+"""The passes over several kinds of images, as `learn` runs them; "auto" chooses by the model."""
 
 
 def learn(
@@ -40,23 +37,23 @@ def learn(
     matched_masks: bool = False,
     perturbation: Tensor | None = None,
 ) -> StepMetrics:
-    """Add to `.grad` the gradients of the kinds' mean losses, each times its weight (None: 1).
+    """Add the gradients of the kinds' mean losses, each times its weight (None: 1), to `.grad`.
 
-    `form` "separate" runs a forward and a backward pass for each kind, one graph in memory at a
-    time; "joint" one of each over the concatenated batch; "summed" a forward pass for each and one
-    backward pass, as DistributedDataParallel needs it. With `branches` each kind goes through the
-    branch of its name, else all through the active one. `matched_masks` has each kind meet the
-    dropout and drop-path masks of the first one; torch's global streams then stand as after one
-    pass. Images that require a gradient get it in `.grad`. `perturbation` is put into the metrics.
+    `form` "separate" runs a forward and a backward pass for each kind, with one graph in memory at
+    a time; "joint" runs one of each over the concatenated batch; "summed" runs a forward pass for
+    each kind and one backward pass, which DistributedDataParallel allows. With `branches` each kind
+    goes through the branch of its name; without, all go through the active one. With
+    `matched_masks` each kind gets the dropout and drop-path masks of the first, and torch's global
+    streams end as after one pass. Images that require a gradient get it in `.grad`. `perturbation`
+    is put into the metrics.
 
     Raises RuntimeError if activation checkpointing runs layers with branches again in the "summed"
-    form, ValueError for matched masks under DataParallel, and for one pass of a task that has but
-    one loss for it, where `weights` count images of one kind for more than those of another.
+    form; ValueError for matched masks under DataParallel, or as `in_one_pass` in the "joint" form.
     """
     weights = dict.fromkeys(kinds, 1.0) if weights is None else weights
     torch.clear_autocast_cache()  # a method may have changed the weights since its last pass
     if form == "joint":
-        found = _in_one_pass(model, kinds, context, weights, branches)
+        found = in_one_pass(model, kinds, context, weights, branches)
     else:
         redraw = _mark_masks(model, kinds) if matched_masks else None
         found = _in_passes(model, kinds, context, weights, branches, redraw, form)
@@ -64,13 +61,13 @@ def learn(
 
 
 def total_loss(kinds: Mapping[str, KindMetrics], weights: Mapping[str, float]) -> Tensor:
-    """The sum of the kinds' losses times their weights: what a step minimises."""
+    """Return the sum of the kinds' losses times their weights, which a step minimises."""
     return torch.stack([weights[kind] * found.loss for kind, found in kinds.items()]).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeveralKinds(Method):
-    """A method that learns from several kinds of images, in a `form` that can be chosen."""
+    """A method that learns from several kinds of images, with a choice of `form`."""
 
     form: Form = "auto"
 
@@ -82,33 +79,30 @@ class SeveralKinds(Method):
 
     @property
     def one_pass(self) -> bool:
-        """Tells whether one pass can run all kinds of images."""
+        """Return whether one pass can run all kinds of images."""
         return True
 
     @property
     def prefers_one_pass(self) -> bool:
-        """Tells whether one pass costs no more memory, since no image comes twice in a batch."""
+        """Return whether one pass needs no more memory: no image occurs twice in a batch."""
         return False
 
     def form_for(
         self, model: nn.Module, task: Task | None = None, *, distributed: bool | None = None
     ) -> Form:
-        """The form of a step of `model`, where "auto" is decided.
+        """Return the form of a step of `model`, with "auto" replaced by one of the others.
 
         `distributed` tells whether DistributedDataParallel is in use (None: whether `model` is in
-        it), which allows one backward pass: the form is "joint", or "summed" where a batch cannot
-        be split over branches. Elsewhere it is "separate", or "joint" if the method prefers that,
-        or if branches share running statistics: each kind of images by itself would be normalised
-        by its own batch, and tested with statistics of all. Else a `task` that does not split its
-        outputs is learnt in passes. Raises ValueError for one pass through branches under
-        DataParallel.
+        it). It allows one backward pass, so the form is "joint", or "summed" if a batch cannot be
+        split over branches. Otherwise it is "separate", or "joint" if the method prefers that or
+        has no branches, or if branches share running statistics: a kind of images alone would be
+        normalised by its own batch in training, but by statistics of all kinds in tests. Without
+        such sharing, a `task` that does not split its outputs needs a pass for each branch. Raises
+        ValueError for one pass through branches under DataParallel.
         """
         scattered = isinstance(model, nn.DataParallel) and bool(self.auxiliary)
         if self.form == "joint" and scattered:
-            raise ValueError(
-                'form="joint" under DataParallel, which would scatter clean and adversarial images '
-                'over the wrong branches: use form="separate", or DistributedDataParallel'
-            )
+            parallel.refuse_scattering()
         if self.form != "auto":
             return self.form
         if scattered:
@@ -124,74 +118,28 @@ class SeveralKinds(Method):
         return "joint" if joint and (prefers or shares_statistics(module)) else "separate"
 
     def on_devices(self, model: nn.Module, devices: int) -> Method:
-        """With the form that it has for `model` on several devices."""
+        """Return the method with the form that it has for `model` on so many devices."""
         form = self.form_for(model, distributed=devices > 1)
         return self if devices == 1 else replace(self, form=form)
 
     def check_distributed(self) -> None:
-        """Raises ValueError for a backward pass for each branch."""
+        """Raise ValueError if each backward pass would reach one branch alone."""
         if self.form == "separate" and self.auxiliary:
-            instead = "auto, joint or summed" if self.one_pass else "auto or summed"
-            raise ValueError(
-                'form="separate" on several processes: each backward pass reaches one branch '
-                "alone, and DistributedDataParallel waits for the gradients of all; set "
-                f"method.form to {instead}, or train in one process"
-            )
+            parallel.refuse_separate("auto, joint or summed" if self.one_pass else "auto or summed")
 
 
 def recomputing(model: nn.Module) -> AbstractContextManager[None]:
-    """Freeze running statistics while checkpointing runs layers again; they had the batch once."""
+    """Return a context that freezes running statistics while checkpointing runs layers again.
+
+    They counted the batch in the first forward pass.
+    """
     return frozen_statistics(unwrapped(model))
 
 
 def check_weights(weights: Sequence[float]) -> None:
-    """Raise ValueError for a negative weight of a loss."""
+    """Raise ValueError if the weight of a loss is negative."""
     if min(weights) < 0:
         raise ValueError(f"loss weights {' and '.join(map(str, weights))}: at least 0 each")
-
-
-def _in_one_pass(
-    model: nn.Module,
-    kinds: Mapping[str, Batch],
-    context: Context,
-    weights: Mapping[str, float],
-    branches: bool,
-) -> dict[str, KindMetrics]:
-    parts, task = [*kinds.values()], context.task
-    sizes, labels = [len(part) for part in parts], [part.labels for part in parts]
-    # a leaf of its own: torch.compile warns of inputs that could have no `.grad`
-    images = torch.cat([part.images.detach() for part in parts])
-    images.requires_grad_(any(part.images.requires_grad for part in parts))
-    with through(model, tuple(kinds), shares=sizes, separate=branches):
-        outputs = task.outputs(model, images, joined := task.join(labels))
-        if task.splits:
-            each = [*zip(outputs.split(sizes), labels, strict=True)]
-        else:
-            _check_weights_by_size(kinds, weights, task)
-            each = [(outputs, joined)] * len(parts)
-        losses = [task.loss(*part) for part in each]
-        weighted = [weights[kind] * loss for kind, loss in zip(kinds, losses, strict=True)]
-        context.backward(torch.stack(weighted).sum())
-    if images.grad is not None:
-        for part, gradient in zip(parts, images.grad.split(sizes), strict=True):
-            part.images.grad = gradient if part.images.requires_grad else None
-    return {
-        kind: KindMetrics(loss=loss.detach(), metrics=task.metrics(*part))
-        for kind, part, loss in zip(kinds, each, losses, strict=True)
-    }
-
-
-def _check_weights_by_size(
-    kinds: Mapping[str, Batch], weights: Mapping[str, float], task: Task
-) -> None:
-    """Raise ValueError unless kinds weigh as one loss over all of their images has them."""
-    each = [weights[kind] / len(part) for kind, part in kinds.items()]
-    if max(each) - min(each) > 1e-6 * max(each):
-        raise ValueError(
-            f"{type(task).__name__} has one loss for a pass over all images, and the weights of "
-            f"{', '.join(kinds)} for an image differ: take a form of one pass for each, such as "
-            '"auto" or "separate"'
-        )
 
 
 def _in_passes(
@@ -203,7 +151,7 @@ def _in_passes(
     redraw: Callable[[], None] | None,
     form: Form,
 ) -> dict[str, KindMetrics]:
-    """A pass for each kind, with a backward pass each, or one at the end ("summed")."""
+    """Run a pass for each kind, with a backward pass each, or one at the end ("summed")."""
     task = context.task
     losses: list[Tensor] = []
     found: dict[str, KindMetrics] = {}
@@ -211,7 +159,7 @@ def _in_passes(
         if found and redraw is not None:
             redraw()
         if found and form == "summed":
-            _keep_statistics(model)
+            parallel.keep_statistics(model)
         with through(model, kind, separate=branches):
             outputs = task.outputs(model, part.images, part.labels)
             loss = task.loss(outputs, part.labels)
@@ -221,29 +169,16 @@ def _in_passes(
                 context.backward(weights[kind] * loss)
         shown = task.metrics(outputs, part.labels)
         found[kind] = KindMetrics(loss=loss.detach(), metrics=shown)
-        del outputs, loss  # and with them the graph, before the next one is made
+        del outputs, loss  # frees the graph before the next one is made
     if losses:
-        # layers that run again in this backward pass could not know whose turn it was
+        # a layer that checkpointing runs again here could not know its branch
         with no_branch(unwrapped(model)) if branches else nullcontext():
             context.backward(torch.stack(losses).sum())
     return found
 
 
 def _mark_masks(model: nn.Module, kinds: Mapping[str, Batch]) -> Callable[[], None]:
-    """A function that rewinds torch's streams to here, so that the same masks are drawn again."""
+    """Return a function that rewinds torch's streams, so that the same masks are drawn again."""
     if isinstance(model, nn.DataParallel):
-        raise ValueError(
-            "matched_masks under DataParallel, whose devices draw masks each for itself: use "
-            "DistributedDataParallel, or matched_masks=False"
-        )
+        parallel.refuse_matched_masks()
     return mark_dropout(next(iter(kinds.values())).images.device)
-
-
-def _keep_statistics(model: nn.Module) -> None:
-    """Have DistributedDataParallel broadcast no buffers before its next forward pass.
-
-    It did so before the first one, whose backward pass would fail on their change (torch 2.6 to
-    2.10, pytorch/pytorch#175024).
-    """
-    if isinstance(model, DistributedDataParallel):
-        model.require_forward_param_sync = False

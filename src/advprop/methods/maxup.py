@@ -10,8 +10,9 @@ from torch import nn
 
 from advprop.auxiliary.branches import attack_mode
 from advprop.auxiliary.route import CLEAN
-from advprop.methods.base import Context, Method, StepMetrics, unwrapped
+from advprop.methods.base import Method
 from advprop.methods.learning import learn
+from advprop.methods.step import Context, StepMetrics, unwrapped
 from advprop.shapes import Batch, Images, Redrawn
 
 

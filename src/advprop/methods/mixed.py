@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from torch import nn
 
 from advprop.auxiliary.route import CLEAN
-from advprop.methods.base import (
+from advprop.methods.base import Attacking
+from advprop.methods.learning import learn
+from advprop.methods.step import (
     ADVERSARIAL,
-    Attacking,
     Context,
     StepMetrics,
     adversarial_images,
     perturbation_size,
 )
-from advprop.methods.learning import learn
 from advprop.shapes import Batch
 
 

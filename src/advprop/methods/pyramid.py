@@ -6,14 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from advprop.methods.base import (
-    ADVERSARIAL,
-    Attacking,
-    Context,
-    StepMetrics,
-    adversarial_images,
-    through,
-)
+from advprop.methods.base import Attacking
+from advprop.methods.step import ADVERSARIAL, Context, StepMetrics, adversarial_images, through
 from advprop.methods.two_passes import TwoPasses
 from advprop.shapes import Batch
 

@@ -14,8 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from advprop.auxiliary.route import CLEAN
 from advprop.auxiliary.running import copies_of, frozen_statistics
-from advprop.methods.base import Context, Method, StepMetrics, unwrapped
+from advprop.methods.base import Method
 from advprop.methods.learning import learn
+from advprop.methods.step import Context, StepMetrics, unwrapped
 from advprop.randomness import mark_dropout
 from advprop.shapes import Batch
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from advprop.auxiliary.route import CLEAN
-from advprop.methods.base import ADVERSARIAL, Context, StepMetrics, perturbation_size
 from advprop.methods.learning import SeveralKinds, check_weights, learn
+from advprop.methods.step import ADVERSARIAL, Context, StepMetrics, perturbation_size
 from advprop.shapes import Batch, Images
 
 

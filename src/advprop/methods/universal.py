@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from advprop.attacks.pgd import check_images, check_steps
 from advprop.attacks.scales import Scale, check_scales, scales_for
 from advprop.attacks.threat_models import Linf
-from advprop.methods.base import Context, StepMetrics
+from advprop.methods.step import Context, StepMetrics
 from advprop.methods.two_passes import TwoPasses
 from advprop.randomness import generator_for, uniform
 from advprop.shapes import Batch, Images

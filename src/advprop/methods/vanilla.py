@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from advprop.auxiliary.route import CLEAN
-from advprop.methods.base import Context, Method, StepMetrics
+from advprop.methods.base import Method
 from advprop.methods.learning import learn
+from advprop.methods.step import Context, StepMetrics
 from advprop.shapes import Batch
 
 

@@ -89,7 +89,7 @@ def check_branches(model: nn.Module, name: str) -> None:
 
 def _training_images(run: Run) -> Iterator[Images]:
     config = run.config
-    # of the two, the one that fits into the memory of one device
+    # the smaller one fits into the memory of one device
     size = min(config.training.batch_size, config.evaluation.batch_size)
     batches = train_batches(
         run.load_data().train,

@@ -1,4 +1,4 @@
-"""What every task is, a loss on a model's outputs, and the default one: one class an image."""
+"""The base class of tasks, which define a loss, and the default task: one class for each image."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from advprop.attacks.attack import Attack, GradientAttack
 from advprop.attacks.objectives import Objective, TargetedLoss, TargetRule, untargeted
-from advprop.attacks.pgd import Attack, GradientAttack
 from advprop.randomness import Randomness
 from advprop.shapes import Batch, Images, Labels, Logits, correct_predictions
 
 LossFn: TypeAlias = Callable[[Logits, Labels], Tensor]
 Model: TypeAlias = Callable[..., Any]
-"""A model, or a function that stands for it, as one through a chosen branch."""
+"""A model, or a function in its place, such as a model through a chosen branch."""
 
 
 class Task(ABC):
-    """What is learnt. A subclass writes `loss`, and `outputs` if the model takes more than images.
+    """A task: the loss of a model's outputs, for training and for attacks.
 
-    Labels are a tensor, or any sequence that can be sliced, with an entry for each image: a list of
-    dicts for a detector, say. `splits` tells whether outputs are one tensor with a row for each
+    A subclass defines `loss`, and overrides `outputs` if the model takes more than images. Labels
+    are a tensor, or any sequence that can be sliced, with an entry for each image: a list of dicts
+    for a detector, for instance. `splits` tells whether outputs are one tensor with a row for each
     image, so that one pass gives the loss of each kind of images. `needs_training_mode` tells that
-    the model gives a loss in training mode only, as torchvision's detectors do: while it is
-    attacked, layers are in eval mode and the modules that hold them are not.
+    the model gives a loss in training mode only, as torchvision's detectors do: in an attack,
+    layers are in eval mode, but the modules that hold them are not.
     """
 
     splits: ClassVar[bool] = True
@@ -37,10 +38,10 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Any, labels: Any) -> Tensor:
-        """The mean loss over a batch, a scalar."""
+        """Return the mean loss over a batch, a scalar."""
 
     def outputs(self, model: Model, images: Images, labels: Any) -> Any:
-        """What `model` gives for a batch. Raises TypeError unless it is a tensor."""
+        """Return the model's outputs for a batch; raises TypeError unless they are a tensor."""
         found = model(images)
         if not isinstance(found, Tensor):
             raise TypeError(
@@ -51,15 +52,15 @@ class Task(ABC):
         return found
 
     def attacked_loss(self, outputs: Any, labels: Any) -> Tensor:
-        """The mean loss that an attack raises: the loss that is learnt, or a part of it."""
+        """Return the mean loss that an attack raises: the loss of training, or a part of it."""
         return self.loss(outputs, labels)
 
     def metrics(self, outputs: Any, labels: Any) -> Mapping[str, Tensor]:
-        """Numbers to show of one kind of images beside the loss, each a mean over the batch."""
+        """Return numbers to show for one kind of images beside the loss, means over the batch."""
         return {}
 
     def losses(self, outputs: Any, labels: Any) -> Tensor:
-        """The loss that an attack raises, of each image by itself, [batch].
+        """Return the loss that an attack raises for each image by itself, [batch].
 
         Raises ValueError unless outputs have a row for each image (`splits`).
         """
@@ -72,7 +73,7 @@ class Task(ABC):
         return torch.stack([self.attacked_loss(outputs[row], labels[row]) for row in rows])
 
     def log_probabilities(self, outputs: Any) -> Tensor:
-        """Logarithms of the outcomes' probabilities, along the last dimension, one row an image.
+        """Return log-probabilities of the outcomes, along the last dimension, a row for each image.
 
         Raises ValueError for a task that predicts no probabilities.
         """
@@ -82,7 +83,7 @@ class Task(ABC):
         )
 
     def join(self, labels: Sequence[Any]) -> Any:
-        """The labels of several batches as those of one."""
+        """Return the labels of several batches as those of one."""
         if isinstance(labels[0], Tensor):
             return torch.cat([*labels])
         return [label for part in labels for label in part]
@@ -95,9 +96,9 @@ class Task(ABC):
         targets: TargetRule,
         generator: Randomness,
     ) -> Objective:
-        """What an attack on `images` raises: `attacked_loss`, times their number.
+        """Return the objective of an attack on `images`: `attacked_loss` times their number.
 
-        Raises ValueError for a rule that chooses targets, for which a task needs classes.
+        Raises ValueError for a rule that chooses targets, since this task has no classes.
         """
         if targets is not untargeted:
             raise ValueError(
@@ -115,7 +116,7 @@ class Task(ABC):
     def adversarial_images(
         self, attack: Attack, model: Model, batch: Batch, generator: Randomness
     ) -> Images:
-        """The adversarial images of `batch`; the caller has readied `model` for an attack."""
+        """Return adversarial images of `batch`; the caller sets the mode (`attack_mode`)."""
         images, labels = batch.images, batch.labels
         if not isinstance(attack, GradientAttack):
             return attack(model, images, labels, generator=generator)
@@ -125,11 +126,11 @@ class Task(ABC):
 
 @dataclass(frozen=True)
 class Classification(Task):
-    """One of several classes an image: class indices, or distributions over classes (mixup).
+    """One class for each image; labels are class indices, or distributions over classes (mixup).
 
-    `loss_fn` is the mean loss of a batch, cross-entropy by default; smoothing and class weights
-    are its own, as in `functools.partial(F.cross_entropy, label_smoothing=0.1, weight=...)`.
-    Attacks raise or lower plain cross-entropy, as their target rule says.
+    `loss_fn` returns the mean loss of a batch, by default cross-entropy. Smoothing and class
+    weights are set in it, as in `functools.partial(F.cross_entropy, label_smoothing=0.1,
+    weight=...)`. Attacks raise or lower plain cross-entropy, as their target rule says.
     """
 
     loss_fn: LossFn = F.cross_entropy
@@ -140,19 +141,19 @@ class Classification(Task):
         return cls(partial(F.cross_entropy, label_smoothing=label_smoothing))
 
     def loss(self, outputs: Logits, labels: Labels) -> Tensor:
-        """What `loss_fn` gives."""
+        """Return the mean loss over a batch by `loss_fn`, a scalar."""
         return self.loss_fn(outputs, labels)
 
     def metrics(self, outputs: Logits, labels: Labels) -> Mapping[str, Tensor]:
-        """The accuracy."""
+        """Return "accuracy", the share of images whose label has the largest logit."""
         return {"accuracy": correct_predictions(outputs.detach(), labels).float().mean()}
 
     def losses(self, outputs: Logits, labels: Labels) -> Tensor:
-        """Plain cross-entropy, as attacks have it."""
+        """Return each image's plain cross-entropy, [batch], the loss of attacks."""
         return F.cross_entropy(outputs, labels, reduction="none")
 
     def log_probabilities(self, outputs: Logits) -> Tensor:
-        """Those of the classes, in float32 at least."""
+        """Return log-probabilities of the classes, [batch, classes], at least float32."""
         precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         return F.log_softmax(precise, dim=1)
 
@@ -164,5 +165,5 @@ class Classification(Task):
         targets: TargetRule,
         generator: Randomness,
     ) -> Objective:
-        """Cross-entropy towards or away from the labels that the rule gives."""
+        """Return a function of images: plain cross-entropy, summed, for the rule's goal."""
         return TargetedLoss(partial(self.outputs, model, labels=labels), labels, targets, generator)

@@ -1,1 +1,1 @@
-"""The trainer: a loop around a method's `forward_backward`, with checkpoints for exact resumes."""
+"""The trainer: a loop around a method's `step`, with checkpoints for exact resumes."""

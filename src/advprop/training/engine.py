@@ -132,7 +132,7 @@ def compile_model(model: nn.Module, *, mode: CompileMode | None = None) -> None:
 def _checkpoint_activations(model: nn.Module) -> None:
     plain = model.model if isinstance(model, Standardized) else model
     try:
-        plain.set_grad_checkpointing(True)  # type: ignore[operator]  # of timm's models
+        plain.set_grad_checkpointing(True)  # type: ignore[operator]  # timm's models have it
     except (AttributeError, AssertionError):
         raise ValueError(
             f"activation_checkpointing: {type(plain).__name__} cannot do it; leave it out, or "

@@ -1,23 +1,23 @@
-"""One step's gradients: a method's `forward_backward` over a batch, optionally in several parts."""
+"""One step's gradients: a method's `step` over a batch, optionally in several parts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from advprop.methods.base import Context, Method, StepMetrics
+from advprop.methods.base import Method
 from advprop.methods.learning import recomputing
-from advprop.randomness import ImageStreams, derive_seed, seed_dropout
+from advprop.methods.step import Context, StepMetrics
+from advprop.randomness import ImageStreams, derive_seed
 from advprop.shapes import Batch
 from advprop.tasks.task import Task
 from advprop.training.engine import memory_format
+from advprop.training.micro_batches import micro_batches, refuse_small_batch
 from advprop.training.position import Position
 from advprop.training.settings import TrainingSettings
 
@@ -36,19 +36,21 @@ class Learner:
     def gradients(self, batch: Batch, position: Position, *, progress: float) -> list[StepMetrics]:
         """Leave gradients in `.grad`; return the metrics of each part, as tensors on the device."""
         rank = self.accelerator.process_index
-        seed_dropout(derive_seed(self.seed, position.step, rank, "dropout"))
+        _seed_dropout(derive_seed(self.seed, position.step, rank, "dropout"))
         count = self.settings.gradient_accumulation
+        parts = [batch] if count == 1 else micro_batches(batch, count)
         metrics = []
-        for number, part in enumerate(micro_batches(batch, count), start=1):
+        for number, part in enumerate(parts, start=1):
             # processes exchange gradients with the last part only
             waits = self.accelerator.no_sync(self.model) if number < count else nullcontext()
             moved = part.to(self.accelerator.device, memory_format=self._layout)
-            with waits, _small_batches_explained(len(part)):
-                metrics.append(
-                    self.method.forward_backward(
-                        self.model, moved, self._context(part, position, progress)
-                    )
-                )
+            context = self._context(part, position, progress)
+            try:
+                with waits:
+                    metrics.append(self.method.step(self.model, moved, context))
+            except ValueError as error:
+                refuse_small_batch(error, len(part))
+                raise
         return metrics
 
     @cached_property
@@ -75,41 +77,12 @@ class Learner:
             self.accelerator.backward(loss if count == 1 else loss / count)
 
 
-@contextmanager
-def _small_batches_explained(size: int) -> Iterator[None]:
-    """Add a remedy to torch's error for batch normalisation over a single value."""
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise ValueError(
-            f"batch normalisation needs more than one value a channel to train, but gets one from "
-            f"{size} images a pass ({error}): raise training.batch_size, or lower "
-            "training.gradient_accumulation or the number of processes, which divide it"
-        ) from error
+def _seed_dropout(seed: int) -> None:
+    """Seed torch's global random streams on all devices.
 
-
-def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
-    """Yield `count` equal consecutive parts of `batch`; raises ValueError if that is impossible."""
-    if count == 1:
-        yield batch
-        return
-    if len(batch) % count:
-        raise ValueError(
-            f"{len(batch)} images a process cannot be divided into gradient_accumulation {count} "
-            "equal parts: change batch_size, or the number of processes"
-        )
-    tensors: dict[str, Any] = {
-        field.name: value
-        for field in fields(batch)
-        if isinstance(value := getattr(batch, field.name), Tensor)
-    }
-    size = len(batch) // count
-    for first in range(0, len(batch), size):
-        part = slice(first, first + size)
-        yield replace(
-            batch,
-            views={name: view[part] for name, view in batch.views.items()},
-            **{name: tensor[part] for name, tensor in tensors.items()},
-        )
+    Without an accelerator, it avoids `torch.manual_seed`, which takes ten times as long there.
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)

@@ -10,7 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from advprop.methods.base import Method, StepMetrics
+from advprop.methods.base import Method
+from advprop.methods.step import StepMetrics
 from advprop.training.average import WeightAverage
 from advprop.training.checkpoint import load_weights
 from advprop.training.position import Position, check_number

@@ -1,4 +1,4 @@
-"""The training loop around one method's `forward_backward`."""
+"""The training loop around one method's `step`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from advprop.methods.base import Method, StepMetrics
+from advprop.methods.base import Method
+from advprop.methods.step import StepMetrics
 from advprop.shapes import Batch
 from advprop.tasks.task import Task
 from advprop.training.checkpoint import Checkpoints

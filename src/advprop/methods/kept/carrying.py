@@ -12,11 +12,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from advprop.attacks.threat_models import ThreatModel
-from advprop.methods.base import Context, Method
+from advprop.methods.base import Method
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.kept.encoding import Precision
 from advprop.methods.kept.frames import Perturbed
 from advprop.methods.kept.store import PerturbationStore
+from advprop.methods.step import Context
 from advprop.randomness import of_part
 from advprop.shapes import Batch, Images
 

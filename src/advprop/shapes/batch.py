@@ -1,8 +1,7 @@
-"""Types of images, labels, logits and batches, shared by the whole package."""
+"""Types of images, labels, logits and batches."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -25,53 +24,19 @@ LogitsFn: TypeAlias = Callable[[Images], Logits]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugMixed:
-    """A view that AugMix makes of the finished image: same crop, same flip (arXiv 1912.02781).
-
-    `width` chains of `depth` operations each (None: one to three, at random) are mixed with each
-    other, and then with the image, in shares drawn from Dirichlet and Beta distributions of
-    `alpha`. `severity` bounds each operation's strength, which is at most 10. Raises ValueError for
-    settings out of bounds.
-    """
-
-    severity: float = 3.0
-    width: int = 3
-    depth: int | None = None
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.severity <= 10:
-            raise ValueError(f"severity {self.severity}: give one above 0, and at most 10")
-        if not (self.alpha > 0 and math.isfinite(self.alpha)):
-            raise ValueError(f"alpha {self.alpha}: give a finite number above 0")
-        for name, number in (("width", self.width), ("depth", self.depth)):
-            if number is not None and not 1 <= number <= 100:
-                raise ValueError(f"{name} {number}: give a whole number from 1 to 100")
-
-
-@dataclass(frozen=True)
-class Redrawn:
-    """A view that the loader makes by another draw of the crop, the flip and the augmentation."""
-
-
-Version: TypeAlias = AugMixed | Redrawn
-"""How the loader makes a view of each image."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Batch:
     """A batch of images and labels, which a loader yields and a method trains on.
 
-    A loader may yield images in bytes; `to` makes floats of them, which methods need.
+    A loader may yield images in bytes; `to` makes floats of them, which methods need. `labels`
+    other than `Labels`, for a task that takes them, are a tensor or a sequence that can be sliced,
+    with an entry for each image.
 
     `indices` are the images' positions in their data set; `copies` number the uses of one image in
-    an epoch (0 is the first); `views` holds further versions of the same images by name, for
+    an epoch (0 is the first). `views` holds further versions of the same images by name, for
     methods that learn from them (`Method.views`). `frames` give each image's position in its source
     image: affine maps from its coordinates to those of the source, as in torch's `affine_grid` with
     `align_corners=False`; None if all are whole images. `unreadable` names the files that were
     replaced by other images, and the reason.
-    `labels` other than `Labels`, for a task that takes them, have an entry for each image: they are
-    a tensor or a sequence that can be sliced.
     """
 
     images: StoredImages
@@ -86,7 +51,7 @@ class Batch:
         return len(self.images)
 
     def view(self, name: str) -> Images:
-        """The further versions called `name`; raises ValueError if the batch has none."""
+        """Return the further versions called `name`; raises ValueError if the batch has none."""
         if name not in self.views:
             raise ValueError(
                 f'the batch has no view "{name}" (it has {", ".join(self.views) or "none"}): give '
@@ -99,8 +64,7 @@ class Batch:
         """Return the batch on `device`, images in [0, 1]; the copy does not wait for the device."""
 
         def move(images: StoredImages) -> Images:
-            moved = images.to(device, non_blocking=True, memory_format=memory_format)
-            return unit_range(moved)
+            return unit_range(images.to(device, non_blocking=True, memory_format=memory_format))
 
         return replace(
             self,
@@ -148,10 +112,3 @@ def correct_predictions(logits: Logits, labels: Labels) -> Tensor:
     """Return for each image whether the largest logit is that of the (most probable) label."""
     truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
     return logits.argmax(dim=1) == truth
-
-
-def margins(logits: Logits, labels: Labels) -> Tensor:
-    """Return each image's logit of its label minus the largest other; negative if misclassified."""
-    truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
-    own = logits.gather(1, truth[:, None])[:, 0]
-    return own - logits.scatter(1, truth[:, None], -torch.inf).amax(dim=1)
