@@ -272,7 +272,7 @@ def test_the_command_begins_with_what_was_found_and_minutes_on_this_machine(tmp_
     words = " ".join(done.output.split())
     assert "2 classes (a, b)" in words
     assert "24 test images (Testing/)" in words
-    assert "passed over: 1 folders @eaDir" in words
+    assert "skipped: 1 folders @eaDir" in words
     assert "small_resnet, method advprop: 3 passes per image" in words
     rows = {line.split()[0]: line.split()[1:] for line in done.output.splitlines() if line.strip()}
     assert set(METHODS) <= set(rows)
