@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -27,7 +27,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from advprop.attacks.objectives import random_other_class, untargeted
 from advprop.attacks.pgd import PGD
+from advprop.attacks.schedule import GrowingSteps
 from advprop.attacks.threat_models import Linf
+from advprop.auxiliary.branches import attack_mode
 from advprop.methods.adversarial import Adversarial
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Attacking, Method
@@ -35,7 +37,7 @@ from advprop.methods.facts import TrainingFacts
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
 from advprop.methods.shuffling import shuffled
-from advprop.methods.step import Context, StepMetrics
+from advprop.methods.step import Context, StepMetrics, adversarial_images
 from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
 from advprop.tasks.multi_label import MultiLabel
@@ -83,15 +85,15 @@ def step(case: Case, labels: Any, task: Task) -> tuple[nn.Module, StepMetrics]:
 def test_a_users_task_is_learnt_as_one_of_ours(case: Case) -> None:
     """Where one pass has one loss for both kinds of images, their mean; else kind by kind."""
     listed = [{"class": label} for label in tiny_labels().tolist()]
+    if case.asks:
+        with pytest.raises(ValueError, match=f"Listed has .*: override `{case.asks}`"):
+            step(case, listed, Listed())
+        return
     if getattr(case.method, "form", None) == "joint" or case.method.auxiliary == ():
         weights = {kind: case.weights.get(kind, 1.0) for kind in ("clean", "adversarial")}
         counts = {kind: case.counts.get(kind, 8) for kind in weights}
         assert len({weights[kind] / counts[kind] for kind in weights}) == 1  # as such a loss needs
     ours, expected = step(case, tiny_labels(), Classification())
-    if case.asks:
-        with pytest.raises(ValueError, match=f"Listed has .*: override `{case.asks}`"):
-            step(case, listed, Listed())
-        return
     theirs, found = step(case, listed, Listed())
     torch.testing.assert_close(found.loss, expected.loss)
     for kind in found.kinds.values():
@@ -165,6 +167,42 @@ def test_a_part_of_the_loss_can_be_attacked() -> None:
     batch = Batch(images=images, labels=tiny_labels())
     found = Second().adversarial_images(attack, model.eval(), batch, seeded())
     assert (model(found)[:, 2] > model(images)[:, 2]).all()
+
+
+def test_a_method_attacks_an_objective_of_its_own() -> None:
+    """Made of the unwrapped model in `attack_mode`, raised by the attack at this progress."""
+    model, batch = tiny_net().train(), Batch(images=tiny_images(), labels=tiny_labels())
+    attack = PGD(threat_model=Linf(0.1), num_steps=3, step_size=0.05)
+    growing = GrowingSteps(attack=attack, first_steps=1)
+    context = Context(progress=0.5, generator=seeded())
+
+    def second(module: nn.Module) -> Callable[[Tensor], Tensor]:
+        assert module is model
+        assert not module.training
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+        return lambda images: module(images)[:, 2].sum()
+
+    wrapped = nn.Module.__new__(DistributedDataParallel)
+    nn.Module.__init__(wrapped)
+    wrapped.module = model
+    found = adversarial_images(growing, wrapped, batch, context, second)
+    assert model.training
+    with attack_mode(model):
+        two_steps = dataclasses.replace(attack, num_steps=2)
+        expected = two_steps.maximise(second(model), batch.images, generator=seeded())
+    assert torch.equal(found, expected)
+
+
+def test_an_attack_on_labels_alone_is_refused_an_objective() -> None:
+    class Brighter:
+        passes_per_image = 0.0
+
+        def __call__(self, model: Any, images: Tensor, labels: Any, **_: Any) -> Tensor:
+            return images
+
+    batch = Batch(images=tiny_images(), labels=tiny_labels())
+    with pytest.raises(ValueError, match=r"attack Brighter raises .*: give a GradientAttack"):
+        adversarial_images(Brighter(), tiny_net(), batch, Context(), lambda _: torch.sum)
 
 
 def test_a_loss_function_is_short_for_a_classification() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
 
@@ -61,3 +62,23 @@ class GradientAttack(ABC):
         """
         objective = TargetedLoss(logits_fn, labels, self.targets, generator)
         return self.maximise(objective, images, generator=generator)
+
+
+def by_gradients(attack: Attack) -> GradientAttack:
+    """Return `attack`; raises ValueError unless it is a `GradientAttack`, which raises anything."""
+    if isinstance(attack, GradientAttack):
+        return attack
+    raise ValueError(
+        f"attack {type(attack).__name__} raises the loss of labels, where the method has another "
+        "objective: give a GradientAttack, such as advprop.PGD"
+    )
+
+
+def check_steps(num_steps: float, step_size: float, random_start_probability: float) -> None:
+    """Raise ValueError for a negative number or size of steps, or an impossible probability."""
+    if not isinstance(num_steps, int) or num_steps < 0:
+        raise ValueError(f"num_steps {num_steps}: give a whole number of at least 0")
+    if not (math.isfinite(step_size) and step_size >= 0):
+        raise ValueError(f"step_size {step_size}: give a number of at least 0")
+    if not 0 <= random_start_probability <= 1:
+        raise ValueError(f"random_start_probability {random_start_probability}: give one in [0, 1]")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from advprop.attacks.attack import GradientAttack
+from advprop.attacks.attack import GradientAttack, check_steps
 from advprop.attacks.objectives import Objective, TargetRule, gradient_of, random_other_class
 from advprop.attacks.threat_models import ThreatModel
 from advprop.randomness import Randomness, uniform
@@ -75,16 +74,6 @@ def random_starts(images: Images, probability: float, generator: Randomness) -> 
     """Return which images start at random, as booleans of shape [batch, 1, 1, 1]."""
     column = images.new_empty(len(images), *[1] * (images.ndim - 1), dtype=torch.float32)
     return uniform(column, generator, purpose="random start chance") < probability
-
-
-def check_steps(num_steps: float, step_size: float, random_start_probability: float) -> None:
-    """Raise ValueError for a negative number or size of steps, or an impossible probability."""
-    if not isinstance(num_steps, int) or num_steps < 0:
-        raise ValueError(f"num_steps {num_steps}: give a whole number of at least 0")
-    if not (math.isfinite(step_size) and step_size >= 0):
-        raise ValueError(f"step_size {step_size}: give a number of at least 0")
-    if not 0 <= random_start_probability <= 1:
-        raise ValueError(f"random_start_probability {random_start_probability}: give one in [0, 1]")
 
 
 def clean_images(images: Images) -> Images:

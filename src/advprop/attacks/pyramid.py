@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advprop.attacks.attack import GradientAttack
+from advprop.attacks.attack import GradientAttack, check_steps
 from advprop.attacks.objectives import (
     Objective,
     TargetRule,
     gradient_of,
     random_other_class,
 )
-from advprop.attacks.pgd import check_steps, clean_images, random_starts
+from advprop.attacks.pgd import clean_images, random_starts
 from advprop.attacks.scales import Scale, check_scales, scales_for
 from advprop.attacks.threat_models import Linf
 from advprop.randomness import Randomness, uniform

@@ -23,7 +23,7 @@ from advprop.methods.facts import TrainingFacts
 from advprop.methods.step import Context
 from advprop.shapes import Batch
 
-_NO_ATTACK = PGD(threat_model=Linf(0.0), num_steps=0, step_size=0.0, random_start_probability=0.0)
+_NO_ATTACK = PGD(threat_model=Linf(0.0), num_steps=0, step_size=0.0)
 
 
 class FlopCounter(TorchDispatchMode):

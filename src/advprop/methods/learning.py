@@ -129,10 +129,7 @@ class SeveralKinds(Method):
 
 
 def recomputing(model: nn.Module) -> AbstractContextManager[None]:
-    """Return a context that freezes running statistics while checkpointing runs layers again.
-
-    They counted the batch in the first forward pass.
-    """
+    """Return a context in which layers that run again do not count the batch once more."""
     return frozen_statistics(unwrapped(model))
 
 

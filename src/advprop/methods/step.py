@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from advprop.attacks.attack import Attack
+from advprop.attacks.attack import Attack, by_gradients
+from advprop.attacks.objectives import Objective
 from advprop.attacks.schedule import Scheduled
 from advprop.auxiliary.branches import attack_mode, use_branch
 from advprop.randomness import Randomness
@@ -75,13 +76,25 @@ class StepMetrics:
     perturbation: Tensor | None = None
 
 
-def adversarial_images(attack: Attack, model: nn.Module, batch: Batch, context: Context) -> Images:
-    """Return adversarial versions of the batch's images, through whichever branch is active."""
-    module = unwrapped(model)
+def adversarial_images(
+    attack: Attack,
+    model: nn.Module,
+    batch: Batch,
+    context: Context,
+    objective: Callable[[nn.Module], Objective] | None = None,
+) -> Images:
+    """Return adversarial versions of the batch's images, through whichever branch is active.
+
+    The attack raises the task's loss, or what `objective` returns when called with the unwrapped
+    model in `attack_mode`; any attack but a `GradientAttack` then raises ValueError.
+    """
+    module, task = unwrapped(model), context.task
     now = attack.at(context.progress) if isinstance(attack, Scheduled) else attack
-    task = context.task
     with attack_mode(module, layers_only=task.needs_training_mode):
-        return task.adversarial_images(now, module, batch, context.generator)
+        if objective is None:
+            return task.adversarial_images(now, module, batch, context.generator)
+        own = by_gradients(now)
+        return own.maximise(objective(module), batch.images, generator=context.generator)
 
 
 def perturbation_size(clean: Images, adversarial: Images) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from advprop.attacks.pgd import check_images, check_steps
+from advprop.attacks.attack import check_steps
+from advprop.attacks.pgd import check_images
 from advprop.attacks.scales import Scale, check_scales, scales_for
 from advprop.attacks.threat_models import Linf
 from advprop.methods.step import Context, StepMetrics
