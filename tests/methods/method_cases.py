@@ -54,13 +54,15 @@ DECOUPLED = dataclasses.replace(CARRIED, pairing="decoupled", attacked_fraction=
 class Case:
     """A method, and what a suite has to know of it.
 
-    `draws` tells whether its gradients depend on the generator (None: if it perturbs images).
-    `weights` are those of the kinds' mean losses, 1 where a kind is left out; `own_losses` names
-    kinds whose loss is the method's, not the caller's; `asks` the function of a task that it cannot
-    do without, and that tasks need not have; `counts` how many of a batch of 8 images
-    are of a kind, 8 likewise. `averages` tells that `passes_per_image` is a mean over training,
-    which is tried at `progress`. `largest` bounds a perturbation's mean size. `statistics` counts
-    the batches that a step adds to a branch's running statistics, 1 where a branch is left out.
+    The suites try it at `progress`. `draws` tells whether its gradients depend on the generator
+    (None: if it perturbs images). `weights` are those of the kinds' mean losses in the loss, 1 for
+    a kind that is left out; `own_losses` names kinds whose loss is the method's, not the task's.
+    `asks` is the function of a task that the method cannot do without, and that tasks need not
+    have. `without_gradients` tells that some of its forward passes have no backward pass, and count
+    as a third. `counts` is how many of a batch of 8 images are of a kind, 8 for one that is left
+    out. `averages` tells that `passes_per_image` is a mean over training. `largest` bounds the
+    mean size of a perturbation. `statistics` is how many batches a step adds to the running
+    statistics of a branch, 1 for one that is left out.
     """
 
     method: Method
@@ -69,6 +71,7 @@ class Case:
     weights: Mapping[str, float] = field(default_factory=dict)
     own_losses: tuple[str, ...] = ()
     asks: str = ""
+    without_gradients: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     averages: bool = False
     largest: float = 8 / 255
@@ -111,7 +114,7 @@ OWN: dict[str, Case] = {
         asks="log_probabilities",
         counts={"augmix": 16},
     ),
-    "maxup": Case(method=MaxUp(), asks="losses"),
+    "maxup": Case(method=MaxUp(), asks="losses", without_gradients=True),
     "advprop_lean": _decoupled(AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.25)),
 }
 VARIANTS: dict[str, Case] = {
