@@ -27,7 +27,7 @@ def test_a_set_of_imagenets_is_tested_by_name(cli: Cli, tmp_path: Path) -> None:
     )
     assert ended.code == 0, ended
     assert (
-        "0.50% [0.0%, 1.5%] of 200 images" in ended.out
+        "accuracy 0.50% (95 % interval 0.0% to 1.5%) on 200 images" in ended.out
     )  # all images are equal, and one of 200 is right
     assert "the logits are cut to the set's 200 classes" in ended.out
     assert "warning" in ended.err
@@ -37,7 +37,7 @@ def test_a_set_of_imagenets_is_tested_by_name(cli: Cli, tmp_path: Path) -> None:
     Image.new("RGB", (20, 20)).save(one / "1.jpg")
     weights = ("--checkpoint", tmp_path / "w.safetensors")
     ended = cli("evaluate", "test_resnet", *weights, "--data", f"clean={one.parent}")
-    assert "lowest class n01440764 (tench) 0.0%" in ended.out
+    assert "worst class n01440764 (tench) 0.0%" in ended.out
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["suites"]["imagenet_a"]["imagenet_a_accuracy"] == 1 / 200
     assert found["suites"]["imagenet_a"]["num_classes"] == 200

@@ -42,12 +42,12 @@ def test_a_run_from_training_to_prediction(cli: Cli, tmp_path: Path) -> None:
     assert f"recorded in {run}" in evaluated.out
     assert json.loads((run / "test.json").read_text()) == found
     limited = cli("evaluate", run, "--limit", 20, "--suite", "clean")
-    assert f"not recorded in {run}: its own tests go without --limit" in limited.out
+    assert f"not recorded in {run}: only tests without --limit are recorded" in limited.out
     assert json.loads((run / "test.json").read_text()) == found
 
     exported = cli("export", run, "--out", export, "--format", "hub,torch_export")
     assert exported.code == 0, exported.err
-    assert f"{export / 'model.pt2'}: same classes, logits differ by at most 0 " in exported.out
+    assert f"{export / 'model.pt2'}: same predictions, logits differ by at most 0 " in exported.out
     card = (export / "README.md").read_text()
     assert "| method | advprop |" in card
     assert "| seed | 3 |" in card
@@ -126,7 +126,7 @@ def test_a_folder_of_photos_trains_and_timm_loads_the_export(
         assert torch.equal(model((images - mean) / std), ours(images))
     tested = cli("evaluate", export, "--suite", "clean", "--data", f"clean={photos}")
     assert tested.code == 0, tested.err
-    assert "of 40 images" in tested.out
+    assert "on 40 images" in tested.out
 
 
 CHINA = Path(str(files("sklearn.datasets.images") / "china.jpg"))
@@ -188,7 +188,7 @@ def test_onnx_through_the_command_line(cli: Cli, tmp_path: Path) -> None:
     cli("train", "digits", "--out", run, *QUICK)
     exported = cli("export", run, "--out", export, "--format", "onnx")
     assert (exported.code, exported.err) == (0, "")
-    assert f"{export / 'model.onnx'}: same classes, logits differ by at most" in exported.out
+    assert f"{export / 'model.onnx'}: same predictions, logits differ by at most" in exported.out
     model = advprop.load_export(export).model
     session = onnxruntime.InferenceSession(export / "model.onnx")
     images = torch.rand(5, *session.get_inputs()[0].shape[1:])
@@ -203,7 +203,7 @@ def test_a_finished_run_is_left_as_it_is(cli: Cli, tmp_path: Path) -> None:
     before = contents(run)
     again = cli("train", "digits", "--out", run, "--resume", *QUICK)
     assert again.code == 0
-    assert "finished already" in again.out
+    assert "already finished" in again.out
     assert contents(run) == before
 
 

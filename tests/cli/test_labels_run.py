@@ -69,7 +69,7 @@ def test_from_a_table_to_predictions(cli: Cli, table: Path, tmp_path: Path) -> N
     assert [entry["class"] for entry in found["clean"]["per_class"]] == list(CHANNELS)
 
     ended = cli("evaluate", run, "--suite", "clean", "--data", f"clean={table}")
-    assert "of 60 images" in ended.out
+    assert "on 60 images" in ended.out
     ended = cli("report", run, "--out", tmp_path / "report.html")
     assert ended.code == 0, ended.err
     page = (tmp_path / "report.html").read_text()
@@ -130,7 +130,7 @@ def test_from_lists_of_a_hub_set_to_predictions(
     assert ended.code == 0, ended.err
     assert ", AUROC 0." in ended.out
     ended = cli("evaluate", run, "--suite", "clean", "--data", f"clean={table}")
-    assert "of 60 images" in ended.out
+    assert "on 60 images" in ended.out
     ended = cli("report", run, "--out", tmp_path / "report.html")
     assert ended.code == 0, ended.err
     assert "Clean images: AUROC" in (tmp_path / "report.html").read_text()

@@ -37,7 +37,7 @@ def test_a_moved_run_works_from_any_folder(
     monkeypatch.chdir(away)
 
     again = cli("train", run / "config.json", "--resume")
-    assert "finished already, nothing done" in again.out, again.err
+    assert "already finished, nothing done" in again.out, again.err
     assert next_line(again.out) == ["advprop", "evaluate", str(run)]
     assert not (away / "runs").exists()
     evaluated = cli("evaluate", run, "--suite", "clean", "--json", run.parent / "found.json")

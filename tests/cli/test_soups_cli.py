@@ -12,12 +12,12 @@ def test_soups_are_tested_recorded_and_exported(cli: Cli, tmp_path: Path) -> Non
     assert cli("train", "digits", "--method", "advprop", "--out", run, *QUICK).code == 0
     ended = cli("evaluate", run, "--mix", "0.5", "--suite", "clean,noise,adversarial")
     assert ended.code == 0
-    assert "weight 0 towards adversarial: clean" in ended.out
-    assert "weight 0.5 towards adversarial: clean" in ended.out
+    assert "soup with weight 0 of branch adversarial: clean" in ended.out
+    assert "soup with weight 0.5 of branch adversarial: clean" in ended.out
     assert f"recorded in {run}" in ended.out
     ended = cli("export", run, "--out", tmp_path / "export", "--mix", "0.5")
     assert ended.code == 0
-    assert "outputs equal the branch soup of weight 0.5, bit for bit" in ended.out
+    assert "outputs equal those of the branch soup of weight 0.5 bit for bit" in ended.out
 
 
 def test_without_branches_there_is_one_message(cli: Cli, tmp_path: Path) -> None:

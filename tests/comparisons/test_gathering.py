@@ -85,7 +85,7 @@ def test_other_recipes_and_images_are_groups_and_said_to_be(tmp_path: Path) -> N
     assert labels == ["vanilla, digits", "advprop, digits", "vanilla, mnist5k", "advprop, mnist5k"]
     assert results["recipe"] == "digits, mnist5k"
     (note,) = details["notes"]
-    assert "2 groups of runs" in note
+    assert "form 2 groups that differ" in note
     assert "different images (digits test, mnist5k test)" in note
 
 

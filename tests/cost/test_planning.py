@@ -251,7 +251,7 @@ def test_the_command_prints_80_columns_and_writes_json(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "\x1b" not in done.output
     assert max(map(len, done.output.splitlines())) <= 80
-    for words in ("passes an image", "Assumed, not measured: 312 TFLOP/s", "cannot be shared"):
+    for words in ("passes per image", "They assume 312 TFLOP/s per device", "cannot be shared"):
         assert words in done.output
     written = json.loads((tmp_path / "plan.json").read_text())
     config = apply_overrides(from_scratch(), NET).with_method("adversarial_then_clean")
@@ -272,12 +272,12 @@ def test_the_command_begins_with_what_was_found_and_minutes_on_this_machine(tmp_
     words = " ".join(done.output.split())
     assert "2 classes (a, b)" in words
     assert "24 test images (Testing/)" in words
-    assert "passed over: 1 folders @eaDir" in words
+    assert "skipped: 1 folders @eaDir" in words
     assert "small_resnet, method advprop: 3 passes per image" in words
     rows = {line.split()[0]: line.split()[1:] for line in done.output.splitlines() if line.strip()}
     assert set(METHODS) <= set(rows)
     assert rows["advprop"][0] == "3"
-    assert "Timed now on this machine (" in words
+    assert "vanilla was timed just now on this machine" in words
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert plan["data_found"]["sources"]["test"] == "Testing/"
     assert plan["timed_here"]["steps"] > 0

@@ -87,7 +87,7 @@ def test_what_was_passed_over_is_counted_and_pictures_pillow_cannot_read_are_nam
         "hidden files": 1, "folders @eaDir": 1, "folder extra/ beside train/": 1,
         "images beside train/": 1,
     }  # fmt: skip
-    assert "passed over: 3 .heic files, 1 .nef files" in "\n".join(found.lines())
+    assert "skipped: 3 .heic files, 1 .nef files" in "\n".join(found.lines())
     assert found.notes == ("4 pictures are not used, Pillow reads no .heic, .nef: convert to .jpg",)
 
 

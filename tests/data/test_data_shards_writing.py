@@ -165,7 +165,7 @@ def test_the_command_says_what_it_wrote_and_what_comes_next(write_images, tmp_pa
     arguments = [str(write_images(LAID_OUT)), "--out", str(out), "--images-per-shard", "5"]
     ended = CliRunner().invoke(app, arguments)
     assert ended.exit_code == 0
-    assert "train 23 images in 5; validation 5 images in 1" in ended.stdout
+    assert "train 23 images in 5 shards; validation 5 images in 1 shard" in ended.stdout
     setting = re.search(r"--set data\.kind=shards --set 'data\.train=(.*)'$", ended.stdout.strip())
     assert setting[1] == str(out)
     assert len(load_shards(View(image_size=8), train=setting[1]).validation) == 5

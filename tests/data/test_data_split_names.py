@@ -49,7 +49,7 @@ def test_usual_names_are_splits(write_images, train, validation, test):
         assert data.origin.splits[split] == f"{folder}/"
     assert all(f"/{train}/" in path for path in data.train.paths)
     if validation is None:
-        shared = f"shared off {train}/ by a hash of the file names"
+        shared = f"split off {train}/ by a hash of the file names"
         assert data.origin.splits["validation"] == shared
         assert data.origin.splits["train"] == f"the rest of {train}/"
 
@@ -111,9 +111,7 @@ def test_classes_that_only_sound_or_lie_like_splits_stay_classes(write_images, c
 def test_what_lies_beside_the_splits_is_named(write_images):
     root = write_images(laid_out("train", "val", "unlabelled", "test_old"))
     lines = found_in(load_folder(root, View(image_size=8))).lines()
-    assert (
-        "passed over: 1 folder test_old/ beside train/, 1 folder unlabelled/ beside train/" in lines
-    )
+    assert "skipped: 1 folder test_old/ beside train/, 1 folder unlabelled/ beside train/" in lines
 
 
 @pytest.mark.parametrize("name", ["training-00.tar", "Train_00.tar", "set.trn.00.tar"])

@@ -67,7 +67,7 @@ def test_only_this_method_errs_is_reached_by_keyboard(visit, study):
     press(page, page.get_by_label("all", exact=True), "ArrowDown")
     assert page.locator("#browse-count").inner_text() == "3 of 24 images"
     page.keyboard.press("ArrowDown")
-    assert page.get_by_label("where only it errs").is_checked()
+    assert page.get_by_label("where only it is wrong").is_checked()
     assert page.locator("#browse-count").inner_text() == "2 of 24 images"
     assert page.locator("#browse-cards .label").all_inner_texts() == ["class 4", "class 4"]
     assert page.locator("#browse-cards .wrong").count() == 2

@@ -38,7 +38,7 @@ def test_first_gallery_of_each_method_advprop_first(record):
         ("advprop", "0"),
         ("vanilla", "0"),
     ]
-    assert found[0].sentence == "8 of 8 right when clean, 5 when attacked"
+    assert found[0].sentence == "8 of 8 correct without attack, 5 under attack"
 
 
 def test_pictures_beyond_the_limit_are_left_out_by_turns(record):
@@ -65,9 +65,9 @@ def test_alternative_text_tells_both_readings(record):
     assert first.clean_right
     assert not first.adversarial_right
     assert [picture.alt for picture in first.pictures] == [
-        "clean image of class 0, read as 0",
+        "clean image of class 0, predicted as 0",
         "perturbation of the image of class 0, stretched to full contrast",
-        "adversarial image of class 0, read as 5",
+        "adversarial image of class 0, predicted as 5",
     ]
 
 
@@ -82,5 +82,5 @@ def test_maps_stand_below_their_image(record, picture):
     assert second.saliency == ()
     page = render_report({"runs": []}, {"records": [known]})
     assert page.count('<div class="saliency" style="--columns: 2">') == 1
-    assert "Grad-CAM, the places" in page
+    assert "Grad-CAM, the locations" in page
     assert "Grad-CAM" not in render_report({"runs": []}, {"records": [record("advprop")]})

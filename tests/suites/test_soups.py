@@ -105,7 +105,7 @@ def test_points_are_recorded_and_drawn_and_stay(
     assert json.loads((own / TEST).read_text())["mix"] == found["mix"]
     complete_run(own)
     page = report([own], tmp_path / "page.html").read_text()
-    assert '<h2 id="soups">Between the branches</h2>' in page
+    assert '<h2 id="soups">Branch soups</h2>' in page
     file = tmp_path / "found.json"
     file.write_text(json.dumps(found))
     assert '<h2 id="soups">' in report([file], tmp_path / "page.html").read_text()

@@ -173,15 +173,15 @@ def test_modes_that_torch_has_not_are_refused(value: str) -> None:
         ([], None),
         (
             ["training.compile=max-autotune", "training.mixed_precision=bf16"],
-            "engine: bf16, compiled (max-autotune)",
+            "computation: bf16, compiled (max-autotune)",
         ),
         (
             ["training.deterministic=true", "training.tf32=false", "training.compile=true"],
-            "engine: compiled, no TF32, deterministic",
+            "computation: compiled, no TF32, deterministic",
         ),
         (
             ["training.cudnn_benchmark=true", "training.sync_batchnorm=false"],
-            "engine: convolutions chosen by trial, no SyncBatchNorm",
+            "computation: cuDNN benchmark, no SyncBatchNorm",
         ),
     ],
     ids=["defaults", "compiled", "deterministic", "trial"],

@@ -83,7 +83,8 @@ def main(
         print_results(results)
         say(f"{folder}/results.json and {folder}/report.html written")
     else:
-        say(f"{folder}: part {part}: {len(results['runs'])} runs; gather them without --part")
+        done = f"part {part} finished, {len(results['runs'])} runs"
+        say(f"{folder}: {done}; when all parts are, the same command without --part combines them")
     _end(results)
 
 
@@ -95,7 +96,7 @@ def _say_what_is_kept(folder: Path) -> None:
     if (folder / RESULTS).is_file():
         found = read_results(folder)
         print_results({**found, "summary": summarise(found["runs"])})
-    say(f"{folder}: the same command goes on", err=True)
+    say(f"{folder}: run the same command again to continue", err=True)
 
 
 def _end(results: dict[str, Any]) -> None:

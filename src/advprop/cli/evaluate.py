@@ -122,10 +122,10 @@ def _record(
     other = [f"--{name}" for name, value in asked.items() if value not in (None, [], "clean")]
     other += [f"--data {name}" for name in folders if name in DEFAULT_SUITES]
     if other:
-        return f"not recorded in {run}: its own tests go without {', '.join(other)}"
+        return f"not recorded in {run}: only tests without {', '.join(other)} are recorded"
     if not record_test(run, result):
-        return f"not recorded in {run}: first comes advprop evaluate {run} without --suite"
-    return f"recorded in {run}, for advprop report and the card of advprop export"
+        return f"not recorded in {run}: run advprop evaluate {run} without --suite first"
+    return f"recorded in {run}; advprop report and the model card of advprop export use it"
 
 
 def _shorthands(restarts: int | None, epsilons: str | None, l2_epsilons: str | None) -> list[str]:
@@ -170,11 +170,11 @@ def _lines(suite: str, numbers: Numbers) -> Iterator[str]:
     """Yield a line with the results, and one for each point of a curve and pair of branches."""
     low, high = numbers["ci95"]
     accuracy = cast("float", numbers[f"{suite}_accuracy"])
-    text = f"{accuracy:.2%} [{low:.1%}, {high:.1%}]"
-    text += f" of {numbers['num_images']} images ({numbers['images']})"
+    text = f"accuracy {accuracy:.2%} (95 % interval {low:.1%} to {high:.1%})"
+    text += f" on {numbers['num_images']} images ({numbers['images']})"
     yield text + _labels(suite, numbers) + _DETAILS.get(suite, _protocol)(numbers)
     for name, after in numbers.get("after", {}).items():
-        yield f"after {name}: {after:.2%}"
+        yield f"accuracy after {name}: {after:.2%}"
     for point in numbers.get("curve", ()):
         yield f"{point['threat_model']} epsilon {point['epsilon']:.4g}: {point['accuracy']:.2%}"
     for pair in numbers.get("pairs", ()):
@@ -187,7 +187,7 @@ def _soup_lines(points: Sequence[Numbers]) -> Iterator[str]:
     for weight, own in groupby(points, key=lambda point: point["weight"]):
         found = list(own)
         accuracies = ", ".join(f"{point['suite']} {point['accuracy']:.2%}" for point in found)
-        yield f"  weight {weight:g} towards {found[0]['branch']}: {accuracies}"
+        yield f"  soup with weight {weight:g} of branch {found[0]['branch']}: {accuracies}"
 
 
 def _protocol(numbers: Numbers) -> str:
@@ -208,8 +208,8 @@ def _clean(numbers: Numbers) -> str:
     worst = min(numbers["per_class"], key=lambda entry: entry["accuracy"])
     top5 = f", top 5 {numbers['top5_accuracy']:.2%}" if "top5_accuracy" in numbers else ""
     return (
-        f"{top5}, calibration error {numbers['calibration']['ece']:.2%}, "
-        f"lowest class {described([worst['class']])} {worst['accuracy']:.1%}"
+        f"{top5}, expected calibration error {numbers['calibration']['ece']:.2%}, "
+        f"worst class {described([worst['class']])} {worst['accuracy']:.1%}"
     )
 
 
@@ -220,7 +220,9 @@ def _noise(numbers: Numbers) -> str:
 def _attack(numbers: Numbers) -> str:
     text = ""
     if "source" in numbers:
-        text += f", made for {numbers['source']} ({numbers['source_accuracy']:.2%} there)"
+        text += (
+            f", attack made for {numbers['source']} (its accuracy {numbers['source_accuracy']:.2%})"
+        )
     text += f", {numbers['threat_model']} epsilon {numbers['epsilon']:.4g}"
     if "num_steps" in numbers:
         text += f", {numbers['num_steps']} steps"
@@ -236,7 +238,7 @@ def _corruptions(numbers: Numbers) -> str:
     return (
         f", mean error {numbers['mean_error']:.2%}{mce}, {len(found)} corruptions at severity "
         f"{', '.join(map(str, numbers['severities']))}, "
-        f"hardest {worst} {1 - found[worst]['mean_error']:.1%}; {numbers['made']}"
+        f"worst {worst} {1 - found[worst]['mean_error']:.1%}; {numbers['made']}"
     )
 
 

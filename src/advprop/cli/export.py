@@ -57,10 +57,10 @@ def main(
         formats=comma_separated(format) or ["hub"],
     )
     equal = "the run's clean branch" if mix is None else f"the branch soup of weight {mix:g}"
-    say(f"{folder} written; outputs equal {equal}, bit for bit")
+    say(f"{folder} written; its outputs equal those of {equal} bit for bit")
     for file, check in read_checks(folder).items():
         say(
-            f"{folder / file}: same classes, logits differ by at most "
+            f"{folder / file}: same predictions, logits differ by at most "
             f"{check['max_difference']:.2g} (allowed: {check['tolerance']:.2g})"
         )
     if push is not None:

@@ -85,8 +85,8 @@ def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
         f"{printable(plan['recipe'])}: {printable(plan['model'])}, "
         f"{channels} x {height} x {width}, "
         f"{data['num_classes']:,} classes\n"
-        f"{plan['epochs']:,} epochs of {plan['steps_per_epoch']:,} steps, {plan['steps']:,} in "
-        f"all; {plan['batch_size']:,} of {data['num_images']:,} images a step\n"
+        f"{plan['epochs']:,} epochs of {plan['steps_per_epoch']:,} steps, {plan['steps']:,} steps "
+        f"in total; {plan['batch_size']:,} of {data['num_images']:,} images per step\n"
     )
     if "timed_here" in plan:
         console.print(_here_table(plan))
@@ -98,10 +98,10 @@ def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
     if any(row["problem"] for row in plan["clusters"]):
         console.print("- the batch cannot be shared equally by so many devices")
     console.print(
-        f"\nAssumed, not measured: {rates['device_tflops']:g} TFLOP/s a device at "
-        f"{rates['utilisation']:.3g} utilisation, on any number of devices (--device-tflops, "
-        f"--utilisation). {A100_TFLOPS:g} is an A100's data sheet in bf16; {PUBLISHED}. "
-        "Not counted: validation, reading images, waiting."
+        f"\nHours are not measured. They assume {rates['device_tflops']:g} TFLOP/s per device "
+        f"(--device-tflops) at a utilisation of {rates['utilisation']:.3g} (--utilisation), for "
+        f"any number of devices. {A100_TFLOPS:g} is the value for bf16 in the data sheet of an "
+        f"A100; {PUBLISHED}. Validation, reading images and waiting are not included."
     )
 
 
@@ -120,7 +120,7 @@ def _empty_table(headings: Sequence[str], *, first: str | None = None) -> Any:
 def _here_table(plan: dict[str, Any]) -> Any:
     minutes = plan["minutes_here"] or {}
     kept = _kept(plan)
-    headings = ["passes\nan image", "times\nvanilla", "time here", "memory"]
+    headings = ["passes\nper image", "FLOPs vs\nvanilla", "time here", "memory"]
     table = _empty_table([*headings, *["on disk"] * len(kept)], first="method")
     for name, cost in plan["methods"].items():
         table.add_row(
@@ -138,13 +138,15 @@ def _here_note(plan: dict[str, Any]) -> str:
     left_out = "".join(f"\n{name} left out: {why}" for name, why in plan["unsuitable"].items())
     timed = plan["timed_here"]
     if timed is None:
-        return f"{left_out}\nNot timed here: a step of this model takes too long; {_ELSEWHERE}"
+        return (
+            f"{left_out}\nNot timed here, because a step of this model takes too long. {_ELSEWHERE}"
+        )
     threads = f", threads: {timed['threads']}" if timed["device"] == "CPU" else ""
     return (
-        f"{left_out}\nTimed now on this machine ({timed['device']}{threads}; vanilla steps: "
-        f"{timed['steps']}, images each: {timed['images']}), as busy as it is; other methods by "
-        f"their FLOPs, roughly. Reading images and validation come on top. "
-        f"{_ELSEWHERE}"
+        f"{left_out}\nTime here is a rough estimate: vanilla was timed just now on this machine, "
+        f"with its present load ({timed['device']}{threads}; steps: {timed['steps']}, images per "
+        f"step: {timed['images']}), and other methods are computed from their FLOPs. Reading "
+        f"images and validation are not included. {_ELSEWHERE}"
     )
 
 
@@ -167,8 +169,8 @@ def _rows(plan: dict[str, Any]) -> list[Row]:
     half = " (16 bit)" if plan["precision"] != "no" else ""
     each = f"{plan['images_per_device']:,} images"
     passes: list[Row] = [
-        ("passes an image", lambda cost: f"{cost['passes_per_image']:.4g}"),
-        ("  of these attack steps", lambda cost: f"{cost['attack_passes']:.4g}"),
+        ("passes per image", lambda cost: f"{cost['passes_per_image']:.4g}"),
+        ("  of which attack steps", lambda cost: f"{cost['attack_passes']:.4g}"),
         ("parameters trained", lambda cost: f"{cost['parameters']['with_branches']:,}"),
         ("  exported", lambda cost: f"{cost['parameters']['plain']:,}"),
     ]
@@ -176,24 +178,24 @@ def _rows(plan: dict[str, Any]) -> list[Row]:
         "forward": "FLOPs of a forward pass",
         "training_pass": "  of a training pass",
         "attack_step": "  of an attack step",
-        "per_image": "  of an image, all passes",
+        "per_image": "  of all passes of an image",
         "per_epoch": "  of an epoch",
-        "total": "  in all",
+        "total": "  in total",
     }
     memory = {
-        "weights": "memory of a device: weights",
+        "weights": "memory per device: weights",
         "gradients": "  gradients",
         "optimizer": f"  state of {plan['optimizer']}",
         "average": "  average of the weights",
         "half_weights": "  weights in 16 bit",
         "buckets": "  exchange of gradients",
         "activations": f"  activations, {each}{half}",
-        "total": "  in all",
+        "total": "  in total",
     }
     return [
         *passes,
         *((title, _cell("flops", key)) for key, title in flops.items()),
-        ("  times vanilla's", lambda cost: f"{cost['times_vanilla']:.2f}"),
+        ("  relative to vanilla", lambda cost: f"{cost['times_vanilla']:.2f}"),
         *((title, _cell("memory", key)) for key, title in memory.items()),
         *_kept(plan),
         ("device-hours", lambda cost: _rounded(cost["device_hours"])),
@@ -214,9 +216,9 @@ def _cell(group: str, key: str) -> Callable[[dict[str, Any]], str]:
 
 def _clusters(plan: dict[str, Any]) -> Any:
     names = list(plan["methods"])
-    headings = [f"{what}\n{name}" for what in ("hours", "sent a step") for name in names]
+    headings = [f"{what}\n{name}" for what in ("hours", "sent per step") for name in names]
     table = _empty_table(
-        ["devices", "images\nat once", *(text.replace("_", "\n") for text in headings)]
+        ["devices", "images\nper device", *(text.replace("_", "\n") for text in headings)]
     )
     for row in plan["clusters"]:
         if row["problem"] is None:

@@ -23,9 +23,10 @@ def main(
 
     written = write_shards(folder, out, images_per_shard=images_per_shard)
     listed = "; ".join(
-        f"{split} {count.num_images} images in {count.num_shards}"
+        f"{split} {count.num_images} images in {count.num_shards} "
+        f"shard{'s' * (count.num_shards != 1)}"
         for split, count in written.items()
     )
-    say(f"{out} written, shards of each split: {listed}")
+    say(f"{out} written: {listed}")
     settings = ["--set", "data.kind=shards", "--set", f"data.train={out}"]
     say(f"next: {shlex.join(['advprop', 'train', 'RECIPE', *settings])}")

@@ -21,7 +21,14 @@ from advprop.results.summary import (
     headline_names,
 )
 
-_HEADINGS = ("clean", "noise", "adver-\nsarial", "passes", "sec.", "clean vs\nequal\ncost")
+_HEADINGS = (
+    "clean",
+    "noise",
+    "adver-\nsarial",
+    "passes\nper\nimage",
+    "sec.",
+    "clean, vs\nvanilla at\nequal cost",
+)
 
 
 def print_results(results: Mapping[str, Any]) -> None:
@@ -32,7 +39,7 @@ def print_results(results: Mapping[str, Any]) -> None:
     recipe = printable(str(results["recipe"]))
     measure = "accuracy" if names == ACCURACIES else LABEL_MEASURES["auroc"]
     table = Table(
-        title=f"{recipe}: test {measure} in %, 95 % intervals, p by Holm",
+        title=f"{recipe}: test {measure} in % (± 95 % interval), Holm-corrected p-values",
         box=None,
         padding=(0, 1, 0, 0),
         pad_edge=False,

@@ -95,12 +95,13 @@ def _show(folder: Path, before: bytes | None, result: dict[str, Any]) -> None:
     from advprop.runs.folder import RESULT
 
     nothing_done = before is not None and before == _content(folder / RESULT)
-    ending = "finished already, nothing done" if nothing_done else "finished"
+    ending = "already finished, nothing done" if nothing_done else "training finished"
+    epochs = f"{result['epochs']} epoch{'s' * (result['epochs'] != 1)}"
     say(
         f"{folder}: {ending}; validation accuracy {result['validation_accuracy']:.1%} after "
-        f"{result['epochs']} epochs, {result['train_seconds']:.0f} s"
+        f"{epochs} in {result['train_seconds']:.0f} s"
     )
-    say("there: config.json, metrics.jsonl, result.json, checkpoints/ (the last and best)")
+    say("files: config.json, metrics.jsonl, result.json, checkpoints/ (last and best weights)")
     say(f"next: {shlex.join(['advprop', 'evaluate', str(folder)])}")
 
 

@@ -95,12 +95,14 @@ def _group_by_world(runs: Sequence[FoundRun]) -> list[str]:
             _relabel(run, name, group=name)
     tested = sorted({str(run.row["tested_on"]) for run in runs if run.row.get("tested_on")})
     note = (
-        f"{len(worlds)} groups of runs that differ in recipe, images, model or number of epochs: "
-        f"{'; '.join(names)}. They are never averaged; gains are taken within a group."
+        f"The runs form {len(worlds)} groups that differ in recipe, images, model or number of "
+        f"epochs: {'; '.join(names)}. Runs are averaged and compared only within a group."
     )
     if len(tested) > 1:
-        note += f" They were tested on different images ({', '.join(tested)}): compare no accuracy "
-        note += "of one with that of another."
+        note += (
+            f" The groups were tested on different images ({', '.join(tested)}), so accuracies of "
+            "different groups cannot be compared."
+        )
     return [note]
 
 
@@ -186,7 +188,7 @@ def _differences(runs: Sequence[FoundRun]) -> list[str]:
         )
         if differing:
             more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
-            where = f"In {name}, runs" if name else "Runs"
+            where = f"In {name}, the runs" if name else "The runs"
             listed = ", ".join(differing[:_SHOWN])
-            notes.append(f"{where} differ in more than the method: {listed}{more}.")
+            notes.append(f"{where} differ in other settings besides the method: {listed}{more}.")
     return notes

@@ -100,8 +100,8 @@ def comparison_source(folder: Path, results: dict[str, Any]) -> Source:
     if costs := results.get("step_costs"):
         listed = ", ".join(f"{name} {cost:.2f}" for name, cost in costs.items())
         notes += [
-            "All methods trained for as long as the dearest one, by steps that were measured first "
-            f"(in steps of vanilla: {listed})."
+            "All methods trained for the time of the most expensive one. It was computed from "
+            f"training steps that were timed before (as multiples of a vanilla step: {listed})."
         ]
     notes += [f"{f['method']}, seed {f['seed']}: {f['error']}" for f in results["failed"]]
     trials = [Trial.model_validate(trial) for trial in results.get("trials") or ()]

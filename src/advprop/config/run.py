@@ -209,7 +209,7 @@ class RunConfig(Config):
             *(Found(**found).lines() if found else []),
             f"{self.model.name}{weights}, method {self.method.kind}: {passes:.4g} passes per image "
             f"and epoch, {epochs * passes:,.4g} in {epochs:,} epochs (vanilla {epochs:,})",
-            *([f"engine: {engine}"] if engine else []),
+            *([f"computation: {engine}"] if engine else []),
         ]
 
     def with_method(self, name: str) -> RunConfig:

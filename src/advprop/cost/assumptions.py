@@ -17,8 +17,8 @@ DEPTHWISE_UTILISATION = 0.02
 """The share for nets with depthwise convolutions, which memory limits; that of EfficientNet-B0."""
 
 PUBLISHED = (
-    "NVIDIA's published A100 runs come to 19 % with ResNet-50, 3 % with EfficientNet-B4, "
-    "2 % with B0"
+    "NVIDIA's published A100 runs reach a utilisation of 19 % with ResNet-50, 3 % with "
+    "EfficientNet-B4 and 2 % with B0"
 )
 """Images a second in NVIDIA's README of each model, times our FLOPs an image, over 312 TFLOP/s."""
 

@@ -61,7 +61,7 @@ class Found:
         ]
         if self.passed_over:
             listed = [f"{count:,} {reason}" for reason, count in self.passed_over.items()]
-            lines.append(f"passed over: {shortened(listed)}")
+            lines.append(f"skipped: {shortened(listed)}")
         return [printable(line, lines=False) for line in [*lines, *self.notes]]
 
     @property

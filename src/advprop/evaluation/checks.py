@@ -37,8 +37,9 @@ def check_perturbation(suite: str, numbers: Mapping[str, Any]) -> Flag | None:
         flag="small_perturbation",
         suite=suite,
         message=f"the perturbations reach {reached:.2g} of epsilon {numbers['epsilon']:.4g} on "
-        f"average, at least {REACH:g} is usual: the attack hardly attacks; look at step_size and "
-        "num_steps (their product should exceed epsilon), both fractions of [0, 1]",
+        f"average, at least {REACH:g} is usual: the attack is too weak; check step_size and "
+        "num_steps (their product should exceed epsilon; epsilon and step_size are fractions of "
+        "[0, 1])",
     )
 
 
@@ -55,9 +56,9 @@ def check_curve(suite: str, points: Sequence[Mapping[str, Any]], *, num_images: 
                 suite=suite,
                 message=f"accuracy rises from {least['accuracy']:.1%} at {point['threat_model']} "
                 f"epsilon {least['epsilon']:.4g} to {point['accuracy']:.1%} at "
-                f"{point['epsilon']:.4g}, beyond the chance of {num_images} images: a larger "
-                "threat model holds the smaller, so the attack is at fault; give it more steps "
-                "or restarts",
+                f"{point['epsilon']:.4g}, more than chance explains with {num_images} images: a "
+                "larger threat model contains the smaller one, so the attack is too weak; give it "
+                "more steps or restarts",
             )
     return None
 
@@ -73,7 +74,7 @@ def check_black_box(suite: str, numbers: Mapping[str, Any]) -> Flag | None:
         message=f"a random search of {numbers['num_queries']} queries fools {count} of {total} "
         f"images that the attack did not ({_BLACK_BOX_RATE:.0%} may be chance): gradients "
         "mislead the attack, or it goes through another branch; the suite autoattack is the "
-        "sterner test",
+        "stronger test",
     )
 
 
@@ -107,9 +108,9 @@ def check_transfer(
     return red_flag(
         flag="black_box_beats_white_box",
         suite="transfer",
-        message=f"images made for {transfer['source']} leave {black:.1%}, those made for this "
-        f"model itself {white:.1%}: an attack that knows the model should be the stronger one; "
-        "its gradients are masked, or it goes through another branch",
+        message=f"accuracy is {black:.1%} on images made for {transfer['source']} and {white:.1%} "
+        "on images made for this model itself: an attack that knows the model should be the "
+        "stronger one; its gradients are masked, or it goes through another branch",
     )
 
 

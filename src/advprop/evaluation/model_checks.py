@@ -42,9 +42,9 @@ def check_outputs(numbers: Mapping[str, Any]) -> Iterator[Flag]:
     if numbers["row_sum_error"] < 1e-3 and numbers["lowest"] >= 0:
         yield red_flag(
             flag="probabilities",
-            message="the outputs are not negative and add up to one: probabilities, not logits; "
-            "gradients of the loss vanish where the model is confident; take the softmax out of "
-            "the model",
+            message="no output is negative and all add up to one, so they are probabilities, not "
+            "logits; gradients of the loss vanish where the model is confident; remove the softmax "
+            "from the model",
         )
     repeated, alone = numbers["changed_when_repeated"], numbers["changed_when_alone"]
     if repeated > _REPEATED or alone > _ALONE or not math.isfinite(repeated + alone):
@@ -52,8 +52,8 @@ def check_outputs(numbers: Mapping[str, Any]) -> Iterator[Flag]:
         change, bound = (repeated, _REPEATED) if not repeated <= _REPEATED else (alone, _ALONE)
         yield red_flag(
             flag="changing_output",
-            message=f"the same images get other logits {how}, by {change:.2g} of the largest "
-            f"(up to {bound:g} is rounding): accuracies depend on chance or company; look for "
+            message=f"the logits of the same images change {how}, by {change:.2g} of the largest "
+            f"(up to {bound:g} is rounding): accuracies depend on chance or on the batch; look for "
             "dropout, noise, or statistics of the batch",
         )
 
@@ -66,7 +66,7 @@ def check_mode(training: Sequence[str]) -> Flag | None:
     return red_flag(
         flag="train_mode",
         message=f"{len(training)} layers are in train mode (first {named}): dropout is on, and "
-        "normalisation takes the batch's statistics; call model.eval() first",
+        "normalisation uses the batch's statistics; call model.eval() first",
     )
 
 
@@ -77,13 +77,13 @@ def check_branch(eval_branch: str, exported: str) -> Flag | None:
     return red_flag(
         flag="other_branch",
         message=f'the accuracies are those of branch "{eval_branch}"; an export keeps '
-        f'"{exported}" alone, so its user will not see them: report them as a study of branches',
+        f'only "{exported}", so these accuracies are not those of the exported model',
     )
 
 
 def check_standardisation(layers: Sequence[str], numbers: Mapping[str, Any] | None) -> Flag | None:
     """Flag images that are standardised twice; `layers` names the layers that seem to do so."""
-    remedy = "feed images in [0, 1], and standardise in the model's first layer alone"
+    remedy = "feed images in [0, 1], and standardise only in the model's first layer"
     message = None
     if len(layers) > 1:
         message = f"{len(layers)} layers standardise the images ({', '.join(layers)}): {remedy}"
@@ -96,8 +96,9 @@ def check_standardisation(layers: Sequence[str], numbers: Mapping[str, Any] | No
         once, twice, count = numbers["accuracy_without"], numbers["accuracy"], numbers["num_images"]
         if rises(twice, once, count):
             message = (
-                f"without mean and std {once:.1%} of {count} images are right, with them "
-                f"{twice:.1%}: the weights were trained without, or on other mean and std; {remedy}"
+                f"accuracy on {count} images is {once:.1%} without mean and std and {twice:.1%} "
+                f"with them: the weights were trained without, or with another mean and std; "
+                f"{remedy}"
             )
     return message if message is None else red_flag(flag="double_standardisation", message=message)
 
@@ -110,8 +111,8 @@ def check_seen(suite: str | None, numbers: Mapping[str, Any]) -> Flag | None:
         flag="seen_in_training",
         suite=suite,
         message=f"{numbers['found']} of {numbers['test_images']} images tested are among "
-        f"{numbers['train_images']} training images, pixel by pixel: the accuracy is partly "
-        "memory; take them out of one of the two sets",
+        f"{numbers['train_images']} training images, equal in every pixel, so the accuracy may be "
+        "too high; remove them from one of the two sets",
     )
 
 

@@ -53,7 +53,7 @@ def _of_data(found: Json) -> Iterable[tuple[str, str]]:
         f"{found.get('num_classes')} ({names}{more}), {spread} training images each",
     )
     if passed_over := found.get("passed_over"):
-        yield "Passed over", ", ".join(f"{n:,} {reason}" for reason, n in passed_over.items())
+        yield "Skipped", ", ".join(f"{n:,} {reason}" for reason, n in passed_over.items())
 
 
 def _of_config(config: Json) -> Iterable[tuple[str, str]]:
@@ -69,7 +69,7 @@ def _of_config(config: Json) -> Iterable[tuple[str, str]]:
             f"{training.get('learning_rate')}",
         )
     if engine := engine_words(training):
-        yield "Engine", engine
+        yield "Computation", engine
     if attack := _attack(at(config, "method", "attack")):
         yield "Attack in training", attack
     noise = at(config, "evaluation", "noise_standard_deviation")
@@ -86,4 +86,4 @@ def _attack(attack: Any) -> str:
     kind = str(at(attack, "threat_model", "kind")).capitalize()
     steps = at(attack, "num_steps")
     many = "" if steps is None else f", {steps} step{'s' * (steps != 1)}"
-    return f"{kind}, epsilon {epsilon:.4g} of the range [0, 1]{many}"
+    return f"{kind}, epsilon {epsilon:.4g} for pixel values in [0, 1]{many}"

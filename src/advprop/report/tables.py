@@ -91,7 +91,7 @@ def suites_table(summary: Sequence[Json]) -> Table | None:
     if len(names) <= ROOM:
         return None
     return Table(
-        caption="Further suites and measures: mean over seeds, 95 % interval.",
+        caption="Further suites and measures: mean over seeds with its 95 % confidence interval.",
         columns=[accuracy_title(name) for name in names],
         rows=[
             (entry["method"], [accuracy_cell(entry.get(name)) for name in names])
@@ -103,14 +103,17 @@ def suites_table(summary: Sequence[Json]) -> Table | None:
 
 def curve_tables(found: Found) -> list[Table]:
     """Return the robustness curves as numbers, a table per threat model."""
-    caption = "Accuracy under {} attacks by epsilon, a fraction of the range [0, 1]."
+    caption = "Accuracy under {} attacks for each epsilon, for pixel values in [0, 1]."
     return [_of_lines(caption.format(name), lines) for name, lines in curve_series(found).items()]
 
 
 def soup_tables(found: Found) -> list[Table]:
     """Return the accuracies of branch soups by weight, a table per suite."""
     return [
-        _of_lines(f"{accuracy_title(f'{suite}_accuracy')}: branch soups by weight.", lines)
+        _of_lines(
+            f"{accuracy_title(f'{suite}_accuracy')}: accuracy of branch soups for each weight.",
+            lines,
+        )
         for suite, lines in soup_series(found).items()
     ]
 
@@ -136,14 +139,14 @@ def _cell(found: Estimate | None) -> Cell:
 def attack_tables(found: Found) -> list[Table]:
     """Return the accuracy by attacked and tested branch, and after each attack of AutoAttack."""
     branches = _by_column(
-        "Under attack, by the branch that is attacked and that is tested.",
+        "Accuracy under attack for each pair of attacked and tested branch.",
         found,
         lambda run: [
-            (f"{pair.attack_branch} attacked, {pair.eval_branch} tested", pair.accuracy)
+            (f"attacked: {pair.attack_branch}, tested: {pair.eval_branch}", pair.accuracy)
             for pair in run.suites.adversarial.pairs
         ],
     )
-    caption = "AutoAttack: accuracy that is left after each attack, in their order."
+    caption = "AutoAttack: remaining accuracy after each of its attacks, in their order."
     return branches + _by_column(caption, found, lambda run: run.suites.autoattack.after.items())
 
 
@@ -169,9 +172,9 @@ def trials_table(trials: Sequence[Json]) -> Table | None:
     if not tried:
         return None
     return Table(
-        caption="Share of clean validation images right after one training with a seed of its own. "
-        "No test image had a part in the choice, and costs do not include it.",
-        columns=("Settings", "Validation"),
+        caption="Accuracy on clean validation images after one training with a separate seed. Test "
+        "images played no part in the choice, and costs do not include these trainings.",
+        columns=("Settings", "Validation accuracy"),
         rows=[(trial.method, (Cell(value=trial.told), _trial_cell(trial))) for trial in tried],
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 _SWITCHES = {
     "tf32": {True: "TF32", False: "no TF32"},
     "deterministic": {True: "deterministic"},
-    "cudnn_benchmark": {True: "convolutions chosen by trial"},
+    "cudnn_benchmark": {True: "cuDNN benchmark"},
     "sync_batchnorm": {True: "SyncBatchNorm", False: "no SyncBatchNorm"},
 }
 

@@ -57,7 +57,7 @@ def sources_in_words(given: Mapping[str, str], hashed: str) -> dict[str, str]:
     """Describe the source of each split: some are `given`, the others are taken from train."""
     if "validation" in given:
         return dict(given)
-    shared = f"shared off {given['train']} by a hash of the {hashed}"
+    shared = f"split off {given['train']} by a hash of the {hashed}"
     return dict.fromkeys(SHARES, shared) | dict(given) | {"train": f"the rest of {given['train']}"}
 
 

@@ -16,7 +16,7 @@ from advprop.results.cells import points_text
 from advprop.results.significance import FEWEST_SEEDS, is_significant
 from advprop.results.summary import EQUAL_COST, VANILLA, difference_of, is_baseline, kind_of
 
-BASELINE_TITLES = {EQUAL_COST: "vanilla of equal cost", VANILLA: "vanilla of equal epochs"}
+BASELINE_TITLES = {EQUAL_COST: "vanilla at equal cost", VANILLA: "vanilla at equal epochs"}
 OTHER_IMAGES = {"noise_accuracy": "noise", "adversarial_accuracy": "attack"}
 
 
@@ -36,15 +36,15 @@ def conclude(summary: Sequence[Entry]) -> Conclusion:
         return Conclusion(headline="No run has been tested yet.")
     leader = max(measured, key=lambda entry: entry[CLEAN]["mean"])
     if len(measured) == 1:
-        headline = f"{leader['method']} gets {right(leader)}."
-        lonely = "It is the only method run: there is nothing to compare it with."
+        headline = f"{leader['method']} reaches {reached(leader)}."
+        lonely = "Only this method was run, so there is nothing to compare it with."
         return Conclusion(headline=headline, cost=f"{lonely} {_cost(leader, None)}")
     comparisons = sternest(measured, CLEAN)
     headline, told = _headline(measured, leader, comparisons)
     points = [("Clean images", text) for text in _clean_evidence(measured, comparisons)]
     for accuracy, name in OTHER_IMAGES.items():
         points += [(f"Under {name}", text) for text in _robustness(measured, accuracy)]
-    points.append(("How sure", _certainty(measured, comparisons)))
+    points.append(("Certainty", _certainty(measured, comparisons)))
     cost = _cost(told, named(measured, VANILLA))
     return Conclusion(headline=headline, cost=cost, points=tuple(points))
 
@@ -71,11 +71,11 @@ def _headline(
     first = comparisons[0]
     longer = named(summary, EQUAL_COST)
     if first.better:
-        doubt = "" if longer else " Vanilla of equal cost was not run: it might do as well."
+        doubt = "" if longer else " Vanilla at equal cost was not run; it might reach the same."
         gain = f"{points_text(first.difference['difference'])} points"
         return (
-            f"Use {first.method['method']}: {right(first.method)}, "
-            f"{gain} against {BASELINE_TITLES[first.baseline]} ({first.sure}).{doubt}"
+            f"Use {first.method['method']}: {reached(first.method)}, "
+            f"{gain} compared with {BASELINE_TITLES[first.baseline]} ({first.sure}).{doubt}"
         ), first.method
     if longer and _pays(longer, leader) and not first.promising:
         return _train_longer(summary, longer, first), longer
@@ -87,16 +87,15 @@ def _train_longer(summary: Sequence[Entry], longer: Entry, first: Comparison) ->
     vanilla = named(summary, VANILLA)
     instead = f" instead of {percent(vanilla)}" if vanilla and CLEAN in vanilla else ""
     return (
-        f"Train vanilla longer: {right(longer)}{instead}, where "
-        f"{first.method['method']} at that cost or less gets {percent(first.method)} "
-        f"({first.sure})."
+        f"Train vanilla longer: {reached(longer)}{instead}. At the same cost or less, "
+        f"{first.method['method']} reaches {percent(first.method)} ({first.sure})."
     )
 
 
 def _undecided(summary: Sequence[Entry], first: Comparison) -> tuple[str, Entry]:
     found = (
-        f"{first.method['method']} gets {right(first.method)}, "
-        f"{points_text(first.difference['difference'])} points against "
+        f"{first.method['method']} reaches {reached(first.method)}, "
+        f"{points_text(first.difference['difference'])} points compared with "
         f"{BASELINE_TITLES[first.baseline]} ({first.sure})"
     )
     if first.promising or first.difference["n"] < FEWEST_SEEDS:
@@ -116,9 +115,9 @@ def _pays(longer: Entry, leader: Entry) -> bool:
 
 
 def _without_rivals(summary: Sequence[Entry], leader: Entry) -> str:
-    best = f"{_subject(leader)} is highest on clean images, {percent(leader)}"
+    best = f"{_subject(leader)} has the highest accuracy on clean images, {percent(leader)}"
     if any(not is_baseline(entry) for entry in summary):
-        return f"{best}; no vanilla run of the same seeds stands beside it, so its gain is unknown."
+        return f"{best}; its gain is unknown, because no vanilla run has the same seeds."
     return f"{best}; only vanilla training was run."
 
 
@@ -128,17 +127,21 @@ def _clean_evidence(summary: Sequence[Entry], comparisons: Sequence[Comparison])
     first, *others = comparisons
     name = first.method["method"]
     texts = [
-        f"{c.text} against {title}"
+        f"{c.text} compared with {title}"
         for baseline, title in BASELINE_TITLES.items()
         for c in compare_all(summary, baseline, CLEAN)
         if c.method is first.method
     ]
-    found = [f"{name} gets {percent(first.method)}: {'; '.join(texts)}."]
+    found = [f"Accuracy with {name} is {percent(first.method)}: {'; '.join(texts)}."]
     if better := [f"{c.method['method']} {percent(c.method)}" for c in others if c.better]:
         title = BASELINE_TITLES[first.baseline]
-        found.append(f"Also better than {title}, beyond chance: {', '.join(better)}.")
+        found.append(f"Also significantly better than {title}: {', '.join(better)}.")
     higher = [c.method for c in others if c.method[CLEAN]["mean"] > first.method[CLEAN]["mean"]]
-    found += [f"{e['method']} gets more, {percent(e)}, which may be chance." for e in higher]
+    found += [
+        f"{e['method']} has a higher mean, {percent(e)}, but its difference from "
+        f"{BASELINE_TITLES[first.baseline]} is not significant."
+        for e in higher
+    ]
     return found
 
 
@@ -147,33 +150,35 @@ def _robustness(summary: Sequence[Entry], accuracy: str) -> list[str]:
     if not comparisons:
         return []
     found = comparisons[0]
-    name, reached = found.method["method"], percent(found.method, accuracy)
+    name = found.method["method"]
     baseline = next(entry for entry in summary if kind_of(entry) == found.baseline)
     text = (
-        f"{name} keeps {reached} where {baseline['method']} keeps {percent(baseline, accuracy)}: "
-        f"{found.text}."
+        f"Accuracy is {percent(found.method, accuracy)} with {name} and "
+        f"{percent(baseline, accuracy)} with {baseline['method']}: {found.text}."
     )
     if found.better:
-        text += f" Use {name} where this matters; on clean images it gets {percent(found.method)}."
+        text += f" Use {name} if this matters; on clean images it reaches {percent(found.method)}."
     return [text]
 
 
 def _certainty(summary: Sequence[Entry], comparisons: Sequence[Comparison]) -> str:
     seeds = min(entry[CLEAN]["n"] for entry in summary)
-    text = f"{seeds} seed{'s' if seeds > 1 else ''} a method, one test set for all."
+    text = f"{seeds} seed{'s' if seeds > 1 else ''} per method, and one test set for all."
     if not comparisons:
         return text
     found = comparisons[0]
     if found.difference["n"] < FEWEST_SEEDS:
-        return f"{text} Intervals and p-values need {FEWEST_SEEDS} seeds, and say more with 5."
+        return f"{text} Intervals and p-values need at least {FEWEST_SEEDS} seeds; 5 are better."
     if interval := found.difference["ci95"]:
         half = 100 * (interval[1] - interval[0]) / 2
         if half < 50:
-            text += f" Clean differences below about {half:.1f} points cannot be seen with them."
+            text += (
+                f" Differences in clean accuracy below about {half:.1f} points cannot be detected."
+            )
         else:
-            text += " They differ too much among themselves to show any difference."
-    others = f", corrected for {found.rivals} methods (Holm)" if found.rivals > 1 else ""
-    return f"{text} Significant is p below 0.05 of the paired t-test{others}."
+            text += " The seeds differ too much to show any difference between methods."
+    others = f" with Holm's correction for {found.rivals} methods" if found.rivals > 1 else ""
+    return f"{text} Significant means p below 0.05 in the paired t-test{others}."
 
 
 def _subject(entry: Entry) -> str:
@@ -188,15 +193,15 @@ def _cost(entry: Entry, vanilla: Entry | None) -> str:
         return f"The cost of {entry['method']} was not recorded."
     seconds = entry.get("train_seconds")
     text = (
-        f"{_subject(entry)} takes {_count(passes, 'pass', 'passes')} per image for "
-        f"{_count(epochs, 'epoch', 'epochs')}"
+        f"{_subject(entry)} takes {_count(epochs, 'epoch', 'epochs')} of "
+        f"{_count(passes, 'pass', 'passes')} per image"
     )
-    text += "" if seconds is None else f", {_duration(seconds)} a run here"
+    text += "" if seconds is None else f", {_duration(seconds)} per run"
     if vanilla is not None and vanilla is not entry and vanilla.get("total_passes"):
         text += f"; {entry['total_passes'] / vanilla['total_passes']:.3g} times vanilla's passes"
         if seconds and vanilla.get("train_seconds"):
-            text += f", {seconds / vanilla['train_seconds']:.2g} times its seconds"
-    return f"{text}. A trained network costs the same to run, whatever the method."
+            text += f" and {seconds / vanilla['train_seconds']:.2g} times its training time"
+    return f"{text}. The trained network costs the same at inference, whatever the method."
 
 
 def percent(entry: Entry, accuracy: str = CLEAN) -> str:
@@ -204,10 +209,10 @@ def percent(entry: Entry, accuracy: str = CLEAN) -> str:
     return f"{100 * entry[accuracy]['mean']:.1f} %"
 
 
-def right(entry: Entry) -> str:
+def reached(entry: Entry) -> str:
     """Return the clean accuracy in words."""
-    things = "labels of the clean images" if "clean_auroc" in entry else "clean images"
-    return f"{percent(entry)} of the {things} right"
+    each = " per label" if "clean_auroc" in entry else ""
+    return f"{percent(entry)} accuracy{each} on clean images"
 
 
 def _count(number: float, one: str, many: str) -> str:

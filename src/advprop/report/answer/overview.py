@@ -63,8 +63,8 @@ def overview(summary: Sequence[Entry], runs: Sequence[Mapping[str, Any]]) -> Con
 
 
 _APART = (
-    "Gains and p-values are taken within a group only, since more than the method differs "
-    "between groups."
+    "Gains and p-values compare methods only within a group, since groups differ in more than the "
+    "method."
 )
 
 
@@ -75,11 +75,14 @@ def _across(summary: Sequence[Entry], runs: Sequence[Mapping[str, Any]], groups:
     tested = {str(run.get("tested_on")) for run in runs if run.get(CLEAN) is not None}
     if len(tested) > 1:
         return (
-            f"{groups} groups of runs, tested on different images: "
-            "accuracies cannot be held against each other across them."
+            f"{groups} groups of runs were tested on different images, so accuracies of different "
+            "groups cannot be compared."
         )
     leader = max(measured, key=lambda entry: entry[CLEAN]["mean"])
-    return f"{leader['method']} is highest on clean images, {percent(leader)}, of {groups} groups."
+    return (
+        f"Among {groups} groups of runs, {leader['method']} has the highest accuracy on clean "
+        f"images, {percent(leader)}."
+    )
 
 
 def _answer(entries: Sequence[Entry]) -> str:

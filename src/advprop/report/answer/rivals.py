@@ -44,14 +44,14 @@ class Comparison:
         p_value, seeds = self.difference["p_holm"], self.difference["n"]
         if p_value is not None:
             return p_text(p_value)
-        few = f"{seeds} seed{'s' * (seeds != 1)}, too few to tell"
-        return few if seeds < FEWEST_SEEDS else "all seeds differ by the same"
+        few = f"no p-value with {seeds} seed{'s' * (seeds != 1)}"
+        return few if seeds < FEWEST_SEEDS else "no p-value: all seeds differ by the same amount"
 
     @property
     def text(self) -> str:
         """Return the difference, interval and p-value in words."""
         cell = difference_cell(self.difference)
-        parts = [cell.interval] if self.difference["ci95"] else []
+        parts = [f"95 % interval {cell.interval}"] if self.difference["ci95"] else []
         parts.append(self.sure)
         if cell.p_value and not cell.significant:
             parts.append("not significant")

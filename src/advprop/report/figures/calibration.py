@@ -20,7 +20,7 @@ from advprop.report.figures.drawing import (
 from advprop.report.findings import Bin, Calibration, Found
 from advprop.report.page.styles import MethodStyle, Styles
 
-FEWEST = 10  # bins with fewer answers are too uncertain to draw
+FEWEST = 10  # bins with fewer predictions are too uncertain to draw
 SMALLEST, LARGEST = 4, 15  # sizes of marks, by the share of a method's images in the bin
 
 
@@ -65,21 +65,23 @@ def _reliability(binned: Mapping[str, list[Bin]], styles: Styles) -> Panel:
     traces = [diagonal, *(_line(m, bins, styles[m]) for m, bins in binned.items())]
     axes = {
         "xaxis": axis("confidence", range=[0, 103], ticksuffix=" %"),
-        "yaxis": axis("images right", range=[0, 103], ticksuffix=" %"),
+        "yaxis": axis("accuracy", range=[0, 103], ticksuffix=" %"),
     }
-    label = "Reliability: share of images right over confidence, " + "; ".join(
-        f"{m} {100 * bins[-1].accuracy:.0f} % right at {100 * bins[-1].confidence:.0f} %"
+    label = "Reliability: accuracy over confidence, " + "; ".join(
+        f"{m} {100 * bins[-1].accuracy:.0f} % accuracy at {100 * bins[-1].confidence:.0f} %"
         for m, bins in binned.items()
     )
-    return Panel(title="Reliability", figure=figure(traces, **axes), label=label, height=360)
+    return Panel(
+        title="Reliability diagram", figure=figure(traces, **axes), label=label, height=360
+    )
 
 
 def _line(method: str, bins: Sequence[Bin], style: MethodStyle) -> dict[str, Any]:
     total = sum(b.num_images for b in bins)
     sizes = [SMALLEST + (LARGEST - SMALLEST) * sqrt(b.num_images / total) for b in bins]
     texts = (
-        f"{100 * b.accuracy:.1f} % right at {100 * b.confidence:.1f} % confidence<br>"
-        f"{b.num_images:,} answers"
+        f"{100 * b.accuracy:.1f} % accuracy at {100 * b.confidence:.1f} % confidence<br>"
+        f"{b.num_images:,} predictions"
         for b in bins
     )
     return scatter(

@@ -39,12 +39,12 @@ TITLES = {
     "real_accuracy": "ImageNet-ReaL",
     "sketch_accuracy": "ImageNet-Sketch",
     "stylized_accuracy": "Stylized-ImageNet",
-    "transfer_accuracy": "Under another model's attack",
+    "transfer_accuracy": "Under a transfer attack",
 }
 STEP = 0.03  # distance between marks of equal cost, as a share of the largest cost
 MOST_APART = 0.1  # largest spread of all marks of equal cost, as a share of the largest cost
 COST_TITLES = {
-    "total_passes": "passes per image, whole training",
+    "total_passes": "passes per image in the whole training",
     "train_seconds": "seconds of training",
 }
 

@@ -21,10 +21,10 @@ ALL_POINTS = 60_000  # the most in all lines together, half a megabyte
 LAYERS_HEIGHT = 210  # the same for any number of layers
 # heading, axis title, and the value for branches that do not differ, by key
 DISTANCES = {
-    "mean_distance": ("Running means", "in clean standard deviations", 0.0),
-    "variance_ratio": ("Running variances", "factor between the two", 1.0),
-    "weight_distance": ("Scales", "absolute difference", 0.0),
-    "bias_distance": ("Shifts", "absolute difference", 0.0),
+    "mean_distance": ("Running means", "difference in clean standard deviations", 0.0),
+    "variance_ratio": ("Running variances", "adversarial divided by clean", 1.0),
+    "weight_distance": ("Scale parameters (weight)", "absolute difference", 0.0),
+    "bias_distance": ("Shift parameters (bias)", "absolute difference", 0.0),
 }
 
 

@@ -82,11 +82,11 @@ def epsilon_scale(
 
     grid = all(abs(e * 255 - round(e * 255)) < 1e-3 for e in positive) and name == "Linf"
     ticks = _ticks(sorted(set(epsilons)), place)
-    unit = "in 1/255" if grid and positive else "of the range [0, 1]"
+    unit = "in 1/255" if grid and positive else "for pixel values in [0, 1]"
     kind = ", logarithmic" if logarithmic else ""
     air = 0.04 * (place(max(epsilons)) - place(min(epsilons))) or 0.1
     return place, axis(
-        f"epsilon, {unit}{kind}",
+        f"epsilon {unit}{kind}",
         tickvals=[place(e) for e in ticks],
         ticktext=[f"{e * 255:.0f}" if grid else f"{e:.3g}" for e in ticks],
         range=[place(min(epsilons)) - air, place(max(epsilons)) + air],

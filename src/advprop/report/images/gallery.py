@@ -69,7 +69,7 @@ class Gallery:
         """Return a sentence with the numbers of correct clean and correct attacked images."""
         clean = sum(triple.clean_right for triple in self.triples)
         attacked = sum(triple.adversarial_right for triple in self.triples)
-        return f"{clean} of {len(self.triples)} right when clean, {attacked} when attacked"
+        return f"{clean} of {len(self.triples)} correct without attack, {attacked} under attack"
 
 
 def galleries(
@@ -113,9 +113,9 @@ def _triple(item: Mapping[str, Any]) -> Triple:
     label, clean = str(item["label"]), str(item["clean_prediction"])
     attacked = str(item["adversarial_prediction"])
     texts = {
-        "clean": f"clean image of class {label}, read as {clean}",
+        "clean": f"clean image of class {label}, predicted as {clean}",
         "perturbation": f"perturbation of the image of class {label}, stretched to full contrast",
-        "adversarial": f"adversarial image of class {label}, read as {attacked}",
+        "adversarial": f"adversarial image of class {label}, predicted as {attacked}",
     }
     return Triple(
         label=label,

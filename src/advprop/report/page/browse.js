@@ -61,14 +61,14 @@
       const kind = errs(method, image) ? "wrong" : right(own, image) === own.length ? "right" : "mixed";
       const item = element("li", "", { className: "card" });
       const read = readings(own).map((each) => labels[each]).join(" or ");
-      item.append(element("img", "", { src: source, alt: `class ${labels[label]}, read as ${read}` }));
+      item.append(element("img", "", { src: source, alt: `class ${labels[label]}, predicted as ${read}` }));
       item.append(element("span", `class ${labels[label]}`, { className: "label" }));
       if (name) item.append(element("span", name.split("/").pop(), { className: "file", title: name }));
       const sure = Math.round(own.reduce((sum, { confidence }) => sum + confidence, 0) / own.length);
-      item.append(element("span", `read ${read} (${sure}\u00a0%)`, { className: kind }));
+      item.append(element("span", `predicted ${read} (${sure}\u00a0%)`, { className: kind }));
       const { every, total, good } = tally(image);
       const all = element("details");
-      all.append(element("summary", `${good} of ${total} runs right`));
+      all.append(element("summary", `${good} of ${total} correct`));
       all.addEventListener("toggle", () => {
         if (all.children.length > 1) return;
         const list = element("ul");

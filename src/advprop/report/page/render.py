@@ -105,7 +105,7 @@ def _suites(
 ) -> dict[str, Any]:
     """Return the figures of the test results."""
     held = references(found, summary)
-    costs = {"total_passes": "Cost in passes", "train_seconds": "Cost in seconds"}
+    costs = {"total_passes": "Cost in passes per image", "train_seconds": "Cost in training time"}
     several = sum("clean_accuracy" in entry for entry in summary) > 1
     differences = (
         _group(

@@ -46,22 +46,20 @@ KNOWN = {
 }
 MEANINGS = {
     "vanilla": "clean images only",
-    "vanilla_equal_cost": "vanilla, trained longer: at the cost of the dearest method",
-    "advprop": "clean and adversarial images, each with normalisation layers of its own",
+    "vanilla_equal_cost": "vanilla, trained longer: as costly as the most expensive method",
+    "advprop": "clean and adversarial images, each kind with its own normalisation layers",
     "mixed": "clean and adversarial images through the same layers",
     "adversarial": "adversarial images only",
     "adversarial_then_clean": "adversarial images first, clean images for the rest",
-    "fast": "a share of each batch adversarial, its attack's gradient used twice",
-    "fine_grained": "clean images and several other kinds, "
-    "each with normalisation layers of its own",
-    "carried": "clean images, and perturbed ones whose perturbation each epoch improves",
-    "advprop_lean": "carried, in one pass over one batch: "
-    "a quarter of it perturbed, the rest clean",
-    "pyramid": "clean and adversarial images, perturbed on patches of several sizes",
-    "universal": "clean images, and the same with one perturbation for all of them",
-    "sam": "clean images, learnt from at the weights nearby where their loss is highest",
-    "augmix": "clean images, and mixtures of augmentations of them with the same predictions",
-    "maxup": "of several random views of each image that of the highest loss",
+    "fast": "a share of each batch is adversarial; the attack's gradient also trains the weights",
+    "fine_grained": "clean images and several other kinds, each with its own normalisation layers",
+    "carried": "clean images, and perturbed ones with perturbations that each epoch improves",
+    "advprop_lean": "one pass per batch: a quarter has carried perturbations, the rest is clean",
+    "pyramid": "clean images, and adversarial ones perturbed in patches of several sizes",
+    "universal": "clean images, and the same images with one perturbation shared by all",
+    "sam": "clean images; the gradient is taken at nearby weights with a higher loss",
+    "augmix": "clean images, and mixtures of their augmentations, with consistent predictions",
+    "maxup": "of several random views of each image, the one with the highest loss",
 }
 # Eight colours and seven symbols have no common factor, so pairs repeat after 56 methods.
 SPARE_COLORS = tuple(f"method-{number}" for number in (7, 8, 1, 2, 3, 4, 5, 6))
