@@ -24,7 +24,7 @@ LEFT_OUT = {"emoji": (), "icons": ("affine only", "statistics only")}
 
 
 def variants(base: RunConfig, epsilon: int) -> dict[str, RunConfig]:
-    """Vanilla, of equal cost too, and what may be separate in a layer."""
+    """Vanilla, at equal cost too, and what may be separate in a layer."""
     strength = attack(epsilon / 255, 1)
     advprop = method(base, "advprop", strength)
     return {
