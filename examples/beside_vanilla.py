@@ -1,4 +1,4 @@
-"""AdvProp beside vanilla of equal cost on composed pictures, for any task, and their table."""
+"""AdvProp beside vanilla at equal cost on composed pictures, for any task, and their table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from advprop.results.significance import mean_interval, paired_difference
 
 Scores = dict[str, dict[str, list[float]]]  # by arm and kind of test pictures, one a seed
 TEST_SEED = 1  # 0 served to choose the settings
-EQUAL_COST = "vanilla of equal cost"
+EQUAL_COST = "vanilla at equal cost"
 
 
 class Example(Protocol):

@@ -1,4 +1,4 @@
-"""A detector learns with AdvProp, beside vanilla of equal cost: mean average precision.
+"""A detector learns with AdvProp, beside vanilla at equal cost: mean average precision.
 
     pip install -e ".[demo,corruptions]" pycocotools
     python examples/detection.py --attack stronger

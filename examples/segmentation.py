@@ -1,4 +1,4 @@
-"""A segmentation net learns with AdvProp, beside vanilla of equal cost: mean overlap of classes.
+"""A segmentation net learns with AdvProp, beside vanilla at equal cost: mean overlap of classes.
 
     pip install -e ".[demo,corruptions]"
     python examples/segmentation.py

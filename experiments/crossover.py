@@ -19,13 +19,12 @@ from study import Group, Options, base_config, main
 
 from advprop.config import RunConfig
 
-EPSILONS = {"emoji": (1, 4, 8, 16), "icons": (4, 16)}  # of 255
-WIDTHS = {"emoji": (8, 24), "icons": (6,)}
+EPSILONS = {"emoji": {8: (1, 4, 8, 16), 24: (4, 16)}, "icons": {6: (4, 16)}}  # of 255, by width
 LEFT_OUT = {"emoji": (), "icons": ("affine only", "statistics only")}
 
 
 def variants(base: RunConfig, epsilon: int) -> dict[str, RunConfig]:
-    """Vanilla, of equal cost too, and what may be separate in a layer."""
+    """Vanilla, at equal cost too, and what may be separate in a layer."""
     strength = attack(epsilon / 255, 1)
     advprop = method(base, "advprop", strength)
     return {
@@ -40,9 +39,10 @@ def variants(base: RunConfig, epsilon: int) -> dict[str, RunConfig]:
 
 def plan(name: str, options: Options) -> list[Group]:
     base = base_config(name, options)
+    widths = EPSILONS[name]
     groups = []
-    for channels in WIDTHS[name][:1] if options.quick else WIDTHS[name]:
-        for epsilon in EPSILONS[name][::3] if options.quick else EPSILONS[name]:
+    for channels in list(widths)[:1] if options.quick else widths:
+        for epsilon in widths[channels][::3] if options.quick else widths[channels]:
             found = variants(width(base, channels), epsilon)
             kept = {label: found[label] for label in found if label not in LEFT_OUT[name]}
             groups.append(Group(name=f"width {channels}, epsilon {epsilon} of 255", variants=kept))
@@ -50,4 +50,4 @@ def plan(name: str, options: Options) -> list[Group]:
 
 
 if __name__ == "__main__":
-    main("crossover", plan, extras={"shift": shift}, sets=tuple(WIDTHS))
+    main("crossover", plan, extras={"shift": shift}, sets=tuple(EPSILONS))

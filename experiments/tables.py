@@ -25,8 +25,8 @@ COLUMNS = {
     "attacked": "adversarial_accuracy",
 }
 BASELINES = {
-    "vanilla": "vanilla of equal epochs",
-    "vanilla_equal_cost": "vanilla of equal cost",
+    "vanilla": "vanilla at equal epochs",
+    "vanilla_equal_cost": "vanilla at equal cost",
 }
 HEADING = """# Tables of the experiments
 
@@ -37,11 +37,11 @@ are of runs side by side on a machine that did other things too: passes compare,
 measured time of a training step in those of vanilla, where it was measured."""
 BASELINES_OF = {
     "lengths": {"vanilla": "vanilla of its own length"},
-    "lean": {"vanilla": "vanilla of equal time"},
-    "budgets": {"vanilla": "vanilla of equal time", "fast": "fast of equal time"},
-    "rivals": {"vanilla": "vanilla of equal time", "advprop_lean": "advprop_lean of equal time"},
-    "lean_strength": {"vanilla": "vanilla of equal time"},
-    "robust_start": {"from vanilla_equal_cost": "from vanilla of equal cost"},
+    "lean": {"vanilla": "vanilla at equal time"},
+    "budgets": {"vanilla": "vanilla at equal time", "fast": "fast at equal time"},
+    "rivals": {"vanilla": "vanilla at equal time", "advprop_lean": "advprop_lean at equal time"},
+    "lean_strength": {"vanilla": "vanilla at equal time"},
+    "robust_start": {"from vanilla_equal_cost": "from vanilla at equal cost"},
 }
 
 Rows = Sequence[dict[str, Any]]

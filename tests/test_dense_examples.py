@@ -189,7 +189,7 @@ def test_both_get_equal_passes_and_the_same_tests(
     )
     # whole batches of 8: clean and adversarial ones, while attacks are in eval mode
     assert scores["AdvProp"]["clean"] == pytest.approx([0.32] * 3, abs=1e-3)
-    assert scores["vanilla of equal cost"]["clean"] == pytest.approx([0.48] * 3, abs=1e-3)
+    assert scores["vanilla at equal cost"]["clean"] == pytest.approx([0.48] * 3, abs=1e-3)
     assert scores["AdvProp"]["blur"] != scores["AdvProp"]["clean"]
     rows = capsys.readouterr().out.splitlines()[-5:]
     assert rows[0] == "| IoU, mean over digits, % | clean | blur |"
@@ -202,11 +202,11 @@ def test_both_get_equal_passes_and_the_same_tests(
 def test_a_whole_run(dense: Any, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = ["--seeds=1", "--epochs=1", "--train=16", "--test=4", f"--side={SIDE}"]
     scores = getattr(dense, name).main(tiny)
-    assert [*scores] == ["AdvProp", "vanilla of equal cost"]
+    assert [*scores] == ["AdvProp", "vanilla at equal cost"]
     for by_test in scores.values():
         assert [*by_test] == ["clean", "noise", "blur"]
         assert all(0 <= value <= 1 for values in by_test.values() for value in values)
     printed = capsys.readouterr().out
     longer = {"detection": 5, "segmentation": 3}[name]
-    assert f"vanilla of equal cost, {longer} epochs" in printed
+    assert f"vanilla at equal cost, {longer} epochs" in printed
     assert printed.rstrip().splitlines()[-1].startswith("| AdvProp minus vanilla |")

@@ -131,7 +131,7 @@ def test_tables_hold_means_intervals_and_paired_differences() -> None:
     command, table = tables.tables({"command": "python x.py", "runs": runs})
     assert command == "`python x.py`"
     lines = table.splitlines()
-    assert lines[0] == "| g | passes | seconds | clean | clean, minus vanilla of equal epochs |"
+    assert lines[0] == "| g | passes | seconds | clean | clean, minus vanilla at equal epochs |"
     # t(0.975, 2) = 4.303, times the standard error: deviations of 1, 1.5 and 0.5 points over root 3
     assert lines[2] == "| vanilla | 20 | 3 | 51.0 ± 2.5 |  |"
     assert (

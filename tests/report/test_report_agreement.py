@@ -9,7 +9,7 @@ from advprop.report import render_report
 from advprop.report.page.render import typeset
 from advprop.results.summary import summarise
 
-# against vanilla of equal cost, in points by seed
+# against vanilla at equal cost, in points by seed
 GAINS = {
     "clear": {
         "advprop": (1.0, 1.1, 0.9, 1.2),

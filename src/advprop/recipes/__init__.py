@@ -94,7 +94,7 @@ RECIPES = {
         + _measured(seconds=360, hours=1.5),
         result="depends on the images, from ImageNet weights, which timm downloads; measured: 91 % "
         "of 2,000 digits from 500, with EfficientNet-Lite0 for 3 epochs and 3 seeds, where vanilla "
-        "of equal cost had 96 %, a difference that is not significant (examples/README.md)",
+        "at equal cost had 96 %, a difference that is not significant (examples/README.md)",
     ),
     "imagenet_resnet50": Recipe(
         build=imagenet_resnet50,

@@ -52,7 +52,7 @@ def corrected(summary: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     It is the p-value corrected by Holm's method for the number of methods that are compared with
     the same baseline of the same group in the same accuracy. The comparison of vanilla of equal
-    cost with vanilla of equal epochs is corrected separately.
+    cost with vanilla at equal epochs is corrected separately.
     """
     entries = [deepcopy(dict(entry)) for entry in summary]
     families: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -80,7 +80,7 @@ def group_of(entry: Mapping[str, Any]) -> str:
 
 
 def is_baseline(entry: Mapping[str, Any]) -> bool:
-    """Return whether a summary entry is vanilla training, of equal epochs or of equal cost."""
+    """Return whether a summary entry is vanilla training, at equal epochs or at equal cost."""
     return kind_of(entry) in BASELINES
 
 

@@ -1,8 +1,8 @@
 """Writes the report's conclusion: the method to use, its cost, and the evidence.
 
 A method wins only if it is significantly better, after Holm's correction for the number of methods,
-than the better of two baselines: vanilla training of equal cost, since longer training alone may
-explain a gain, and vanilla of equal epochs. If several methods are better, the one of highest
+than the better of two baselines: vanilla training at equal cost, since longer training alone may
+explain a gain, and vanilla at equal epochs. If several methods are better, the one of highest
 accuracy wins.
 """
 
@@ -50,9 +50,9 @@ def conclude(summary: Sequence[Entry]) -> Conclusion:
 
 
 def sternest(summary: Sequence[Entry], accuracy: str) -> list[Comparison]:
-    """Compare all methods, the best first, with vanilla of equal cost or of equal epochs.
+    """Compare all methods, the best first, with vanilla at equal cost or at equal epochs.
 
-    The baseline is the one of higher accuracy or, if both are equal, vanilla of equal cost. Returns
+    The baseline is the one of higher accuracy or, if both are equal, vanilla at equal cost. Returns
     an empty list if there is nothing to compare.
     """
     baselines = [entry for kind in BASELINE_TITLES if (entry := named(summary, kind))]
@@ -83,7 +83,7 @@ def _headline(
 
 
 def _train_longer(summary: Sequence[Entry], longer: Entry, first: Comparison) -> str:
-    """Return the answer if vanilla of equal cost leads or no method is distinguishable from it."""
+    """Return the answer if vanilla at equal cost leads or no method is distinguishable from it."""
     vanilla = named(summary, VANILLA)
     instead = f" instead of {percent(vanilla)}" if vanilla and CLEAN in vanilla else ""
     return (
@@ -107,7 +107,7 @@ def _undecided(summary: Sequence[Entry], first: Comparison) -> tuple[str, Entry]
 
 
 def _pays(longer: Entry, leader: Entry) -> bool:
-    """Return whether vanilla of equal cost gains by its length, or leads if that is not known."""
+    """Return whether vanilla at equal cost gains by its length, or leads if that is not known."""
     gain = difference_of(longer, VANILLA, CLEAN)
     if gain is None or gain["p_holm"] is None:
         return longer is leader

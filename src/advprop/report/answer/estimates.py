@@ -69,8 +69,8 @@ def paired(
 def references(found: Found, summary: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the method with which each method of `found` is compared, within its group.
 
-    This is vanilla of equal cost, else vanilla, else the group's first method. The reference itself
-    is omitted; vanilla of equal epochs is compared with vanilla of equal cost.
+    This is vanilla at equal cost, else vanilla, else the group's first method. The reference itself
+    is omitted; vanilla at equal epochs is compared with vanilla at equal cost.
     """
     entries = {str(entry["method"]): entry for entry in summary}
     groups: dict[str, dict[str, str]] = {}

@@ -41,8 +41,8 @@ TITLES = {
     "stylized_accuracy": "Stylized-ImageNet",
     "transfer_accuracy": "Under a transfer attack",
 }
-STEP = 0.03  # distance between marks of equal cost, as a share of the largest cost
-MOST_APART = 0.1  # largest spread of all marks of equal cost, as a share of the largest cost
+STEP = 0.03  # distance between marks at equal cost, as a share of the largest cost
+MOST_APART = 0.1  # largest spread of all marks at equal cost, as a share of the largest cost
 COST_TITLES = {
     "total_passes": "passes per image in the whole training",
     "train_seconds": "seconds of training",

@@ -114,7 +114,7 @@ def _suites(
         for baseline, title in BASELINE_TITLES.items()
     )
     return {
-        # differences to vanilla of equal cost, or else to vanilla; tables have both
+        # differences to vanilla at equal cost, or else to vanilla; tables have both
         "difference_groups": next(filter(None, differences), []),
         "cost_groups": [
             group
