@@ -128,6 +128,7 @@ class AdvPropLeanConfig(CarriedConfig):
     pairing: Literal["paired", "decoupled"] = "decoupled"
     attacked_fraction: float = 0.25
     auxiliary_branch: bool = False
+    rho: float = 0.0
 
 
 class SAMConfig(MethodConfig):

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+from torch import nn
+
+from advprop.methods.base import Context, StepMetrics
 from advprop.methods.carried import Carried
+from advprop.methods.sam import sharpened
+from advprop.shapes import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +22,23 @@ class AdvPropLean(Carried):
     A quarter of each batch is adversarial only, the rest clean only, all through the same
     layers; each image's perturbation is improved by the pass that learns from it. So a step is
     vanilla's, but for the images' gradient and the keeping of perturbations, and the model is a
-    plain one.
+    plain one. With `rho` the pass is taken at the weights that SAM's first pass leads to.
     """
 
     pairing: Literal["paired", "decoupled"] = "decoupled"
     attacked_fraction: float = 0.25
     auxiliary_branch: bool = False
+    rho: float = 0.0
+
+    @property
+    def passes_per_image(self) -> float:
+        """One pass, and the one before it that looks for the sharpest weights nearby."""
+        return 2.0 if self.rho else super().passes_per_image
+
+    def _learn(self, model: nn.Module, kinds: Mapping[str, Batch], context: Context) -> StepMetrics:
+        if not self.rho:
+            return super()._learn(model, kinds, context)
+        images = torch.cat([part.images.detach() for part in kinds.values()])
+        labels = context.task.join([part.labels for part in kinds.values()])
+        with sharpened(model, Batch(images=images, labels=labels), context, self.rho):
+            return super()._learn(model, kinds, context)

@@ -55,13 +55,17 @@ class SAM(Method):
         """Find the gradient here, and learn from the one where it leads."""
         if not self.rho or context.step % self.every:
             return learn(model, {CLEAN: batch}, context)
-        redraw = mark_dropout(batch.images.device)
-        with (
-            _moved(_gradients(model, batch, context), self.rho),
-            frozen_statistics(unwrapped(model)),
-        ):
-            redraw()
+        with sharpened(model, batch, context, self.rho):
             return learn(model, {CLEAN: batch}, context)
+
+
+@contextmanager
+def sharpened(model: nn.Module, batch: Batch, context: Context, rho: float) -> Iterator[None]:
+    """Move the weights inside to where the loss of `batch` nearby, within `rho`, is highest."""
+    redraw = mark_dropout(batch.images.device)
+    with _moved(_gradients(model, batch, context), rho), frozen_statistics(unwrapped(model)):
+        redraw()
+        yield
 
 
 def _gradients(model: nn.Module, batch: Batch, context: Context) -> dict[nn.Parameter, Tensor]:
