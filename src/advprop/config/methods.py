@@ -129,6 +129,7 @@ class AdvPropLeanConfig(CarriedConfig):
     attacked_fraction: float = 0.25
     auxiliary_branch: bool = False
     rho: float = 0.0
+    clean_end: float = 0.0
 
 
 class SAMConfig(MethodConfig):

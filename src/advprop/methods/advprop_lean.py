@@ -12,6 +12,7 @@ from torch import nn
 from advprop.methods.base import Context, StepMetrics
 from advprop.methods.carried import Carried
 from advprop.methods.sam import sharpened
+from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
 
 
@@ -22,18 +23,26 @@ class AdvPropLean(Carried):
     A quarter of each batch is adversarial only, the rest clean only, all through the same
     layers; each image's perturbation is improved by the pass that learns from it. So a step is
     vanilla's, but for the images' gradient and the keeping of perturbations, and the model is a
-    plain one. With `rho` the pass is taken at the weights that SAM's first pass leads to.
+    plain one. With `rho` the pass is taken at the weights that SAM's first pass leads to. The
+    last `clean_end` of training, 0 to 1, has clean images alone.
     """
 
     pairing: Literal["paired", "decoupled"] = "decoupled"
     attacked_fraction: float = 0.25
     auxiliary_branch: bool = False
     rho: float = 0.0
+    clean_end: float = 0.0
 
     @property
     def passes_per_image(self) -> float:
         """One pass, and the one before it that looks for the sharpest weights nearby."""
         return 2.0 if self.rho else super().passes_per_image
+
+    def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
+        """As `Carried`, or vanilla's at the end."""
+        if context.progress >= 1 - self.clean_end:
+            return Vanilla().step(model, batch, context)
+        return super().step(model, batch, context)
 
     def _learn(self, model: nn.Module, kinds: Mapping[str, Batch], context: Context) -> StepMetrics:
         if not self.rho:
