@@ -65,7 +65,7 @@ class GradientAttack(ABC):
 
 
 def by_gradients(attack: Attack) -> GradientAttack:
-    """Return `attack`; raises ValueError unless it is a `GradientAttack`, which raises anything."""
+    """Return `attack`; raises ValueError unless it can raise any objective."""
     if isinstance(attack, GradientAttack):
         return attack
     raise ValueError(
