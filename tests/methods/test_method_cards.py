@@ -38,8 +38,11 @@ def card(name: str) -> str:
 def test_one_card_a_method() -> None:
     missing = sorted(set(METHODS) - WRITTEN)
     if missing:
-        sections = ", ".join(SECTIONS)
-        pytest.fail(f"docs/methods/{missing[0]}.md is missing, with {sections}", pytrace=False)
+        pytest.fail(
+            f"docs/methods/{missing[0]}.md is missing: copy docs/methods/sam.md, whose sections are "
+            f"{', '.join(SECTIONS)}",
+            pytrace=False,
+        )
     assert set(METHODS) == WRITTEN
 
 
