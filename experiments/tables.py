@@ -40,6 +40,13 @@ BASELINES_OF = {
     "lean": {"vanilla": "vanilla at equal time"},
     "budgets": {"vanilla": "vanilla at equal time", "fast": "fast at equal time"},
     "rivals": {"vanilla": "vanilla at equal time", "advprop_lean": "advprop_lean at equal time"},
+    "crossover": {
+        "vanilla": "vanilla at equal epochs",
+        "vanilla_equal_cost": "vanilla at equal cost",
+        "mixed": "mixed",
+    },
+    "together": {"vanilla": "vanilla at equal time", "augmix": "augmix at equal time"},
+    "clean_end": {"vanilla": "vanilla at equal time", "lean": "lean at equal time"},
     "lean_strength": {"vanilla": "vanilla at equal time"},
     "robust_start": {"from vanilla_equal_cost": "from vanilla at equal cost"},
 }
