@@ -39,7 +39,7 @@ def test_one_card_a_method() -> None:
     missing = sorted(set(METHODS) - WRITTEN)
     if missing:
         pytest.fail(
-            f"docs/methods/{missing[0]}.md is missing: copy docs/methods/sam.md, whose sections are "
+            f"docs/methods/{missing[0]}.md is missing: copy docs/methods/sam.md, with its sections "
             f"{', '.join(SECTIONS)}",
             pytrace=False,
         )
