@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from advprop.report.page.styles import method_styles
 
 TESTS = Path(__file__).parents[1]
 every_method = pytest.mark.parametrize("name", METHODS)
+# the method has several attacks by name; the configuration has that of one branch for itself
+ONLY_IN_ONE = {"fine_grained": {"attack", "noise"}}
 
 
 @pytest.fixture(autouse=True)
@@ -38,11 +41,12 @@ def test_names_are_those_of_the_configurations() -> None:
 
 
 @every_method
-def test_it_has_a_file_a_card_and_tests(name: str) -> None:
+def test_it_has_a_file_and_tests(name: str) -> None:
+    """Its card is tested in `tests/methods/test_method_cards.py`."""
     method = type(method_config(name).build())
     module = sys.modules[method.__module__]
-    assert Path(inspect.getfile(module)).stem == name
-    assert (TESTS.parent / "docs" / "methods" / f"{name}.md").is_file()
+    file = Path(inspect.getfile(module))
+    assert file.stem == name, f"rename {file.name} to {name}.py, after the method's `kind`"
     tests = (path.read_text() for path in (TESTS / "methods").glob("test_*.py"))
     made = any(f"{method.__name__}(" in text for text in tests)
     assert made, f"no test in tests/methods makes a {method.__name__}: test its limiting case"
@@ -63,4 +67,11 @@ def test_a_configuration_survives_its_file(name: str) -> None:
 @every_method
 def test_fields_of_a_configuration_are_those_of_its_method(name: str) -> None:
     config = method_config(name)
-    assert config.builds is type(config.build())
+    method = config.build()
+    assert config.builds is type(method)
+    given, fields = config.settings(), dataclasses.fields(method)  # type: ignore[arg-type]
+    defaults = {field.name: field.default for field in fields if field.init}  # the rest is memory
+    assert given.keys() ^ defaults.keys() == ONLY_IN_ONE.get(name, set())
+    for setting, default in defaults.items():
+        if default is not dataclasses.MISSING:
+            assert given[setting] == default, setting

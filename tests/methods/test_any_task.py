@@ -193,7 +193,7 @@ def test_a_method_attacks_an_objective_of_its_own() -> None:
     assert torch.equal(found, expected)
 
 
-def test_an_attack_on_labels_alone_is_refused_an_objective() -> None:
+def test_an_attack_that_is_no_gradient_attack_is_refused_an_objective() -> None:
     class Brighter:
         passes_per_image = 0.0
 
@@ -201,7 +201,7 @@ def test_an_attack_on_labels_alone_is_refused_an_objective() -> None:
             return images
 
     batch = Batch(images=tiny_images(), labels=tiny_labels())
-    with pytest.raises(ValueError, match=r"attack Brighter raises .*: give a GradientAttack"):
+    with pytest.raises(ValueError, match=r"attack Brighter: .*; give a GradientAttack"):
         adversarial_images(Brighter(), tiny_net(), batch, Context(), lambda _: torch.sum)
 
 

@@ -114,6 +114,15 @@ def test_of_several_labels_each_is_made_consistent_by_itself() -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_labels_that_are_unknown_are_made_consistent_too() -> None:
+    method, model = AugMix(), tiny_net().train()
+    batch = dataclasses.replace(batch_for(method), labels=torch.full((8, 5), torch.nan))
+    metrics = method.forward_backward(model, batch, Context(task=MultiLabel()))
+    assert metrics.kinds["clean"].loss == 0
+    assert metrics.kinds["augmix"].loss > 0
+    assert any(gradient.any() for gradient in gradients(model).values())
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [

@@ -27,7 +27,8 @@ SECTIONS = [
     "Tested against",
     "Limiting case",
 ]
-every_card = pytest.mark.parametrize("name", METHODS)
+WRITTEN = {path.stem for path in CARDS.glob("*.md")}
+every_card = pytest.mark.parametrize("name", [name for name in METHODS if name in WRITTEN])
 
 
 def card(name: str) -> str:
@@ -35,7 +36,14 @@ def card(name: str) -> str:
 
 
 def test_one_card_a_method() -> None:
-    assert {path.stem for path in CARDS.glob("*.md")} == set(METHODS)
+    missing = sorted(set(METHODS) - WRITTEN)
+    if missing:
+        pytest.fail(
+            f"docs/methods/{missing[0]}.md is missing: copy docs/methods/sam.md, with its sections "
+            f"{', '.join(SECTIONS)}",
+            pytrace=False,
+        )
+    assert set(METHODS) == WRITTEN
 
 
 @every_card

@@ -65,12 +65,12 @@ class GradientAttack(ABC):
 
 
 def by_gradients(attack: Attack) -> GradientAttack:
-    """Return `attack`; raises ValueError unless it is a `GradientAttack`, which raises anything."""
+    """Return `attack`; raises ValueError unless it can raise any objective."""
     if isinstance(attack, GradientAttack):
         return attack
     raise ValueError(
-        f"attack {type(attack).__name__} raises the loss of labels, where the method has another "
-        "objective: give a GradientAttack, such as advprop.PGD"
+        f"attack {type(attack).__name__}: it chooses what it raises, and the method has an "
+        "objective of its own; give a GradientAttack, such as advprop.PGD"
     )
 
 

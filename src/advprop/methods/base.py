@@ -23,9 +23,10 @@ class Method(ABC):
 
     `auxiliary` names the branches that the model needs. `passes_per_image` is the number of
     forward-backward passes over each clean image, averaged over training; a step of an attack
-    counts as one. `synchronises_statistics` tells whether normalisation may use the images of all
-    processes, `needs_backward` whether a step uses gradients of its own backward passes.
-    `not_deterministic` names an operation of the method that has no deterministic form, or is None.
+    counts as one, a forward pass without gradients as a third. `synchronises_statistics` tells
+    whether normalisation may use the images of all processes, `needs_backward` whether a step uses
+    gradients of its own backward passes. `not_deterministic` names an operation of the method that
+    has no deterministic form, or is None.
     """
 
     synchronises_statistics: ClassVar[bool] = True
