@@ -51,7 +51,7 @@ def corrected(summary: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the entries of `summary`; each difference gets `p_holm`, which decides significance.
 
     It is the p-value corrected by Holm's method for the number of methods that are compared with
-    the same baseline of the same group in the same accuracy. The comparison of vanilla of equal
+    the same baseline of the same group in the same accuracy. The comparison of vanilla at equal
     cost with vanilla at equal epochs is corrected separately.
     """
     entries = [deepcopy(dict(entry)) for entry in summary]
