@@ -33,7 +33,7 @@ def test_a_wheel_trains_mnist5k_outside_the_clone(tmp_path: Path) -> None:
     ended = subprocess.run(
         train, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    assert "runs/mnist5k-advprop-seed0: finished" in ended.stdout
+    assert "runs/mnist5k-advprop-seed0: training finished" in ended.stdout
     report = [bin_folder / "advprop", "report", "runs/mnist5k-advprop-seed0"]
     subprocess.run(report, cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "runs/mnist5k-advprop-seed0/report.html").stat().st_size > 100_000

@@ -140,7 +140,7 @@ def test_parts_are_gathered_by_the_same_call(
     assert whole["step_costs"] == {"vanilla": 1.0, "mixed": 3.1}
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
     assert (
-        "measured first (in steps of vanilla: vanilla 1.00, mixed 3.10)"
+        "(as multiples of a vanilla step: vanilla 1.00, mixed 3.10)"
         in (out / "report.html").read_text()
     )
 
