@@ -1,4 +1,4 @@
-"""Test sets as published: images at their stored size or without their frame, and ImageNet-C."""
+"""Published test sets: images at their stored size or without their frame, and ImageNet-C."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LAYOUT = "CORRUPTION/SEVERITY/CLASS/images, as in gaussian_noise/1/n01440764/"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredSplit(ImageSplit):
-    """Images in files, used at their stored size, which must be the same for all."""
+    """Images in files, tested at their stored size, which must be the same for all."""
 
     labels: Int[Tensor, " num_images"]
     root: Path
@@ -52,7 +52,7 @@ class StoredSplit(ImageSplit):
         return images
 
     def check_sizes(self) -> None:
-        """Raise one ValueError that lists files of another size; also if a header is unreadable.
+        """Raise ValueError for an unreadable header, or one that lists images of another size.
 
         At most `MAX_CHECKED_FILES` files, spread over the split, are checked here; `images` checks
         the size of each file that it reads.
@@ -100,7 +100,7 @@ def _pixels(size: tuple[int, int]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNetC:
-    """A folder of corrupted images with a checked layout; `split` lists the images."""
+    """A folder of corrupted images whose layout was checked; `split` lists its images."""
 
     root: Path
     class_names: tuple[str, ...]
@@ -144,7 +144,7 @@ def check_imagenet_c(
     corruptions: Sequence[str],
     severities: Sequence[int],
 ) -> ImageNetC:
-    """Return the set in `root` after checking the folders of all `corruptions` and `severities`.
+    """Return the set in `root`; checks the folders of all `corruptions` and `severities`.
 
     Raises OSError if `root` is no folder, and ValueError if a corruption, severity or class is
     missing, or a class is unknown to the model.

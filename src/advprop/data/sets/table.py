@@ -25,7 +25,7 @@ from advprop.data.view import View, check_splits, image_data
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TableSplit(FileSplit):
-    """Images in files, with their paths as the table has them."""
+    """Images in files; `files` are their paths as the table has them."""
 
     per_image: ClassVar = ("paths", "files")
 
@@ -53,11 +53,11 @@ def load_table(
     A label is 1 (present), 0 (absent), or unknown: empty, or -1 (uncertain). `image_column` (None:
     the first) holds paths, relative to `root` (None: the table's folder). `label_columns` default
     to all columns that hold nothing but such values, and some 0 or 1. Rows without a known label
-    are passed over. `split_column` names each row's split in the words of folders; without it, or
+    are skipped. `split_column` holds each row's split in the words that folders use; without it, or
     without validation rows, splits are taken from the training rows by a hash of the paths.
 
-    Raises OSError if the table cannot be read; ValueError if it has no rows or label, lacks a
-    column, has other values or an image twice, or for the reasons of `image_data`.
+    Raises OSError if the table cannot be read; ValueError if it has no rows or labels, lacks a
+    column, has other values or an image twice, or as `image_data` does.
     """
     table = Path(table)
     columns = _read(table)
@@ -94,7 +94,7 @@ def load_test_table(
     """Load all images of a CSV file with a column for each of `label_names`, to test a model.
 
     The first column holds paths, relative to the table's folder; rows without a known label are
-    passed over. Raises OSError or ValueError as `load_table`, and if all rows are passed over.
+    skipped. Raises OSError or ValueError as `load_table` does, ValueError too if all are skipped.
     """
     columns = _read(table)
     whole = _listed(table, columns, None, next(iter(columns)), label_names, preprocessing)
