@@ -60,8 +60,6 @@ class Mixing:
         result has no frames, since each image mixes two sources. Raises ValueError if `batch` has
         views.
         """
-        if not self.is_on:
-            return batch
         if batch.views:
             raise ValueError(
                 f"mixup and cutmix give the images labels that do not fit their views "

@@ -39,9 +39,6 @@ class Assembly:
     split: ImageSplit
     finish: tuple[Callable[[Batch], Batch], ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.split)
-
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Return the batch of `keys` after all functions of `finish`, such as mixing."""
         batch = self.split.__getitems__(keys)
@@ -139,9 +136,6 @@ class _ErrorsAsValues:
 
     def __init__(self, assembly: Assembly) -> None:
         self.assembly = assembly
-
-    def __len__(self) -> int:
-        return len(self.assembly)
 
     def __getitems__(self, keys: list[Key]) -> Batch | Exception:
         try:

@@ -47,7 +47,7 @@ class StoredSplit(ImageSplit):
             path = self.root / self.paths[Key(*key).index]
             picture = read_image(path, channels=self.image_shape[0])
             if picture.size != self._size:
-                raise ValueError(self._problem([f"{path} has {_pixels(picture.size)}"]))
+                raise ValueError(self._problem([f"{path} has {_in_pixels(picture.size)}"]))
             image.copy_(pil_to_tensor(picture))
         return images
 
@@ -61,7 +61,7 @@ class StoredSplit(ImageSplit):
         for name in self.paths[:: -(-len(self.paths) // MAX_CHECKED_FILES)]:
             size = image_size(self.root / name)
             if size != self._size:
-                wrong.append(f"{self.root / name} has {_pixels(size)}")
+                wrong.append(f"{self.root / name} has {_in_pixels(size)}")
         if wrong:
             raise ValueError(self._problem(wrong))
 
@@ -71,7 +71,7 @@ class StoredSplit(ImageSplit):
 
     def _problem(self, wrong: Sequence[str]) -> str:
         return (
-            f"{shortened(wrong, 3)}, others of its set have {_pixels(self._size)}: these images "
+            f"{shortened(wrong, 3)}, others of its set have {_in_pixels(self._size)}: these images "
             "are tested as they are stored, so all must have one size"
         )
 
@@ -88,13 +88,13 @@ class FramedSplit(FileSplit):
         width, height = image.size
         if min(width, height) <= 2 * self.frame:
             raise ValueError(
-                f"{self.paths[index]} has {_pixels(image.size)}, all of them a frame of "
+                f"{self.paths[index]} has {_in_pixels(image.size)}, all of them a frame of "
                 f"{self.frame}: take the set as it was published"
             )
         return image.crop((self.frame, self.frame, width - self.frame, height - self.frame))
 
 
-def _pixels(size: tuple[int, int]) -> str:
+def _in_pixels(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]} pixels"
 
 
