@@ -61,6 +61,8 @@ def load_table(
     """
     table = Path(table)
     columns = _read(table)
+    if split_column not in {*columns, "split"}:  # only the default may be missing
+        raise ValueError(f"{table} has no column {split_column}; it has {shortened(columns)}")
     image_column = image_column or next(iter(columns))
     names = tuple(label_columns) or _label_columns(columns, {image_column, split_column})
     if not names:
