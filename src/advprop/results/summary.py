@@ -152,8 +152,6 @@ def _by_method(runs: Iterable[Run]) -> dict[str, dict[Any, Run]]:
 
 
 def _check_fraction(value: Any, what: str) -> None:
-    if value is None:
-        return
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(
             f"{what} is {value!r}: accuracies are fractions from 0 to 1, divide percentages by 100"
