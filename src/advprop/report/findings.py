@@ -156,7 +156,7 @@ class Findings(Part):
     red_flags: tuple[Flag, ...] = ()
     mix: tuple[SoupPoint, ...] = ()
 
-    @field_validator("suites", "red_flags", mode="before")
+    @field_validator("suites", mode="before")
     @classmethod
     def _missing(cls, value: Any) -> Any:
         return {} if value is None else value

@@ -55,7 +55,7 @@ def render_report(results: Json, details: Json | None = None) -> str:
     order = list(styles)
     for part in (records, tests):
         part.sort(key=lambda item: order.index(item["method"]))
-    found = read_findings(tests)
+    found, recorded = read_findings(tests), read_records(records)
     command = str(details.get("command") or results.get("command") or "")
     page = {
         "recipe": str(results.get("recipe") or "unnamed"),
@@ -73,7 +73,7 @@ def render_report(results: Json, details: Json | None = None) -> str:
         "settings": run_facts(runs, configs),
         "attack": attack_of_tests(configs),
         "trials": tables.trials_table(trials),
-        "browse": browse(read_records(records)),
+        "browse": browse(recorded),
         "commands": [line for line in command.splitlines() if line.strip()],
         "versions": {str(k): str(v) for k, v in (results.get("versions") or {}).items()},
     }
