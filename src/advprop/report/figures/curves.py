@@ -22,7 +22,7 @@ LAYERS_HEIGHT = 210  # the same for any number of layers
 # heading, axis title, and the value for branches that do not differ, by key
 DISTANCES = {
     "mean_distance": ("Running means", "difference in clean standard deviations", 0.0),
-    "variance_ratio": ("Running variances", "adversarial divided by clean", 1.0),
+    "variance_ratio": ("Running variances", "larger divided by smaller", 1.0),
     "weight_distance": ("Scale parameters (weight)", "absolute difference", 0.0),
     "bias_distance": ("Shift parameters (bias)", "absolute difference", 0.0),
 }
