@@ -1,4 +1,4 @@
-"""Writes one report of any runs: reads, labels, summarises and renders them."""
+"""Writes one report of runs from several places: reads, labels, summarises and renders them."""
 
 from __future__ import annotations
 
