@@ -58,7 +58,10 @@ def check_jobs(folder: Path, planned: Sequence[Job]) -> None:
     data, facts = load_data(first)
     first.data.task(data, first.training.label_smoothing)  # refuses settings of the other task
     for change in {c for job in kept for c in check_same_data(job.folder, facts, data)}:
-        warnings.warn(f"{folder}: of some runs, {change}; they are not tested anew", stacklevel=3)
+        warnings.warn(
+            f"{folder}: the data of some runs have changed ({change}); they are not tested again",
+            stacklevel=3,
+        )
     check_plain_model(first, data)
 
 
@@ -108,8 +111,8 @@ def outcomes(planned: Sequence[Job], jobs: int) -> Iterator[tuple[Job, dict[str,
                 yield running[future], future.result()
         except BrokenProcessPool as error:
             raise OSError(
-                "a process that trains runs was ended from outside (killed, or for want of "
-                "memory): the same command goes on from what it saved; fewer jobs need less memory"
+                "a process that trains runs was killed, perhaps because memory ran out: the same "
+                "command continues from what was saved; fewer jobs need less memory"
             ) from error
         except BaseException:
             for worker in multiprocessing.active_children():
