@@ -32,7 +32,7 @@ def joined(sources: Sequence[Source]) -> list[FoundRun]:
 
 def label(runs: Sequence[FoundRun], sources: Sequence[Source]) -> list[str]:
     """Set the label and group of each run's row; return notes about differences between runs."""
-    notes = _group_by_world(runs)
+    notes = _set_groups(runs)
     places = short_names([source.path for source in sources])
     _split_baselines(runs, places)
     _split_rest(runs)
@@ -80,25 +80,26 @@ def _merged(first: FoundRun, second: FoundRun) -> FoundRun:
     return first
 
 
-def _group_by_world(runs: Sequence[FoundRun]) -> list[str]:
-    worlds: dict[str, list[FoundRun]] = {}
+def _set_groups(runs: Sequence[FoundRun]) -> list[str]:
+    """Label each run with its group if there are several; return a note about them."""
+    groups: dict[str, list[FoundRun]] = {}
     of_comparison: dict[Path, str] = {}
     for run in runs:
-        world = _world(run)
+        key = _group_key(run)
         if run.of_comparison and (run.settings is None or kind_of(run.row) == EQUAL_COST):
-            world = of_comparison.get(run.source, world)
+            key = of_comparison.get(run.source, key)  # vanilla at equal cost has other epochs
         if run.of_comparison and kind_of(run.row) != EQUAL_COST:
-            world = of_comparison.setdefault(run.source, world)
-        worlds.setdefault(world, []).append(run)
-    if len(worlds) < 2:
+            key = of_comparison.setdefault(run.source, key)
+        groups.setdefault(key, []).append(run)
+    if len(groups) < 2:
         return []
-    names = _names(list(worlds.values()))
-    for name, own in zip(names, worlds.values(), strict=True):
+    names = _names(list(groups.values()))
+    for name, own in zip(names, groups.values(), strict=True):
         for run in own:
             _relabel(run, name, group=name)
     tested = sorted({str(run.row["tested_on"]) for run in runs if run.row.get("tested_on")})
     note = (
-        f"The runs form {len(worlds)} groups that differ in recipe, images, model or number of "
+        f"The runs form {len(groups)} groups that differ in recipe, images, model or number of "
         f"epochs: {'; '.join(names)}. Runs are averaged and compared only within a group."
     )
     if len(tested) > 1:
@@ -109,7 +110,8 @@ def _group_by_world(runs: Sequence[FoundRun]) -> list[str]:
     return [note]
 
 
-def _world(run: FoundRun) -> str:
+def _group_key(run: FoundRun) -> str:
+    """Return a text that is equal for runs that may be compared with each other."""
     if run.settings is None:
         return repr((run.recipe, run.row.get("tested_on")))
     training = run.settings.get("training") or {}
