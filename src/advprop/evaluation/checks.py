@@ -23,7 +23,7 @@ _Z = 1.96
 
 
 def red_flag(*, flag: str, message: str, suite: str | None = None) -> Flag:
-    """Return a red flag and its page; `message` gives the finding, the usual value, the remedy."""
+    """Return a red flag with its page; `message` has the finding, the usual value, the remedy."""
     page = f"docs/red_flags.md#{flag.replace('_', '-')}"
     return Flag(flag=flag, suite=suite, message=message, page=page)
 
@@ -117,12 +117,13 @@ def check_transfer(
 def rises(low: float, high: float, count: int) -> bool:
     """Return whether the rise exceeds the 95 % interval for independent shares of `count` images.
 
-    Both shares are measured on the same images, so chance is smaller and the check conservative.
+    It must also be two images at least. Both shares are measured on the same images, so chance is
+    smaller and the check conservative.
     """
     spread = math.sqrt((low * (1 - low) + high * (1 - high)) / max(count, 1))
     return high - low > max(_Z * spread, 1.5 / max(count, 1))
 
 
 def exceeds(count: int, total: int, rate: float) -> bool:
-    """Return whether `count` of `total` exceeds the share `rate` (one-sided, p < 0.025)."""
+    """Return whether `count` of `total` exceeds the share `rate` (one-sided binomial p < 0.025)."""
     return count > 0 and total > 0 and float(binom.sf(count - 1, total, rate)) < 0.025

@@ -10,7 +10,7 @@ from advprop.evaluation.checks import exceeds, red_flag, rises
 from advprop.results.rows import Flag
 
 FRUITLESS = 0.25
-"""The share of images for which a step along the gradient may fail to lower the margin."""
+"""The largest usual share of images whose margin is not lowered by a step along the gradient."""
 
 _ZERO_RATE = 0.01
 _REPEATED, _ALONE = 1e-4, 1e-2

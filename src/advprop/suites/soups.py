@@ -1,4 +1,4 @@
-"""Tests of branch soups: the suites for plain models between two branches."""
+"""Tests branch soups, plain models between two branches, on suites."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from advprop.suites.trial import Trial
 def checked_weights(
     subject: Subject, weights: Sequence[float], *, branches: tuple[str, str]
 ) -> tuple[float, ...]:
-    """Return `weights` sorted, each once and 0 among them; an empty tuple if there are none.
+    """Return `weights` and 0, sorted, each once; an empty tuple if there are no weights.
 
     Raises ValueError for a weight outside [0, 1], a subject without branches, or `branches` (the
-    tested and the attacked one) other than the clean branch, which is the soup of weight 0.
+    tested and the attacked one) other than the clean one, since soups have no branches.
     """
     if not weights:
         return ()
@@ -41,7 +41,7 @@ def soup_points(
 ) -> list[dict[str, Any]]:
     """Return `{branch, weight, suite, accuracy, ci95}` for each weight and suite.
 
-    `known` has the suites' results for the clean branch, which is the soup of weight 0.
+    `known` has the suites' results for the clean branch, which are those of weight 0.
     """
     any_trial = next(iter(trials.values()))
     subject, points = any_trial.subject, []
