@@ -5,7 +5,7 @@ Callers set the mode and the active branch of the model behind that function.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from advprop.randomness import ImageStreams, normal
 from advprop.results.intervals import bootstrap_interval
 from advprop.results.summary import LABEL_MEASURES
-from advprop.shapes import Batch, Images, Labels, Logits, LogitsFn, correct_predictions
+from advprop.shapes import Batch, Labels, Logits, LogitsFn, correct_predictions
 
 EVALUATION_SEED = 0
 """Every evaluation uses the same noise and the same random starts."""
@@ -27,8 +27,8 @@ def image_indices(batch: Batch) -> Tensor:
     return torch.arange(len(batch)) if batch.indices is None else batch.indices
 
 
-def start_streams(indices: Tensor, restart: int) -> ImageStreams:
-    """Return the random numbers of an attack; they depend only on the image and the `restart`."""
+def evaluation_streams(indices: Tensor, restart: int = 0) -> ImageStreams:
+    """Return the random numbers of a test; they depend only on the image and the `restart`."""
     return ImageStreams.for_batch(EVALUATION_SEED, 0, indices, [restart] * len(indices))
 
 
@@ -103,6 +103,7 @@ def macro(name: str, each: Sequence[Mapping[str, float]]) -> dict[str, float]:
     }
 
 
+@torch.no_grad()
 def evaluate_clean(logits_fn: LogitsFn, batches: Iterable[Batch]) -> dict[str, Any]:
     """Return `clean_accuracy`, `top5_accuracy` (with more than 5 classes) and `num_images`.
 
@@ -112,31 +113,33 @@ def evaluate_clean(logits_fn: LogitsFn, batches: Iterable[Batch]) -> dict[str, A
     first: list[Tensor] = []
     five: list[Tensor] = []
     num_classes = 0
-    for images, labels, _ in _parts(batches):
-        logits = _logits(logits_fn, images)
-        first.append(scored(logits, labels))
-        if labels.ndim > 1:
+    for batch in batches:
+        logits = logits_fn(batch.images)
+        first.append(scored(logits, batch.labels))
+        if batch.labels.ndim > 1:
             continue
         num_classes = logits.shape[1]
         top = logits.topk(min(5, num_classes), dim=1).indices
-        five.append((top == labels[:, None]).any(dim=1))
+        five.append((top == batch.labels[:, None]).any(dim=1))
     result: dict[str, Any] = {"clean_accuracy": mean(joined(first))}
     if num_classes > 5:
         result["top5_accuracy"] = mean(joined(five))
     return {**result, "num_images": sum(map(len, first))}
 
 
+@torch.no_grad()
 def evaluate_noise(
     logits_fn: LogitsFn, batches: Iterable[Batch], *, standard_deviation: float
 ) -> dict[str, Any]:
     """Return `noise_accuracy` on images with Gaussian noise, clipped to [0, 1], and its interval.
 
-    The noise depends only on the image's position in its set. Raises ValueError if there are none.
+    The noise of an image depends only on its position in the set. Raises ValueError without any.
     """
     scores = Scores()
-    for images, labels, streams in _parts(batches):
-        noise = standard_deviation * normal(images, streams, purpose="noise")
-        scores.add(_logits(logits_fn, (images + noise).clamp(0.0, 1.0)), labels)
+    for batch in batches:
+        streams = evaluation_streams(image_indices(batch))
+        noise = standard_deviation * normal(batch.images, streams, purpose="noise")
+        scores.add(logits_fn((batch.images + noise).clamp(0.0, 1.0)), batch.labels)
     correct = joined(scores.values)
     return {
         "noise_accuracy": mean(correct),
@@ -147,11 +150,12 @@ def evaluate_noise(
     }
 
 
+@torch.no_grad()
 def all_scores(logits_fn: LogitsFn, batches: Iterable[Batch]) -> Scores:
     """Return the scores of all images, in the order of the batches."""
     scores = Scores()
     for batch in batches:
-        scores.add(_logits(logits_fn, batch.images), batch.labels)
+        scores.add(logits_fn(batch.images), batch.labels)
     return scores
 
 
@@ -187,17 +191,6 @@ def accepted_predictions(
         assert batch.indices is not None
         correct.append(accepted[rows[batch.indices.cpu()], predicted.cpu()])
     return joined(correct)
-
-
-def _parts(batches: Iterable[Batch]) -> Iterator[tuple[Images, Labels, ImageStreams]]:
-    for batch in batches:
-        streams = ImageStreams.for_batch(EVALUATION_SEED, 0, image_indices(batch))
-        yield batch.images, batch.labels, streams
-
-
-@torch.no_grad()
-def _logits(logits_fn: LogitsFn, images: Images) -> Tensor:
-    return logits_fn(images)
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

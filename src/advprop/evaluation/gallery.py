@@ -13,10 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from advprop.attacks.attack import Attack
-from advprop.evaluation.accuracy import image_indices
+from advprop.evaluation.accuracy import evaluation_streams, image_indices
 from advprop.evaluation.saliency import Maps
 from advprop.files.parsing import printable
-from advprop.randomness import ImageStreams
 from advprop.shapes import Batch, LogitsFn
 
 _SMALL_SIDE = 64
@@ -38,8 +37,8 @@ def record_gallery(
     value becomes black or white; grey is zero. `saliency` has maps of the clean images by title,
     which are drawn with at most 64 pixels a side.
     """
-    indices = image_indices(batch).tolist()
-    streams = ImageStreams.for_batch(0, 0, indices)
+    indices = image_indices(batch)
+    streams = evaluation_streams(indices)
     adversarial = attack(attacked_logits_fn, batch.images, batch.labels, generator=streams)
     with torch.no_grad():
         before = logits_fn(batch.images).argmax(dim=1).tolist()
@@ -59,7 +58,7 @@ def record_gallery(
                 for title, maps in saliency.items()
             ],
         }
-        for place, index in enumerate(indices)
+        for place, index in enumerate(indices.tolist())
     ]
 
 

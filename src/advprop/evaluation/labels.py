@@ -14,11 +14,11 @@ from advprop.attacks.attack import Attack
 from advprop.evaluation.accuracy import (
     all_scores,
     by_label,
+    evaluation_streams,
     image_indices,
     joined,
     macro,
     mean,
-    start_streams,
 )
 from advprop.evaluation.clean_report import calibration
 from advprop.results.intervals import bootstrap_interval
@@ -76,7 +76,7 @@ def attack_labels(
         images, logits = batch.images.clone(), logits_fn(batch.images)
     largest = _losses(logits, batch.labels)
     for restart in range(restarts):
-        streams = start_streams(image_indices(batch), restart)
+        streams = evaluation_streams(image_indices(batch), restart)
         attacked = MultiLabel().adversarial_images(attack, attacked_logits_fn, batch, streams)
         with torch.no_grad():
             found = logits_fn(attacked)

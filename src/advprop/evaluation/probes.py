@@ -15,9 +15,8 @@ from advprop.attacks.attack import Attack
 from advprop.attacks.objectives import GRADIENT_SCALE
 from advprop.attacks.random_search import margins, random_search
 from advprop.attacks.threat_models import ThreatModel
-from advprop.evaluation.accuracy import EVALUATION_SEED, image_indices, mean, scored
+from advprop.evaluation.accuracy import evaluation_streams, image_indices, mean, scored
 from advprop.evaluation.robustness import attack_with_restarts, part_of
-from advprop.randomness import ImageStreams
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions
 
 NUM_QUERIES = 50
@@ -96,7 +95,7 @@ def probe_black_box(
         right.labels,
         threat_model=threat_model,
         num_queries=NUM_QUERIES,
-        streams=ImageStreams.for_batch(EVALUATION_SEED, 0, image_indices(right)),
+        streams=evaluation_streams(image_indices(right)),
     )
     with torch.no_grad():
         black = correct_predictions(logits_fn(searched), right.labels)

@@ -13,7 +13,7 @@ from advprop.attacks.attack import Attack
 from advprop.attacks.pgd import PGD
 from advprop.attacks.random_search import margins
 from advprop.attacks.threat_models import Linf, ThreatModel
-from advprop.evaluation.accuracy import Scores, image_indices, joined, mean, start_streams
+from advprop.evaluation.accuracy import Scores, evaluation_streams, image_indices, joined, mean
 from advprop.evaluation.labels import attack_labels
 from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions
@@ -42,7 +42,7 @@ def attack_with_restarts(
         if len(chosen) == 0:
             break
         images, labels = batch.images[chosen], batch.labels[chosen]
-        streams = start_streams(indices[chosen.cpu()], restart)
+        streams = evaluation_streams(indices[chosen.cpu()], restart)
         attacked = attack(attacked_logits_fn, images, labels, generator=streams)
         with torch.no_grad():
             logits = logits_fn(attacked).float()
