@@ -71,8 +71,8 @@ def check_black_box(suite: str, numbers: Mapping[str, Any]) -> Flag | None:
     return red_flag(
         flag="black_box_beats_white_box",
         suite=suite,
-        message=f"a random search of {numbers['num_queries']} queries fools {count} of {total} "
-        f"images that the attack did not ({_BLACK_BOX_RATE:.0%} may be chance): gradients "
+        message=f"of {total} attacked images, a random search of {numbers['num_queries']} queries "
+        f"fools {count} that the attack did not ({_BLACK_BOX_RATE:.0%} may be chance): gradients "
         "mislead the attack, or it goes through another branch; the suite autoattack is the "
         "stronger test",
     )
@@ -89,7 +89,7 @@ def check_square(suite: str, after: Mapping[str, float], *, num_images: int) -> 
     return red_flag(
         flag="black_box_beats_white_box",
         suite=suite,
-        message=f"Square, which sees no gradients, fools {count} of {num_images} images that the "
+        message=f"of {num_images} images, Square, which sees no gradients, fools {count} that the "
         f"white-box attacks of AutoAttack did not ({_SQUARE_RATE:.1%} may be chance): gradients "
         "are masked, and the true accuracy is lower still",
     )

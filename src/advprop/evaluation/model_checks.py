@@ -103,7 +103,7 @@ def check_standardisation(layers: Sequence[str], numbers: Mapping[str, Any] | No
     return message if message is None else red_flag(flag="double_standardisation", message=message)
 
 
-def check_seen(suite: str | None, numbers: Mapping[str, Any]) -> Flag | None:
+def check_seen(suite: str, numbers: Mapping[str, Any]) -> Flag | None:
     """Flag test images that are among the training images, even a single one."""
     if not numbers["found"]:
         return None
