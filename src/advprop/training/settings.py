@@ -18,14 +18,14 @@ class TrainingSettings:
     `optimizer` is a name that `timm.optim` knows (its "sgd" has Nesterov momentum, its "momentum"
     the ordinary one), with `optimizer_options`. `batch_size` counts clean images over all devices;
     they go through the model in `gradient_accumulation` parts, one after another. `layer_decay`
-    multiplies the rate once for each group of layers below the last. `frozen_layers` is the number
-    of groups whose weights are frozen (timm's coarse groups, the stem first; running statistics
-    are still updated).
+    multiplies the learning rate once for each group of layers below the last. `frozen_layers` is
+    the number of groups whose weights are frozen (timm's coarse groups, the stem first; running
+    statistics are still updated). `gradient_clip` is the largest norm of the gradients.
 
     The learning rate rises linearly for `warmup_epochs`, then follows `schedule`: "cosine",
     "constant", "staircase" (times `decay_rate` every `decay_epochs`) or "milestones" (times
     `decay_rate` at each of them, in epochs). `ema_decay` keeps an average of the weights (None: no
-    average); with `ema_warmup`, a short run's average forgets the initial weights.
+    average); with `ema_warmup`, the average of a short run forgets the initial weights, too.
 
     `compile` uses `torch.compile`, in its default mode (True) or another. `deterministic` makes
     torch use operations with the same results in each run, and reject others; `cudnn_benchmark`
@@ -35,7 +35,7 @@ class TrainingSettings:
 
     Checkpoints are written at the end of every epoch, and every `checkpoint_every_steps` steps or
     `checkpoint_every_minutes`; the last `keep_checkpoints` are kept. A loss that is not finite
-    stops the run, or goes back to the last checkpoint with half the rate ("rollback").
+    stops the run, or goes back to the last checkpoint at half the learning rate ("rollback").
 
     Raises ValueError for values out of bounds or in contradiction.
     """
