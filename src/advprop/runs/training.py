@@ -60,7 +60,7 @@ def train(
             return result
         data, facts = each(accelerator, lambda: load_data(config))
         check_same(accelerator, _comparable(config, facts), remedy=_SAME_DATA)
-        trainer = build_trainer(_where_it_is(config, folder), data, folder, accelerator)
+        trainer = build_trainer(_without_used_weights(config, folder), data, folder, accelerator)
         keep = config.training.keep_checkpoints
         changes = first(accelerator, lambda: claim(folder, facts, data, keep, held))
         _go_on(trainer)
@@ -128,8 +128,8 @@ def _process_group(accelerator: Accelerator, folder: Path) -> Iterator[None]:
             accelerator.end_training()
 
 
-def _where_it_is(config: RunConfig, folder: Path) -> RunConfig:
-    """Return `config`, without initial weights if checkpoints exist, as their file may be gone."""
+def _without_used_weights(config: RunConfig, folder: Path) -> RunConfig:
+    """Return `config`, without initial weights if checkpoints exist: their file may be gone."""
     if not Checkpoints(folder / CHECKPOINTS).by_step():
         return config
     return config.model_copy(update={"model": config.model.without_weights()})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from accelerate import Accelerator
@@ -47,7 +46,7 @@ class Learner:
         for number, part in enumerate(parts, start=1):
             # processes exchange gradients with the last part only
             waits = self.accelerator.no_sync(self.model) if number < count else nullcontext()
-            moved = part.to(self.accelerator.device, memory_format=self._layout)
+            moved = part.to(self.accelerator.device, memory_format=memory_format(self.settings))
             context = self._context(part, position, progress)
             try:
                 with waits:
@@ -56,10 +55,6 @@ class Learner:
                 refuse_small_batch(error, len(part))
                 raise
         return metrics
-
-    @cached_property
-    def _layout(self) -> torch.memory_format:
-        return memory_format(self.settings)
 
     def _context(self, batch: Batch, position: Position, progress: float) -> Context:
         streams = None
