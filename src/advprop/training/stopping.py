@@ -40,12 +40,12 @@ def out_of_memory(error: BaseException) -> str | None:
 
 
 def error_of_run(error: Exception) -> Exception | None:
-    """Return an error that concerns one run only, without the frames that hold the run's memory.
+    """Return a copy of an error of one run only, without the frames that hold the run's memory.
 
     Return None for others: faults of this package, a folder in use, a full disk, missing data.
     """
     if isinstance(error, NotFiniteError):
-        return error
+        return NotFiniteError(str(error))
     if isinstance(error, ValueError):
         return None if isinstance(error, InUseError) else ValueError(str(error))
     message = out_of_memory(error)
