@@ -67,7 +67,7 @@ class Checkpoints:
                 warnings.warn(f"{error}; trying the one before", stacklevel=2)
         if paths:
             raise ValueError(
-                f"no checkpoint in {self.folder} is whole: train into another folder, "
+                f"no checkpoint in {self.folder} is intact: train into another folder, "
                 "or delete this one to start again"
             )
         return None
@@ -103,7 +103,7 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
     write_atomically(
         path,
         lambda file: _save({"format": FORMAT, **state}, file),
-        remedy="the checkpoint before is whole: make room or give access, then go on with --resume",
+        remedy="earlier checkpoints are intact: make room or give access, then go on with --resume",
     )
 
 

@@ -104,7 +104,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         left = (now - began) / (step - first) * (self._total - step)
         if left >= _LINE_SECONDS:
             self.console.print(
-                f"about {timedelta(seconds=round(left))} on this machine for the other "
+                f"about {timedelta(seconds=round(left))} on this machine for the remaining "
                 f"{self._total - step:,} steps, without validation",
                 highlight=False,
                 soft_wrap=True,
