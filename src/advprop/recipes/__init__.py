@@ -20,9 +20,9 @@ from advprop.recipes.images import finetune, from_scratch
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A recipe's function and the facts that its user needs first.
+    """A recipe's function, the command that runs it, and what to expect.
 
-    `time` gives the cost and its assumptions, `result` the expected accuracy and its source.
+    `time` states the cost and its assumptions, `result` the expected accuracy and its source.
     """
 
     build: Callable[[], RunConfig]
@@ -32,7 +32,7 @@ class Recipe:
 
 
 def _hours(hours: tuple[int, int], utilisation: float) -> str:
-    """Return a text with the device-hours of (vanilla, AdvProp) by `advprop plan`."""
+    """Return a text on the device-hours of (vanilla, AdvProp), as `advprop plan` gives them."""
     return (
         f"{hours[1]:,} device-hours (vanilla {hours[0]:,}) by advprop plan, at an assumed "
         f"{A100_TFLOPS:g} TFLOP/s a device of which {utilisation:g} is used"
@@ -40,7 +40,7 @@ def _hours(hours: tuple[int, int], utilisation: float) -> str:
 
 
 def _measured(*, seconds: int, hours: float) -> str:
-    """Return a text with the times of benchmarks/recipe_seconds.py for 1,000 images."""
+    """Return a text on times for 1,000 images: `seconds` an epoch and `hours` in all."""
     return (
         f"on one CPU thread about {seconds} s for 1,000 images and epoch, {hours:g} h for 1,000 "
         "images (benchmarks/recipe_seconds.py); that grows as images x epochs x passes x "
