@@ -1,4 +1,4 @@
-"""Options, printing and the check of --json FILE, which several subcommands share."""
+"""What several subcommands share: options, printing, and the check of --json FILE."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def comma_separated(text: str) -> list[str]:
 
 
 def check_json_target(path: Path | None, *keys: str) -> None:
-    """Raise ValueError if `path` is not writable or holds something other than such a result.
+    """Raise ValueError if the result of a command cannot or must not be written to `path`.
 
-    An existing file may be empty or hold such a result: an object with `keys`, or a list of such
+    An existing file must be empty or hold such a result: an object with `keys`, or a list of such
     objects. Devices, pipes and None (no target) are accepted.
     """
     if path is None:
@@ -95,7 +95,7 @@ def _holds(path: Path, keys: tuple[str, ...]) -> bool:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print lines; control characters in them are escaped."""
+    """Print `text` with its control characters escaped, on standard error if `err`."""
     from advprop.files.parsing import printable  # a tenth of a second to import
 
     typer.echo(printable(text), err=err)

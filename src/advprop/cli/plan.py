@@ -106,7 +106,7 @@ def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
 
 
 def _empty_table(headings: Sequence[str], *, first: str | None = None) -> Any:
-    """Return a table with columns of numbers, and one of names, headed `first`, before them."""
+    """Return a table with columns of numbers, after one of names if `first` is its heading."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)

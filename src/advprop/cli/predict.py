@@ -56,7 +56,7 @@ def main(
 
 
 def _write(found: Iterable[Prediction], json: str | None) -> tuple[int, int]:
-    """Print or write `found`; returns the number of images and of unreadable ones."""
+    """Print or write `found`; return the numbers of images and of unreadable ones."""
     import sys
 
     from advprop.files.atomic import write_atomically
