@@ -33,15 +33,13 @@ def _set_option(example: str) -> Any:
 
 
 SetOption = Annotated[list[str] | None, _set_option("training.num_epochs=10")]
-EvaluationSetOption = Annotated[
-    list[str] | None, _set_option("evaluation.corruption_severities=3,5")
-]
+EvaluationSetOption = Annotated[list[str] | None, _set_option("evaluation.batch_size=64")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 WeightsOption = Annotated[
     str | None,
     typer.Option(
-        help="last, best (on clean validation images) or ema; "
-        "by default the average where one is kept, else the last."
+        help="last, best (on clean validation images) or ema (their average); "
+        "by default the average if the run keeps one, else the last."
     ),
 ]
 
@@ -70,7 +68,7 @@ def check_json_target(path: Path | None, *keys: str) -> None:
     if path.exists() and not path.is_file():
         return
     if path.is_file() and path.stat().st_size and not _holds(path, keys):
-        raise ValueError(f"{path}: there, and not such a result; give another --json")
+        raise ValueError(f"{path}: exists, and is not such a result; give another --json")
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; make it, or give another --json")

@@ -36,7 +36,7 @@ def main(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on from the newest checkpoint, or start where there is none."
+            "--resume", help="Go on from the newest checkpoint, or start if there is none."
         ),
     ] = False,
     tensorboard: Annotated[
