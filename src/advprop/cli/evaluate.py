@@ -36,9 +36,7 @@ RestartsOption = Annotated[int | None, typer.Option(help="Attack each image up t
 EpsilonsOption = Annotated[
     str | None, typer.Option(help="Attack with these Linf epsilons too, as in 1/255,2/255,4/255.")
 ]
-L2EpsilonsOption = Annotated[
-    str | None, typer.Option(help="Attack with these L2 epsilons too, as in 0.5,1.")
-]
+L2EpsilonsOption = Annotated[str | None, typer.Option(help="The same for L2, as in 0.5,1.")]
 AttackBranchOption = Annotated[
     str | None, typer.Option(help="The branch that is attacked; by default the one tested.")
 ]
