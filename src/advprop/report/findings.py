@@ -134,16 +134,6 @@ class Suites(Part):
     autoattack: AutoAttack = AutoAttack()
 
 
-class SoupPoint(Part):
-    """Accuracy of one branch soup in one suite."""
-
-    branch: str
-    weight: Share
-    suite: str
-    accuracy: Share
-    ci95: tuple[Number, Number] | None = None
-
-
 class Findings(Part):
     """The results of `advprop evaluate` for one run."""
 
@@ -155,7 +145,6 @@ class Findings(Part):
     versions: dict[str, str] | None = None
     suites: Suites = Suites()
     red_flags: tuple[Flag, ...] = ()
-    mix: tuple[SoupPoint, ...] = ()
 
     @field_validator("suites", "red_flags", mode="before")
     @classmethod
