@@ -18,9 +18,11 @@ def export(
     weights: Weights | None = None,
     formats: Sequence[str] = ("hub",),
 ) -> Path:
-    """Write the run's plain model (`advprop.exports.export.write_export`) into the folder `out`.
+    """Write the run's plain model to the folder `out`, and return that path.
 
-    The plain model is the clean branch. The export contains no paths of this machine.
+    The plain model is the clean branch. The export contains no paths of this machine. `weights` are
+    those of `load_run`; `formats` those of `advprop.exports.export.write_export`. Raises the errors
+    of these functions.
     """
     loaded = load_run(run, weights=weights)
     data, test = read_json(loaded.folder / DATA), loaded.folder / "test.json"
