@@ -20,8 +20,8 @@ from advprop.cli.options import (
 SuiteOption = Annotated[
     str | None,
     typer.Option(
-        help="Suites, separated by commas; by default clean,noise,adversarial where the model "
-        "has images of its own, and those of --data."
+        help="Suites, separated by commas; by default clean,noise,adversarial if the model has "
+        "images of its own, and those of --data."
     ),
 ]
 DataOption = Annotated[
@@ -33,9 +33,9 @@ LimitOption = Annotated[
 ]
 RestartsOption = Annotated[int | None, typer.Option(help="Attack each image up to N times.")]
 EpsilonsOption = Annotated[
-    str | None, typer.Option(help="A curve over these, as in 1/255,2/255,4/255.")
+    str | None, typer.Option(help="Attack with these Linf epsilons too, as in 1/255,2/255,4/255.")
 ]
-L2EpsilonsOption = Annotated[str | None, typer.Option(help="The same for L2.")]
+L2EpsilonsOption = Annotated[str | None, typer.Option(help="The same for L2, as in 0.5,1.")]
 AttackBranchOption = Annotated[
     str | None, typer.Option(help="The branch that is attacked; by default the one tested.")
 ]
@@ -46,7 +46,7 @@ CheckpointOption = Annotated[
     Path | None, typer.Option(help="Local weights for a timm model, in place of timm's.")
 ]
 SourceOption = Annotated[
-    Path | None, typer.Option(help="The run or export that suite transfer attacks.")
+    Path | None, typer.Option(help="The run or export that the suite transfer attacks.")
 ]
 Numbers = Mapping[str, Any]
 

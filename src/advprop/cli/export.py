@@ -28,12 +28,13 @@ def main(
         str,
         typer.Option(
             metavar="hub,onnx,torch_export",
-            help="Formats, separated by commas; hub (safetensors and config.json) always comes.",
+            help="Formats, separated by commas; hub (safetensors and config.json) is always among "
+            "them.",
         ),
     ] = "hub",
     push: PushOption = None,
 ) -> None:
-    """Write the plain model, checked to have equal outputs, with a model card."""
+    """Write the plain model, which is checked to give equal outputs, and a model card."""
     from advprop.exports.format import read_checks
     from advprop.exports.push import check_push, push_export
     from advprop.runs.exporting import export
