@@ -26,6 +26,10 @@ WRONG = {
         lambda f: ["train", "digits", "--method", "advpropp"],
         "choose from vanilla",
     ),
+    "removed method": (
+        lambda f: ["train", "digits", "--method", "carried"],
+        "this was removed, for the reasons in docs/reproducing.md; use advprop_lean",
+    ),
     "unknown setting": (_train("training.epochs=3"), "training.num_epochs"),
     "setting without value": (_train("training.num_epochs"), "PATH=VALUE"),
     "setting of another method": (
