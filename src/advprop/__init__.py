@@ -1,7 +1,7 @@
 """AdvProp: image classifiers that get better because they also learn from adversarial examples.
 
-The public names stand in `__init__.pyi`, once for type checkers and for here. They resolve on first
-use, since torch and timm take seconds to import.
+`__init__.pyi` lists the public names; type checkers and this module both read it. A name is
+imported on first use, since torch and timm take seconds to import.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m advprop`, the form that `torchrun -m advprop` takes."""
+"""Runs the command line as `python -m advprop`, which `torchrun -m advprop` needs."""
 
 from advprop.cli.main import run
 

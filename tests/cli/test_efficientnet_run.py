@@ -93,7 +93,7 @@ def test_the_hours_that_a_recipe_tells_are_those_of_its_plan(name: str) -> None:
     hours = {method: f"{round(cost[method]['device_hours']):,}" for method in cost}
     assert f"; {hours['advprop']} device-hours (vanilla {hours['vanilla']}) by" in told
     rates = found["assumptions"]
-    assert f" {rates['device_tflops']:g} TFLOP/s a device of which {rates['utilisation']:g}" in told
+    assert f"{rates['device_tflops']:g} TFLOP/s a device, of which {rates['utilisation']:g}" in told
     assert "unconfirmed" in RECIPES[name].result
 
 

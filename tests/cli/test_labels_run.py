@@ -174,7 +174,7 @@ def test_what_needs_classes_is_refused(cli: Cli, table: Path, tmp_path: Path) ->
     assert cli(*train(table, tmp_path / "run", "training.num_epochs=1")).code == 0
     ended = cli("evaluate", tmp_path / "run", "--suite", "autoattack")
     assert ended.code == 2
-    assert "suite autoattack asks for the one class of an image" in ended.err
+    assert "suite autoattack needs images of one class each" in ended.err
     assert "choose from clean, noise, adversarial, corruptions" in ended.err
     ended = cli("evaluate", tmp_path / "run", "--data", f"clean={tmp_path}")
     assert ended.code == 2

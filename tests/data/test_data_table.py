@@ -112,6 +112,7 @@ def test_a_table_of_test_images(folder: Path) -> None:
         ("file,sex\np1/a.png,male\n", {}, "no column of labels, which are 1, 0, -1 or empty"),
         (rows(), {"label_columns": ("three",)}, "no column three; it has file, one, two"),
         (rows(), {"image_column": "picture", "label_columns": ("one",)}, "no column picture"),
+        (rows(), {"split_column": "fold"}, "no column fold; it has file, one, two"),
         ("file,a\np1/a.png,2\n", {"label_columns": ("a",)}, "column a has 2: labels are 1, 0, or"),
         ("file,a\np1/a.png,1\np1/a.png,0\n", {}, r"1 images twice \(p1/a\.png\)"),
         ("file,a,split\np1/a.png,1,fold 3\n", {}, "rows of split fold 3: write train, val, test"),

@@ -106,7 +106,7 @@ def sample_record(method, seed=0):
         {
             "layer": layer,
             "mean_distance": 0.06 + 0.05 * i + 0.01 * seed,
-            "variance_ratio": 1.1 - 0.08 * (i % 3),
+            "variance_ratio": 1.1 + 0.08 * (i % 3),
         }
         for i, layer in enumerate(layers)
     ]

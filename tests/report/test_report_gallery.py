@@ -71,6 +71,13 @@ def test_alternative_text_tells_both_readings(record):
     ]
 
 
+def test_a_gallery_without_its_label_is_refused(record):
+    known = record("advprop")
+    del known["gallery"][1]["label"]
+    with pytest.raises(ValueError, match=r"gallery\.1\.label"):
+        render_report({"runs": []}, {"records": [known]})
+
+
 def test_maps_stand_below_their_image(record, picture):
     known = record("advprop")
     titles = ("gradient, clean", "gradient, adversarial")

@@ -60,7 +60,7 @@ def test_logits_are_cut_to_the_classes_before_the_largest(
     assert found["ci95"][0] < 201 / 202 <= found["ci95"][1]
     assert "200" in found["protocol"]
     # the other set's folders are told apart
-    with pytest.raises(ValueError, match=r"114 are missing .* and 114 are of no class of it"):
+    with pytest.raises(ValueError, match=r"114 are missing .* and 114 do not belong to it"):
         found_by(suite, write_classes(tmp_path / "other", right(other)))
 
 
@@ -89,7 +89,7 @@ def test_sketch_is_ordinary(sketch: Path) -> None:
     assert found["images"] == str(sketch)
     with pytest.warns(UserWarning, match="holds 1,000 images to test on, the published set has 50"):
         SUITES["sketch"].run(trial("sketch", sketch))
-    with pytest.raises(ValueError, match="800 are of no class of it"):
+    with pytest.raises(ValueError, match="800 do not belong to it"):
         found_by("imagenet_a", sketch)
     with pytest.raises(ValueError, match=r"1,000 are missing \(n01440764 \(tench\), .*997 more"):
         found_by("sketch", sketch.parent)  # the folder that holds the one with the classes
@@ -149,7 +149,7 @@ def test_real_accepts_any_label_and_leaves_out_images_without(tmp_path: Path) ->
         assert found["num_images"] == 3
     picture(0).save(flat / "ILSVRC2012_val_00050001.JPEG", format="PNG")
     picture(0).save(flat / "cat.png")
-    with pytest.raises(ValueError, match=r"2 of 6 images are not called .*val_00050001.JPEG, cat"):
+    with pytest.raises(ValueError, match=r"2 of 6 images are not named .*val_00050001.JPEG, cat"):
         found_by("real", flat)
     picture(0).save(classes / "ILSVRC2012_val_00000002.png")
     with pytest.raises(ValueError, match="are the same image; keep one"):

@@ -128,7 +128,7 @@ def test_a_checkpoint_of_other_classes_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="timm has no weights of it; give some with --checkpoint"):
+    with pytest.raises(ValueError, match="timm has no weights for it; give some with --checkpoint"):
         load_timm_subject("ecaresnet200d")
 
     def offline(*_: object, **__: object) -> None:

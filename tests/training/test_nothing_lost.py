@@ -25,7 +25,7 @@ from advprop.recipes.builtin import digits
 from advprop.runs import train
 from advprop.runs.folder import load_run
 from advprop.training.checkpoint import Checkpoints, read_checkpoint
-from advprop.training.stopping import NotFiniteError, Watch
+from advprop.training.stopping import NotFiniteError, Watch, error_of_run
 from advprop.training.trainer import Trainer
 
 
@@ -303,3 +303,13 @@ def test_a_full_disk_ends_with_a_message_and_whole_checkpoints(tmp_path: Path) -
     assert not list((tmp_path / "full" / "checkpoints").glob(".*"))  # nothing half-written is left
     train(config, tmp_path / "full", resume=True, quiet=True)
     read_checkpoint(checkpoints.by_step()[0])
+
+
+@pytest.mark.parametrize("kind", [NotFiniteError, ValueError])
+def test_the_error_of_a_run_does_not_hold_its_memory(kind: type[Exception]) -> None:
+    with pytest.raises(kind) as caught:
+        raise kind("the reason")
+    copy = error_of_run(caught.value)
+    assert (type(copy), str(copy)) == (kind, "the reason")
+    assert copy is not None
+    assert copy.__traceback__ is None

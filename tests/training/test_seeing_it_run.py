@@ -253,7 +253,7 @@ def test_a_narrow_terminal_shows_all_numbers_and_each_epoch(
 @pytest.mark.parametrize(
     ("total", "expected"),
     [
-        (1000, ["about 0:16:37 on this machine for the other 997 steps, without validation"]),
+        (1000, ["about 0:16:37 on this machine for the remaining 997 steps, without validation"]),
         (50, []),  # the run is over before anybody has read it
     ],
     ids=["long", "short"],

@@ -1,4 +1,4 @@
-"""The settings of each method that a comparison tries before it chooses one of them."""
+"""Configurations of a method that a comparison tries (`--vary`) before it chooses one of them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _FIXED = {"method.kind", "training.num_epochs"}
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A method's configuration with the varied `settings` ("PATH=VALUE"), if it has any.
+    """A method's configuration; `settings` ("PATH=VALUE") are the varied ones, possibly none.
 
-    `step` names its training step: candidates of a method whose steps cost the same share one.
-    `error` is that of `Job`.
+    `step` names its training step in measurements of time; candidates of one method whose steps
+    take the same time share a name. `error` is that of `Job`.
     """
 
     config: RunConfig
@@ -41,7 +41,7 @@ def first_candidates(candidates: Candidates) -> dict[str, Candidate]:
 def read_vary(text: str) -> list[str]:
     """Return "PATH=A,B" as the overrides "PATH=A" and "PATH=B"; a list in brackets is one value.
 
-    Raises ValueError for fewer than two values, or a setting that has to be the same for all.
+    Raises ValueError for fewer than two values, or a setting in which methods may not differ.
     """
     path, _, values = text.partition("=")
     try:
@@ -70,9 +70,9 @@ def candidates_of(method: str, base: RunConfig, varied: Sequence[Sequence[str]])
 
 
 def _work(config: RunConfig) -> str:
-    """Return what decides the time of a step among configurations of one method, as text.
+    """Return a text that is equal for configurations of a method whose steps take the same time.
 
-    Real numbers, such as a learning rate, change it only together with the passes.
+    Settings that are floats, such as a learning rate, change the time only through the passes.
     """
     settings = leaves(config.model_dump(mode="json"))
     kept = {path: value for path, value in settings if not isinstance(value, float)}
@@ -85,6 +85,6 @@ def path_of(override: str) -> str:
 
 
 def applies(config: RunConfig, override: str) -> bool:
-    """Return whether "PATH=VALUE" changes a setting of all methods, or one that `config` has."""
+    """Return whether "PATH=VALUE" sets something outside `method`, or a setting of `config`."""
     path = path_of(override)
     return not path.startswith("method.") or has_path(config.model_dump(mode="json"), path)

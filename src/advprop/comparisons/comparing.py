@@ -36,17 +36,18 @@ def compare(
 ) -> dict[str, Any]:
     """Train and test `methods` and `vanilla_equal_cost` with seeds 0 to `num_seeds` - 1.
 
-    `vanilla_equal_cost` is vanilla for as many epochs as give it the passes of the most expensive
+    `vanilla_equal_cost` is vanilla with as many epochs as give it the passes of the most expensive
     method. With `equal` "seconds", steps are timed on this machine first (stored in
-    `step_costs.json`), and every method trains for the time of the most expensive one. Each of
-    `jobs` processes has an equal, recorded share of the CPU's threads. Runs that `out` already
-    holds are not trained again. Writes `results.json` (after each run) and `report.html`, and
-    returns the contents of the former. `overrides` are those of `--set`; `method.*` apply to the
-    methods that have the setting. `vary` lists "PATH=A,B": a method that has the setting is trained
-    once with each value, and its seeds with the one of highest validation accuracy. `part` (2, 8)
-    runs the second of eight parts, for eight machines that share `out`, and writes neither file;
-    the same call without it gathers all parts. A run that cannot be trained (a loss that is not
-    finite, unsupported settings, too little memory) is listed in `failed`, and the others go on.
+    `step_costs.json`), and every method trains for the time of the most expensive one. `jobs` runs
+    are trained at a time, each in a process with an equal share of the CPU's threads. Runs that
+    `out` already holds are not trained again. `overrides` are those of `--set`; `method.*` apply to
+    the methods that have the setting. `vary` lists "PATH=A,B": a method that has the setting is
+    trained once with each value, and its seeds with the value of the highest validation accuracy.
+    `part` (2, 8) runs the second of eight parts, for eight machines that share `out`. A run that
+    cannot be trained (a loss that is not finite, unsupported settings, too little memory) is listed
+    in `failed`, and the others continue. Writes `results.json`, after each run, and `report.html`,
+    and returns the contents of the former. With `part` it writes neither; the same call without
+    `part` gathers all parts.
 
     Raises ValueError for unknown methods, settings that no method has, data or a model that no run
     can use, or a folder with other runs; KeyboardInterrupt, after writing the results so far.
@@ -86,7 +87,7 @@ def run_jobs(
     """Train and test the planned runs as `compare` does, and with the same errors.
 
     A job's folder may lie outside `folder`, so that several comparisons can share a run.
-    `step_costs` and `trials` are entries of the results, found before these runs.
+    `step_costs` and `trials` are entries of the results that were computed before these runs.
     """
     _check_numbers(jobs, part)
     check_jobs(folder, planned)
@@ -115,7 +116,7 @@ def run_jobs(
 
 
 class _Comparison:
-    """The rows so far, written to disk after each run."""
+    """The results so far; `writes` tells whether `results.json` is written after each run."""
 
     def __init__(
         self, folder: Path, planned: Sequence[Job], about: Mapping[str, Any], *, writes: bool
@@ -150,13 +151,13 @@ class _Comparison:
         return {**self.about, "runs": runs, "failed": self.failed, "summary": summarise(runs)}
 
     def check_any(self) -> None:
-        """Raise the first run's ValueError if no run could be trained."""
+        """Raise the first error if all runs failed, each with a ValueError."""
         refused = all(isinstance(error, ValueError) for error in self.errors)
         if self.errors and refused and not self.rows:
             raise self.errors[0]
 
     def write_report(self) -> None:
-        """Write `report.html` if there are any rows."""
+        """Write `report.html` if any run has finished, unless this is a part of a comparison."""
         if self.rows and self.writes:
             write_comparison_report(self.folder, self.results())
 

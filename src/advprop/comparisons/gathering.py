@@ -1,4 +1,4 @@
-"""Writes one report of any runs: reads, labels, summarises and renders them."""
+"""Writes one report of runs from several places: reads, labels, summarises and renders them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _check_target(path: Path) -> None:
     if path.is_file():
         with path.open("rb") as file:
             if _OURS not in file.read(4096):
-                raise ValueError(f"{path}: there, and not a report; give another --out")
+                raise ValueError(f"{path}: exists, and is not a report; give another --out")
 
 
 def _write(target: Path, sources: Sequence[Source], command: str) -> Path:

@@ -40,9 +40,10 @@ def check_place(folder: Path) -> None:
 
 
 def check_jobs(folder: Path, planned: Sequence[Job]) -> None:
-    """Check what would stop every run: the folder, runs of other settings, the data, the model.
+    """Raise ValueError for anything that would stop every run, before the first one.
 
-    Raises ValueError for any of these; warns if the data of finished runs have changed since.
+    These are a folder that is no comparison, runs with other settings in it, unusable data and a
+    model that does not take them. Warns if the data have changed since a finished run.
     """
     check_place(folder)
     kept = [job for job in planned if is_run(job.folder)]
@@ -57,7 +58,10 @@ def check_jobs(folder: Path, planned: Sequence[Job]) -> None:
     data, facts = load_data(first)
     first.data.task(data, first.training.label_smoothing)  # refuses settings of the other task
     for change in {c for job in kept for c in check_same_data(job.folder, facts, data)}:
-        warnings.warn(f"{folder}: of some runs, {change}; they are not tested anew", stacklevel=3)
+        warnings.warn(
+            f"{folder}: the data of some runs have changed ({change}); they are not tested again",
+            stacklevel=3,
+        )
     check_plain_model(first, data)
 
 
@@ -79,8 +83,9 @@ def threads_of_each(jobs: int) -> int:
 def outcomes(planned: Sequence[Job], jobs: int) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
     """Yield each job with its row, or with the error that ended it, in the order of completion.
 
-    `jobs` processes run at a time with their share of the threads, and use this machine's GPUs in
-    turn. Closing the iterator early makes them save and end.
+    `jobs` processes run at a time, each with its share of the threads; they are assigned this
+    machine's GPUs in turn. If the iterator is closed early, they save and end. Raises OSError if a
+    process is killed.
     """
     threads = threads_of_each(jobs)
     if jobs == 1:
@@ -106,8 +111,8 @@ def outcomes(planned: Sequence[Job], jobs: int) -> Iterator[tuple[Job, dict[str,
                 yield running[future], future.result()
         except BrokenProcessPool as error:
             raise OSError(
-                "a process that trains runs was ended from outside (killed, or for want of "
-                "memory): the same command goes on from what it saved; fewer jobs need less memory"
+                "a process that trains runs was killed, perhaps because memory ran out: the same "
+                "command continues from what was saved; fewer jobs need less memory"
             ) from error
         except BaseException:
             for worker in multiprocessing.active_children():
@@ -141,9 +146,9 @@ def _end_with(parent: int) -> None:
 
 
 def _run_job(job: Job) -> dict[str, Any] | Exception:
-    """Train and test a run; return an error that concerns this run only.
+    """Train and test a run; return its row, or an error that concerns this run only.
 
-    An OSError (a full disk, missing data) concerns the other runs too and ends the comparison.
+    Other errors, such as an OSError (a full disk, missing data), concern all runs and are raised.
     """
     if job.error:
         return ValueError(job.error)

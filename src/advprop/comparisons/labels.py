@@ -19,7 +19,7 @@ _SHOWN = 5  # settings that a note lists
 
 
 def joined(sources: Sequence[Source]) -> list[FoundRun]:
-    """Return every run once, merging the finds of the same weights in several sources."""
+    """Return each run once: what several sources hold about the same weights is merged."""
     runs: dict[tuple[object, ...], FoundRun] = {}
     for run in (run for source in sources for run in source.runs):
         known = next((k for k in runs if _same(runs[k], run)), None)
@@ -31,8 +31,8 @@ def joined(sources: Sequence[Source]) -> list[FoundRun]:
 
 
 def label(runs: Sequence[FoundRun], sources: Sequence[Source]) -> list[str]:
-    """Set the label and group of each row; return notes about differences between the runs."""
-    notes = _group_by_world(runs)
+    """Set the label and group of each run's row; return notes about differences between runs."""
+    notes = _set_groups(runs)
     places = short_names([source.path for source in sources])
     _split_baselines(runs, places)
     _split_rest(runs)
@@ -40,7 +40,7 @@ def label(runs: Sequence[FoundRun], sources: Sequence[Source]) -> list[str]:
 
 
 def short_names(paths: Iterable[Path]) -> dict[Path, str]:
-    """Return the shortest distinct endings of `paths`."""
+    """Return the shortest ending of each path, in whole names, that no other path shares."""
     listed = list(dict.fromkeys(paths))
     parts = {path: path.resolve().parts for path in listed}
     names = {}
@@ -55,14 +55,17 @@ def short_names(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def _same(one: FoundRun, other: FoundRun) -> bool:
-    """Return whether both are the same weights under one label; evaluations fit any label."""
+    """Return whether both are the same weights under one label.
+
+    The label of a run found outside its comparison is not its own, so it fits any label inside.
+    """
     if one.identity != other.identity:
         return False
     return one.row["method"] == other.row["method"] or one.of_comparison != other.of_comparison
 
 
 def _merged(first: FoundRun, second: FoundRun) -> FoundRun:
-    """Merge two finds; of a suite in both, keep the result with more images."""
+    """Return two finds of a run as one; the result of a suite in both is that on more images."""
     if second.of_comparison and not first.of_comparison:
         first, second = second, first
     suites = {**(first.test.get("suites") or {})}
@@ -77,25 +80,26 @@ def _merged(first: FoundRun, second: FoundRun) -> FoundRun:
     return first
 
 
-def _group_by_world(runs: Sequence[FoundRun]) -> list[str]:
-    worlds: dict[str, list[FoundRun]] = {}
+def _set_groups(runs: Sequence[FoundRun]) -> list[str]:
+    """Label each run with its group if there are several; return a note about them."""
+    groups: dict[str, list[FoundRun]] = {}
     of_comparison: dict[Path, str] = {}
     for run in runs:
-        world = _world(run)
+        key = _group_key(run)
         if run.of_comparison and (run.settings is None or kind_of(run.row) == EQUAL_COST):
-            world = of_comparison.get(run.source, world)
+            key = of_comparison.get(run.source, key)  # vanilla at equal cost has other epochs
         if run.of_comparison and kind_of(run.row) != EQUAL_COST:
-            world = of_comparison.setdefault(run.source, world)
-        worlds.setdefault(world, []).append(run)
-    if len(worlds) < 2:
+            key = of_comparison.setdefault(run.source, key)
+        groups.setdefault(key, []).append(run)
+    if len(groups) < 2:
         return []
-    names = _names(list(worlds.values()))
-    for name, own in zip(names, worlds.values(), strict=True):
+    names = _names(list(groups.values()))
+    for name, own in zip(names, groups.values(), strict=True):
         for run in own:
             _relabel(run, name, group=name)
     tested = sorted({str(run.row["tested_on"]) for run in runs if run.row.get("tested_on")})
     note = (
-        f"The runs form {len(worlds)} groups that differ in recipe, images, model or number of "
+        f"The runs form {len(groups)} groups that differ in recipe, images, model or number of "
         f"epochs: {'; '.join(names)}. Runs are averaged and compared only within a group."
     )
     if len(tested) > 1:
@@ -106,7 +110,8 @@ def _group_by_world(runs: Sequence[FoundRun]) -> list[str]:
     return [note]
 
 
-def _world(run: FoundRun) -> str:
+def _group_key(run: FoundRun) -> str:
+    """Return a text that is equal for runs that may be compared with each other."""
     if run.settings is None:
         return repr((run.recipe, run.row.get("tested_on")))
     training = run.settings.get("training") or {}
@@ -150,7 +155,7 @@ def _colliding(runs: Sequence[FoundRun]) -> list[FoundRun]:
 
 
 def _split_baselines(runs: Sequence[FoundRun], places: dict[Path, str]) -> None:
-    """Relabel the runs of comparisons whose baselines collide, so that they stay separate."""
+    """Relabel all runs of comparisons whose baselines collide, so that each keeps its own."""
     apart = {run.source for run in _colliding(runs) if run.of_comparison and is_baseline(run.row)}
     if len(apart) < 2:
         return

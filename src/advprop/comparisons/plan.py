@@ -34,8 +34,8 @@ Equal: TypeAlias = Literal["passes", "seconds"]
 class Job:
     """One run of a comparison; `method` is its name in the results.
 
-    `error` tells why the run cannot be trained, if that is known before. Unless `tested`, the run
-    is trained and validated only.
+    `error` is the reason why the run cannot be trained, if it is known beforehand. Unless `tested`,
+    the run is only trained and validated.
     """
 
     method: str
@@ -59,10 +59,10 @@ def plan_jobs(
 
     All methods train for the same number of epochs, and vanilla at equal cost for as many as give
     it the passes of the most expensive one. With `measure`, which returns the time of each method's
-    step in vanilla steps, all methods train for the time of the most expensive one, by more epochs;
-    methods whose step cannot be timed get jobs with an error. `vary` has texts "PATH=A,B" of
-    settings to try, of whose candidates `choose` returns one for each method. Raises ValueError for
-    an unknown method, or a setting that no method has.
+    step in vanilla steps, cheaper methods get more epochs instead, to train for the time of the
+    most expensive one; methods whose step cannot be timed get jobs with an error. `vary` lists
+    settings to try ("PATH=A,B"); `choose` returns one candidate of each method. Raises ValueError
+    for an unknown method, or a setting that no method has.
     """
     varied = [read_vary(text) for text in vary]
     bases = _method_configs(config, methods, overrides, varied)
@@ -93,9 +93,9 @@ def _at_equal_time(
     vanilla: RunConfig,
     measure: Callable[[Mapping[str, RunConfig]], StepTimes],
 ) -> dict[str, list[Candidate]]:
-    """Return the candidates, each for as many epochs as take the time of the most expensive one.
+    """Return the candidates with as many epochs as fit into the time of the most expensive one.
 
-    Vanilla becomes vanilla at equal cost, which it equals then.
+    Vanilla is named vanilla at equal cost, since they are the same then; its epochs are rounded up.
     """
     every = [candidate for own in candidates.values() for candidate in own]
     times = measure({VANILLA: vanilla, **{own.step: own.config for own in every}})

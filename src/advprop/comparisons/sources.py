@@ -27,9 +27,9 @@ Json = Mapping[str, Any]
 
 @dataclass(kw_only=True)
 class FoundRun:
-    """One run: its row of results, its folder, and its records and tests.
+    """A run, as found in a source: its row of results, its folder (`place`), records and tests.
 
-    `identity` is equal for two finds of the same weights of one run; `settings` is its
+    `identity` is equal for two finds of the same weights of one run; `settings` is the run's
     configuration, None if only results are left. `source` is the path that the user named.
     """
 
@@ -46,7 +46,7 @@ class FoundRun:
 
     @property
     def same_settings(self) -> str:
-        """A text that is equal for runs that differ only in the seed."""
+        """Return a text that is equal for runs that differ only in the seed."""
         if self.settings is None:
             parts = [self.row.get(key) for key in ("epochs", "passes_per_image")]
             return repr((self.recipe, *parts))
@@ -55,7 +55,7 @@ class FoundRun:
 
 @dataclass
 class Source:
-    """One DIR of the command line: its runs, their commands and versions, notes and trials."""
+    """The contents of one path that the user named: runs, commands, versions, notes and trials."""
 
     path: Path
     recipe: str
@@ -75,10 +75,10 @@ class Settings(Part):
 
 
 def read_source(path: Path) -> Source:
-    """Read the runs in `path`; a run without tests is tested first.
+    """Return the runs in `path`, after testing a run that has no tests yet.
 
-    Raises ValueError or OSError unless `path` is a finished run, a comparison, or a file of an
-    evaluation.
+    Raises ValueError or OSError unless `path` is the folder of a finished run or a comparison, or a
+    file of an evaluation.
     """
     if path.is_file():
         return _evaluation(path)
@@ -94,7 +94,7 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def comparison_source(folder: Path, results: dict[str, Any]) -> Source:
-    """Return the runs of `results`, whose folders are relative to `folder`."""
+    """Return the comparison with these `results`; their folders are relative to `folder`."""
     missing = results["planned_runs"] - len(results["runs"])
     notes = [f"{missing} of {results['planned_runs']} runs are missing."] if missing else []
     if costs := results.get("step_costs"):
@@ -148,7 +148,7 @@ def _of_folder(
 
 
 def _settings(folder: Path) -> dict[str, Any] | None:
-    """Return a run's configuration with places replaced by digests of their contents.
+    """Return a run's configuration with paths replaced by digests, or None without `config.json`.
 
     It is converted to this version's settings if possible; otherwise it stays as written.
     """

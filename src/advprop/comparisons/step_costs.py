@@ -2,8 +2,9 @@
 
 Times of runs in parallel on a busy machine are not comparable. Here all methods take turns with one
 step each in one process; a method's cost is the median ratio of its time to vanilla's in the same
-turn. Steps are timed at several points of training, since methods may change in its course. Reading
-a batch counts if the training process does it (`num_workers` 0), since methods may need more views.
+turn. Steps are timed at several points of training, since methods may change during it; the cost is
+the mean over these points. The time to read a batch counts if the training process reads it
+(`num_workers` 0), since methods may need more views.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _PLACES = tuple((number + 0.5) / 6 for number in range(6))  # shares of training
 
 
 class StepTimes(NamedTuple):
-    """The time of steps in those of vanilla, and why other steps cannot be timed, by name."""
+    """By name, times in vanilla steps (`costs`), and why other steps have none (`refused`)."""
 
     costs: dict[str, float]
     refused: dict[str, str]
@@ -53,10 +54,9 @@ def step_costs(
 ) -> StepTimes:
     """Return the time of each configuration's step in vanilla steps, cached in `path`.
 
-    `configs` must include "vanilla". Configurations that `path` lacks are timed relative to vanilla
-    on `threads` CPU threads in `turns` turns; one that cannot be trained is `refused`. If several
-    processes measure for the same `path` at the same time, all use the values that the first one
-    wrote.
+    `configs` must include "vanilla". Configurations that `path` lacks are timed on `threads` CPU
+    threads in `turns` turns; those that cannot be trained are in `refused`. If several processes
+    measure for the same `path` at the same time, all use the values that the first one wrote.
 
     Raises ValueError if vanilla cannot be trained, or for a damaged file.
     """
@@ -73,16 +73,13 @@ def step_costs(
 
 
 def read_costs(path: Path) -> dict[str, float]:
-    """Return the costs stored in `path`, empty if it does not exist.
-
-    Raises ValueError for a damaged file.
-    """
+    """Return the costs in `path`, {} if it does not exist; raises ValueError if it is damaged."""
     remedy = "delete it, and steps are measured anew"
     return dict(read_json(path, StepCosts, remedy=remedy)["costs"]) if path.is_file() else {}
 
 
 def _write_first(path: Path, content: Mapping[str, object], *, replace: bool) -> None:
-    """Write `path`; unless `replace`, keep the file if another process has written it meanwhile."""
+    """Write `path`; unless `replace`, a file that another process has written meanwhile stays."""
     if replace:
         write_json(path, content)
         return

@@ -1,6 +1,6 @@
-"""Chooses varied settings of each method on validation images, before a comparison's seeds.
+"""Chooses among varied settings of each method (`--vary`) by accuracy on validation images.
 
-Each combination of settings is trained once, with a seed that no comparison has, and never tested.
+Each combination of settings is trained once, with a seed that no comparison uses, and never tested.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEED = 2**31 - 1
 
 @dataclass
 class Trials:
-    """Trains the candidates of a comparison in `folder`; `rows` become `trials` of its results."""
+    """Trains candidates for a comparison in `folder`; `rows` are the `trials` of its results."""
 
     folder: Path
     _: KW_ONLY
@@ -35,11 +35,11 @@ class Trials:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def choose(self, candidates: Candidates) -> dict[str, Candidate]:
-        """Return each method's candidate of highest validation accuracy, the first of equal ones.
+        """Return each method's candidate with the highest validation accuracy, the first of equals.
 
-        If none of a method can be trained, its candidate has the error. Finished trials are not
-        trained again. Raises ValueError as `check_jobs` does, or for a part of a comparison while
-        trials are missing.
+        If no candidate of a method can be trained, the one returned has an `error`. Finished trials
+        are not trained again. Raises ValueError as `check_jobs` does, or for a part of a comparison
+        while trials are missing.
         """
         chosen = first_candidates(candidates)
         trials = {

@@ -40,7 +40,7 @@ CORRUPTIONS = (
 """The 15 corruptions that the mean corruption error averages."""
 
 EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
-"""The 4 corruptions that the authors keep apart, for choosing settings on them."""
+"""The 4 further corruptions that the authors hold out for choosing settings."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
 MIN_SIDE = 32
@@ -85,12 +85,12 @@ def corrupted(pixels: Pixels, *, corruption: str, severity: int) -> Pixels:
 
 
 def padded_size(width: int, height: int) -> tuple[int, int]:
-    """Return the (width, height) to which an image of this size is padded to be corrupted."""
+    """Return the (width, height) to which an image of this size is padded for its corruption."""
     return max(width, MIN_SIDE), max(height, MIN_SIDE)
 
 
 def check_installed() -> None:
-    """Raise ImportError if the package is missing, without the time to import it."""
+    """Raise ImportError if the package is missing; does not import it, which takes seconds."""
     if _version(_PACKAGE) is None:
         raise ImportError(
             f"corrupted images are made by the package {_PACKAGE}, which is not installed: "

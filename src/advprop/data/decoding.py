@@ -25,15 +25,17 @@ _ATTEMPTS = 10  # replacements tried for an unreadable image; the first half are
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DecodedSplit(ImageSplit):
-    """Base class of splits with Pillow images; a source implements `read`.
+    """Base class of splits whose images are decoded by Pillow; a source of images defines `read`.
 
     `per_image` names the fields of a source that have an entry for each image, beside `labels`.
 
-    In an epoch, images are augmented by random numbers that depend on (seed, epoch, index, copy)
+    In training, images are augmented by random numbers that depend on (seed, epoch, index, copy)
     alone; a batch's `frames` give the position of each view in its source image. `views` make
     further versions of each image, stored under their names in a batch. With `max_unreadable` above
-    0, an unreadable training image is replaced by a further copy of another; the batch lists it in
-    `unreadable`, and `UnreadableTally` counts.
+    0, an unreadable training image is replaced by another one; the batch lists it in `unreadable`,
+    and `UnreadableTally` counts it.
+
+    Raises ValueError for a share outside [0, 1), or an augmentation that timm cannot build.
     """
 
     per_image: ClassVar[tuple[str, ...]] = ()
@@ -69,13 +71,16 @@ class DecodedSplit(ImageSplit):
         return replace(self, **chosen)
 
     def redrawn(self, names: Sequence[str]) -> ImageSplit:
-        """Return a split whose images have further draws of their augmentation as views."""
+        """Return a split whose images have further draws of their augmentation as views.
+
+        Raises ValueError if images are not augmented.
+        """
         if self.augmentation is None:
             return super().redrawn(names)
         return replace(self, views={**dict.fromkeys(names, self.augmentation), **self.views})
 
     def hashed_names(self) -> list[str]:
-        """Return the names whose hashes determine subsets and the splits taken from training."""
+        """Return the names whose hashes determine subsets, and what is split off training."""
         return list(self.names())
 
     def header_problem(self, index: int) -> str | None:
@@ -89,7 +94,7 @@ class DecodedSplit(ImageSplit):
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Return the batch of `keys`, in bytes unless random erasing changes its images.
 
-        Unreadable images are replaced by others if allowed.
+        Raises ValueError if an image can neither be read nor replaced by another.
         """
         images, *views = (self._room(len(keys), name) for name in ("", *self.views))
         shown: list[Key] = []

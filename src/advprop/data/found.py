@@ -1,4 +1,4 @@
-"""Facts about a data set before a run: classes, images of each split, files passed over."""
+"""Facts about a data set, shown before a run: classes, images of each split, skipped files."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Found:
 
 
 def found_in(data: ImageData) -> Found:
-    """Collect the facts about `data` that are shown before training."""
+    """Return the facts about `data` that are shown before training."""
     splits = {"train": data.train, "validation": data.validation}
     if data.test is not None:
         splits["test"] = data.test

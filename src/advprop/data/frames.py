@@ -18,7 +18,7 @@ torch's `affine_grid` with `align_corners=False`.
 """
 
 WHOLE: Frame = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-"""The view is the source image, only resized."""
+"""The frame of a view that is the whole source image, only resized."""
 
 
 class FramedTransform:

@@ -12,7 +12,7 @@ from advprop.data.listing.classes import shortened
 from advprop.data.splits import ImageData, ImageSplit
 
 NUM_SIZES, NUM_CONTENTS = 4096, 64
-"""How many images of a split, spread over it, are compared by size, and how many by contents."""
+"""The most images of a split, spread over it, that are compared by size, and by contents."""
 _REPAIRED_SHARE = 0.01
 _DIGITS = 8  # hexadecimal digits of an image's checksum
 _MODEL = ("class_names", "image_shape", "interpolation", "crop_pct")
@@ -69,14 +69,14 @@ def _checksums(split: ImageSplit) -> Iterator[int]:
 
 @dataclass(kw_only=True)
 class Changes:
-    """The differences in a run's data: fatal ones prevent a resume, harmless ones do not."""
+    """The changes of a run's data in words: fatal ones prevent a resume, harmless ones do not."""
 
     fatal: list[str] = field(default_factory=list)
     harmless: list[str] = field(default_factory=list)
 
 
 def find_changes(saved: Mapping[str, Any], now: Mapping[str, Any], data: ImageData) -> Changes:
-    """Compare the facts `now` of `data` with the facts `saved` earlier.
+    """Return the changes from the facts `saved` earlier to the facts `now` of `data`.
 
     Training can only resume with the same training images in the same order; at most 1 % of the
     compared images, or a single one, may have other contents. Facts missing in `saved` are ignored.
@@ -127,7 +127,7 @@ def _changed_images(split: ImageSplit, before: str, now: str) -> list[str]:
 
 
 def _told(name: str, before: Any, now: Any) -> str:
-    """Describe a changed fact by both values, or lists by the entries that only one of them has."""
+    """Return a changed fact in words: both values, or the entries that only one list has."""
     if isinstance(before, list) and isinstance(now, list) and set(before) != set(now):
         gone = shortened([str(n) for n in before if n not in now], 5) or "nothing"
         new = shortened([str(n) for n in now if n not in before], 5) or "nothing"

@@ -1,4 +1,4 @@
-"""Preprocess image files to a model's input: a fixed view for evaluation, random ones to train."""
+"""Turn image files into a model's input: a fixed view for evaluation, random ones in training."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ _SMALLEST_CROP, _LARGEST_EDGE = 0.1, 8192
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """Evaluation's view, as in timm: resize the shorter side to size / `crop_pct`, centre crop.
+    """The fixed view of an image for evaluation, as in timm: resized, then cropped at the centre.
 
-    With `crop_mode` "squash" both sides are resized, which may change the aspect ratio.
-    `image_shape` is (channels, height, width), with 1 channel (grey) or 3 (RGB). Calling it with a
-    path returns the image in [0, 1]; the model's first layer standardises it.
+    The shorter side is resized to size / `crop_pct`; with `crop_mode` "squash" both sides are,
+    which may change the aspect ratio. `image_shape` is (channels, height, width), with 1 channel
+    (grey) or 3 (RGB). Calling it with a path returns the image in [0, 1]; the model's first layer
+    standardises it. Raises ValueError for settings out of bounds.
     """
 
     image_shape: tuple[int, int, int]
@@ -134,8 +135,8 @@ class Augmentation:
     def transform(self, preprocessing: Preprocessing) -> Transform:
         """Return a function from an image to a random view, uint8 [C, H, W] as in `preprocessing`.
 
-        It draws from the global streams of `random`, numpy and torch. Raises ValueError for an
-        unknown policy, or any policy with grey images, since policies are made for RGB.
+        Its random numbers come from the global streams of `random`, numpy and torch. Raises
+        ValueError for an unknown policy, or any policy with grey images: they are made for RGB.
         """
         if self.auto_augment and preprocessing.image_shape[0] != 3:
             raise ValueError(
@@ -163,10 +164,10 @@ class Augmentation:
         return transform
 
     def erase(self, image: Tensor) -> Tensor:
-        """Return `image`, in [0, 1], with a rectangle filled at probability `random_erasing`.
+        """Return `image` in [0, 1]; with probability `random_erasing` a rectangle is filled.
 
-        Without `random_erasing` it stays as it is, floats in [0, 1] or bytes. It draws from the
-        global streams of `random` and torch.
+        If that is 0, `image` is returned as it is, floats in [0, 1] or bytes. Random numbers come
+        from the global streams of `random` and torch.
         """
         if not self.random_erasing:
             return image

@@ -38,9 +38,10 @@ def read_image(path: str | Path, *, channels: int) -> Image.Image:
 
 
 def open_image(source: str | Path | IO[bytes]) -> Image.Image:
-    """Open `source` by Pillow's `Image.open`, restricted to files and to `image_formats`.
+    """Return `source`, opened by Pillow as one of the `image_formats`.
 
-    Raises ValueError for a pipe or device, since opening one could block, and Pillow's own errors.
+    Raises ValueError for a pipe or device, since opening one could block, and for a damaged TIFF;
+    other errors are Pillow's own.
     """
     if isinstance(source, str | Path) and (kind := special_kind(source)):
         raise ValueError(f"it is a {kind}, not a file")
@@ -61,7 +62,10 @@ def _first_bytes(source: str | Path | IO[bytes]) -> bytes:
 
 
 def upright(image: Image.Image, channels: int) -> Image.Image:
-    """Load an image that Pillow has opened, and convert it as `read_image` describes."""
+    """Return an image that Pillow has opened, loaded and converted as `read_image` describes.
+
+    Raises ValueError if its pixels have no known range, and Pillow's own errors.
+    """
     clear = _transparent_value(image)
     image.load()  # metadata may be stored after the pixels
     # PNG and PPM have 16 bits, which Pillow stores in 32
@@ -113,7 +117,7 @@ def _orientation(image: Image.Image) -> object:
 def header_problem(path: str | Path) -> str | None:
     """Return the file's name and the fault of its header, or None if there is none.
 
-    It is quick, but does not notice a truncated file.
+    Only the header is read, so a truncated file is not noticed.
     """
     try:
         with _strict_pillow(), open_image(path):
@@ -130,7 +134,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 @contextmanager
 def named_errors(name: str | Path) -> Iterator[None]:
-    """Convert any error while an image is read to a ValueError with its name."""
+    """Raise ValueError, with the image's `name`, in place of any error of reading it inside."""
     try:
         with _strict_pillow():
             yield
@@ -162,7 +166,7 @@ def _reason(error: Exception) -> str:
 
 
 def _eight_bits(image: Image.Image, clear: int | None) -> Image.Image:
-    """Scale 16-bit grey to 8 bits; Pillow's own conversion would clip it at 255.
+    """Return a 16-bit grey image scaled to 8 bits; Pillow's own conversion would clip it at 255.
 
     Pixels of value `clear` become white. TIFF tags say whether only 12 bits are used, and whether
     0 is white; Pillow ignores both at this depth.

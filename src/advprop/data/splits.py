@@ -20,7 +20,7 @@ MAX_COMPARED_BYTES = 2**20
 
 
 class Key(NamedTuple):
-    """One use of an image; `epoch` None requests evaluation's view.
+    """One use of an image, in training in `epoch` or in evaluation (None).
 
     `copy` numbers the uses in one epoch; each is augmented differently.
     """
@@ -34,10 +34,10 @@ class ImageSplit(ABC):
     """One split of a data set; a map-style data set for torch's `DataLoader`.
 
     An image depends on its key alone, so loader workers keep no state and a run can resume at any
-    batch. A batch holds what `images` returns, or the same in bytes if the split's `__getitems__`
-    says so. `labels` are int64 of shape [num_images], or several for each image, as floats of shape
-    [num_images, labels]: 1 present, 0 absent, NaN unknown. `max_unreadable` is the share of the
-    images that may be unreadable in training.
+    batch. A batch holds what `images` returns; subclasses may override `__getitems__` to give the
+    same in bytes. `labels` are int64 of shape [num_images], or several for each image, as floats of
+    shape [num_images, labels]: 1 present, 0 absent, NaN unknown. `max_unreadable` is the share of
+    the images that may be unreadable in training.
     """
 
     labels: Int[Tensor, " num_images"] | Float[Tensor, "num_images labels"]
@@ -64,7 +64,7 @@ class ImageSplit(ABC):
 
     @property
     def label_bytes(self) -> bytes:
-        """Return all labels as bytes, to tell whether two data sets have the same."""
+        """Return all labels as bytes, which are equal if two data sets have equal labels."""
         several = self.labels.ndim > 1
         return self.labels.to(torch.float32 if several else torch.int64).numpy().tobytes()
 
@@ -73,11 +73,11 @@ class ImageSplit(ABC):
         return [str(index) for index in range(len(self))]
 
     def stored(self, index: int) -> bytes:
-        """Return image `index` as its source stores it, at most `MAX_COMPARED_BYTES` of a file."""
+        """Return image `index` as bytes: its pixels, or up to `MAX_COMPARED_BYTES` of its file."""
         return self.image(index).numpy().tobytes()
 
     def stored_size(self, index: int) -> int:
-        """Return the bytes of image `index` in its source, or 0 if only reading it would tell."""
+        """Return the size of image `index` in bytes, or 0 if it is unknown before reading it."""
         return 0
 
     def redrawn(self, names: Sequence[str]) -> ImageSplit:
@@ -136,9 +136,9 @@ class ArraySplit(ImageSplit):
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """The source of each split, in words, and the files beside them that are not used.
+    """The source of each split in words, and what was found beside the images.
 
-    `splits` has "train", "validation" and, if there is one, "test". `passed_over` counts unused
+    `splits` has "train", "validation" and, if there is one, "test". `passed_over` counts skipped
     files by reason, such as ".heic files"; `notes` are sentences about possible faults.
     """
 
@@ -149,7 +149,7 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageData:
-    """A data set: `validation` serves to choose settings, `test` to report results.
+    """A data set with its splits: `validation` is for choosing settings, `test` for results.
 
     `test` is None for a folder with `train/` and `val/` alone. `preprocessing` converts an image
     file to an input like those of the splits.

@@ -20,11 +20,11 @@ Split = TypeVar("Split", bound=DecodedSplit)
 class View:
     """Settings for the images of a data set from any source.
 
-    Images are square, of `image_size` pixels, with 1 (grey) or 3 `channels`. `augmentation` is for
-    training, seeded by `seed`; `views` make further versions of each training image, under the
-    name of the branch that learns from them. `num_train` trains on fewer images, the classes in
-    proportion. `max_unreadable` is the share of the training images that may be unreadable, and
-    are replaced by others. Raises ValueError for settings out of bounds.
+    Images are square, with edges of `image_size` pixels and 1 (grey) or 3 `channels`.
+    `augmentation` is for training, seeded by `seed`; `views` make further versions of each training
+    image, by name. `num_train` images are used for training, with the classes in proportion (None:
+    all). `max_unreadable` is the share of the training images that may be unreadable and are then
+    replaced by others. Raises ValueError for settings out of bounds.
     """
 
     image_size: int
@@ -43,7 +43,7 @@ class View:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The preprocessing of an image for evaluation."""
+        """Return the preprocessing of images for evaluation."""
         return Preprocessing(
             image_shape=(self.channels, self.image_size, self.image_size),
             interpolation=self.interpolation,
@@ -61,9 +61,9 @@ def image_data(
 ) -> ImageData:
     """Return the data set of `splits`, completed, checked, and with the settings of `view`.
 
-    Without "validation", it is taken from "train", and so is a missing "test". Raises ValueError if
-    there are too few images or, in one message, if files are unreadable. Training images are not
-    opened if some of them may be unreadable.
+    A missing "validation" is split off "train"; so is "test" if both are missing. Raises ValueError
+    if there are too few images, and one that lists all unreadable files. Training images are not
+    opened here if some of them may be unreadable.
     """
     splits = _completed(splits)
     check_splits(*(splits[name] for name in splits if name != "train" or not view.max_unreadable))
@@ -89,7 +89,7 @@ def image_data(
 
 
 def check_splits(*splits: DecodedSplit) -> None:
-    """Raise one ValueError that lists all images whose header cannot be read."""
+    """Raise one ValueError that lists all images with unreadable headers, as `check_readable`."""
     problems = (split.header_problem(index) for split in splits for index in range(len(split)))
     check_readable(sum(map(len, splits)), problems)
 

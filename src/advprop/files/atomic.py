@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 REMEDY = "make room or give access, then use the same command again"
-# a full disk, a folder of another user, a read-only disk, and a broken one
+# errors of a full disk, of missing permission, and of a read-only or broken disk
 _OF_WRITING = {
     getattr(errno, name, None)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "EIO")
@@ -29,9 +29,9 @@ class WriteError(OSError):
 
 @contextmanager
 def writing(path: Path, *, needed: int | None = None, remedy: str = REMEDY) -> Iterator[None]:
-    """Convert libraries' errors for writing `path`, of about `needed` bytes, to WriteError.
+    """Raise WriteError in place of an error inside that shows that `path` cannot be written.
 
-    Other errors pass through unchanged.
+    Other errors pass unchanged. The message has `remedy`, and the `needed` bytes if they are known.
     """
     try:
         yield
@@ -75,7 +75,7 @@ def _free(path: Path) -> int | None:
 def write_atomically(
     path: Path, write: Callable[[IO[bytes]], object], *, remedy: str = REMEDY
 ) -> None:
-    """Let `write` fill a temporary file beside `path`, then move it to `path`.
+    """Write `path` by `write`, which fills a temporary file beside it that is then renamed.
 
     If `path` is a symlink, its target is written; a device or a pipe is written directly. Remains
     of killed earlier attempts are deleted. Raises WriteError, and leaves `path` unchanged, if the
@@ -104,7 +104,7 @@ def write_atomically(
 
 @contextmanager
 def appearing_folder(folder: Path, *, needed: int = 0) -> Iterator[Path]:
-    """Create a temporary folder that is moved to `folder` at the end, or deleted on an exception.
+    """Yield a temporary folder, which becomes `folder` at the end, or is deleted on an exception.
 
     `needed` is its expected size in bytes, for the error message. Remains of killed earlier
     attempts are deleted. Raises WriteError if the folder cannot be written.
@@ -124,9 +124,9 @@ def appearing_folder(folder: Path, *, needed: int = 0) -> Iterator[Path]:
 
 
 def sweep(folder: Path, *, of: str = "") -> None:
-    """Delete the unfinished files of killed processes in `folder`, or only those for the name `of`.
+    """Delete what killed processes left unfinished in `folder`, or only what was to be called `of`.
 
-    Files that a living process is filling are locked, and stay.
+    What a living process is writing is locked, and stays.
     """
     for left in folder.glob(f".*{UNFINISHED}"):
         if left.name.startswith(f".{of}.") or not of:
@@ -135,7 +135,7 @@ def sweep(folder: Path, *, of: str = "") -> None:
 
 @contextmanager
 def held(path: Path) -> Iterator[bool]:
-    """Lock an existing file or folder inside; yields False if another process has locked it.
+    """Hold a lock on an existing file or folder; yields False if another process holds it.
 
     The kernel releases the lock when its process ends, even by a kill. On systems without locks
     (Windows, some network disks), it locks nothing and yields True.
@@ -152,7 +152,7 @@ def held(path: Path) -> Iterator[bool]:
 
 
 def safe_name(*words: str) -> str:
-    """Join `words` to the name of a file or folder, without characters that could form a path."""
+    """Return `words` joined to the name of a file or folder, without characters of paths."""
     kept = (re.sub(r"[^A-Za-z0-9._=+-]+", "_", word).strip("._")[:80] for word in words)
     return "-".join(word or "unnamed" for word in kept)
 
@@ -162,7 +162,7 @@ def _unfinished(target: Path) -> Path:
 
 
 def _opened(target: Path) -> tuple[Path, BufferedWriter]:
-    """Create and lock a new file beside `target`; tries again if another process deletes it."""
+    """Return a new, locked file beside `target`; tries again if another process deletes it."""
     while True:
         temporary = _unfinished(target)
         file = temporary.open("xb")
@@ -172,7 +172,7 @@ def _opened(target: Path) -> tuple[Path, BufferedWriter]:
 
 
 def _lock(handle: int) -> bool:
-    """Lock an open file; returns True if that succeeds or the system has no locks."""
+    """Lock an open file; returns whether that succeeded, and True if the system has no locks."""
     try:
         import fcntl
     except ImportError:

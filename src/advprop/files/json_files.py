@@ -13,11 +13,11 @@ from advprop.files.parsing import Part, parse_json, read_part
 
 
 class InUseError(ValueError):
-    """Another process trains in the folder."""
+    """Raised if another process trains in the folder."""
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
+    """Write `value` as indented JSON, atomically; raises ValueError for NaN or infinity in it."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
 
@@ -46,7 +46,7 @@ def read_json(
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Lock `folder` against other trainings inside; raises InUseError if one already holds it.
+    """Hold the lock of the training in `folder`; raises InUseError if another process holds it.
 
     The kernel releases the lock when its process ends, even by a kill. Loader workers do not
     inherit it. On systems without locks (Windows, some network disks), nothing is locked.

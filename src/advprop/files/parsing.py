@@ -43,7 +43,7 @@ class Part(BaseModel):
 
 
 def read_part(form: type[_Part], value: Mapping[str, Any]) -> _Part:
-    """Return `value` in the given form; raises ValueError with the first fault and its place."""
+    """Return `value` as a `form`; raises ValueError, with the first fault and its place."""
     try:
         return form.model_validate(value)
     except ValidationError as error:
@@ -80,7 +80,10 @@ def without_paths(tree: Any) -> Any:
 
 
 def decoded(content: bytes) -> str:
-    """Decode UTF-8, UTF-16 or UTF-32, with or without a byte order mark; else raise ValueError."""
+    """Return text from UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Raises ValueError if `content` is in none of them.
+    """
     return content.decode(json.detect_encoding(content))
 
 
@@ -130,7 +133,7 @@ def leaves(
 ) -> Iterator[tuple[str, Any]]:
     """Yield the path and value of each leaf of nested mappings; an empty mapping is a leaf.
 
-    A list is a leaf too; with `lists`, its items are, each with the path of the list.
+    A list is a leaf too; with `lists`, its items are leaves instead, with the path of the list.
     """
     if isinstance(tree, Mapping) and tree:
         below = [(f"{path}{separator}{name}" if path else str(name), tree[name]) for name in tree]

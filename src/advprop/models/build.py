@@ -40,12 +40,13 @@ def build_model(
     std: Sequence[float] | None = None,
     **options: Any,
 ) -> Standardized:
-    """Build a model, with standardisation, for images in [0, 1] of shape [batch, in_chans, H, W].
+    """Return a model, with standardisation, for images in [0, 1] of shape [batch, in_chans, H, W].
 
     `name` is "small_resnet" or a model of timm, and `options` are passed to the architecture.
     `image_size`, (height, width), is only passed to architectures built for a fixed size. `mean`
     and `std` default to those of timm's `pretrained_cfg`; "small_resnet" requires them. Raises
-    ValueError for an unknown name or option, or if pretrained weights are missing or not fetched.
+    ValueError for an unknown name or option, unsuitable values, or if pretrained weights do not
+    exist or cannot be fetched.
     """
     for count, value in (("num_classes", num_classes), ("in_chans", in_chans)):
         if value < 1:
@@ -60,7 +61,7 @@ def build_model(
 
 
 def check_options(options: Iterable[str]) -> None:
-    """Raise ValueError for names that are no options of an architecture; opens no files."""
+    """Raise ValueError for arguments of timm that are no options of an architecture."""
     for name in options:
         if name in NO_OPTIONS:
             raise ValueError(
@@ -148,7 +149,7 @@ def _build_problem(error: Exception, options: Mapping[str, Any]) -> str:
 
 
 def timm_settings(name: str) -> Any:
-    """Return timm's `PretrainedCfg`; raises ValueError, with similar names, for unknown models."""
+    """Return timm's `PretrainedCfg` of a model; raises ValueError if the name is unknown."""
     architecture, tag = split_model_name_tag(name)
     if not is_timm(architecture):
         near = difflib.get_close_matches(architecture, [SMALL_RESNET, *timm.list_models()])

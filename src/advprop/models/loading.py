@@ -15,7 +15,7 @@ from advprop.files.parsing import first_line
 
 
 def load_exactly(model: nn.Module, weights: object, *, source: str, remedy: str) -> None:
-    """Load `weights`, a mapping from names to tensors, which must match the model exactly.
+    """Load `weights`, a mapping from names to tensors, which must match those of `model`.
 
     Raises ValueError, and changes nothing, if tensors are missing, unknown or of another shape; the
     message names them. Floating-point tensors are converted to the model's precision.
@@ -37,7 +37,7 @@ def load_exactly(model: nn.Module, weights: object, *, source: str, remedy: str)
 
 
 def differences(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Return the names of the tensors that differ between `weights` and the model, by the fault."""
+    """Return the names of the tensors that differ between `weights` and `model`, by fault."""
     own = model.state_dict()
     return {
         "missing": [key for key in own if key not in weights],
@@ -51,7 +51,7 @@ def differences(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, li
 
 
 def _kind(tensor: Tensor) -> str:
-    """Describe a tensor's shape, its type without precision, and an unusual layout or device."""
+    """Return a tensor's shape, type without precision, and unusual layout or device, in words."""
     number = "float" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
     words = [str(tuple(tensor.shape)), *([number] * (number != "float"))]
     words += [str(tensor.layout).removeprefix("torch.")] * (tensor.layout != torch.strided)
@@ -61,9 +61,9 @@ def _kind(tensor: Tensor) -> str:
 def read_torch_file(path: Path) -> Any:
     """Return the object that `torch.save` wrote to `path`, with tensors on the CPU.
 
-    Raises ValueError if it is no torch file or damaged, by its checksums too, which torch does not
-    check; UnpicklingError if it holds more than tensors and plain data; OSError if it cannot be
-    opened.
+    Raises ValueError if it is no torch file or damaged (checksums included, which torch does not
+    check), UnpicklingError if it holds more than tensors and plain data, and OSError if it cannot
+    be opened.
     """
     with path.open("rb"):
         pass  # raises OSError for a missing or forbidden file, so that it is not called damaged

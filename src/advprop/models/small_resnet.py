@@ -30,7 +30,7 @@ class ResidualBlock(nn.Module):
             )
 
     def forward(self, features: Features) -> Features:
-        """[batch, in_channels, H, W] to [batch, out_channels, H / stride, W / stride]."""
+        """Return [batch, out_channels, H / stride, W / stride] of [batch, in_channels, H, W]."""
         residual = F.relu(self.bn1(self.conv1(features)))
         return F.relu(self.bn2(self.conv2(residual)) + self.shortcut(features))
 
@@ -40,9 +40,10 @@ class SmallResNet(nn.Module):
 
     It takes [batch, in_chans, H, W] with H and W of about 8 to 64 pixels. `stem_stride` is the
     stride of the first convolution: 2 divides the cost by four, 1 suits images below 16 pixels; the
-    second stage has stride 2. `drop_rate` is the dropout before the classifier. The attributes
-    `num_classes`, `in_chans`, `num_features` and the methods `forward_features`, `forward_head`,
-    `get_classifier`, `reset_classifier` are as in timm. Raises ValueError for sizes out of bounds.
+    second stage has stride 2. `drop_rate` is the dropout probability before the classifier. The
+    attributes `num_classes`, `in_chans`, `num_features` and the methods `forward_features`,
+    `forward_head`, `get_classifier`, `reset_classifier` are as in timm. Raises ValueError for sizes
+    out of bounds.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class SmallResNet(nn.Module):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The constructor's arguments for the same architecture, without dropout."""
+        """Return the constructor's arguments for the same architecture, without dropout."""
         return {"num_classes": self.num_classes, **self._sizes}
 
     def forward_features(self, images: Features) -> Features:
@@ -98,7 +99,7 @@ class SmallResNet(nn.Module):
         return self.fc
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layer by a new one for `num_classes` classes; 0 outputs the features."""
+        """Replace the last layer by a new one for `num_classes` classes; 0 leaves the features."""
         self.num_classes = num_classes
         weight = next(self.parameters())
         layer = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()

@@ -15,8 +15,9 @@ from advprop.shapes import Images, Logits
 class Standardized(nn.Module):
     """`model` behind `(images - mean) / std`; takes images in [0, 1] of shape [batch, C, H, W].
 
-    `mean` and `std` are buffers of shape [C, 1, 1] and part of the state dict. Building, loading,
-    parameter groups and export use `.model`. Create instances by `standardized`.
+    `mean` and `std` are buffers of shape [C, 1, 1] and part of the state dict; `.model` is the
+    model behind them. Create instances by `standardized`. Raises ValueError for a mean or std that
+    is not finite, above 1 in size, or not one number for each channel, and a std of 0 or less.
     """
 
     mean: Tensor
@@ -33,7 +34,10 @@ class Standardized(nn.Module):
             self.register_buffer(name, buffer.reshape(-1, 1, 1))
 
     def forward(self, images: Images) -> Logits:
-        """Return logits of images in [0, 1], bit-equal to those after timm's standardisation."""
+        """Return logits of images in [0, 1], bit-equal to those after timm's standardisation.
+
+        Raises ValueError for another number of channels, and TypeError for images in bytes.
+        """
         if images.shape[-3] != self.mean.shape[0]:
             # broadcasting would silently turn one channel into three
             raise ValueError(
@@ -62,11 +66,12 @@ def standardized(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Standardized:
-    """Put `(images - mean) / std` in front of `model`, which then takes images in [0, 1].
+    """Return `model` behind `(images - mean) / std`, which takes images in [0, 1].
 
     `mean` and `std` (one number a channel) default to those of timm's `model.pretrained_cfg`; if
     the model has another number of channels, each channel gets their average. Raises ValueError if
-    the model is already standardised, or neither statistics nor a `pretrained_cfg` exist.
+    the model is already standardised, statistics are given in part or out of bounds, or neither
+    they nor a `pretrained_cfg` exist.
     """
     if any(isinstance(module, Standardized) for module in model.modules()):
         raise ValueError(
@@ -94,7 +99,7 @@ def _timm_statistics(model: nn.Module) -> tuple[list[float], list[float]]:
 
 
 def _num_input_channels(model: nn.Module, settings: Mapping[str, Any]) -> int:
-    """Return the model's input channels; `pretrained_cfg` only has those of the weights."""
+    """Return the model's number of input channels, which may differ from `pretrained_cfg`'s."""
     if hasattr(model, "in_chans"):
         return int(cast("int", model.in_chans))
     # older releases of timm do not set it on every model
@@ -108,7 +113,7 @@ def _num_input_channels(model: nn.Module, settings: Mapping[str, Any]) -> int:
 
 
 def for_channels(values: Sequence[float], num_channels: int) -> list[float]:
-    """Return `values`, one a channel, or their mean for each of another number of channels."""
+    """Return `values` if there is one for each channel, else their mean for each channel."""
     if len(values) == num_channels:
         return [float(value) for value in values]
     return [math.fsum(values) / len(values)] * num_channels

@@ -1,4 +1,4 @@
-"""Try one forward pass, so that a model which cannot take a run's images fails at once."""
+"""Run one pass before training, so that a model that cannot take a run's images fails at once."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def check_forward(
     image_shape: tuple[int, int, int],
     num_classes: int,
 ) -> None:
-    """Raise ValueError unless the model maps an image of `image_shape` (C, H, W) to its logits.
+    """Raise ValueError unless `model` maps an image of `image_shape` (C, H, W) to its logits.
 
-    It leaves weights, modes and random streams unchanged.
+    The message calls it `name`. Weights, modes and random streams stay unchanged.
     """
     shape = " x ".join(map(str, image_shape))
     try:
@@ -46,11 +46,11 @@ def check_forward(
 
 
 def not_deterministic_on_gpu(model: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
-    """Name the operations in a pass of `model` that torch cannot make deterministic on a GPU.
+    """Return the operations in a pass of `model` that torch cannot make deterministic on a GPU.
 
-    The list of operations is from `torch.use_deterministic_algorithms`, without attention, which
-    has deterministic kernels in that mode. A forward and a backward pass run on the CPU, where
-    torch allows all of them. They leave weights, modes and random streams unchanged.
+    Such operations are listed at `torch.use_deterministic_algorithms`; attention is not among them,
+    since it has deterministic kernels in that mode. A forward and a backward pass run on the CPU,
+    where all are allowed. Weights, modes and random streams stay unchanged.
     """
     images = torch.full((1, *image_shape), 0.5, requires_grad=True)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

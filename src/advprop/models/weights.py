@@ -34,12 +34,12 @@ _COUNTER = "num_batches_tracked"
 def load_local_weights(model: nn.Module, path: str | Path, *, new_classifier: bool = True) -> None:
     """Load a model's weights from `path`: a safetensors or torch file, or a folder with either.
 
-    Checkpoints of timm and others are unpacked, preferably their averaged weights; prefixes and
-    other parts of wrappers are dropped, and of advprop's branches only the clean one is kept.
-    Weights for another image size, or with an architecture's original names, are converted as in
-    timm; weights for other input channels are too, with a warning. A classifier of another size
-    starts at zero, with a warning; without `new_classifier`, as for a model to be tested, it is an
-    error like any other tensor of another shape. Warns if the file has another mean or std than a
+    Checkpoints of timm and others are unpacked, preferably their averaged weights. Prefixes and
+    other parts of wrappers are dropped; of advprop's branches only the clean one is kept. Weights
+    for another image size, or with an architecture's original names, are converted as in timm, and
+    so are weights for other input channels, with a warning. A classifier of another size starts at
+    zero, with a warning; without `new_classifier`, as for a model to be tested, it is an error like
+    any other tensor of another shape. Warns if the file has another mean or std than a
     `Standardized` model. Raises ValueError if the file is damaged or does not fit, and
     FileNotFoundError if it is missing.
     """
@@ -70,7 +70,7 @@ def load_local_weights(model: nn.Module, path: str | Path, *, new_classifier: bo
 
 
 def weights_file(path: Path) -> Path:
-    """Return `path`, or the file of weights in that folder; raises FileNotFoundError if missing."""
+    """Return `path`, or the file of weights in it; raises FileNotFoundError if there is none."""
     if path.is_dir():
         for name in ("model.safetensors", "pytorch_model.bin"):
             if (path / name).is_file():
@@ -120,7 +120,8 @@ def _part_of(weights: Mapping[str, Tensor], model: nn.Module, path: Path) -> dic
     """Return the weights of `model`: those with the prefix that matches most of the model's names.
 
     Wrappers put prefixes before names ("module.", "_orig_mod.", "backbone."), and add parts of
-    their own (a normaliser, a loss, a copy for an attacker).
+    their own (a normaliser, a loss, a copy for an attacker). Raises ValueError if several models
+    match equally.
     """
     own = model.state_dict().keys()
     counts: Counter[str] = Counter()

@@ -20,9 +20,9 @@ from advprop.recipes.images import finetune, from_scratch
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A recipe's function and the facts that its user needs first.
+    """A recipe's function, the command that runs it, and what to expect.
 
-    `time` gives the cost and its assumptions, `result` the expected accuracy and its source.
+    `time` states the cost and its assumptions, `result` the expected accuracy and its source.
     """
 
     build: Callable[[], RunConfig]
@@ -32,19 +32,19 @@ class Recipe:
 
 
 def _hours(hours: tuple[int, int], utilisation: float) -> str:
-    """Return a text with the device-hours of (vanilla, AdvProp) by `advprop plan`."""
+    """Return a text on the device-hours of (vanilla, AdvProp), as `advprop plan` gives them."""
     return (
-        f"{hours[1]:,} device-hours (vanilla {hours[0]:,}) by advprop plan, at an assumed "
-        f"{A100_TFLOPS:g} TFLOP/s a device of which {utilisation:g} is used"
+        f"{hours[1]:,} device-hours (vanilla {hours[0]:,}) by advprop plan, which "
+        f"assumes {A100_TFLOPS:g} TFLOP/s a device, of which {utilisation:g} is used"
     )
 
 
 def _measured(*, seconds: int, hours: float) -> str:
-    """Return a text with the times of benchmarks/recipe_seconds.py for 1,000 images."""
+    """Return a text on times for 1,000 images: `seconds` an epoch and `hours` in all."""
     return (
-        f"on one CPU thread about {seconds} s for 1,000 images and epoch, {hours:g} h for 1,000 "
-        "images (benchmarks/recipe_seconds.py); that grows as images x epochs x passes x "
-        "FLOPs of a pass, which advprop plan counts"
+        f"on one CPU thread about {seconds} s an epoch of 1,000 images, {hours:g} h in all "
+        "(benchmarks/recipe_seconds.py); the time grows with images x epochs x passes x FLOPs of "
+        "a pass, which advprop plan counts"
     )
 
 
@@ -60,8 +60,8 @@ def _efficientnet(size: int) -> Recipe:
         time=f"{steps + 2} passes an image for 350 epochs at {row.image_size} pixels; "
         f"{_hours(row.device_hours, DEPTHWISE_UTILISATION)}",
         result=f"not trained by this project; published: {advprop} % top-1{vanilla}, with "
-        "AutoAugment (README of Google's TPU EfficientNet); that an attack of "
-        f"{epsilon}/255 and {steps} step{'s' * (steps > 1)} suits this size is unconfirmed",
+        "AutoAugment (README of Google's TPU EfficientNet); it is unconfirmed that an attack of "
+        f"{epsilon}/255 and {steps} step{'s' * (steps > 1)} suits this size",
     )
 
 
@@ -103,8 +103,8 @@ RECIPES = {
         time="3 passes an image for 105 epochs at 224 pixels; "
         + _hours(RESNET50_HOURS, UTILISATION),
         result="not trained by this project; published: 77.42 % top-1, vanilla 76.67 % (README of "
-        "pytorch-classification-advprop, with this attack of 1/255 and 1 step); that it suits "
-        "this size best is unconfirmed",
+        "pytorch-classification-advprop, with this attack of 1/255 and 1 step); it is unconfirmed "
+        "that it suits this size best",
     ),
     **{f"imagenet_efficientnet_b{size}": _efficientnet(size) for size in EFFICIENTNETS},
 }

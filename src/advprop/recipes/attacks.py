@@ -6,7 +6,7 @@ from advprop.config.attacks import AttackConfig, ThreatModelConfig, TrainingAtta
 
 
 def grey_levels(epsilon: int, num_steps: int) -> TrainingAttackConfig:
-    """Return a training attack, `epsilon` in 1/255: steps of 1/255 to a random wrong class."""
+    """Return a training attack with steps of 1/255 to a random wrong class, `epsilon` in 1/255."""
     return TrainingAttackConfig(
         threat_model=ThreatModelConfig(epsilon=epsilon / 255),
         num_steps=num_steps,
@@ -15,7 +15,7 @@ def grey_levels(epsilon: int, num_steps: int) -> TrainingAttackConfig:
 
 
 def attack_to_test(*, epsilon: float, num_steps: int = 10) -> AttackConfig:
-    """Return a test attack: untargeted, with steps that add up to 2.5 `epsilon`, of [0, 1]."""
+    """Return an untargeted test attack; its steps add up to 2.5 `epsilon`, on the scale [0, 1]."""
     return AttackConfig(
         threat_model=ThreatModelConfig(epsilon=epsilon),
         num_steps=num_steps,

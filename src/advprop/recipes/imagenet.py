@@ -3,10 +3,9 @@
     torchrun --nproc_per_node 8 -m advprop train imagenet_efficientnet_b0 --set data.root=IMAGENET
 
 where IMAGENET contains `train/` and `val/` with a folder for each class. `--method vanilla` and
-`--method mixed` train the two baselines of AdvProp. `advprop plan imagenet_efficientnet_b0` shows
-time and cost. All results named here are published ones; this project has not trained on ImageNet.
-The best epoch is chosen on `val/`, as in the published AdvProp runs, which held out no training
-images.
+`--method mixed` train two baselines. `advprop plan imagenet_efficientnet_b0` shows time and cost.
+All results named here are published ones; this project has not trained on ImageNet. The best epoch
+is chosen on `val/`, as in the published AdvProp runs, which held out no training images.
 """
 
 from __future__ import annotations
@@ -28,11 +27,12 @@ _SIZES = (1_281_167, 1000)
 class EfficientNetSize(NamedTuple):
     """One row of EfficientNet's scaling table, with its attack and published results.
 
-    `attack` is (epsilon in units of 1/255, steps). It is well supported that small nets need weak
-    attacks and large nets strong ones; the strength for each size is second-hand and could not be
-    checked against the paper's own table. `published` is the top-1 accuracy of AdvProp with
-    AutoAugment and of AutoAugment alone in the README of Google's TPU EfficientNet. `device_hours`
-    are those of vanilla and AdvProp by `advprop plan` without options, which a test checks.
+    `attack` is (epsilon in 1/255, steps). It is well supported that small networks need weak
+    attacks and large ones strong attacks; the strength for each size is second-hand and could not
+    be checked against the paper's own table. `published` is the top-1 accuracy in percent of
+    AdvProp with AutoAugment, and of AutoAugment alone, in the README of Google's TPU EfficientNet.
+    `device_hours` are those of (vanilla, AdvProp) by `advprop plan` without options; a test checks
+    them.
     """
 
     image_size: int
@@ -59,7 +59,7 @@ RESNET50_HOURS = (15, 39)
 
 
 def imagenet_efficientnet(size: int) -> RunConfig:
-    """AdvProp for EfficientNet-B`size`, 0 to 8, for 350 epochs at the native resolution.
+    """Return AdvProp for EfficientNet-B`size`, 0 to 8, for 350 epochs at the native resolution.
 
     Hyper-parameters are from timm's model index for the published AdvProp weights and from Google's
     TPU code (RMSProp with decay and momentum 0.9, epsilon 1e-3; learning rate 0.016 per 256 images,
@@ -108,7 +108,7 @@ def imagenet_efficientnet(size: int) -> RunConfig:
 
 
 def imagenet_resnet50() -> RunConfig:
-    """AdvProp for ResNet-50: 105 epochs, one attack step of 1/255, three passes an image.
+    """Return AdvProp for ResNet-50: 105 epochs, one attack step of 1/255, three passes an image.
 
     With this schedule, the public port pytorch-classification-advprop reports 76.67 % for vanilla
     and 77.42 % for AdvProp (its README; EasyRobust measured 77.04 % for its weights): SGD at 0.1

@@ -13,10 +13,10 @@ from advprop.training.settings import TrainingSettings
 
 
 def from_scratch() -> RunConfig:
-    """AdvProp from random weights on any folder of images.
+    """Return AdvProp from random weights on any folder of images.
 
-    `advprop train from_scratch --set data.root=DIR`. The attack has one weak step (three passes an
-    image), with which public reproductions on ImageNet report gains for ResNet-50.
+    The attack has one weak step (three passes an image), with which public reproductions on
+    ImageNet report gains for ResNet-50.
     """
     return RunConfig(
         recipe="from_scratch",
@@ -41,13 +41,12 @@ def from_scratch() -> RunConfig:
 
 
 def finetune() -> RunConfig:
-    """AdvProp from pretrained weights on any folder of images.
+    """Return AdvProp from pretrained weights on any folder of images.
 
-    `advprop train finetune --set data.root=DIR`; `--set model.name=NAME` takes another of timm's
-    pretrained models, `--set model.pretrained=false --set model.checkpoint=FILE` local weights.
-    Auxiliary branches start from the pretrained clean layers. The attack has one weak step (three
-    passes an image). `training.layer_decay=0.8` lowers the learning rate of lower layers,
-    `training.frozen_layers=1` freezes the stem.
+    `model.name=NAME` takes another of timm's pretrained models, `model.pretrained=false` with
+    `model.checkpoint=FILE` local weights. Auxiliary branches start from the pretrained clean
+    layers. The attack has one weak step (three passes an image). `training.layer_decay=0.8` lowers
+    the learning rate of lower layers, `training.frozen_layers=1` freezes the stem.
     """
     return RunConfig(
         recipe="finetune",

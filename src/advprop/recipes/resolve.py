@@ -1,4 +1,4 @@
-"""Turns the recipe, method and overrides of the command line into a configuration."""
+"""Turn the recipe, method and overrides of the command line into a configuration."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def resolve_recipe(recipe: str) -> RunConfig:
 
 
 def own_folder(recipe: str, config: RunConfig) -> Path | None:
-    """Return the folder of the run whose `config.json` is `recipe`, if `config` can resume it."""
+    """Return the folder of the run whose `config.json` is `recipe`, or None.
+
+    It is None too if settings other than the number of epochs differ from `config`.
+    """
     path = Path(recipe)
     if path.name != CONFIG or not path.is_file() or not (path.parent / DATA).is_file():
         return None
@@ -47,7 +50,11 @@ def own_folder(recipe: str, config: RunConfig) -> Path | None:
 def resolve_run(
     recipe: str, *, method: str | None = None, overrides: Sequence[str] = ()
 ) -> RunConfig:
-    """Return the validated configuration of `recipe` with `method` and "PATH=VALUE" overrides."""
+    """Return the configuration of `recipe` with `method` and "PATH=VALUE" overrides.
+
+    Raises ValueError or OSError as `resolve_recipe`, and ValueError for an unknown method or an
+    invalid override.
+    """
     config = resolve_recipe(recipe)
     if method is not None:
         config = config.with_method(method)

@@ -12,9 +12,9 @@ Json = Mapping[str, Any]
 
 
 def run_facts(runs: Sequence[Json], configs: Sequence[Json]) -> list[tuple[str, str]]:
-    """Return (term, text) pairs, each text with all distinct values; unknown facts are omitted.
+    """Return (term, text) pairs; a text names all distinct values, and unknown terms are omitted.
 
-    `configs` are entries with a `method` and its `config`.
+    `configs` are those of `render_report`.
     """
     facts: dict[str, dict[str, None]] = {}
     for run in runs:

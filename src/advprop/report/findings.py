@@ -1,7 +1,6 @@
-"""The report's schema of suite results in JSON.
+"""The JSON schema of the test results that the report shows.
 
-Unknown keys are ignored; all parts are optional, except in `Tested`. A value of the wrong type
-raises ValueError with its path.
+Unknown keys are ignored. All suites, and most of their parts, are optional, except in `Tested`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Epsilon = Annotated[Number, Field(ge=0, le=1e9), AfterValidator(_drawable)]
 
 
 class ClassResult(Part):
-    """One class of the clean suite."""
+    """The accuracy of one class in the clean suite."""
 
     name: str = Field(alias="class")
     accuracy: Share
@@ -36,7 +35,7 @@ class ClassResult(Part):
 
 
 class Bin(Part):
-    """The images with confidence from `low` to `high`."""
+    """The mean confidence and accuracy of the images with a confidence from `low` to `high`."""
 
     low: Number
     high: Number
@@ -61,7 +60,7 @@ class Confusion(Part):
 
 
 class Suite(Accuracies):
-    """The fields of every suite."""
+    """The fields that all suites have in common."""
 
     images: str | None = None
     num_images: Count = 0
@@ -76,7 +75,7 @@ class Clean(Suite):
 
 
 class CurvePoint(Part):
-    """The accuracy under one attack of a curve."""
+    """The accuracy under the attack of one epsilon, a point of a robustness curve."""
 
     threat_model: str
     epsilon: Epsilon
@@ -124,7 +123,7 @@ class AutoAttack(Suite):
 
 
 class Suites(Part):
-    """All suites by name; of suites without a field here, the report uses only the accuracy."""
+    """All suites by name; the report shows only the accuracy of those without a field here."""
 
     __pydantic_extra__: dict[str, Suite] = Field(init=False)
 
@@ -135,7 +134,7 @@ class Suites(Part):
 
 
 class SoupPoint(Part):
-    """Accuracy of one branch soup in one suite."""
+    """The accuracy of one branch soup in one suite."""
 
     branch: str
     weight: Share
@@ -157,7 +156,7 @@ class Findings(Part):
     red_flags: tuple[Flag, ...] = ()
     mix: tuple[SoupPoint, ...] = ()
 
-    @field_validator("suites", "red_flags", mode="before")
+    @field_validator("suites", mode="before")
     @classmethod
     def _missing(cls, value: Any) -> Any:
         return {} if value is None else value
@@ -199,7 +198,7 @@ Found: TypeAlias = Mapping[str, Sequence[Findings]]
 
 
 def read_findings(found: Iterable[Json]) -> dict[str, list[Findings]]:
-    """Return the findings of each method."""
+    """Return each method's findings; raises ValueError that names a missing or wrong value."""
     by_method: dict[str, list[Findings]] = {}
     for item in found:
         parsed = read_part(Findings, item)

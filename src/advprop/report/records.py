@@ -1,7 +1,6 @@
-"""The report's schema of run records in JSON.
+"""The JSON schema of the run records that the report shows.
 
-Unknown keys are ignored, and all parts are optional. A value of the wrong type raises ValueError
-with its path.
+Unknown keys are ignored.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ Json = Mapping[str, Any]
 
 
 class PredictedImage(Part):
-    """A test image: its id and name, its class, and its picture if stored."""
+    """A test image: its id, class and name, and its picture as a data URL (None if not stored)."""
 
     id: str
     label: str
@@ -26,7 +25,7 @@ class PredictedImage(Part):
 
 
 class Predictions(Part):
-    """Predictions for test images, in the same order."""
+    """The predicted class and the confidence, from 0 to 1, for each of `images`, in their order."""
 
     images: tuple[PredictedImage, ...] = ()
     clean: tuple[str, ...] = ()
@@ -40,14 +39,14 @@ class Predictions(Part):
 
 
 class SaliencyMap(Part):
-    """A map of the parts of an image that matter to the model, and its title."""
+    """A titled map that shows which parts of an image matter to the model, as a data URL."""
 
     title: str
     picture: str | None = None
 
 
 class Attacked(Part):
-    """A test image of the gallery: its class, and the predictions when clean and attacked."""
+    """A test image of the gallery: its class, and the predictions for it, clean and attacked."""
 
     label: str
     clean_prediction: str
@@ -56,7 +55,7 @@ class Attacked(Part):
 
 
 class Layer(Part):
-    """The distances between the branches of a normalisation layer."""
+    """The distances between two branches of a normalisation layer (`BranchDistance`)."""
 
     layer: str
     mean_distance: Number | None = None
@@ -66,7 +65,7 @@ class Layer(Part):
 
 
 class Record(Part):
-    """The record of a run for the report."""
+    """The record of one run: its gallery, branch statistics and predictions."""
 
     method: str = ""
     seed: str = ""
@@ -76,5 +75,5 @@ class Record(Part):
 
 
 def read_records(records: Sequence[Json]) -> list[Record]:
-    """Return the validated records."""
+    """Return the validated records; raises ValueError that names a missing or wrong value."""
     return [read_part(Record, record) for record in records]

@@ -41,7 +41,10 @@ class Table:
 def difference_tables(
     summary: Sequence[Json],
 ) -> list[tuple[str, list[tuple[str, list[Cell]]]]]:
-    """Return each baseline's title and rows (method, a cell per accuracy), if any is known."""
+    """Return a pair (title, rows) for each baseline from which some difference is known.
+
+    A row is a pair (method, cells), with a cell for each accuracy.
+    """
     tables = []
     names = [*ACCURACIES, *other_accuracies(summary)]
     for baseline, title in BASELINE_TITLES.items():
@@ -59,18 +62,18 @@ def difference_tables(
 
 
 def other_accuracies(summary: Sequence[Json]) -> list[str]:
-    """Return the names of the accuracies of further suites."""
+    """Return the names of all accuracies but the usual three."""
     return [name for name in accuracy_names(summary) if name not in ACCURACIES]
 
 
 def main_accuracies(summary: Sequence[Json]) -> list[str]:
-    """Return the accuracies of the first table: the usual three, and others if at most `ROOM`."""
+    """Return the names for the first table: the usual three, and the others if at most `ROOM`."""
     others = other_accuracies(summary)
     return [*ACCURACIES, *(others if len(others) <= ROOM else ())]
 
 
 def main_rows(summary: Sequence[Json]) -> list[tuple[str, list[Cell]]]:
-    """Return each method's accuracies and costs."""
+    """Return the rows of the first table: method, accuracies, passes and seconds."""
     names = main_accuracies(summary)
     return [
         (
@@ -86,7 +89,7 @@ def main_rows(summary: Sequence[Json]) -> list[tuple[str, list[Cell]]]:
 
 
 def suites_table(summary: Sequence[Json]) -> Table | None:
-    """Return the accuracies of suites that the first table omits, or None without any."""
+    """Return the table of the accuracies that the first table omits, or None if it omits none."""
     names = other_accuracies(summary)
     if len(names) <= ROOM:
         return None
@@ -102,13 +105,13 @@ def suites_table(summary: Sequence[Json]) -> Table | None:
 
 
 def curve_tables(found: Found) -> list[Table]:
-    """Return the robustness curves as numbers, a table per threat model."""
+    """Return the robustness curves as tables, one per threat model."""
     caption = "Accuracy under {} attacks for each epsilon, for pixel values in [0, 1]."
     return [_of_lines(caption.format(name), lines) for name, lines in curve_series(found).items()]
 
 
 def soup_tables(found: Found) -> list[Table]:
-    """Return the accuracies of branch soups by weight, a table per suite."""
+    """Return the accuracies of branch soups by weight as tables, one per suite."""
     return [
         _of_lines(
             f"{accuracy_title(f'{suite}_accuracy')}: accuracy of branch soups for each weight.",
@@ -137,7 +140,7 @@ def _cell(found: Estimate | None) -> Cell:
 
 
 def attack_tables(found: Found) -> list[Table]:
-    """Return the accuracy by attacked and tested branch, and after each attack of AutoAttack."""
+    """Return tables of the accuracy by pair of branches, and after each attack of AutoAttack."""
     branches = _by_column(
         "Accuracy under attack for each pair of attacked and tested branch.",
         found,
@@ -153,7 +156,10 @@ def attack_tables(found: Found) -> list[Table]:
 def _by_column(
     caption: str, found: Found, columns_of: Callable[[Findings], Iterable[tuple[str, float]]]
 ) -> list[Table]:
-    """Return the table of accuracies by column, means over seeds; none if there are no columns."""
+    """Return a list with one table of means over seeds, or [] if no run has a column.
+
+    `columns_of` returns the (title, accuracy) pairs of a run.
+    """
     values: dict[str, dict[str, list[float]]] = {}
     for method, runs in found.items():
         for column, accuracy in (pair for run in runs for pair in columns_of(run)):
@@ -167,7 +173,7 @@ def _by_column(
 
 
 def trials_table(trials: Sequence[Json]) -> Table | None:
-    """Return the settings that were tried on validation images, or None without any."""
+    """Return the table of the settings tried on validation images, or None if none were."""
     tried = [read_part(Trial, trial) for trial in trials]
     if not tried:
         return None
@@ -186,7 +192,7 @@ def _trial_cell(trial: Trial) -> Cell:
 
 
 def run_rows(runs: Sequence[Json]) -> list[tuple[str, list[str]]]:
-    """Return every run's method, and its seed, costs, accuracies and folder."""
+    """Return a row for each run: its method, and its seed, costs, accuracies and folder."""
     keys = [*RUN_COSTS, *accuracy_names(runs)]
     return [
         (

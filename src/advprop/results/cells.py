@@ -1,4 +1,4 @@
-"""Results as text: the cells of tables, on the terminal and in the report."""
+"""Results as text: the cells of the tables on the terminal and in the report."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """The whole cell on one line."""
+        """Return the whole cell on one line."""
         extra = ", ".join(part for part in (self.interval, self.p_value) if part)
         return f"{self.value} ({extra})" if extra else self.value
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResultsTable:
-    """A table as text: column titles and rows of as many cells; the first cell is the method."""
+    """A table as text: column titles, and rows of as many cells, the first for the method."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
 
 def results_table(summary: Sequence[Mapping[str, Any]]) -> ResultsTable:
-    """Return one row per method: accuracies, cost, and clean differences to the baselines."""
+    """Return a row for each method: accuracies, cost, and clean accuracy minus each baseline's."""
     titles = (
         *("method", "clean", "noise", "adversarial", "passes", "seconds"),
         *(f"clean vs {baseline}" for baseline in BASELINES),
@@ -54,7 +54,7 @@ def results_table(summary: Sequence[Mapping[str, Any]]) -> ResultsTable:
 
 
 def accuracy_cell(estimate: Mapping[str, Any] | None) -> Cell:
-    """Return a mean in percent with its interval, clipped to 0 to 100."""
+    """Return a mean accuracy in percent, and its interval cut off at 0 and 100 %."""
     if estimate is None:
         return Cell(value="-")
     ends = [100 * min(max(end, 0.0), 1.0) for end in estimate["ci95"] or ()]
@@ -69,7 +69,7 @@ def no_interval(seeds: int) -> str:
 
 
 def passes_cell(entry: Mapping[str, Any]) -> Cell:
-    """Return the passes per image over the whole training, as epochs times passes per epoch."""
+    """Return the passes over each image in the whole training, and how they are made up."""
     parts = entry.get("epochs"), entry.get("passes_per_image")
     made_of = "" if None in parts else f"{number_text(parts[0])} epochs of {number_text(parts[1])}"
     return Cell(value=number_text(entry.get("total_passes")), interval=made_of)

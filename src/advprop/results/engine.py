@@ -1,4 +1,4 @@
-"""Describes the precision, compilation and switches with which a run computed."""
+"""The precision, compilation and switches with which a run computed, in words."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SWITCHES = {
 
 
 def engine_words(training: Mapping[str, Any]) -> str:
-    """Return the computing switches in `training` that differ from the defaults, as text.
+    """Return the settings in `training` of how to compute that differ from the defaults, in words.
 
-    Returns "" if none differ. Accepts the settings of earlier versions, which lack some switches.
+    Returns "" if none differ. Settings of earlier versions, which lack some of them, are accepted.
     """
     precision, compiled = training.get("mixed_precision", "no"), training.get("compile", False)
     words = [] if precision == "no" else [str(precision)]

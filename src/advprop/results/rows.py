@@ -41,7 +41,7 @@ class Accuracies(Part):
 
 
 class Row(Accuracies):
-    """One of the `runs` of a comparison."""
+    """One of the `runs` in a comparison's `results.json`."""
 
     method: str
     seed: Count
@@ -80,7 +80,7 @@ class Failed(Part):
 
 
 class Trial(Part):
-    """A method's training with varied settings, for the choice on validation images."""
+    """A training with some settings varied, for choosing them on validation images."""
 
     method: str
     settings: dict[str, Any]
@@ -91,7 +91,7 @@ class Trial(Part):
 
     @property
     def told(self) -> str:
-        """The settings in words."""
+        """Return the varied settings in words."""
         return ", ".join(f"{path}={value}" for path, value in self.settings.items())
 
 

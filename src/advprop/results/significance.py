@@ -23,7 +23,10 @@ _POWER = 0.8
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, list[float] | None]:
-    """Return the mean of `values` and its 95 % Student t interval, None if it has no estimate."""
+    """Return the mean of `values` and its 95 % Student t interval [low, high].
+
+    The interval is None if there are fewer than three values or they do not differ.
+    """
     mean = fmean(values)
     if len(values) < FEWEST_SEEDS or (spread := stdev(values)) < NO_SPREAD:
         return mean, None
@@ -32,7 +35,10 @@ def mean_interval(values: Sequence[float]) -> tuple[float, list[float] | None]:
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
-    """Return the mean of `ours - theirs`, `ci95`, the paired t-test's two-sided p, and `n`."""
+    """Return the mean `difference` ours - theirs, its `ci95`, its `p_value` and the pairs `n`.
+
+    The p-value is that of the paired two-sided t-test, None where `mean_interval` has no interval.
+    """
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     if not differences:
         return {"difference": None, "ci95": None, "p_value": None, "n": 0}
@@ -45,7 +51,7 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[st
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return `p_values` with Holm's correction; a None stays None and is not counted."""
+    """Return `p_values` with Holm's correction; None stays None and does not count as a test."""
     ranked = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     highest = 0.0

@@ -1,4 +1,4 @@
-"""Summarises finished runs: means, 95 % intervals, differences paired by seed.
+"""The summary of finished runs: means, 95 % intervals, differences paired by seed.
 
 These functions work on the plain dictionaries of `results.json` (see docs/results.md), so that the
 command line, the report and a notebook read the same numbers.
@@ -19,7 +19,7 @@ VANILLA, EQUAL_COST = "vanilla", "vanilla_equal_cost"
 BASELINES = (VANILLA, EQUAL_COST)
 ACCURACIES = ("clean_accuracy", "noise_accuracy", "adversarial_accuracy")
 LABEL_MEASURES = {"auroc": "AUROC", "average_precision": "average precision", "f1": "F1"}
-"""Further measures of suites on images with several labels, as in `clean_auroc`, with words."""
+"""Further measures of suites on images with several labels, as in `clean_auroc`, in words."""
 # validation accuracies serve to choose a checkpoint and are not reported as results
 _CHOOSING = ("validation_accuracy", "best_validation_accuracy")
 COSTS = ("epochs", "passes_per_image", "total_passes", "train_seconds")
@@ -28,11 +28,11 @@ COSTS = ("epochs", "passes_per_image", "total_passes", "train_seconds")
 def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return the `summary` of `results.json`: one entry per method, vanilla first.
 
-    `method` may be any label. A row may name its training method (`kind`) and the `group` of rows
-    that it is compared with: the baselines are the rows of the same group whose kind is vanilla or
-    vanilla_equal_cost. Intervals are Student t over seeds, differences are paired by seed; `ci95`,
-    `p_value` and `p_holm` are null if there are fewer than three seeds or their values do not
-    differ. Raises `ValueError` for an accuracy outside 0 to 1 and for two runs of one method and
+    `method` may be any label. A run may name its training method (`kind`) and the `group` of runs
+    that it is compared with: the baselines are the runs of the same group whose kind is vanilla or
+    vanilla_equal_cost. Intervals are Student's t over seeds, differences are paired by seed;
+    `ci95`, `p_value` and `p_holm` are None if there are fewer than three seeds or their values do
+    not differ. Raises ValueError for an accuracy outside 0 to 1, and for two runs of one method and
     seed.
     """
     by_method = _by_method(runs)
@@ -48,11 +48,11 @@ def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def corrected(summary: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the entries of `summary`; each difference gets `p_holm`, which decides significance.
+    """Return copies of the entries of `summary` whose differences have `p_holm`.
 
-    It is the p-value corrected by Holm's method for the number of methods that are compared with
-    the same baseline of the same group in the same accuracy. The comparison of vanilla at equal
-    cost with vanilla at equal epochs is corrected separately.
+    That p-value decides significance. It is corrected by Holm's method for the number of methods
+    that are compared with the same baseline of the same group in the same accuracy. The comparison
+    of vanilla at equal cost with vanilla at equal epochs is corrected separately.
     """
     entries = [deepcopy(dict(entry)) for entry in summary]
     families: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -85,7 +85,7 @@ def is_baseline(entry: Mapping[str, Any]) -> bool:
 
 
 def is_accuracy(key: str) -> bool:
-    """Return whether `key` names an accuracy, or a measure of several labels: a fraction."""
+    """Return whether `key` names an accuracy or one of `LABEL_MEASURES`, which are fractions."""
     return key.endswith(tuple(f"_{name}" for name in ("accuracy", *LABEL_MEASURES)))
 
 
@@ -152,8 +152,6 @@ def _by_method(runs: Iterable[Run]) -> dict[str, dict[Any, Run]]:
 
 
 def _check_fraction(value: Any, what: str) -> None:
-    if value is None:
-        return
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(
             f"{what} is {value!r}: accuracies are fractions from 0 to 1, divide percentages by 100"
@@ -187,7 +185,7 @@ def _cost(run: Run, key: str) -> float | None:
 def _versus(
     ours: Mapping[Any, Run], theirs: Mapping[Any, Run], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the differences by accuracy; those in clean accuracy stand at the top level."""
+    """Return the differences ours - theirs by accuracy; that in clean accuracy is the top level."""
     shared = [seed for seed in ours if seed in theirs]
     found: dict[str, Any] = {}
     for key in dict.fromkeys(["clean_accuracy", *names]):

@@ -1,4 +1,4 @@
-"""Checks that a run may start or resume in a folder with its settings and data."""
+"""Checks whether a run may start or resume in a folder, and prepares the folder for it."""
 
 from __future__ import annotations
 
@@ -38,13 +38,18 @@ from advprop.training.optim import scheduled_rates
 from advprop.training.trainer import Trainer
 
 _EPOCHS = "training.num_epochs"
-_OF_FINISHED = ("record.json", "test.json", RESULT)  # RESULT exists only in finished runs
+# RESULT is last: as long as it exists, a killed command does the rest when it runs again
+_OF_FINISHED = ("record.json", "test.json", RESULT)
 
 
 def judge_folder(
     folder: Path, config: RunConfig, *, resume: bool, more_epochs: bool
 ) -> dict[str, Any] | None:
-    """Return the result of a finished run, else None; raises ValueError for an unusable folder."""
+    """Return the result of a finished run, or None if there is something to train.
+
+    Raises ValueError if the folder holds other files, a run (without `resume`), a run of other
+    settings, or one of fewer epochs (without `more_epochs`).
+    """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: a file, not a folder; give another --out")
     if not (folder / CONFIG).is_file():
@@ -122,7 +127,7 @@ def _check_more_epochs(folder: Path, config: RunConfig, *, finished: bool) -> No
 
 
 def _finished_result(folder: Path, saved: RunConfig, config: RunConfig) -> dict[str, Any]:
-    """Return the result of a finished run; save new paths of data and weights if they are valid."""
+    """Return the result of a finished run; save the data's and weights' paths if they moved."""
     result = read_result(folder)
     was, now = saved.absolute(), config.absolute()
     if (was.data, was.model) != (now.data, now.model):
@@ -138,16 +143,16 @@ def _finished_result(folder: Path, saved: RunConfig, config: RunConfig) -> dict[
 def claim(
     folder: Path, facts: Mapping[str, Any], data: ImageData, keep: int, held: ExitStack
 ) -> list[str]:
-    """Lock the folder until `held` closes, clean it, and return the changes in the data.
+    """Lock the folder until `held` closes, delete leftovers, and return the changes in the data.
 
-    Raises ValueError if another process holds it or the run cannot go on with these data.
+    Raises ValueError if another process trains in it or the run cannot go on with these data.
     """
     folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(in_use(folder))
     read_history(folder)  # raises for a damaged file before anything is written
     tidy(folder, keep=keep)
     if not Checkpoints(folder / CHECKPOINTS).by_step():
-        # no checkpoint refers to these steps
+        # what a method stored belongs to steps that no checkpoint has
         shutil.rmtree(folder / KEPT, ignore_errors=True)
     return check_same_data(folder, facts, data)
 
@@ -170,7 +175,7 @@ def begin(
     changes: list[str],
     quiet: bool,
 ) -> None:
-    """Write the run's settings and data facts, and record changes since it began."""
+    """Write the run's settings and data facts, and record what changed since it began."""
     _warn(folder, changes)
     entries: list[dict[str, Any]] = [{"change": change} for change in changes]
     if (folder / CONFIG).is_file():

@@ -33,10 +33,12 @@ def export(
     mix: float | None = None,
     formats: Sequence[str] = ("hub",),
 ) -> Path:
-    """Write the run's plain model (`advprop.exports.export.write_export`) into the folder `out`.
+    """Write the run's plain model to the folder `out`, and return that path.
 
     The plain model is the clean branch, or the branch soup of weight `mix` (`mix_run`), which the
-    model card states. The export contains no paths of this machine.
+    model card states. The export contains no paths of this machine. `weights` are those of
+    `load_run`; `formats` those of `advprop.exports.export.write_export`. Raises the errors of these
+    functions.
     """
     loaded = load_run(run, weights=weights)
     data, test = read_json(loaded.folder / DATA), loaded.folder / "test.json"
@@ -79,7 +81,7 @@ def mix_run(run: Run, weight: float) -> Standardized:
 
 
 def check_branches(model: nn.Module, name: str) -> None:
-    """Raise ValueError where `model`, which the user knows as `name`, has no branches."""
+    """Raise ValueError if `model`, which the user knows as `name`, has no branches."""
     if not has_auxiliary_norms(model):
         raise ValueError(
             f"{name}: the model has no branches to mix; name a run of a method with an auxiliary "

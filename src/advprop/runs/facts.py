@@ -42,7 +42,10 @@ class History(Part):
 
 
 def load_data(config: RunConfig) -> tuple[ImageData, dict[str, Any]]:
-    """Return the run's data, and facts about them and about the initial weights."""
+    """Return the run's data, and facts about them and about the initial weights.
+
+    Raises FileNotFoundError, with the options that name another place, if images are missing.
+    """
     try:
         data = config.data.load(config.seed)
     except FileNotFoundError as error:
@@ -90,7 +93,7 @@ def saved_facts(folder: Path) -> dict[str, Any]:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Return the changes of a run's data and number of epochs since it began.
+    """Return the recorded changes of a run's data and number of epochs.
 
     Raises ValueError if the file is damaged, since the next entry would overwrite it.
     """

@@ -1,4 +1,4 @@
-"""Reads a run's folder: its configuration, model, result and export."""
+"""Reads a run's folder: its configuration, model and result."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ KEPT = "kept"
 class Run:
     """A run, finished or not: its configuration, and its model in eval mode.
 
-    `model` has auxiliary branches if its method uses any; `weights` names the saved weights that
-    it has. `multi_label` tells that an image has several labels, which `class_names` names.
-    `result` is the contents of `result.json`, empty for an unfinished run.
+    `model` has auxiliary branches if its method uses any; `weights` says which of the saved weights
+    it has. If `multi_label`, an image has several labels, which `class_names` names. `result` is
+    the contents of `result.json`, empty for an unfinished run.
     """
 
     folder: Path
@@ -91,7 +91,7 @@ def load_run(folder: str | Path, *, weights: Weights | None = None) -> Run:
 
 
 def check_weights(weights: str | None) -> Weights | None:
-    """Return `weights` if valid or None; raises ValueError otherwise."""
+    """Return `weights`; raises ValueError unless it is None or names weights of a run."""
     if weights is not None and weights not in get_args(Weights):
         raise ValueError(f'weights "{weights}" unknown: choose from {", ".join(get_args(Weights))}')
     return cast("Weights | None", weights)
@@ -103,7 +103,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def build_run_model(config: RunConfig, data: ImageData) -> Standardized:
-    """Return the run's untrained model with branches; its weights depend on the seed."""
+    """Return the run's model with branches, before training; random weights depend on the seed."""
     return _build_model(config, data.num_classes, data.image_shape)
 
 
@@ -139,7 +139,7 @@ _TRAIN_AGAIN = "put back a whole one, or train again"
 
 
 def _saved_weights(folder: Path, weights: Weights) -> tuple[Any, str]:
-    """Return the saved tensors by name, unchecked, and the file that they come from."""
+    """Return the saved tensors by name, unchecked, and the path of their file."""
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     if weights == "best":
         if not checkpoints.best.is_file():
@@ -166,7 +166,7 @@ def _build_model(
     *,
     pretrained: bool = True,
 ) -> Standardized:
-    """Build the model with branches; `pretrained=False` skips loading pretrained weights."""
+    """Return the model with branches; `pretrained=False` loads neither timm's nor local weights."""
     torch.manual_seed(config.seed)
     settings = config.model if pretrained else config.model.without_weights()
     model = settings.build(num_classes=num_classes, image_shape=image_shape)

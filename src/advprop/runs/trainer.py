@@ -31,7 +31,7 @@ from advprop.training.trainer import Trainer
 def build_trainer(
     config: RunConfig, data: ImageData, folder: Path, accelerator: Accelerator
 ) -> Trainer:
-    """Return a run's trainer at step 0; raises ValueError for settings that cannot be combined."""
+    """Return a run's trainer at step 0; raises ValueError if the settings do not fit together."""
     settings = config.training
     method = config.method.build()
     if accelerator.num_processes > 1:
@@ -81,7 +81,7 @@ def build_trainer(
 
 
 def check_plain_model(config: RunConfig, data: ImageData) -> None:
-    """Raise ValueError if the run's model cannot process its images, whatever the method."""
+    """Raise ValueError if the run's model without branches cannot process its images."""
     with torch.random.fork_rng(devices=[]):
         plain = config.model.without_weights().build(
             num_classes=data.num_classes, image_shape=data.image_shape
@@ -143,7 +143,7 @@ def with_synchronised_statistics(
     num_processes: int,
     device: torch.device,
 ) -> nn.Module:
-    """Return `model` with SyncBatchNorm in every branch if `wanted` and on several processes.
+    """Return `model`, with SyncBatchNorm in every branch if `wanted` and on several processes.
 
     `wanted=None` means: on GPUs, if the method supports it. Raises ValueError if it is wanted but
     the method or the device does not support it.
@@ -205,10 +205,10 @@ def shared_accuracy(
     batch_size: int,
     num_workers: int = 0,
 ) -> float:
-    """Return the clean branch's accuracy in eval mode; each process tests its share of `split`.
+    """Return the clean branch's accuracy on `split`, of which each process tests its share.
 
-    Uses the training's precision, for averaged weights too. Each process reads images with
-    `num_workers` workers. Restores the model's mode afterwards.
+    The model runs in eval mode, in the precision of training, and its mode is restored. Each
+    process reads images with `num_workers` workers.
     """
     training = model.training
     model.eval()
@@ -230,7 +230,7 @@ def shared_accuracy(
         model.train(training)
     images = found["num_images"] if found else 0
     correct = found["clean_accuracy"] * images if found else 0
-    # MPS has no float64; of classes, whole numbers of images are exact as they are
+    # MPS has no float64; of classes these are whole numbers, which float32 holds exactly
     counts = torch.tensor([correct, images], device=accelerator.device, dtype=torch.float32)
     correct, images = accelerator.reduce(counts).tolist()
     return float(correct / images)

@@ -47,8 +47,8 @@ def train(
     finished run stays as it is. `more_epochs` permits a larger number of epochs than the run had.
     `tensorboard` writes event files into `out`, `wandb` names a project of Weights & Biases. Raises
     ValueError if the folder holds a run (without `resume`) or a run of other settings or data (with
-    it), or another process trains in it. NotFiniteError and InterruptedTraining end a run early,
-    saved. Under `torchrun` every process calls this; the first checks and writes the folder.
+    it), or another process trains in it. NotFiniteError, InterruptedTraining and LostProcessError
+    end a run early; it can resume. Under `torchrun` every process calls this, the first writes.
     """
     with torch_switches(config.training), ExitStack() as held:
         folder, accelerator = Path(out), build_accelerator(config.training)
@@ -60,7 +60,7 @@ def train(
             return result
         data, facts = each(accelerator, lambda: load_data(config))
         check_same(accelerator, _comparable(config, facts), remedy=_SAME_DATA)
-        trainer = build_trainer(_where_it_is(config, folder), data, folder, accelerator)
+        trainer = build_trainer(_without_used_weights(config, folder), data, folder, accelerator)
         keep = config.training.keep_checkpoints
         changes = first(accelerator, lambda: claim(folder, facts, data, keep, held))
         _go_on(trainer)
@@ -84,7 +84,7 @@ def train(
 
 
 def _go_on(trainer: Trainer) -> None:
-    """Load the newest checkpoint, if any; all processes must resume from the same step."""
+    """Load the newest checkpoint, if any; raises ValueError if processes differ in their step."""
 
     def load() -> None:
         state = trainer.checkpoints.load_newest()
@@ -111,7 +111,7 @@ _SAME_DISK = "all of them must see the run's folder; put --out on a disk that al
 
 @contextmanager
 def _process_group(accelerator: Accelerator, folder: Path) -> Iterator[None]:
-    """Leave the process group when the run ends; left open, it would abort the process."""
+    """Leave the process group at the end; raises LostProcessError if another process is gone."""
     try:
         yield
     except RuntimeError as error:
@@ -124,11 +124,12 @@ def _process_group(accelerator: Accelerator, folder: Path) -> Iterator[None]:
         raise
     finally:
         with writing(folder):  # trackers write their remaining entries
+            # a process group that is left open would abort the process
             accelerator.end_training()
 
 
-def _where_it_is(config: RunConfig, folder: Path) -> RunConfig:
-    """Return `config`, without initial weights if checkpoints exist, as their file may be gone."""
+def _without_used_weights(config: RunConfig, folder: Path) -> RunConfig:
+    """Return `config`, without initial weights if checkpoints exist: their file may be gone."""
     if not Checkpoints(folder / CHECKPOINTS).by_step():
         return config
     return config.model_copy(update={"model": config.model.without_weights()})

@@ -163,7 +163,7 @@ def _check_labels(suites: Sequence[str], *, multi_label: bool) -> None:
     if refused := [name for name in suites if not SUITES[name].takes_labels]:
         taken = ", ".join(name for name, suite in SUITES.items() if suite.takes_labels)
         raise ValueError(
-            f"suite {refused[0]} asks for the one class of an image, this model tells several "
+            f"suite {refused[0]} needs images of one class each, this model predicts several "
             f"labels: choose from {taken}"
         )
 

@@ -36,7 +36,7 @@ def complete_run(folder: Path) -> dict[str, Any]:
     """
     result = read_result(folder)
     if not result:
-        raise ValueError(f"{folder}: not finished; advprop train ... --resume goes on")
+        raise ValueError(f"{folder}: not finished; advprop train ... --resume continues it")
     if not (folder / TEST).is_file():
         record_test(folder, evaluate(folder))
     if not (folder / RECORD).is_file():

@@ -181,7 +181,7 @@ def find_overlap(
     `not_compared`, the reason why no comparison was possible.
     """
     if subject.load_data is None or bound == 0:
-        return {"found": 0, "not_compared": "no training images are known, or none wanted"}
+        return {"found": 0, "not_compared": "no training images are known, or overlap_images is 0"}
     try:
         train = subject.load_data().train
         seen = set(_digests(train, bound))

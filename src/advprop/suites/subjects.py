@@ -102,7 +102,7 @@ def _of_export(path: Path, weights: Weights | None) -> Subject:
         saved = str(export.provenance["weights"])
     except (KeyError, ValueError) as error:
         raise ValueError(
-            f"{path}: does not tell of the run that it is from ({error}); export a run's folder"
+            f"{path}: has no record of its run ({error}); test an export of a run's folder"
         ) from None
     return Subject(
         name=str(path),

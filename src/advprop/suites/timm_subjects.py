@@ -73,7 +73,7 @@ def load_timm_subject(name: str, *, checkpoint: str | Path | None = None) -> Sub
     class_names = _class_names(name, settings)
     preprocessing = _preprocessing(name, settings)
     if checkpoint is None and not settings.has_weights:
-        raise ValueError(f"{name}: timm has no weights of it; give some with --checkpoint FILE")
+        raise ValueError(f"{name}: timm has no weights for it; give some with --checkpoint FILE")
     return Subject(
         name=name,
         model=_model(name, checkpoint, len(class_names), preprocessing).eval(),

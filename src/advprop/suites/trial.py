@@ -82,7 +82,7 @@ class Trial:
             return self.open_folder(self.folder, subject), str(self.folder)
         if subject.load_data is None:
             raise ValueError(
-                f"{subject.name}: tells of no images of its own; name some, as in --data clean=DIR"
+                f"{subject.name}: has no test images of its own; name some, as in --data clean=DIR"
             )
         data = subject.load_data()
         if data.test is None:

@@ -15,10 +15,10 @@ _DIGEST = "sha256:"
 
 
 def each(accelerator: Accelerator, judge: Callable[[], _Finding]) -> _Finding:
-    """Return `judge()` of this process, if no process fails; else end all processes.
+    """Return `judge()` of this process if no process fails; otherwise all processes end.
 
-    A failure is an OSError, ValueError or ImportError. The first process that fails raises it, and
-    the others exit silently with code 2, so that none waits for a process that has ended.
+    A failure is an OSError, ValueError or ImportError. The first process that fails raises it; the
+    others raise SystemExit with code 2, without a message, so that none waits for one that ended.
     """
     outcome: _Finding | Exception
     try:
@@ -34,13 +34,13 @@ def each(accelerator: Accelerator, judge: Callable[[], _Finding]) -> _Finding:
 
 
 def first(accelerator: Accelerator, judge: Callable[[], _Finding]) -> _Finding:
-    """Return `judge()` of the first process in all of them; its error ends the others silently."""
+    """Return the first process's `judge()` in all processes; they end as in `each` if it fails."""
     found: list[Any] = [each(accelerator, judge if accelerator.is_main_process else lambda: None)]
     return cast("_Finding", broadcast_object_list(found)[0])
 
 
 def check_same(accelerator: Accelerator, facts: Mapping[str, object], *, remedy: str) -> None:
-    """Raise one ValueError that names the differences, and end all processes, if `facts` differ."""
+    """Raise ValueError in the first process, and end the others, if their `facts` differ."""
     if accelerator.num_processes == 1:
         return
     told = {name: _short(value) for name, value in facts.items()}

@@ -12,9 +12,9 @@ _Place: TypeAlias = tuple[dict[str, Any], dict[str, Any], str]
 
 
 class WeightAverage(ModelEmaV3):
-    """timm's average of weights, with the places of its tensors and the model's cached.
+    """timm's average of weights, which remembers where its tensors and the model's are stored.
 
-    timm's own class makes both `state_dict`s and copies counters one by one at each update, which
+    timm's own class builds both `state_dict`s and copies counters one by one at each update, which
     takes many times as long. A tensor shared by several modules is averaged once.
     """
 
@@ -26,7 +26,7 @@ class WeightAverage(ModelEmaV3):
 
     def apply_update_(self, model: nn.Module, decay: float) -> None:
         """Move the average by 1 - `decay` towards `model`; integer tensors are copied."""
-        # replaced tensors are found at their places, but replaced modules need new places
+        # a replaced tensor is found in the same dictionary, but a replaced module has another one
         if not self._places or any(of.get(name) is not child for of, name, child in self._children):
             self._find_places(model)
         own = [kept[name] for kept, _, name in self._places]
@@ -38,7 +38,7 @@ class WeightAverage(ModelEmaV3):
             torch._foreach_copy_(own[count:], present[count:])
 
     def _find_places(self, model: nn.Module) -> None:
-        """Find the tables that hold each tensor of the average and of the model, and its name."""
+        """Find each tensor's name, and the average's and the model's dictionaries that hold it."""
         found: dict[int, _Place] = {}
         self._children = []
         for kept, present in zip(self.module.modules(), model.modules(), strict=True):

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written atomically, read without running code from the file."""
+"""Checkpoints of a run, which are written atomically and read without running code from them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints in `folder`: the newest `keep`, by step, and the best by validation."""
+    """The checkpoints in `folder`: the `keep` newest, and the weights that validated best."""
 
     folder: Path
     keep: int = 2
 
     @property
     def best(self) -> Path:
-        """The path of the weights that were best on validation."""
+        """Return the path of the weights with the best validation accuracy."""
         return self.folder / "best.pt"
 
     def by_step(self) -> list[Path]:
@@ -45,7 +45,7 @@ class Checkpoints:
         self.drop_old()
 
     def drop_old(self) -> None:
-        """Delete all but the newest `keep`, and the best."""
+        """Delete all checkpoints but the newest `keep` and the best weights."""
         for old in self.by_step()[self.keep :]:
             old.unlink(missing_ok=True)
 
@@ -57,7 +57,7 @@ class Checkpoints:
     def load_newest(self) -> dict[str, Any] | None:
         """Return the newest intact checkpoint, or None if there are no checkpoints.
 
-        It warns of each damaged one that it skips, and raises ValueError if all are damaged.
+        Warns of each damaged checkpoint that it skips; raises ValueError if all are damaged.
         """
         paths = self.by_step()
         for path in paths:
@@ -67,14 +67,14 @@ class Checkpoints:
                 warnings.warn(f"{error}; trying the one before", stacklevel=2)
         if paths:
             raise ValueError(
-                f"no checkpoint in {self.folder} is whole: train into another folder, "
+                f"no checkpoint in {self.folder} is intact: train into another folder, "
                 "or delete this one to start again"
             )
         return None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the contents of a checkpoint, on the CPU, and its path as "source" for messages.
+    """Return the contents of a checkpoint, on the CPU, with its path as "source" for messages.
 
     Raises ValueError if the file is missing, damaged or no checkpoint of this format.
     """
@@ -103,16 +103,16 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
     write_atomically(
         path,
         lambda file: _save({"format": FORMAT, **state}, file),
-        remedy="the checkpoint before is whole: make room or give access, then go on with --resume",
+        remedy="earlier checkpoints are intact: make room or give access, then go on with --resume",
     )
 
 
 def _save(state: Mapping[str, Any], file: IO[bytes]) -> None:
-    """Call `torch.save`; the errors of `file`, such as a full disk or Ctrl-C, pass unchanged."""
+    """Save `state` to `file`; errors of `file`, such as a full disk or Ctrl-C, pass unchanged."""
     try:
         torch.save(state, file)
     except RuntimeError as error:
-        # torch's writer raises an error of its own on top of that of the file
+        # torch's writer replaces the error of the file by one of its own
         if "inline_container" in str(error) and error.__context__ is not None:
             raise error.__context__ from None
         raise

@@ -1,4 +1,4 @@
-"""Prepare a model for training: devices, precision, compilation, several processes."""
+"""Prepares a model for training: device, precision, compilation, several processes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from advprop.training.settings import CompileMode, TrainingSettings
 
 # each combination of branch, mode and gradient state needs its own compiled program
 _PROGRAMS = 64
-# variables by which `accelerate launch` requests features of its own objects
+# environment variables by which `accelerate launch` requests what this package does not support
 _PLUGINS = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a model divided over devices",
 }
+# its variables that must not contradict a run: (the value without effect, the run's setting)
 _LAUNCHER_SETTINGS = {
     "ACCELERATE_MIXED_PRECISION": ("no", "mixed_precision"),
     "ACCELERATE_DYNAMO_BACKEND": ("no", "compile"),
@@ -34,10 +35,11 @@ _LAUNCHER_SETTINGS = {
 
 
 def build_accelerator(settings: TrainingSettings) -> Accelerator:
-    """Return the accelerator for this process, joined to the others if `torchrun` started them.
+    """Return this process's accelerator, connected to other processes if `torchrun` started them.
 
-    Raises ValueError if the device lacks the precision, processes cannot connect, or accelerate's
-    environment variables request more than DistributedDataParallel.
+    Raises ValueError if the device does not support the precision, the processes cannot connect, or
+    environment variables of `accelerate launch` contradict `settings` or request more than
+    DistributedDataParallel.
     """
     _check_launcher(settings)
     if AcceleratorState._shared_state:
@@ -77,9 +79,9 @@ def memory_format(settings: TrainingSettings) -> torch.memory_format:
 
 
 def prepare_model(model: nn.Module, settings: TrainingSettings, device: torch.device) -> nn.Module:
-    """Move `model` to `device`, with frozen layers and activation checkpointing from `settings`.
+    """Return `model` on `device`, with frozen layers and activation checkpointing by `settings`.
 
-    Raises ValueError if the model does not support one of these.
+    The model itself changes. Raises ValueError if it does not support one of these.
     """
     freeze_layers(model, settings.frozen_layers)
     if settings.activation_checkpointing:
@@ -89,11 +91,11 @@ def prepare_model(model: nn.Module, settings: TrainingSettings, device: torch.de
 
 
 def distribute(model: nn.Module, settings: TrainingSettings, accelerator: Accelerator) -> nn.Module:
-    """Return `model` compiled, in its precision, and in DistributedDataParallel if needed."""
+    """Return `model` compiled, in mixed precision and in DistributedDataParallel, where needed."""
     if settings.compile:
         compile_model(model, mode=None if settings.compile is True else settings.compile)
-    # accelerate would wrap even a group of one process, and use LOCAL_RANK as the number of a GPU,
-    # which is wrong if each process only sees one
+    # in training mode accelerate would wrap the model even for one process, and take LOCAL_RANK as
+    # the number of a GPU, which is wrong if each process sees only one
     prepared = cast("nn.Module", accelerator.prepare_model(model, evaluation_mode=True))
     if accelerator.num_processes == 1:
         return prepared
@@ -104,7 +106,7 @@ def distribute(model: nn.Module, settings: TrainingSettings, accelerator: Accele
 
 
 def _settle_buckets(model: DistributedDataParallel) -> None:
-    """Have `model` arrange its buckets of gradients before the first step, not after it.
+    """Make DistributedDataParallel arrange its buckets of gradients before the first step.
 
     It arranges them once, by the order of its first backward pass, which changes the order of sums
     over three or more processes; a resumed run would do it at another step. This backward pass does
@@ -124,7 +126,7 @@ def build_average(model: nn.Module, settings: TrainingSettings) -> WeightAverage
 
 
 def compile_model(model: nn.Module, *, mode: CompileMode | None = None) -> None:
-    """Compile `model` in place by `torch.compile`, so that the keys of its weights stay."""
+    """Compile `model` in place by `torch.compile`, which keeps the names of its weights."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _PROGRAMS)
     model.compile(mode=mode)
 

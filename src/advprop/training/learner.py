@@ -1,10 +1,9 @@
-"""One step's gradients: a method's `step` over a batch, optionally in several parts."""
+"""The gradients of one step: a method's `step` over a batch, in one or several parts."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from accelerate import Accelerator
@@ -24,7 +23,7 @@ from advprop.training.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class Learner:
-    """Computes gradients of a batch's mean loss over all processes, and leaves them in `.grad`."""
+    """Computes the gradients of a batch's mean loss, averaged over all processes."""
 
     model: nn.Module
     method: Method
@@ -34,7 +33,11 @@ class Learner:
     accelerator: Accelerator
 
     def gradients(self, batch: Batch, position: Position, *, progress: float) -> list[StepMetrics]:
-        """Leave gradients in `.grad`; return the metrics of each part, as tensors on the device."""
+        """Add the gradients of `batch` to `.grad`; return the metrics of each part of it.
+
+        `progress` is the share of training that is done, 0 to 1. Raises ValueError if the parts
+        cannot be equal or are too small for batch normalisation.
+        """
         rank = self.accelerator.process_index
         _seed_dropout(derive_seed(self.seed, position.step, rank, "dropout"))
         count = self.settings.gradient_accumulation
@@ -43,7 +46,7 @@ class Learner:
         for number, part in enumerate(parts, start=1):
             # processes exchange gradients with the last part only
             waits = self.accelerator.no_sync(self.model) if number < count else nullcontext()
-            moved = part.to(self.accelerator.device, memory_format=self._layout)
+            moved = part.to(self.accelerator.device, memory_format=memory_format(self.settings))
             context = self._context(part, position, progress)
             try:
                 with waits:
@@ -52,10 +55,6 @@ class Learner:
                 refuse_small_batch(error, len(part))
                 raise
         return metrics
-
-    @cached_property
-    def _layout(self) -> torch.memory_format:
-        return memory_format(self.settings)
 
     def _context(self, batch: Batch, position: Position, progress: float) -> Context:
         streams = None
@@ -80,7 +79,7 @@ class Learner:
 def _seed_dropout(seed: int) -> None:
     """Seed torch's global random streams on all devices.
 
-    Without an accelerator, it avoids `torch.manual_seed`, which takes ten times as long there.
+    Without an accelerator only the CPU's is seeded: `torch.manual_seed` takes ten times as long.
     """
     if torch.accelerator.is_available():
         torch.manual_seed(seed)

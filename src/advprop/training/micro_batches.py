@@ -1,4 +1,4 @@
-"""Equal parts of a batch, which run one after another to accumulate gradients."""
+"""Equal parts of a batch, which are processed one after another to accumulate gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from advprop.shapes import Batch
 
 
 def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
-    """Yield `count` equal consecutive parts of `batch`; raises ValueError if that is impossible."""
+    """Yield `count` consecutive parts of `batch`; raises ValueError if they cannot be equal."""
     if len(batch) % count:
         raise ValueError(
             f"{len(batch)} images a process cannot be divided into gradient_accumulation {count} "
@@ -34,7 +34,7 @@ def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
 
 
 def refuse_small_batch(error: ValueError, size: int) -> None:
-    """Raise ValueError with a remedy if `error` is batch normalisation's for a single value."""
+    """Raise ValueError with a remedy if `error` says that a batch is too small for BatchNorm."""
     if "more than 1 value per channel" in str(error):
         raise ValueError(
             f"batch normalisation needs more than one value a channel to train, but gets one from "

@@ -1,4 +1,4 @@
-"""Optimiser, frozen layers and learning-rate schedule, all by timm."""
+"""The optimiser, frozen layers and the learning-rate schedule, all from timm."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from advprop.training.settings import TrainingSettings
 
 
 def build_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
-    """Return the optimiser over all trainable parameters, including those of every branch.
+    """Return the optimiser of all trainable parameters, including those of every branch.
 
-    Weight decay excludes biases and the parameters of normalisation layers. Raises ValueError if
-    timm does not know the name or an option, the optimiser needs more than gradients to step, or
-    layer decay is set and the model does not name its layers.
+    Biases and parameters of normalisation layers have no weight decay. Raises ValueError if timm
+    does not know the optimiser or an option, the optimiser needs more than gradients to step, or
+    layer decay is set and the model does not name its groups of layers.
     """
     # timm finds groups of layers by the plain model's parameter names
     plain = model.model if isinstance(model, Standardized) else model
@@ -87,7 +87,7 @@ def freeze_layers(model: nn.Module, count: int) -> None:
 def build_schedule(
     optimizer: Optimizer, settings: TrainingSettings, steps_per_epoch: int
 ) -> Scheduler:
-    """Return a schedule counted in steps: a function of the step number, with no state to save."""
+    """Return the learning-rate schedule, a function of the step number without state to save."""
     total = settings.num_epochs * steps_per_epoch
     warmup = round(settings.warmup_epochs * steps_per_epoch)
     common: dict[str, Any] = {
@@ -123,7 +123,7 @@ def scheduled_rates(
 
 
 def set_learning_rate(schedule: Scheduler, step: int, rollbacks: int) -> None:
-    """Set the rate of `step`, halved for each rollback to a checkpoint."""
+    """Set the learning rate of `step`, halved for each rollback to a checkpoint."""
     schedule.step_update(step)
     if rollbacks:
         for group in schedule.optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""The position of a run in its training."""
+"""The position in training that a run has reached."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 @dataclass
 class Position:
-    """The position of a run: `batch` batches into `epoch`, `step` steps and `seconds` in total.
+    """The position of a run: `batch` batches into `epoch`, after `step` steps and `seconds`.
 
-    Each of the `rollbacks`, which follow a loss that is not finite, halves the learning rate.
-    Raises ValueError for values out of bounds.
+    `best_validation_accuracy` is -1 before the first validation. Each of the `rollbacks`, which
+    follow a loss that is not finite, halves the learning rate. Raises ValueError for values out of
+    bounds.
     """
 
     epoch: int = 0
@@ -31,7 +32,7 @@ class Position:
         check_number("best_validation_accuracy", best, at_least=-1, at_most=1)
 
     def check_within(self, *, num_epochs: int, steps_per_epoch: int) -> None:
-        """Raise ValueError if a run of this length never has this position."""
+        """Raise ValueError if a run of this length never reaches this position."""
         step = self.epoch * steps_per_epoch + self.batch
         if self.step != step or self.batch > steps_per_epoch or self.epoch > num_epochs:
             raise ValueError(

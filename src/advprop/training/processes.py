@@ -1,4 +1,4 @@
-"""Connect the processes of one run, and average their statistics."""
+"""Connects the processes of one run, and averages their running statistics."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 def join_processes(*, on_cpu: bool) -> bool:
     """Connect to the other processes that `torchrun` started; return whether there are any.
 
-    It warns if it waits for long. Raises ValueError if the processes cannot connect, or two of them
-    have the same GPU.
+    Warns after ten seconds of waiting. Raises ValueError if `torchrun`'s environment variables do
+    not fit, the processes cannot connect, or two of them have the same GPU.
     """
     world_size, rank, local_rank = _numbers_of_this_process()
     if world_size == 1:
@@ -106,10 +106,11 @@ def _meet(local_rank: int, on_cpu: bool, failures: list[Exception]) -> None:
 
 
 def _take_device(local_rank: int, *, on_cpu: bool) -> torch.device:
-    """Make this process's accelerator the current device; it may see several, or only its own."""
+    """Make this process's accelerator the current device, and return it, or the CPU if none."""
     device = None if on_cpu else torch.accelerator.current_accelerator()
     if device is None:
         return torch.device("cpu")
+    # a process may see all accelerators of its machine, or only its own
     torch.accelerator.set_device_index(local_rank % torch.accelerator.device_count())
     return device
 
@@ -152,7 +153,7 @@ def average_statistics(accelerator: Accelerator, model: nn.Module) -> None:
     """Give all processes the mean of their running statistics, in every branch.
 
     Each process normalises by its own share of a batch, but attacks, which bypass
-    DistributedDataParallel, need the same model in all. SyncBatchNorm's statistics are equal.
+    DistributedDataParallel, need the same model in all. SyncBatchNorm's are the same already.
     """
     if accelerator.num_processes == 1:
         return
@@ -176,7 +177,7 @@ def average_statistics(accelerator: Accelerator, model: nn.Module) -> None:
 
 
 def is_lost_process(error: BaseException) -> bool:
-    """Return whether `error` says that another process has ended or not answered in time."""
+    """Return whether `error` says that another process has ended or did not answer in time."""
     text = str(error)
     return isinstance(error, torch.distributed.DistError) or any(
         words in text

@@ -1,4 +1,4 @@
-"""Show the progress of a run: a bar on a terminal, lines elsewhere."""
+"""Shows the progress of a run: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class _Bar(Progress):
 
 
 class TrainingProgress(AbstractContextManager["TrainingProgress"]):
-    """Shows losses and accuracies of each kind of images, images a second, cost, and time left.
+    """Shows losses and accuracies of each kind of images, images per second, cost and time left.
 
     It prints a line for each epoch, and once, after the first steps, the expected duration. Within
     epochs, a terminal shows a bar, and other outputs get a line a minute. `quiet` prints nothing.
-    The cost is the number of passes over the images so far; vanilla training needs one an epoch.
+    The cost is the number of passes over the images so far; vanilla training needs one per epoch.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         self._bar.stop()
 
     def step(self, *, step: int, epoch: int, totals: EpochTotals) -> None:
-        """Move the bar; numbers are read at intervals, since reading waits for the device."""
+        """Move the bar; show metrics only at intervals, since reading them waits for the device."""
         if self._shows_bar:
             self._bar.update(self._task, completed=step, epoch=epoch + 1)
         self._tell_duration(step)
@@ -95,7 +95,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
             self._print(f"epoch {epoch + 1}  step {step} of {self._total}  {numbers}", step)
 
     def _tell_duration(self, step: int) -> None:
-        """Print the expected duration once, from the steps after the first, which is slower."""
+        """Print the expected duration once; the first step, which is slower, is not timed."""
         now = time.monotonic()
         first, began = self._timed = self._timed or (step, now)
         if self._told or step < first + 2 or now < began + _TIMED_SECONDS:
@@ -104,14 +104,14 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         left = (now - began) / (step - first) * (self._total - step)
         if left >= _LINE_SECONDS:
             self.console.print(
-                f"about {timedelta(seconds=round(left))} on this machine for the other "
+                f"about {timedelta(seconds=round(left))} on this machine for the remaining "
                 f"{self._total - step:,} steps, without validation",
                 highlight=False,
                 soft_wrap=True,
             )
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
-        """Print the line of an epoch; `entry` is that of the log."""
+        """Print the line of an epoch from its entry in the log."""
         self._shown = time.monotonic()
         validation = entry["validation_accuracy"]
         parts = [f"epoch {entry['epoch']}", describe(entry["train"])]
@@ -122,7 +122,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         self._print("  ".join([*parts, *self._cost(entry["epoch"])]), entry["step"])
 
     def _cost(self, epochs: float) -> list[str]:
-        """Describe the passes over the images in `epochs`, and vanilla's, if they differ."""
+        """Return the number of passes in `epochs` and vanilla's as text, if they differ."""
         passes = f"cost {self._passes * epochs:.4g} passes (vanilla {epochs:.4g})"
         return [passes] if self._passes != 1 else []
 
@@ -138,7 +138,7 @@ def _perturbation(mean: float | None) -> list[str]:
 
 
 def describe(means: Mapping[str, Any]) -> str:
-    """Describe loss and accuracy of each kind of images on one line."""
+    """Return the loss and accuracy of each kind of images as one line of text."""
     return "  ".join(
         f"{kind} {numbers['loss']:.3f} {numbers['accuracy']:.1%}"
         for kind, numbers in means.items()

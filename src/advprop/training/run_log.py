@@ -18,7 +18,7 @@ _GO_ON = "make room or give access, then go on with --resume"
 
 @dataclass(frozen=True)
 class RunLog:
-    """The log of one run, in order of steps."""
+    """The log of one run; its entries are in the order of steps."""
 
     path: Path
 
@@ -28,7 +28,7 @@ class RunLog:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """Return all intact entries; a damaged line, or one truncated by a kill, is left out."""
+        """Return all intact entries, without lines that are damaged or were truncated by a kill."""
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -52,7 +52,7 @@ class Entry(Part):
 
 
 def _entry(line: str) -> dict[str, Any] | None:
-    """Parse a line that `epoch_entry` made; return None for any other."""
+    """Return the entry in a line of the log, or None for any other line."""
     try:
         value: dict[str, Any] = parse_json(line)
         read_part(Entry, value)
@@ -71,7 +71,7 @@ def epoch_entry(
     validation_accuracy: float | None,
     warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the log's entry for the epoch that has just ended; `means` are from `EpochTotals`."""
+    """Return the log's entry for the epoch that ended at `position`, with `EpochTotals.means`."""
     images = position.epoch * images_per_epoch
     return {
         "step": position.step,

@@ -18,14 +18,14 @@ class TrainingSettings:
     `optimizer` is a name that `timm.optim` knows (its "sgd" has Nesterov momentum, its "momentum"
     the ordinary one), with `optimizer_options`. `batch_size` counts clean images over all devices;
     they go through the model in `gradient_accumulation` parts, one after another. `layer_decay`
-    multiplies the rate once for each group of layers below the last. `frozen_layers` is the number
-    of groups whose weights are frozen (timm's coarse groups, the stem first; running statistics
-    are still updated).
+    multiplies the learning rate once for each group of layers below the last. `frozen_layers` is
+    the number of groups whose weights are frozen (timm's coarse groups, the stem first; running
+    statistics are still updated). `gradient_clip` is the largest norm of the gradients.
 
     The learning rate rises linearly for `warmup_epochs`, then follows `schedule`: "cosine",
     "constant", "staircase" (times `decay_rate` every `decay_epochs`) or "milestones" (times
     `decay_rate` at each of them, in epochs). `ema_decay` keeps an average of the weights (None: no
-    average); with `ema_warmup`, a short run's average forgets the initial weights.
+    average); with `ema_warmup`, the average of a short run forgets the initial weights, too.
 
     `compile` uses `torch.compile`, in its default mode (True) or another. `deterministic` makes
     torch use operations with the same results in each run, and reject others; `cudnn_benchmark`
@@ -35,7 +35,7 @@ class TrainingSettings:
 
     Checkpoints are written at the end of every epoch, and every `checkpoint_every_steps` steps or
     `checkpoint_every_minutes`; the last `keep_checkpoints` are kept. A loss that is not finite
-    stops the run, or goes back to the last checkpoint with half the rate ("rollback").
+    stops the run, or goes back to the last checkpoint at half the learning rate ("rollback").
 
     Raises ValueError for values out of bounds or in contradiction.
     """
@@ -83,7 +83,7 @@ class TrainingSettings:
         for name in ("momentum", "weight_decay", "warmup_epochs", "num_workers", "frozen_layers"):
             _at_least(name, getattr(self, name), 0)
         if self.num_workers > MOST_WORKERS:
-            raise ValueError(f"num_workers {self.num_workers}: give one of at most {MOST_WORKERS}")
+            raise ValueError(f"num_workers {self.num_workers}: give at most {MOST_WORKERS}")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate {self.learning_rate}: give a number above 0")
         if not 0 <= self.label_smoothing < 1:
@@ -103,13 +103,13 @@ class TrainingSettings:
                 "warm up for a part of training only"
             )
         if not 0 < self.decay_rate <= 1:
-            raise ValueError(f"decay_rate {self.decay_rate}: give one above 0, at most 1")
+            raise ValueError(f"decay_rate {self.decay_rate}: give a number above 0, at most 1")
         if not (math.isfinite(self.decay_epochs) and self.decay_epochs > 0):
             raise ValueError(f"decay_epochs {self.decay_epochs}: give a number above 0")
         if list(self.milestones) != sorted(set(self.milestones)) or any(
             milestone <= 0 for milestone in self.milestones
         ):
-            raise ValueError(f"milestones {self.milestones}: rising epochs above 0")
+            raise ValueError(f"milestones {self.milestones}: give rising epochs above 0")
         if (self.schedule == "milestones") != bool(self.milestones):
             raise ValueError(
                 f'schedule "{self.schedule}" with milestones {list(self.milestones)}: '
@@ -123,16 +123,16 @@ class TrainingSettings:
                 "run: set one of them to false"
             )
         if self.gradient_clip is not None and not self.gradient_clip > 0:
-            raise ValueError(f"gradient_clip {self.gradient_clip}: a number above 0, or none")
+            raise ValueError(f"gradient_clip {self.gradient_clip}: give a number above 0, or none")
         if self.checkpoint_every_steps is not None:
             _at_least("checkpoint_every_steps", self.checkpoint_every_steps, 1)
         minutes = self.checkpoint_every_minutes
         if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
-            raise ValueError(f"checkpoint_every_minutes {minutes}: a number above 0, or none")
+            raise ValueError(f"checkpoint_every_minutes {minutes}: give a number above 0, or none")
         for name in ("ema_decay", "layer_decay"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
-                raise ValueError(f"{name} {value}: one between 0 and 1, or none")
+                raise ValueError(f"{name} {value}: give a number between 0 and 1, or none")
 
 
 _FROM_ONE = (

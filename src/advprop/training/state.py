@@ -1,4 +1,4 @@
-"""The whole state of a training run, as checkpoints save it, checked when it is loaded."""
+"""The whole state of a training run, which checkpoints save and which is checked when loaded."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from advprop.training.position import Position, check_number
 
 
 class EpochTotals:
-    """Sums of each step's metrics; reading them waits for the device, adding does not.
+    """Sums of the metrics of an epoch's steps; reading them waits for the device, adding does not.
 
-    `sums` and `steps` are from `state_dict`; raises ValueError for invalid ones.
+    `sums` and `steps` are those of `state_dict`. Raises ValueError if they are invalid.
     """
 
     def __init__(self, sums: dict[str, Tensor] | None = None, steps: int = 0) -> None:
@@ -42,10 +42,10 @@ class EpochTotals:
                 self._add("perturbation", metrics.perturbation)
 
     def means(self) -> dict[str, Any]:
-        """Return mean loss and metrics of each kind of images, and the mean perturbation.
+        """Return the mean loss and metrics of each kind of images, and the mean perturbation.
 
-        A kind's means are over the steps that have it. A kind that is only a part of each batch
-        also has its `share`.
+        The means of a kind are over the steps in which it occurs. A kind that is only a part of the
+        batch also has its mean `share` of it.
         """
         result: dict[str, Any] = {}
         for name, total in self.sums.items():
@@ -86,7 +86,7 @@ def _check(sums: dict[str, Tensor], steps: int) -> None:
 
 @dataclass
 class TrainingState:
-    """Weights of all branches, optimiser, average, loss scale, method's state, and position.
+    """The state of a run: `ema` is the average of the weights, `scaler` the loss scale of fp16.
 
     Nothing else needs to be saved: random numbers are functions of seed, epoch and image.
     """
@@ -101,7 +101,7 @@ class TrainingState:
 
     @property
     def averaged_model(self) -> nn.Module:
-        """The average of the weights if there is one, else the model itself."""
+        """Return the average of the weights if there is one, else the model itself."""
         return self.model if self.ema is None else cast("nn.Module", self.ema.module)
 
     def update_average(self) -> None:
@@ -183,7 +183,7 @@ def load_optimizer(optimizer: Any, state: Any) -> None:
 
 
 def load_scaler(scaler: Any, state: Mapping[str, Any]) -> None:
-    """Load the state of a loss scale; raises the errors of `load_optimizer`, or RuntimeError."""
+    """Load `state` into a loss scale; raises the errors of `load_optimizer`, or RuntimeError."""
     for name, value in state.items():
         check_number(name, value, at_least=0)
     scaler.load_state_dict(state)

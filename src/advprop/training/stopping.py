@@ -1,4 +1,4 @@
-"""The ways in which training ends early, and the watch over each step that notices them."""
+"""The reasons why training ends early, and the checks of each step that find them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NotFiniteError(RuntimeError):
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """Return the message for an error from lack of memory, or None for other errors."""
+    """Return a message with a remedy for an error from lack of memory, None for other errors."""
     if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
         return None
     reason = first_line(error)
@@ -40,12 +40,12 @@ def out_of_memory(error: BaseException) -> str | None:
 
 
 def error_of_run(error: Exception) -> Exception | None:
-    """Return an error that concerns one run only, without the frames that hold the run's memory.
+    """Return a copy of an error of one run only, without the frames that hold the run's memory.
 
     Return None for others: faults of this package, a folder in use, a full disk, missing data.
     """
     if isinstance(error, NotFiniteError):
-        return error
+        return NotFiniteError(str(error))
     if isinstance(error, ValueError):
         return None if isinstance(error, InUseError) else ValueError(str(error))
     message = out_of_memory(error)
@@ -65,13 +65,13 @@ class InterruptedTraining(RuntimeError):  # noqa: N818 - an ending, not an error
 
 
 class StopSignal:
-    """A signal handler; `received` is the first signal, or None before that."""
+    """A signal handler; `received` is the number of the first signal, or None before that."""
 
     def __init__(self) -> None:
         self.received: int | None = None
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        """Record the first signal; raise KeyboardInterrupt at the second, within the step."""
+        """Record the first signal; raises KeyboardInterrupt at the second, within the step."""
         if self.received is not None:
             raise KeyboardInterrupt
         self.received = signum
@@ -79,7 +79,7 @@ class StopSignal:
 
 @contextmanager
 def stop_signal() -> Iterator[StopSignal]:
-    """Catch SIGINT and SIGTERM inside; an ignored signal stays ignored.
+    """Yield a `StopSignal` that catches SIGINT and SIGTERM inside; ignored signals stay ignored.
 
     Outside the main thread it catches nothing, since Python allows no handlers there.
     """
@@ -101,11 +101,11 @@ def stop_signal() -> Iterator[StopSignal]:
 
 
 class Watch:
-    """Checks that losses are finite; shares signals, and whether a checkpoint is due by time.
+    """Checks that losses are finite, and makes all processes stop and save at the same step.
 
-    All processes exchange a few numbers in each step, so that all stop and save at the same step.
-    On a GPU, reading the result at once would make the host wait for the step's passes, and then
-    the GPU for the host. So it is read in the next step, while the GPU has work, or by `settle`.
+    For this they exchange a few numbers in each step. On a GPU, reading the result at once would
+    make the host wait for the step's passes, and then the GPU for the host. So it is read in the
+    next step, while the GPU has work, or by `settle`.
     """
 
     def __init__(self, accelerator: Accelerator, settings: TrainingSettings) -> None:
@@ -117,7 +117,10 @@ class Watch:
         self._saved_at = time.monotonic()
 
     def look(self, loss: Tensor, position: Position, signum: int | None) -> None:
-        """Check the step after `position`; raises NotFiniteError, on CUDA for the step before."""
+        """Check the loss of the step after `position`, and share `signum` with all processes.
+
+        Raises NotFiniteError if a loss is not finite; on CUDA, if that of the step before is not.
+        """
         answer = self._asked(loss.detach(), signum)
         event = torch.Event(loss.device) if self.reads_late and loss.device.type != "cpu" else None
         # to pinned memory, so that the host does not wait
@@ -131,9 +134,9 @@ class Watch:
             self._read()
 
     def settle(self, model: nn.Module, position: Position) -> None:
-        """Read the last step's result before a checkpoint of `model` at `position` is written.
+        """Check the last step and the weights before a checkpoint of `model` is written.
 
-        Raises NotFiniteError for its loss, or if weights are not finite, as a step with a finite
+        Raises NotFiniteError if the loss is not finite or weights are not, as a step with a finite
         loss can make them: they must not get into checkpoints, from which a resumed run continues.
         """
         self._read()
@@ -150,7 +153,7 @@ class Watch:
         self._unread = None
 
     def agreed(self, signum: int | None) -> tuple[int | None, bool]:
-        """Return the signal to stop and whether a checkpoint is due by time, in all processes."""
+        """Return the signal that stops all processes, if any, and whether they are due to save."""
         if self.accelerator.num_processes == 1:
             return signum, self._is_due_here()
         return self._signum, self._is_due

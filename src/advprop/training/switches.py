@@ -1,4 +1,4 @@
-"""Set torch's global switches by a run's settings, and restore them after it."""
+"""Sets torch's global switches by a run's settings, and restores them after it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def torch_switches(settings: TrainingSettings) -> Iterator[None]:
     """Apply `deterministic`, `cudnn_benchmark` and `tf32` of `settings` to torch inside.
 
     Switches that `settings` do not mention stay unchanged. All are restored after, except for the
-    environment variable that cuBLAS reads once a process. With `deterministic`, raises ValueError
+    environment variable that cuBLAS reads once per process. With `deterministic`, raises ValueError
     if CUDA has started before, or if an operation inside, which the message names, has no
     deterministic form.
     """
@@ -46,7 +46,7 @@ def torch_switches(settings: TrainingSettings) -> Iterator[None]:
 
 
 class _Switches:
-    """The values of the switches when this is made."""
+    """The values of torch's switches at the time when the object is made."""
 
     def __init__(self) -> None:
         self.deterministic = torch.are_deterministic_algorithms_enabled()
@@ -55,7 +55,7 @@ class _Switches:
         self.tf32 = cuda.matmul.allow_tf32, cudnn.allow_tf32
 
     def restore(self) -> None:
-        """Restore the switches that differ now."""
+        """Set the switches to these values."""
         now = _Switches()
         if (now.deterministic, now.warn_only) != (self.deterministic, self.warn_only):
             torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
@@ -65,7 +65,7 @@ class _Switches:
 
 
 def _fix_cublas() -> None:
-    """Set the variable for cuBLAS's workspace, which is read when CUDA starts."""
+    """Set the variable for cuBLAS's workspace; raises ValueError if it differs or CUDA runs."""
     given = os.environ.get(_CUBLAS)
     if given in _CUBLAS_DETERMINISTIC:
         return
@@ -79,7 +79,7 @@ def _fix_cublas() -> None:
 
 
 def _not_deterministic(text: str) -> str | None:
-    """Return the message for torch's errors in deterministic mode, or None for other errors."""
+    """Return a message with a remedy for torch's errors in deterministic mode, else None."""
     if found := re.search(r"(\S+) does not have a deterministic implementation", text):
         return (
             f"training.deterministic: {found[1]} has no deterministic form on this device: take a "

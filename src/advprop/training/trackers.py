@@ -1,4 +1,4 @@
-"""Log to TensorBoard and Weights & Biases, each with its own extra."""
+"""Logs to TensorBoard and Weights & Biases, which are extras of the package."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def begin_trackers(
 ) -> None:
     """Begin the trackers that `accelerator.log` writes to and `accelerator.end_training` finishes.
 
-    A resumed run continues the same logs: TensorBoard hides entries later than step `after`, and
-    Weights & Biases, which `wandb` names as PROJECT or TEAM/PROJECT, identifies the run by its
-    folder.
+    `wandb` is PROJECT or TEAM/PROJECT of Weights & Biases. A resumed run continues the same logs:
+    TensorBoard hides entries later than step `after`, and Weights & Biases identifies the run by
+    its folder. Raises WriteError if `folder` cannot be written, ValueError if wandb refuses.
     """
     if tensorboard:
         with writing(folder, remedy=_GO_ON):
@@ -60,13 +60,13 @@ def _begin(accelerator: Accelerator, tracker: GeneralTracker) -> None:
 
 
 def track(accelerator: Accelerator, folder: Path, step: int, values: Mapping[str, float]) -> None:
-    """Log the numbers of one optimiser step to the trackers of a run."""
+    """Log `values` of `step` to the trackers; raises WriteError if `folder` cannot be written."""
     with writing(folder, remedy=_GO_ON):
         accelerator.log(dict(values), step=step)
 
 
 def check_trackers(tensorboard: bool, wandb: str | None) -> None:
-    """Raise ValueError or ImportError before a run begins if a tracker cannot be used."""
+    """Raise ImportError or ValueError if a tracker cannot be used; log in to Weights & Biases."""
     if tensorboard:
         try:
             import torch.utils.tensorboard  # noqa: F401
@@ -98,7 +98,7 @@ def _wandb() -> Any:
 
 @contextmanager
 def _wandb_errors() -> Iterator[None]:
-    """Convert errors of Weights & Biases to ValueError with a remedy."""
+    """Convert errors of Weights & Biases inside to ValueError with a remedy."""
     try:
         yield
     except _wandb().Error as error:

@@ -37,9 +37,9 @@ class Trainer:
     """Trains `model` with `method`; its checkpoints hold everything that a resumed run needs.
 
     `batches(epoch, first_batch)` returns this process's share of an epoch's batches, on the CPU;
-    `validate(model)` returns the accuracy that selects `best`; `inspect(model)` returns warnings
-    about the model after an epoch. Order, augmentation, random starts and targets are functions of
-    seed, epoch and image; dropout is a function of seed, step and process.
+    `validate(model)` returns the accuracy that selects the best weights; `inspect(model)` returns
+    warnings about the model after an epoch. Order, augmentation, random starts and targets are
+    functions of seed, epoch and image; dropout is a function of seed, step and process.
     """
 
     def __init__(
@@ -80,19 +80,19 @@ class Trainer:
 
     @property
     def total_steps(self) -> int:
-        """The number of optimiser steps in the whole run."""
+        """Return the number of optimiser steps in the whole run."""
         return self.settings.num_epochs * self.steps_per_epoch
 
     @property
     def position(self) -> Position:
-        """The current position of the run."""
+        """Return the current position of the run."""
         return self.state.position
 
     def fit(self, *, quiet: bool = False) -> None:
         """Train from the current `position` to the end.
 
-        Raises NotFiniteError, InterruptedTraining (after saving), and OSError if a checkpoint
-        cannot be written.
+        Raises NotFiniteError if it may not roll back, InterruptedTraining after a signal, when it
+        has saved, and OSError if a checkpoint cannot be written.
         """
         if self.settings.not_finite == "rollback" and self.position.step == 0:
             self.save()  # a rollback in the first epoch needs a checkpoint
@@ -105,7 +105,7 @@ class Trainer:
                     self.roll_back(error)
 
     def progress(self, *, quiet: bool = False) -> TrainingProgress:
-        """Return the display of the progress; only the first process shows it."""
+        """Return the display of the run's progress, which only the first process shows."""
         return TrainingProgress(
             total_steps=self.total_steps,
             num_epochs=self.settings.num_epochs,
@@ -116,7 +116,7 @@ class Trainer:
         )
 
     def train_epoch(self, received: Callable[[], int | None], progress: TrainingProgress) -> None:
-        """Train the rest of the current epoch: for each batch a step, progress, and a due save."""
+        """Train the rest of the current epoch; after each step, show progress and save if due."""
         self.model.train()
         self._clock = time.monotonic()
         for batch in self.batches(self.position.epoch, self.position.batch):
@@ -127,7 +127,7 @@ class Trainer:
             self.save_when_due(received())
 
     def train_step(self, batch: Batch, signum: int | None = None) -> None:
-        """Run one step: gradients, check of the loss, clipping, optimiser, averages."""
+        """Run one optimiser step on `batch`; raises NotFiniteError if the loss is not finite."""
         position = self.position
         self.optimizer.zero_grad(set_to_none=True)
         set_learning_rate(self.schedule, position.step, position.rollbacks)
@@ -145,7 +145,7 @@ class Trainer:
         self._tick()
 
     def save_when_due(self, signum: int | None = None) -> None:
-        """Write a checkpoint within an epoch if due, or after a signal, which then ends the run."""
+        """Save within an epoch if it is due; after a signal, save and raise InterruptedTraining."""
         stop, is_due = self.watch.agreed(signum)
         steps = self.settings.checkpoint_every_steps
         is_due |= steps is not None and self.position.step % steps == 0
@@ -162,7 +162,7 @@ class Trainer:
     def finish_epoch(self) -> dict[str, Any]:
         """Validate if due, log, keep the best weights, and save; return the log's entry."""
         position, settings = self.position, self.settings
-        # the best checkpoint is written before `save` checks
+        # `save` checks the weights too, but the best ones are written before that
         self.watch.settle(self.plain_model, position)
         is_last = position.epoch + 1 == settings.num_epochs
         accuracy = None
@@ -193,7 +193,7 @@ class Trainer:
         return entry
 
     def roll_back(self, error: NotFiniteError) -> None:
-        """Return to the last checkpoint with half the rate; raise `error` if that is impossible."""
+        """Go back to the last checkpoint at half the learning rate; raises `error` if forbidden."""
         rollbacks = self.position.rollbacks + 1
         allowed = self.settings.not_finite == "rollback" and rollbacks <= _MAX_ROLLBACKS
         state = self.checkpoints.load_newest() if allowed else None
@@ -210,13 +210,13 @@ class Trainer:
             )
 
     def save(self) -> None:
-        """Write a checkpoint at the current position; only the first process writes."""
+        """Write a checkpoint, in the first process; raises NotFiniteError as `Watch.settle`."""
         self.watch.settle(self.plain_model, self.position)
         if self.accelerator.is_main_process:
             self.checkpoints.save(self.position.step, self.state.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a checkpoint's state; raises ValueError if it does not fit."""
+        """Restore a checkpoint's state and rewind the log; raises ValueError if it does not fit."""
         self.state.load_state_dict(
             state, num_epochs=self.settings.num_epochs, steps_per_epoch=self.steps_per_epoch
         )

@@ -80,10 +80,12 @@ def train_batches(
 
     `batch_size` counts the images of all `world_size` processes together; each gets an equal share
     of every batch. A last batch that is not full is left out (every epoch leaves out others); a
-    split smaller than one batch is one batch. Nothing is read before `first_batch`. Mixing needs
-    `num_classes`; `versions` are further views to make of each image (`Method.versions`). A run
-    hands the same `tally` to all its epochs; without one, each counts anew. `pin_memory` has an
-    effect only if there is an accelerator. Raises ValueError for numbers out of bounds.
+    split smaller than one batch is one batch. `versions` are further views to make of each image
+    (`Method.versions`). A run passes the same `tally` to all its epochs; without one, each epoch
+    counts anew. `pin_memory` has an effect only if there is an accelerator.
+
+    Raises ValueError for numbers out of bounds, a batch that cannot be shared by processes or mixed
+    in pairs, mixing without `num_classes`, or `Redrawn` versions of images without augmentation.
     """
     _check_numbers(batch_size, num_workers, rank, world_size)
     count = num_train_batches(len(split), batch_size=batch_size)
@@ -153,7 +155,7 @@ test_batches.__test__ = False  # type: ignore[attr-defined]  # pytest would coll
 def _share(
     num_images: int, batch_size: int, world_size: int, sampling: Sampling, mixing: Mixing
 ) -> int:
-    """Return the number of images for each process; raises ValueError if that is impossible."""
+    """Return the images of a batch for each process; raises ValueError if it cannot be divided."""
     if batch_size % sampling.repeats:
         raise ValueError(
             f"batch_size={batch_size} cannot be divided by repeats={sampling.repeats}: all repeats "
@@ -187,7 +189,7 @@ def _finish(
     epoch: int,
     num_classes: int | None,
 ) -> tuple[Callable[[Batch], Batch], ...]:
-    """Return what changes a batch after reading: mixing, and making views of the mixed images."""
+    """Return the functions that finish a batch after reading: mixing, then views by AugMix."""
     if mixing.is_on and num_classes is None:
         raise ValueError("num_classes is missing: mixed labels are distributions over the classes")
     mix = partial(mixing, seed=seed, epoch=epoch, num_classes=num_classes or 0)

@@ -24,7 +24,7 @@ _OPERATIONS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """Mixes pairs of images, whose labels become distributions over the classes (timm's `Mixup`).
+    """Mixup and CutMix of pairs, whose labels become distributions over classes (timm's `Mixup`).
 
     `mixup` (Zhang et al., 2018) and `cutmix` (Yun et al., 2019) are the alphas of the Beta
     distribution of the shares; 0 is off. A pair is mixed with `probability`; if both are on, CutMix
@@ -57,10 +57,9 @@ class Mixing:
         """Return `batch` with images 2k and 2k + 1 mixed, and labels [batch, num_classes].
 
         The mixture depends on (seed, epoch) and the index and copy of the pair's first image. The
-        batch has no frames, since it mixes two source images. Raises ValueError if it has views.
+        result has no frames, since each image mixes two sources. Raises ValueError if `batch` has
+        views.
         """
-        if not self.is_on:
-            return batch
         if batch.views:
             raise ValueError(
                 f"mixup and cutmix give the images labels that do not fit their views "
@@ -93,9 +92,9 @@ class Mixing:
 def with_versions(
     batch: Batch, *, versions: Mapping[str, AugMixed], seed: int, epoch: int
 ) -> Batch:
-    """Return the batch with `versions` of its images, by their names, beside the views it has.
+    """Return the batch with further views of its images: one by AugMix for each of `versions`.
 
-    Random draws depend only on (seed, epoch), the image's index and copy, and the version's name.
+    Random numbers depend only on (seed, epoch), the image's index and copy, and the view's name.
     """
     assert batch.indices is not None
     assert batch.copies is not None

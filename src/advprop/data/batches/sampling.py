@@ -40,7 +40,8 @@ class Sampling:
     ) -> Int[Tensor, "num_batches batch_size"]:
         """Return the images of each batch of `epoch`, as a function of the arguments.
 
-        Positions 2k and 2k + 1 of a batch with two or more different images never hold the same.
+        Positions 2k and 2k + 1, which mixing pairs, hold different images if a batch has any,
+        except with `class_balanced`, where an image of a small class may be at both.
         """
         each = -(-batch_size // self.repeats)  # different images in a batch
         drawn = self._drawn(split, seed, epoch, num_batches * each).reshape(num_batches, each)

@@ -34,16 +34,13 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Assembly:
-    """Makes a batch from keys: a map-style data set for torch's `DataLoader`."""
+    """A split and the functions that finish its batches, a data set for torch's `DataLoader`."""
 
     split: ImageSplit
     finish: tuple[Callable[[Batch], Batch], ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.split)
-
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """Return the batch of `keys` as training or evaluation needs it, mixed or with views."""
+        """Return the batch of `keys` after all functions of `finish`, such as mixing."""
         batch = self.split.__getitems__(keys)
         for change in self.finish:
             batch = change(batch)
@@ -78,7 +75,7 @@ def batches_from_workers(
 
 @contextmanager
 def worker_deaths_explained() -> Iterator[None]:
-    """Convert torch's errors for a killed or hanging worker to OSErrors with a remedy.
+    """Raise OSError, with a remedy, in place of torch's errors for a killed or hanging worker.
 
     torch raises them from a signal handler, anywhere in the main thread, so training loops run in
     this context too.
@@ -131,17 +128,14 @@ def _next(batches: Iterator[Any]) -> Any:
 
 
 class _ErrorsAsValues:
-    """Returns errors of a worker as values, since torch turns raised errors into text.
+    """A data set that returns a worker's errors as values, since torch turns errors into text.
 
-    This includes errors of moving a batch into shared memory, which torch would do in a thread
-    that loses them.
+    Batches are moved into shared memory here, since torch would do it in a thread that loses the
+    errors.
     """
 
     def __init__(self, assembly: Assembly) -> None:
         self.assembly = assembly
-
-    def __len__(self) -> int:
-        return len(self.assembly)
 
     def __getitems__(self, keys: list[Key]) -> Batch | Exception:
         try:
@@ -205,9 +199,9 @@ def _as_it_is(batch: Any) -> Any:
 
 @dataclass(kw_only=True)
 class UnreadableTally:
-    """Counts the distinct files of `num_images` that a training run could not read.
+    """The distinct files, among `num_images`, that a training run could not read.
 
-    It belongs to the training process for the whole run; loader workers only report. Each of
+    The training process keeps it for the whole run; loader workers only report. Each of
     `num_processes` is allowed an equal part of `max_share`, so that the total stays within it.
     """
 
@@ -218,11 +212,14 @@ class UnreadableTally:
 
     @property
     def count(self) -> int:
-        """The number of files that could not be read so far."""
+        """Return the number of files that could not be read so far."""
         return len(self.found)
 
     def add(self, batch: Batch) -> None:
-        """Warn of each new file by name; raises ValueError, with all, if they exceed the share."""
+        """Count the batch's unreadable files, and warn of each new one by name.
+
+        Raises ValueError, which lists all, if they exceed the share of this process.
+        """
         new = [problem for problem in batch.unreadable if problem not in self.found]
         self.found.update(dict.fromkeys(new))
         if self.count > self.max_share * self.num_images // self.num_processes:

@@ -27,10 +27,10 @@ MAX_CHECKED_FILES = 2000
 def find_splits(root: Path) -> dict[str, Path]:
     """Return the folders of the splits in `root`; an empty mapping if `root` holds classes.
 
-    A split's folder has one of the usual names (`split_names.SPLIT_NAMES`), or all of them add the
-    same text to it, as `train2017` and `val2017`. A folder that holds images directly is a
-    class, even if it is called "train". Raises OSError if `root` is no folder, and ValueError if
-    two folders fit one split or `train/` is missing.
+    Folders of splits have the usual names (`split_names.SPLIT_NAMES`), or these with the same text
+    added to all, as `train2017` and `val2017`. A folder that holds images directly is a class, even
+    if it is called "train". Raises OSError if `root` is no folder, and ValueError if two folders
+    fit one split or `train/` is missing.
     """
     groups: dict[str, dict[str, list[Path]]] = {}
     for folder in child_folders(root):
@@ -62,9 +62,9 @@ def find_splits(root: Path) -> dict[str, Path]:
 def list_classes(folder: Path, passed_over: Counter[str] | None = None) -> Classes:
     """Return the classes in `folder` and their images, including those in deeper folders.
 
-    Entries that are not used (see `walking.entries_of`) are counted in `passed_over`. Links are
-    followed. Raises OSError if `folder` is no folder, and ValueError if there is no class, an empty
-    class, two classes of one name, or an image outside of the classes.
+    Skipped entries (see `walking.entries_of`) are counted in `passed_over`. Links are followed.
+    Raises OSError if `folder` is no folder, and ValueError if there is no class, an empty class,
+    two classes of one name, or an image outside of the classes.
     """
     passed_over = Counter() if passed_over is None else passed_over
     class_folders = child_folders(folder, passed_over)
@@ -153,7 +153,7 @@ def with_folder(folder: Path, classes: Classes) -> Classes:
 def check_readable(count: int, problems: Iterable[str | None]) -> None:
     """Raise one ValueError that lists the `problems` found in the headers of `count` images.
 
-    With more than `MAX_CHECKED_FILES` images, none is opened here; reading them reports errors.
+    With more than `MAX_CHECKED_FILES` images, `problems` is not iterated, so no file is opened.
     """
     if count <= MAX_CHECKED_FILES and (found := [problem for problem in problems if problem]):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Select and share out images by a hash of their names, without random draws."""
+"""Select images, and divide them among splits, by a hash of their names."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def stratified_subset(labels: Sequence[int], count: int) -> list[int]:
 
 
 def shared_out(names: Sequence[str], shares: Mapping[str, float]) -> dict[str, list[str]]:
-    """Share out the files of one class: return each part's names, in about the ratio of `shares`.
+    """Return the `names` of one class's files divided into parts, in about the ratio of `shares`.
 
-    A file's part depends on its own name alone, so adding files does not move others. The one
-    exception: a part that would stay empty takes a file from the largest part. If there are fewer
-    files than parts, the first parts get one each.
+    A file's part depends on its own name alone, so adding files does not move others; only a part
+    that would stay empty takes a file from the largest one. If there are fewer files than parts,
+    the first parts get one each.
     """
     parts: dict[str, list[str]] = {part: [] for part in shares}
     place = {name: derive_seed("share", name) / 2**63 for name in names}

@@ -24,11 +24,11 @@ SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
 
 
 def list_splits(root: Path) -> tuple[dict[str, Classes], Origin]:
-    """Return the classes and files of "train", "validation" and, if there is one, "test".
+    """Return the classes of "train", "validation" and, if there is one, "test", and their origin.
 
-    A missing split is taken from the others, as `folders.load_folder` describes; all splits have
-    the class names of the training split. Raises OSError if `root` is no folder, and
-    ValueError if its folders do not form consistent splits.
+    Missing splits are split off "train" as `folders.load_folder` describes. All splits have the
+    names and order of its classes. Raises OSError if `root` is no folder, and ValueError if its
+    folders do not form consistent splits.
     """
     folders, passed_over = find_splits(root), Counter[str]()
     whole = folders.get("train", root)
@@ -54,7 +54,7 @@ def list_splits(root: Path) -> tuple[dict[str, Classes], Origin]:
 
 
 def sources_in_words(given: Mapping[str, str], hashed: str) -> dict[str, str]:
-    """Describe the source of each split: some are `given`, the others are taken from train."""
+    """Return the source of each split in words: as `given`, or split off "train" by a hash."""
     if "validation" in given:
         return dict(given)
     shared = f"split off {given['train']} by a hash of the {hashed}"

@@ -1,4 +1,4 @@
-"""Decide which entries of a folder are images, which are searched, and which are passed over."""
+"""Decide which entries of a folder are images, which are searched, and which are skipped."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def special_kind(path: str | os.PathLike[str]) -> str | None:
 
 
 def entries_of(folder: str | os.PathLike[str], passed_over: Counter[str] | None = None) -> Entries:
-    """Return the images and folders directly in `folder`; counts other entries in `passed_over`.
+    """Return the images and folders directly in `folder`; `passed_over` counts skipped entries.
 
     A link without a target counts as an image, so that reading it raises an error with its name.
     Raises OSError if `folder` is no folder, or may not be read.

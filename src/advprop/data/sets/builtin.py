@@ -73,7 +73,7 @@ _SOURCES = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PixelSplit(DecodedSplit):
-    """Images in memory, as those of an `ArraySplit`, that are augmented in training."""
+    """Images in memory, as in `ArraySplit`, that are augmented in training."""
 
     per_image: ClassVar = ("pixels",)
 
@@ -97,10 +97,12 @@ def load_builtin(
     """Load an embedded data set with fixed, stratified splits.
 
     `mnist5k` has 5,000 real MNIST images, 1x28x28: 2,500 for training, 500 for validation, 2,000
-    for the test. `digits` has scikit-learn's 1,797 images, 1x8x8: 1,000, 297 and 500. `num_train`
-    trains on fewer, the classes in proportion; the images of a smaller number are the first ones of
-    a larger number. `augmentation`, seeded by `seed`, is for training. Raises ValueError if `name`
-    is unknown or `num_train` out of bounds, and ImportError if the extra `demo` is missing.
+    for the test. `digits` has scikit-learn's 1,797 images, 1x8x8: 1,000, 297 and 500. With
+    `num_train`, that many training images are used, with the classes in proportion; a larger number
+    begins with the images of a smaller one. `augmentation`, seeded by `seed`, is for training.
+
+    Raises ValueError if `name` is unknown or `num_train` out of bounds, and ImportError if the
+    extra `demo` is missing.
     """
     if name not in _SOURCES:
         raise ValueError(f"no embedded data set {name!r}: there are {', '.join(_SOURCES)}")

@@ -65,12 +65,12 @@ class FileSplit(DecodedSplit):
 def load_folder(root: str | Path, view: View) -> ImageData:
     """Load a folder with `train/`, `val/` and perhaps `test/`, each with a folder for each class.
 
-    Without `val/`, validation images are taken from `train/`. If `root` holds the folders of the
+    Without `val/`, validation images are split off `train/`. If `root` holds the folders of the
     classes directly (or `train/` alone), about 70, 15 and 15 % of each class go to training,
     validation and test, by a hash of the path. With `train/` and `val/` alone, `test` is None.
 
     Raises OSError if `root` is no folder; ValueError if there is one class only, a class is empty,
-    splits have different classes, or for the reasons of `image_data`.
+    splits have different classes, or as `image_data` does.
     """
     root = Path(root)
     listed, origin = list_splits(root)

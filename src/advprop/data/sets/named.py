@@ -32,12 +32,13 @@ def load_timm_dataset(
     """Load a data set of Hugging Face ("hfds/NAME or folder") or torchvision ("torch/cifar10").
 
     `train`, `validation` and `test` are the source's names of the splits. If `validation` is None,
-    it is taken from train by a hash of the positions; so is the test if both are None. `root` is
-    the folder of torchvision's files (`download` fetches them) or of Hugging Face's cache. The keys
-    name columns of Hugging Face. Class names are those of the source, else the labels.
+    it is split off "train" by a hash of the positions; so is the test if both are None. `root` is
+    the folder of torchvision's files (`download` fetches them) or of Hugging Face's cache.
+    `input_key` and `target_key` name the columns of Hugging Face that hold images and labels. Class
+    names are those of the source, else the labels.
 
-    A column of lists gives several labels an image: those that its list names (once or more often)
-    are present, all others absent. The lists hold indices of a ClassLabel, or text.
+    In a column of lists, each image has several labels: those in its list are present, all others
+    absent. The lists hold indices of a ClassLabel, or text.
 
     Raises ValueError if a data set, split or column is missing, labels are no classes, two splits
     hold the same images, or as `image_data` does; ImportError if the extra `data` is missing.

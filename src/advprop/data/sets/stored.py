@@ -1,4 +1,4 @@
-"""Test sets as published: images at their stored size or without their frame, and ImageNet-C."""
+"""Published test sets: images at their stored size or without their frame, and ImageNet-C."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LAYOUT = "CORRUPTION/SEVERITY/CLASS/images, as in gaussian_noise/1/n01440764/"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredSplit(ImageSplit):
-    """Images in files, used at their stored size, which must be the same for all."""
+    """Images in files, tested at their stored size, which must be the same for all."""
 
     labels: Int[Tensor, " num_images"]
     root: Path
@@ -47,12 +47,12 @@ class StoredSplit(ImageSplit):
             path = self.root / self.paths[Key(*key).index]
             picture = read_image(path, channels=self.image_shape[0])
             if picture.size != self._size:
-                raise ValueError(self._problem([f"{path} has {_pixels(picture.size)}"]))
+                raise ValueError(self._problem([f"{path} has {_in_pixels(picture.size)}"]))
             image.copy_(pil_to_tensor(picture))
         return images
 
     def check_sizes(self) -> None:
-        """Raise one ValueError that lists files of another size; also if a header is unreadable.
+        """Raise ValueError for an unreadable header, or one that lists images of another size.
 
         At most `MAX_CHECKED_FILES` files, spread over the split, are checked here; `images` checks
         the size of each file that it reads.
@@ -61,7 +61,7 @@ class StoredSplit(ImageSplit):
         for name in self.paths[:: -(-len(self.paths) // MAX_CHECKED_FILES)]:
             size = image_size(self.root / name)
             if size != self._size:
-                wrong.append(f"{self.root / name} has {_pixels(size)}")
+                wrong.append(f"{self.root / name} has {_in_pixels(size)}")
         if wrong:
             raise ValueError(self._problem(wrong))
 
@@ -71,7 +71,7 @@ class StoredSplit(ImageSplit):
 
     def _problem(self, wrong: Sequence[str]) -> str:
         return (
-            f"{shortened(wrong, 3)}, others of its set have {_pixels(self._size)}: these images "
+            f"{shortened(wrong, 3)}, others of its set have {_in_pixels(self._size)}: these images "
             "are tested as they are stored, so all must have one size"
         )
 
@@ -88,19 +88,19 @@ class FramedSplit(FileSplit):
         width, height = image.size
         if min(width, height) <= 2 * self.frame:
             raise ValueError(
-                f"{self.paths[index]} has {_pixels(image.size)}, all of them a frame of "
+                f"{self.paths[index]} has {_in_pixels(image.size)}, all of them a frame of "
                 f"{self.frame}: take the set as it was published"
             )
         return image.crop((self.frame, self.frame, width - self.frame, height - self.frame))
 
 
-def _pixels(size: tuple[int, int]) -> str:
+def _in_pixels(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]} pixels"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNetC:
-    """A folder of corrupted images with a checked layout; `split` lists the images."""
+    """A folder of corrupted images whose layout was checked; `split` lists its images."""
 
     root: Path
     class_names: tuple[str, ...]
@@ -144,7 +144,7 @@ def check_imagenet_c(
     corruptions: Sequence[str],
     severities: Sequence[int],
 ) -> ImageNetC:
-    """Return the set in `root` after checking the folders of all `corruptions` and `severities`.
+    """Return the set in `root`; checks the folders of all `corruptions` and `severities`.
 
     Raises OSError if `root` is no folder, and ValueError if a corruption, severity or class is
     missing, or a class is unknown to the model.

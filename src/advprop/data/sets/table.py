@@ -25,7 +25,7 @@ from advprop.data.view import View, check_splits, image_data
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TableSplit(FileSplit):
-    """Images in files, with their paths as the table has them."""
+    """Images in files; `files` are their paths as the table has them."""
 
     per_image: ClassVar = ("paths", "files")
 
@@ -53,14 +53,16 @@ def load_table(
     A label is 1 (present), 0 (absent), or unknown: empty, or -1 (uncertain). `image_column` (None:
     the first) holds paths, relative to `root` (None: the table's folder). `label_columns` default
     to all columns that hold nothing but such values, and some 0 or 1. Rows without a known label
-    are passed over. `split_column` names each row's split in the words of folders; without it, or
+    are skipped. `split_column` holds each row's split in the words that folders use; without it, or
     without validation rows, splits are taken from the training rows by a hash of the paths.
 
-    Raises OSError if the table cannot be read; ValueError if it has no rows or label, lacks a
-    column, has other values or an image twice, or for the reasons of `image_data`.
+    Raises OSError if the table cannot be read; ValueError if it has no rows or labels, lacks a
+    column, has other values or an image twice, or as `image_data` does.
     """
     table = Path(table)
     columns = _read(table)
+    if split_column not in {*columns, "split"}:  # only the default may be missing
+        raise ValueError(f"{table} has no column {split_column}; it has {shortened(columns)}")
     image_column = image_column or next(iter(columns))
     names = tuple(label_columns) or _label_columns(columns, {image_column, split_column})
     if not names:
@@ -94,7 +96,7 @@ def load_test_table(
     """Load all images of a CSV file with a column for each of `label_names`, to test a model.
 
     The first column holds paths, relative to the table's folder; rows without a known label are
-    passed over. Raises OSError or ValueError as `load_table`, and if all rows are passed over.
+    skipped. Raises OSError or ValueError as `load_table` does, ValueError too if all are skipped.
     """
     columns = _read(table)
     whole = _listed(table, columns, None, next(iter(columns)), label_names, preprocessing)

@@ -22,8 +22,8 @@ def find_shards(train: str, validation: str | None, test: str | None) -> dict[st
     """Return the shards of each split, sorted by path: "train" and the other splits found.
 
     If `train` is a folder whose shards are named after splits, it provides the other splits too.
-    Raises OSError if shards are missing, and ValueError for an invalid pattern, a URL, a folder
-    whose shards have unclear splits, a shard in two splits, or unfinished shards.
+    Raises OSError if shards are missing, and ValueError for an invalid pattern, a URL, a folder in
+    which only some shards are named after a split, a shard in two splits, or unfinished shards.
     """
     patterns = {"train": train, "validation": validation, "test": test}
     named = _by_split(Path(train)) if Path(train).is_dir() else {}
@@ -49,9 +49,9 @@ def find_shards(train: str, validation: str | None, test: str | None) -> dict[st
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Return the texts that `pattern` stands for: {0000..0007} counts, {a,b} lists.
+    """Return the texts that `pattern` stands for, where braces hold {0000..0007} or {a,b}.
 
-    Raises ValueError if braces hold neither.
+    Raises ValueError if braces hold neither a range nor a list.
     """
     braces = re.search(r"\{([^{}]*)\}", pattern)
     if braces is None:

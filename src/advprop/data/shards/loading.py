@@ -33,7 +33,7 @@ def load_shards(
 
     `train`, `validation` and `test` name shards: `DIR/train-{0000..0127}.tar`, `DIR/train-*.tar`,
     or a folder of them (if `train` is a folder whose shards are named after splits, it provides
-    all three). Without validation shards, validation is taken from `train` by a hash of the keys,
+    all three). Without validation shards, validation is split off `train` by a hash of the keys,
     and so is a missing test. Class names are read from the file `classes` (a JSON list, or one
     name a line), or `classes.json` or `.txt` beside the shards of `train`; else they are the
     label numbers. Training mixes `shuffle_shards` shards at a time. If `view.max_unreadable` is
@@ -106,7 +106,8 @@ def _check_keys(name: str, split: ShardSplit) -> None:
 def read_class_names(path: str | Path | None, folder: Path, train: ShardSplit) -> tuple[str, ...]:
     """Return the names in `path` or in a file in `folder`; else the numbers in `train.labels`.
 
-    Raises OSError if `path` is missing, and ValueError for fewer than 2 names or gaps in numbers.
+    Raises OSError if `path` is missing, and ValueError if the file holds no list of names, there
+    are fewer than 2, or numbers have gaps.
     """
     beside = [folder / CLASSES_NAME, folder / "classes.txt"]
     found = Path(path) if path else next((file for file in beside if file.exists()), None)

@@ -49,7 +49,7 @@ class HubRecords(Records):
         return len(self.reader)
 
     def image(self, position: int, channels: int) -> Image.Image:
-        """Decode the image, bytes or a file, of the row at `position`."""
+        """Return the image of the row at `position`, decoded from bytes or a file."""
         file, _ = self.reader[position]
         with file, open_image(file) as image:
             return upright(image, channels)
@@ -60,7 +60,7 @@ class HubRecords(Records):
         return list(self.reader.dataset.select_columns([key])[:][key])
 
     def class_names(self) -> tuple[str, ...] | None:
-        """Return the names of the `ClassLabel` column, if it is one."""
+        """Return the names of the label column's `ClassLabel`, or None if it is none."""
         return tuple(self.reader.class_to_idx) or None
 
 
@@ -80,14 +80,17 @@ class TorchRecords(Records):
         return upright(image, channels)
 
     def labels(self) -> list[Any]:
-        """Return `targets`, which all classification sets but those of iNaturalist have."""
+        """Return `targets`, which all sets that timm opens have, except iNaturalist's.
+
+        Raises ValueError if there are none.
+        """
         targets = getattr(self.dataset, "targets", None)
         if targets is None:
             raise ValueError(f"{self.name} lists no labels: export it as a folder of images")
         return torch.as_tensor(targets).tolist()
 
     def class_names(self) -> tuple[str, ...] | None:
-        """Return `classes`, or the first name of each if a class has several."""
+        """Return `classes`, the first name if a class has several, or None if there are none."""
         names = getattr(self.dataset, "classes", None) or []
         return tuple(name if isinstance(name, str) else name[0] for name in names) or None
 

@@ -64,8 +64,9 @@ def stamp_of(status: os.stat_result) -> Stamp:
 def scan_shard(path: Path) -> tuple[Shard, list[str]]:
     """Return the samples in `path`, and a line with a count for each kind of fault.
 
-    A sample is consecutive files with one key, the path up to the first dot of the file name. A
-    truncated shard gives its complete samples. Raises OSError if `path` is unreadable.
+    A sample is consecutive files with one key, which is the path up to the first dot of the file
+    name; files with neither image nor class number are ignored. A truncated shard gives its
+    complete samples. Raises OSError if `path` is unreadable.
     """
     faults: dict[str, list[str]] = defaultdict(list)
     rows: dict[str, tuple[int, int, int]] = {}
@@ -131,7 +132,7 @@ def _fault(
     is_known: bool,
 ) -> str | None:
     if not images:
-        # files with neither image nor label are no sample
+        # files with neither image nor class number, as a read-me, are no sample
         return None if number is None else f"labels without an image ({ENDINGS_IN_WORDS})"
     if is_known or len({member.ending for member in sample}) < len(sample):
         return "keys that come more than once"

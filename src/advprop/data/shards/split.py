@@ -26,7 +26,7 @@ _MAX_OPEN = 64  # open files in a process; systems allow at least 256
 
 
 class ShardFiles:
-    """The files of shards, opened when needed; a copy in another process opens its own handles."""
+    """The files of shards, opened when needed; each process opens its own handles."""
 
     def __init__(self, paths: Sequence[str], stamps: Sequence[Stamp]) -> None:
         self.paths = tuple(paths)
@@ -84,7 +84,7 @@ class ShardSplit(DecodedSplit):
     shuffle_shards: int = 8
 
     def name(self, index: int) -> str:
-        """Return the name of image `index` in messages: its key and shard."""
+        """Return the key and shard of image `index`, as its name in messages."""
         key = self.keys[index].decode(errors="replace")
         return f"{key} in {self.files.paths[self.shard_of[index]]}"
 
@@ -99,7 +99,7 @@ class ShardSplit(DecodedSplit):
         return [f"{shard}/{key}" for shard, key in zip(shards, keys, strict=True)]
 
     def hashed_names(self) -> list[str]:
-        """Return the images' keys, which do not depend on the distribution over shards."""
+        """Return the images' keys, which do not depend on the division into shards."""
         return [key.decode(errors="surrogateescape") for key in self.keys.tolist()]
 
     def stored(self, index: int) -> bytes:

@@ -33,8 +33,8 @@ def write_shards(
 ) -> dict[str, Written]:
     """Write a folder of images as tar shards; return the numbers written for each split.
 
-    `root` may be laid out as for `folders.load_folder`. `out` then holds `train-000000.tar` and so
-    on, each split in its own shards, and `classes.json` with the names of the classes. Images are
+    `root` has a layout of `folders.load_folder`. `out` then holds `train-000000.tar` and so on,
+    each split in its own shards, and `classes.json` with the names of the classes. Images are
     copied byte for byte, in the order of a hash of their names, so that each shard has mixed
     classes; the same folder gives the same bytes. `out` must be empty or missing; remains of an
     interrupted call cannot be loaded, and the next call deletes them.

@@ -22,7 +22,7 @@ OTHER_IMAGES = {"noise_accuracy": "noise", "adversarial_accuracy": "attack"}
 
 @dataclass(frozen=True, kw_only=True)
 class Conclusion:
-    """The answer in a sentence, its cost, and evidence as (term, sentence) pairs; plain text."""
+    """The answer in a sentence, its cost, and the evidence as (term, sentence) pairs."""
 
     headline: str
     cost: str = ""
@@ -30,7 +30,7 @@ class Conclusion:
 
 
 def conclude(summary: Sequence[Entry]) -> Conclusion:
-    """Return the conclusion of a comparison, of a single run, or of no tested run."""
+    """Return the conclusion about the methods of one group; untested ones are ignored."""
     measured = [entry for entry in summary if CLEAN in entry]
     if not measured:
         return Conclusion(headline="No run has been tested yet.")
@@ -50,10 +50,10 @@ def conclude(summary: Sequence[Entry]) -> Conclusion:
 
 
 def sternest(summary: Sequence[Entry], accuracy: str) -> list[Comparison]:
-    """Compare all methods, the best first, with vanilla at equal cost or at equal epochs.
+    """Return the comparisons of all methods with the better of the two baselines, the best first.
 
-    The baseline is the one of higher accuracy or, if both are equal, vanilla at equal cost. Returns
-    an empty list if there is nothing to compare.
+    If both baselines are equally accurate, it is vanilla at equal cost. If no method can be
+    compared with the better one, it is the other; returns [] if there is nothing to compare.
     """
     baselines = [entry for kind in BASELINE_TITLES if (entry := named(summary, kind))]
     measured = [entry for entry in baselines if accuracy in entry]
@@ -83,7 +83,7 @@ def _headline(
 
 
 def _train_longer(summary: Sequence[Entry], longer: Entry, first: Comparison) -> str:
-    """Return the answer if vanilla at equal cost leads or no method is distinguishable from it."""
+    """Return the answer that recommends vanilla at equal cost."""
     vanilla = named(summary, VANILLA)
     instead = f" instead of {percent(vanilla)}" if vanilla and CLEAN in vanilla else ""
     return (
@@ -107,7 +107,10 @@ def _undecided(summary: Sequence[Entry], first: Comparison) -> tuple[str, Entry]
 
 
 def _pays(longer: Entry, leader: Entry) -> bool:
-    """Return whether vanilla at equal cost gains by its length, or leads if that is not known."""
+    """Return whether vanilla at equal cost is significantly better than at equal epochs.
+
+    If that cannot be tested, return whether it has the highest accuracy of all.
+    """
     gain = difference_of(longer, VANILLA, CLEAN)
     if gain is None or gain["p_holm"] is None:
         return longer is leader

@@ -17,14 +17,14 @@ REFERENCES = (EQUAL_COST, VANILLA)
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A mean over `n` seeds with the `ends` of its 95 % interval, None if it has no estimate."""
+    """A mean over `n` seeds; `ends` are those of its 95 % interval, None if it has no interval."""
 
     mean: float
     ends: tuple[float, float] | None
     n: int
 
     def percent(self, digits: int = 1) -> str:
-        """Return the mean and its interval in percent, clipped to 0 to 100."""
+        """Return the mean in percent and, if known, its interval clipped to 0 to 100, as text."""
         text = f"{100 * self.mean:.{digits}f} %"
         if self.ends is None:
             return text
@@ -33,7 +33,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float], *, num_images: int | None = None) -> Estimate:
-    """Return the mean with Student's t interval, or for one seed Wilson's over `num_images`."""
+    """Return the mean with Student's t interval; for one seed, Wilson's over `num_images`."""
     mean, interval = mean_interval(values)
     ends = None if interval is None else (interval[0], interval[1])
     if len(values) == 1 and num_images:
@@ -52,9 +52,10 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 def paired(
     ours: Sequence[tuple[str, float]], theirs: Sequence[tuple[str, float]]
 ) -> Estimate | None:
-    """Return the difference of (seed, value) pairs, paired by shared seeds, else of the means.
+    """Return the mean difference of two lists of (seed, value) pairs over the seeds in both.
 
-    Returns None if either side is empty; without two shared seeds there is no interval.
+    Without such a seed it is the difference of the two means, without an interval. Returns None if
+    a list is empty.
     """
     if not ours or not theirs:
         return None
@@ -67,10 +68,10 @@ def paired(
 
 
 def references(found: Found, summary: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the method with which each method of `found` is compared, within its group.
+    """Return the reference method of each method of `found`, which belongs to the same group.
 
-    This is vanilla at equal cost, else vanilla, else the group's first method. The reference itself
-    is omitted; vanilla at equal epochs is compared with vanilla at equal cost.
+    This is vanilla at equal cost, else vanilla, else the group's first method. A group's reference
+    has none itself.
     """
     entries = {str(entry["method"]): entry for entry in summary}
     groups: dict[str, dict[str, str]] = {}

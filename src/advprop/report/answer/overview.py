@@ -17,8 +17,8 @@ OTHER_RUNS = "other runs"
 def red_flags(runs: Iterable[Mapping[str, Any]], found: Found) -> list[dict[str, Any]]:
     """Return the red flags of all runs, one entry per kind, those of most runs first.
 
-    An entry has the flag's `name`, `page` and `first` message, its runs (`who`), and further (run,
-    message) pairs (`others`).
+    An entry has the flag's `name` and `page`, its `first` message, the runs that have it (`who`),
+    and the (run, message) pairs with another message (`others`).
     """
     raised = [
         (f"{run['method']}, seed {run['seed']}", Flag.model_validate(flag))
@@ -52,7 +52,7 @@ def _warned(suite: str, flags: Sequence[tuple[tuple[str, str], Flag]]) -> dict[s
 
 
 def overview(summary: Sequence[Entry], runs: Sequence[Mapping[str, Any]]) -> Conclusion:
-    """Return the conclusion of one group, or the answers of several groups and a joint headline."""
+    """Return the conclusion of one group, or a joint headline and an answer for each of several."""
     groups: dict[str, list[Entry]] = {}
     for entry in summary:
         groups.setdefault(group_of(entry), []).append(entry)

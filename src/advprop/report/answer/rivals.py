@@ -16,7 +16,7 @@ CLEAN = "clean_accuracy"
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A method's difference to `baseline`, and the number of methods compared with it."""
+    """A method's difference from `baseline`; `rivals` methods are compared with that baseline."""
 
     method: Entry
     baseline: str
@@ -30,12 +30,12 @@ class Comparison:
 
     @property
     def seeds_missing(self) -> int | None:
-        """Return how many more seeds may show the difference; None if 100 are too few."""
+        """Return how many more seeds may make it significant; None if 100 are too few in all."""
         return seeds_missing(self.difference, self.rivals)
 
     @property
     def promising(self) -> bool:
-        """Return whether the method is above the baseline, and more seeds may show it."""
+        """Return whether the method is above the baseline, and more seeds may confirm it."""
         return self.difference["difference"] > 0 and self.seeds_missing is not None
 
     @property
@@ -59,9 +59,9 @@ class Comparison:
 
 
 def compare_all(summary: Sequence[Entry], baseline: str, accuracy: str) -> list[Comparison]:
-    """Compare each method with `baseline`, the best first; empty if the baseline is not measured.
+    """Return the comparison of each method with `baseline`; [] if the baseline is not measured.
 
-    Methods that are significantly better come before all others, each by their `accuracy`.
+    Methods that are significantly better come first; within both parts the order is by `accuracy`.
     """
     rivals = [entry for entry in summary if not is_baseline(entry) and accuracy in entry]
     found = [(entry, difference_of(entry, baseline, accuracy)) for entry in rivals]

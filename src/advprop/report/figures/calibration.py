@@ -25,7 +25,7 @@ SMALLEST, LARGEST = 4, 15  # sizes of marks, by the share of a method's images i
 
 
 def calibration_panels(found: Found, styles: Styles) -> list[Panel]:
-    """Return the reliability diagram of all methods, and their calibration errors."""
+    """Return the panels of the reliability diagram and of the calibration errors of all methods."""
     every = {m: [run.suites.clean.calibration for run in runs] for m, runs in found.items()}
     parts = {m: kept for m, own in every.items() if (kept := [c for c in own if c is not None])}
     if not parts:
@@ -38,7 +38,7 @@ def calibration_panels(found: Found, styles: Styles) -> list[Panel]:
 
 
 def pooled(parts: Sequence[Calibration]) -> list[Bin]:
-    """Merge the bins of several seeds; each image of each seed counts once."""
+    """Return the bins of several seeds merged; each image of each seed counts once."""
     groups: dict[tuple[float, float], list[Bin]] = {}
     for part in parts:
         for found in part.bins:

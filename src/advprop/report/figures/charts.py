@@ -1,4 +1,4 @@
-"""Draws accuracies against cost and as differences to a baseline."""
+"""Draws accuracies over cost, and their differences from a baseline."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ COST_TITLES = {
 
 
 def accuracy_title(accuracy: str) -> str:
-    """Return the heading of an accuracy or measure, for unknown suites made from its name."""
+    """Return the heading of an accuracy or measure; unknown suites get theirs from the name."""
     for measure, words in LABEL_MEASURES.items():
         if accuracy.endswith(f"_{measure}"):
             suite = accuracy.removesuffix(f"_{measure}")
@@ -61,7 +61,7 @@ def accuracy_title(accuracy: str) -> str:
 def cost_panels(
     summary: Sequence[Entry], runs: Sequence[Entry], styles: Styles, cost: str
 ) -> list[Panel]:
-    """Return a panel per accuracy against `cost`, with means, intervals, and seeds as dots."""
+    """Return a panel per accuracy, drawn over `cost`: means with intervals, and seeds as dots."""
     panels = []
     for accuracy in accuracy_names(summary):
         title = accuracy_title(accuracy)
@@ -144,7 +144,7 @@ def _cost_traces(
 
 
 def difference_panels(summary: Sequence[Entry], styles: Styles, baseline: str) -> list[Panel]:
-    """Return a panel per accuracy with paired differences to `baseline` and their intervals."""
+    """Return a panel per accuracy: differences from `baseline`, paired by seed, with intervals."""
     panels = []
     for accuracy in accuracy_names(summary):
         title = accuracy_title(accuracy)

@@ -1,4 +1,4 @@
-"""Draws heat maps of accuracy by corruption and severity, and of differences to a reference."""
+"""Draws heat maps of accuracy by corruption and severity, and of differences from a reference."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def corruption_panels(found: Found) -> list[Panel]:
 
 
 def difference_panels(found: Found, references: Mapping[str, str]) -> list[Panel]:
-    """Return a panel per method with differences to its reference in points, on one scale."""
+    """Return a panel per method: differences from its reference in points, all on one scale."""
     values = _all_values(found)
     maps = {
         method: _differences(values[method], values[other])
@@ -60,17 +60,14 @@ def difference_panels(found: Found, references: Mapping[str, str]) -> list[Panel
 
 
 def difference_reach(maps: Mapping[str, Cells]) -> float:
-    """Return the end of the colour scale: the largest difference, rounded up to five points."""
+    """Return the colour scale's end: the largest difference in points, rounded up to fives."""
     rows = (row for cells in maps.values() for row in cells.values())
     values = [abs(value) for row in rows for value in row if value is not None]
     return 5.0 * max(1, -int(-max(values, default=0) // 5))
 
 
 def corruption_rows(found: Found) -> list[tuple[str, str, str, str]]:
-    """Return each method's mean error over the corruptions, mCE or "-", and how images were made.
-
-    They are the rows of the table next to the maps.
-    """
+    """Return table rows (method, mean error, mCE or "-", how the images were made)."""
     rows = []
     for method, runs in found.items():
         suites = [run.suites.corruptions for run in runs]

@@ -22,7 +22,7 @@ LAYERS_HEIGHT = 210  # the same for any number of layers
 # heading, axis title, and the value for branches that do not differ, by key
 DISTANCES = {
     "mean_distance": ("Running means", "difference in clean standard deviations", 0.0),
-    "variance_ratio": ("Running variances", "adversarial divided by clean", 1.0),
+    "variance_ratio": ("Running variances", "larger divided by smaller", 1.0),
     "weight_distance": ("Scale parameters (weight)", "absolute difference", 0.0),
     "bias_distance": ("Shift parameters (bias)", "absolute difference", 0.0),
 }
@@ -37,7 +37,10 @@ def branch_names(curves: Sequence[Curve]) -> list[str]:
 
 
 def curve_panels(curves: Sequence[Curve], styles: Styles) -> list[Panel]:
-    """Return a panel per method: accuracy and loss over passes, a line per seed and branch."""
+    """Return a panel per method: accuracy and loss over passes, a line per seed and branch.
+
+    If a curve does not know its passes, all are drawn over epochs.
+    """
     curves = [curve for curve in curves if curve.get("points")]
     branches = branch_names(curves)
     unit = "passes" if all("passes" in p for c in curves for p in c["points"]) else "epoch"
@@ -109,7 +112,7 @@ def _line(
 
 
 def statistics_panels(records: Sequence[Mapping[str, Any]], styles: Styles) -> list[Panel]:
-    """Return panels with the distance of clean and adversarial statistics in each layer."""
+    """Return a panel per kind of distance between two branches: its value in each layer."""
     records = [record for record in records if record.get("statistics")]
     layers = list(dict.fromkeys(row["layer"] for r in records for row in r["statistics"]))
     panels = []

@@ -67,9 +67,10 @@ def strengths(found: Found) -> list[str]:
 def epsilon_scale(
     epsilons: Sequence[float], name: str
 ) -> tuple[Callable[[float], float], dict[str, Any]]:
-    """Return a function from epsilon to its x position, and the axis; logarithmic for a wide range.
+    """Return a function from epsilon to its x position, and the axis.
 
-    On a logarithmic axis, epsilon 0 (clean images) is one step before the smallest epsilon.
+    The axis is logarithmic for a wide range; epsilon 0 (clean images) is then one step before the
+    smallest other epsilon.
     """
     positive = [e for e in sorted(set(epsilons)) if e > 0]
     logarithmic = len(positive) > 2 and positive[-1] / positive[0] >= LOG_RATIO
@@ -117,7 +118,7 @@ def _curve_panel(name: str, lines: Lines, styles: Styles) -> Panel:
 
 
 def soup_panels(found: Found, styles: Styles) -> list[Panel]:
-    """Return a panel per suite with a line per method: accuracy over the weight, with intervals."""
+    """Return a panel per suite: accuracy over weight, a line with intervals per method."""
     return [_soup_panel(suite, lines, styles) for suite, lines in soup_series(found).items()]
 
 

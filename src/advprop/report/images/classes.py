@@ -16,7 +16,7 @@ LONGEST = 22  # characters of a class name on an axis
 
 
 def class_panels(found: Found, references: Mapping[str, str]) -> list[Panel]:
-    """Return a panel per method with the classes that change most, gains first."""
+    """Return a panel per method: the classes that differ most in accuracy from its reference."""
     panels = []
     for method, reference in references.items():
         changes = class_changes(found[method], found[reference])
@@ -37,7 +37,7 @@ def class_panels(found: Found, references: Mapping[str, str]) -> list[Panel]:
 
 
 def class_changes(ours: Sequence[Findings], theirs: Sequence[Findings]) -> dict[str, Estimate]:
-    """Return the change of each class that both have, largest gain first."""
+    """Return the difference in accuracy of each class that both tested, the largest gain first."""
     mine, others = _by_class(ours), _by_class(theirs)
     changes = {
         name: change
@@ -54,9 +54,10 @@ def extremes(names: Sequence[str], most: int = MOST) -> list[str]:
 
 
 def class_table(found: Found, references: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return all classes for the page's table, with accuracies in percent and references.
+    """Return the data of the page's table of classes, or None if no class was tested.
 
-    `columns` are methods, references first; a value is None if the class was not tested.
+    `columns` are methods, references first, with accuracies in percent by class; a value is None
+    if the class was not tested. `versus` names the method's reference.
     """
     by_method = {method: _by_class(runs) for method, runs in found.items()}
     by_method = {method: values for method, values in by_method.items() if values}
@@ -151,9 +152,10 @@ def _short(name: str) -> str:
 
 
 def confusion_table(found: Found) -> dict[str, Any] | None:
-    """Return the most confused pairs with their number of images in a run of each method.
+    """Return the pairs of classes that are confused most, or None if none are known.
 
-    Counts are means over the seeds; a pair that is not in a run's list counts 0.
+    A row is (class, predicted as, counts): for each of `methods` the mean count over seeds, as
+    text. A pair that a run does not list counts 0.
     """
     by_method = {method: _runs(runs) for method, runs in found.items()}
     by_method = {method: runs for method, runs in by_method.items() if runs}

@@ -32,10 +32,10 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Triple:
-    """The clean image, perturbation and adversarial image of a test image, and both predictions.
+    """A test image: `pictures` of it clean, of its perturbation and attacked, and both predictions.
 
-    `saliency` has maps of the parts of the clean image that matter to the model, their titles as
-    kinds.
+    `saliency` has maps of the parts of the clean image that matter to the model; a map's `kind` is
+    its title.
     """
 
     label: str
@@ -75,9 +75,9 @@ class Gallery:
 def galleries(
     records: Sequence[Mapping[str, Any]], *, most_bytes: int = GALLERY_BYTES
 ) -> list[Gallery]:
-    """Return the first gallery of each method, AdvProp first.
+    """Return the first gallery of each method, AdvProp's first.
 
-    If pictures exceed `most_bytes`, each gallery keeps fewer images, the last ones perhaps none.
+    If the pictures exceed `most_bytes`, galleries keep fewer images, and empty ones are omitted.
     """
     found: dict[str, Gallery] = {}
     for record in sorted(records, key=lambda record: kind_of(record) != "advprop"):
@@ -136,7 +136,7 @@ def _saliency(maps: Iterable[Mapping[str, Any]], label: str) -> Iterator[Picture
 
 
 def read_picture(source: object, kind: str, alt: str) -> Picture | None:
-    """Return a picture from a PNG's data URL; None for anything else, as nothing is downloaded."""
+    """Return the picture in a PNG's data URL, or None for anything else: nothing is downloaded."""
     match = PNG.fullmatch(source) if isinstance(source, str) else None
     if match is None:
         return None
@@ -155,8 +155,9 @@ def browse(records: Sequence[Record], *, most_bytes: int = BROWSE_BYTES) -> dict
 
     `labels` are class names, `images` lists of [picture, index of the label, name]. `sets` are
     lists of image indices, each shared by all runs on the same images. `methods` hold their runs,
-    each with its set, predictions (as indices of labels) and confidences in percent. Pictures
-    beyond `most_bytes` are dropped with predictions, evenly over sets; `left_out` counts them.
+    each with its set, predictions (as indices of labels) and confidences in percent. Images without
+    a picture are dropped and, if pictures exceed `most_bytes`, others evenly over sets; `left_out`
+    counts them.
     """
     records = [record for record in records if record.predictions.images]
     if not records:
@@ -220,6 +221,6 @@ def _images_within(
 
 
 def _spread(identities: Sequence[str]) -> list[str]:
-    """Return `identities` in an order whose every prefix is spread over the whole."""
+    """Return `identities` in an order in which the first N are spread over all, for any N."""
     order = sorted(range(len(identities)), key=lambda number: int(f"{number:016b}"[::-1], 2))
     return [identities[number] for number in order]

@@ -40,8 +40,8 @@ def render_report(results: Json, details: Json | None = None) -> str:
     """Return the report as one self-contained HTML text.
 
     `results` is the contents of `results.json`, `details` has the entries that docs/results.md
-    lists under the report: command, curves, records, tests, notes. The report names missing parts.
-    Raises ValueError for values of the wrong type.
+    lists under the report. Raises ValueError for a value of a wrong type in records, tests or
+    trials, and as `summarise`.
     """
     details = details or {}
     runs = list(results.get("runs") or ())
@@ -55,7 +55,7 @@ def render_report(results: Json, details: Json | None = None) -> str:
     order = list(styles)
     for part in (records, tests):
         part.sort(key=lambda item: order.index(item["method"]))
-    found = read_findings(tests)
+    found, recorded = read_findings(tests), read_records(records)
     command = str(details.get("command") or results.get("command") or "")
     page = {
         "recipe": str(results.get("recipe") or "unnamed"),
@@ -73,7 +73,7 @@ def render_report(results: Json, details: Json | None = None) -> str:
         "settings": run_facts(runs, configs),
         "attack": attack_of_tests(configs),
         "trials": tables.trials_table(trials),
-        "browse": browse(read_records(records)),
+        "browse": browse(recorded),
         "commands": [line for line in command.splitlines() if line.strip()],
         "versions": {str(k): str(v) for k, v in (results.get("versions") or {}).items()},
     }
@@ -81,7 +81,7 @@ def render_report(results: Json, details: Json | None = None) -> str:
 
 
 def _numbers(summary: Sequence[Json], runs: Sequence[Json], found: Found) -> dict[str, Any]:
-    """Return the tables and the titles of their columns."""
+    """Return the variables of the page's tables."""
     return {
         "table": tables.main_rows(summary),
         "accuracy_titles": [accuracy_title(name) for name in tables.main_accuracies(summary)],
@@ -103,7 +103,7 @@ def _numbers(summary: Sequence[Json], runs: Sequence[Json], found: Found) -> dic
 def _suites(
     summary: Sequence[Json], runs: Sequence[Json], found: Found, styles: Styles
 ) -> dict[str, Any]:
-    """Return the figures of the test results."""
+    """Return the variables of the page's sections on test results."""
     held = references(found, summary)
     costs = {"total_passes": "Cost in passes per image", "train_seconds": "Cost in training time"}
     several = sum("clean_accuracy" in entry for entry in summary) > 1
@@ -152,13 +152,13 @@ def _corruption_views(found: Found, held: Mapping[str, str]) -> list[dict[str, A
 
 
 def _group(panels: Sequence[Panel], *, title: str = "", columns: int = 3) -> list[dict[str, Any]]:
-    """Return a list with `panels` under one heading, in up to `columns` columns; [] without any."""
+    """Return a list with one group, `panels` under one heading; [] if there are no panels."""
     columns = 2 if len(panels) == 4 else columns
     return [{"title": title, "panels": panels, "columns": columns}] if panels else []
 
 
 def _training(curves: Sequence[Json], records: Sequence[Json], styles: Styles) -> dict[str, Any]:
-    """Return the figures of the training."""
+    """Return the variables of the page's sections on training and branches."""
     points = [point for curve in curves for point in curve["points"]]
     return {
         "branches": list(zip(branch_names(curves), cycle(DASHES), strict=False)),
@@ -199,7 +199,7 @@ def _own_file(name: str) -> str:
 
 
 def typeset(text: str) -> str:
-    """Replace hyphens before numbers by minus signs, and spaces before units by no-break spaces."""
+    """Return `text` with minus signs before numbers, and no-break spaces before units."""
     return BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", NEGATIVE.sub("\N{MINUS SIGN}", text))
 
 

@@ -16,7 +16,7 @@ from advprop.results.summary import group_of, kind_of
 
 @dataclass(frozen=True)
 class MethodStyle:
-    """Colour, plotly marker symbol, description of the method and its `--method` (may be empty)."""
+    """A method's colour, plotly marker symbol, description and `--method` (both may be empty)."""
 
     color: str
     symbol: str
@@ -68,9 +68,9 @@ GROUP_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down", 
 def titled(*parts: Iterable[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
     """Return the entries with titles of methods in place of `--method` names.
 
-    `parts` are runs, a summary, or other entries with a `method`; the first entry with a label
-    determines its kind. A suffix of a label after a comma is kept. Labels whose titles would be
-    equal stay unchanged.
+    `parts` are runs, a summary, or other entries with a `method`. The first entry with a label
+    determines its kind, which all get. What follows a comma in a label is kept, and labels whose
+    titles would be equal stay unchanged.
     """
     every = [[{**entry, "method": str(entry["method"])} for entry in part] for part in parts]
     kinds: dict[str, str] = {}

@@ -121,9 +121,9 @@ def _validation_numbers(folder: Path, count: int) -> dict[str, int]:
     wrong = [path for path in paths if not 1 <= numbers.get(path, 0) <= count]
     if wrong:
         raise ValueError(
-            f"{folder}: {len(wrong)} of {len(paths)} images are not called as ImageNet's "
-            f"validation images are ({shortened(wrong, 3)}; ILSVRC2012_val_00000001.JPEG to "
-            f"{count:08}): ReaL labels are joined by file name, give the files their own"
+            f"{folder}: {len(wrong)} of {len(paths)} images are not named like ImageNet's "
+            f"validation images ({shortened(wrong, 3)}; ILSVRC2012_val_00000001.JPEG to "
+            f"{count:08}): ReaL labels are matched by file name, keep the published names"
         )
     by_number: dict[int, str] = {}
     for path, number in numbers.items():
@@ -153,7 +153,7 @@ def _class_files(
         if missing:
             problems.append(f"{len(missing):,} are missing ({described(missing)})")
         if unknown:
-            problems.append(f"{len(unknown):,} are of no class of it ({described(unknown)})")
+            problems.append(f"{len(unknown):,} do not belong to it ({described(unknown)})")
         raise ValueError(
             f"{folder}: {data_set} is {len(labels):,} class folders, "
             f"{' and '.join(problems)}: name the folder that holds them all, as published"
