@@ -111,7 +111,7 @@ WRONG = {
         lambda f: ["evaluate", f / "run", "--suite", "clean", "--data", f"clean={f / 'one'}"],
         "red",
     ),
-    "truncated checkpoints": (lambda f: ["evaluate", f / "truncated"], "whole"),
+    "truncated checkpoints": (lambda f: ["evaluate", f / "truncated"], "is intact"),
     "another architecture": (lambda f: ["evaluate", f / "foreign"], "another architecture"),
     "export over something": (lambda f: ["export", f / "run", "--out", f / "one"], "not empty"),
     "unknown format": (

@@ -15,8 +15,8 @@ from advprop.files.atomic import safe_name
 EqualOption = Annotated[
     Literal["passes", "seconds"],
     typer.Option(
-        help="Equal cost: vanilla_equal_cost gets as many passes as the dearest method, or all "
-        "methods get its time, by steps that are timed on this machine first."
+        help="With passes, vanilla_equal_cost gets as many passes as the most expensive method; "
+        "with seconds, all methods train for the time of that method, by steps timed here first."
     ),
 ]
 VaryOption = Annotated[
@@ -24,16 +24,16 @@ VaryOption = Annotated[
     typer.Option(
         "--vary",
         metavar="PATH=A,B",
-        help="Try these values of a setting on validation images first, and train the seeds of "
-        "each method that has it with its best one; may be repeated.",
+        help="Try these values of a setting on validation images first; each method that has it "
+        "then trains with its best one. May be repeated.",
     ),
 ]
 PartOption = Annotated[
     str | None,
     typer.Option(
         metavar="K/N",
-        help="Only the K-th of N parts of the runs, for N machines that share --out; "
-        "the same command without --part gathers them.",
+        help="Train only the K-th of N parts of the runs, for N machines that share --out; "
+        "the same command without --part combines them.",
     ),
 ]
 
@@ -41,10 +41,10 @@ PartOption = Annotated[
 def main(
     recipe: RecipeArgument,
     methods: Annotated[
-        str, typer.Option(help="Methods, separated by commas; vanilla_equal_cost always joins.")
+        str, typer.Option(help="Methods, separated by commas; vanilla_equal_cost is always added.")
     ] = "vanilla,adversarial,mixed,advprop",
-    seeds: Annotated[int, typer.Option(help="Seeds 0 to N-1.")] = 3,
-    jobs: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Train each with seeds 0 to N-1.")] = 3,
+    jobs: Annotated[int, typer.Option(help="Number of runs at a time.")] = 1,
     out: Annotated[
         Path | None, typer.Option(help="The comparison's folder; runs/compare-RECIPE by default.")
     ] = None,

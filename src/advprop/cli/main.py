@@ -44,7 +44,7 @@ def _options(
 
 
 def run() -> None:
-    """Run the command line; a user's error gives one message and exit code 2, no traceback."""
+    """Run the command line; a user's error gives one message and exit code 2, without traceback."""
     _let_waiting_threads_sleep()
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _terminate)

@@ -1,4 +1,4 @@
-"""Options, printing and the check of --json FILE, which several subcommands share."""
+"""What several subcommands share: options, printing, and the check of --json FILE."""
 
 from __future__ import annotations
 
@@ -33,15 +33,13 @@ def _set_option(example: str) -> Any:
 
 
 SetOption = Annotated[list[str] | None, _set_option("training.num_epochs=10")]
-EvaluationSetOption = Annotated[
-    list[str] | None, _set_option("evaluation.corruption_severities=3,5")
-]
+EvaluationSetOption = Annotated[list[str] | None, _set_option("evaluation.batch_size=64")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 WeightsOption = Annotated[
     str | None,
     typer.Option(
-        help="last, best (on clean validation images) or ema; "
-        "by default the average where one is kept, else the last."
+        help="last, best (on clean validation images) or ema (their average); "
+        "by default the average if the run keeps one, else the last."
     ),
 ]
 
@@ -58,9 +56,9 @@ def comma_separated(text: str) -> list[str]:
 
 
 def check_json_target(path: Path | None, *keys: str) -> None:
-    """Raise ValueError if `path` is not writable or holds something other than such a result.
+    """Raise ValueError if the result of a command cannot or must not be written to `path`.
 
-    An existing file may be empty or hold such a result: an object with `keys`, or a list of such
+    An existing file must be empty or hold such a result: an object with `keys`, or a list of such
     objects. Devices, pipes and None (no target) are accepted.
     """
     if path is None:
@@ -70,7 +68,7 @@ def check_json_target(path: Path | None, *keys: str) -> None:
     if path.exists() and not path.is_file():
         return
     if path.is_file() and path.stat().st_size and not _holds(path, keys):
-        raise ValueError(f"{path}: there, and not such a result; give another --json")
+        raise ValueError(f"{path}: exists, and is not such a result; give another --json")
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; make it, or give another --json")
@@ -95,7 +93,7 @@ def _holds(path: Path, keys: tuple[str, ...]) -> bool:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print lines; control characters in them are escaped."""
+    """Print `text` with its control characters escaped, on standard error if `err`."""
     from advprop.files.parsing import printable  # a tenth of a second to import
 
     typer.echo(printable(text), err=err)

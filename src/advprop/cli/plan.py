@@ -12,10 +12,10 @@ from advprop.cli.options import RecipeArgument, SetOption, check_json_target
 from advprop.cost.assumptions import A100_TFLOPS, PUBLISHED
 
 ImagesOption = Annotated[
-    int | None, typer.Option(help="Training images, where the data are not here.", min=1)
+    int | None, typer.Option(help="Number of training images; by default that of the data.", min=1)
 ]
 ClassesOption = Annotated[
-    int | None, typer.Option(help="Classes, where the data are not here.", min=1)
+    int | None, typer.Option(help="Number of classes; by default that of the data.", min=1)
 ]
 Row = tuple[str, Callable[[dict[str, Any]], str]]
 
@@ -29,17 +29,17 @@ def main(
     ] = None,
     devices: Annotated[
         int | None,
-        typer.Option(help="Plan hours for this many other devices, which share each batch."),
+        typer.Option(help="Plan for this many other devices, which share each batch."),
     ] = None,
     device_tflops: Annotated[
         float | None,
         typer.Option(
-            help=f"Assumed rate of a device, 10^12 FLOPs a second (by default {A100_TFLOPS:g})."
+            help=f"Assumed rate of a device, 10^12 FLOPs per second (by default {A100_TFLOPS:g})."
         ),
     ] = None,
     utilisation: Annotated[
         float | None,
-        typer.Option(help="Assumed share of that rate; by default that of similar nets."),
+        typer.Option(help="Assumed share of that rate; by default that of similar networks."),
     ] = None,
     images: ImagesOption = None,
     classes: ClassesOption = None,
@@ -96,7 +96,7 @@ def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
     console.print()
     console.print(_clusters(plan))
     if any(row["problem"] for row in plan["clusters"]):
-        console.print("- the batch cannot be shared equally by so many devices")
+        console.print("-: the batch cannot be shared equally by so many devices")
     console.print(
         f"\nHours are not measured. They assume {rates['device_tflops']:g} TFLOP/s per device "
         f"(--device-tflops) at a utilisation of {rates['utilisation']:.3g} (--utilisation), for "
@@ -106,7 +106,7 @@ def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
 
 
 def _empty_table(headings: Sequence[str], *, first: str | None = None) -> Any:
-    """Return a table with columns of numbers, and one of names, headed `first`, before them."""
+    """Return a table with columns of numbers, after one of names if `first` is its heading."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)

@@ -21,8 +21,10 @@ def main(
         list[str],
         typer.Argument(metavar="IMAGE...", help="Image files, folders, or quoted patterns."),
     ],
-    top: Annotated[int, typer.Option(help="Classes shown for each image; labels, all.", min=1)] = 3,
-    batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 32,
+    top: Annotated[
+        int, typer.Option(help="Number of classes shown for an image; labels are all shown.", min=1)
+    ] = 3,
+    batch_size: Annotated[int, typer.Option(help="Number of images at a time.", min=1)] = 32,
     json: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write a JSON list to this file; - is standard output."),
@@ -56,7 +58,7 @@ def main(
 
 
 def _write(found: Iterable[Prediction], json: str | None) -> tuple[int, int]:
-    """Print or write `found`; returns the number of images and of unreadable ones."""
+    """Print or write `found`; return the numbers of images and of unreadable ones."""
     import sys
 
     from advprop.files.atomic import write_atomically

@@ -32,7 +32,7 @@ _HEADINGS = (
 
 
 def print_results(results: Mapping[str, Any]) -> None:
-    """Print a comparison's test accuracies, costs and conclusion."""
+    """Print a comparison's accuracies and costs as a table, and its conclusion in words."""
     runs, summary = titled(results["runs"], results["summary"])
     answer = overview(summary, runs)
     names = headline_names(results["summary"])

@@ -36,7 +36,7 @@ def main(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on from the newest checkpoint, or start where there is none."
+            "--resume", help="Go on from the newest checkpoint, or start if there is none."
         ),
     ] = False,
     tensorboard: Annotated[
@@ -76,7 +76,7 @@ def main(
 
 
 def _sets_length(overrides: Sequence[str]) -> bool:
-    """Return whether a command sets the number of epochs, which permits more on resumption."""
+    """Return whether a command sets the number of epochs, so that a resumed run may get more."""
     from advprop.config.overrides import parse_override
 
     paths = [parse_override(override)[0] for override in overrides]

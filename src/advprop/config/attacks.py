@@ -33,7 +33,7 @@ class ThreatModelConfig(Buildable[ThreatModel]):
     epsilon: Fraction
 
     def build(self) -> ThreatModel:
-        """Build the threat model."""
+        """Return the threat model."""
         return Linf(self.epsilon) if self.kind == "linf" else L2(self.epsilon)
 
 
@@ -44,7 +44,7 @@ class Targeted(Buildable[Built]):
         targets: TargetName
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings with the target rule instead of its name."""
+        """Return the settings, with the target rule in place of its name."""
         return {**super().settings(), "targets": TARGET_RULES[self.targets]}
 
 
@@ -78,7 +78,7 @@ class TrainingAttackConfig(_PGDConfig[Attack]):
     first_steps: int | None = None
 
     def build(self) -> Attack:
-        """Build the attack."""
+        """Return the attack."""
         settings = self.settings()
         first_steps = settings.pop("first_steps")
         attack = PGD(**settings)

@@ -21,7 +21,7 @@ from advprop.data.splits import ImageData
 class BuiltinDataConfig(BatchesConfig):
     """An embedded data set with `num_train` of its training images (None: all).
 
-    `augmentation` is for training; by default images stay as they are.
+    `augmentation` applies to training images; by default there is none.
     """
 
     kind: Literal["builtin"] = "builtin"
@@ -30,7 +30,7 @@ class BuiltinDataConfig(BatchesConfig):
     augmentation: Augmentation | None = None
 
     def load(self, seed: int) -> ImageData:
-        """Load the data set; the splits do not depend on the seed."""
+        """Return the data set; its splits do not depend on `seed`."""
         return load_builtin(
             self.name, num_train=self.num_train, augmentation=self.augmentation, seed=seed
         )
@@ -79,7 +79,7 @@ class TimmDataConfig(LabelsDataConfig):
 
     @property
     def _folder(self) -> str | None:
-        """The folder in a name "hfds/FOLDER", None for the name of a data set."""
+        """Return the folder in a name "hfds/FOLDER", or None for the name of a data set."""
         kind, _, folder = (self.name or "").partition("/")
         is_folder = os.path.isabs(folder) or os.path.isdir(folder)
         return folder if kind == "hfds" and is_folder else None
@@ -140,7 +140,7 @@ DATA_KINDS: dict[str, type[BatchesConfig]] = {
 def settings_for_kind(data: BatchesConfig, kind: object) -> dict[str, Any]:
     """Return settings for `kind`, as unvalidated plain data; raises ValueError for an unknown kind.
 
-    Settings common to both kinds are those of `data`, others the defaults (None without one).
+    Settings that both kinds have are those of `data`; others have their default, or None.
     """
     if not isinstance(kind, str) or kind not in DATA_KINDS:
         raise ValueError(f'data.kind "{kind}" unknown: choose from {", ".join(DATA_KINDS)}')

@@ -1,4 +1,4 @@
-"""The base of the configurations of data: batches, and images that are decoded at each use."""
+"""The base classes of configurations of data."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from advprop.tasks.task import Classification, Task
 
 
 class BatchesConfig(Config):
-    """The base of all sources of images: how batches are sampled and mixed.
+    """The base of all configurations of data, with the sampling and mixing of batches.
 
-    `expected_sizes` are the numbers of training images and of classes that `plan` takes while the
-    images are not here (None: it loads them).
+    `expected_sizes` are the numbers of training images and of classes that `plan` assumes if the
+    images are missing (None: it loads them).
     """
 
     if TYPE_CHECKING:
@@ -44,16 +44,16 @@ class BatchesConfig(Config):
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """(channels, height, width) of every image; None if that is known only after loading."""
+        """Return (channels, height, width) of the images, or None if only loading tells it."""
         return None
 
     @property
     def view_names(self) -> tuple[str, ...]:
-        """The names of the differently augmented views of each training image."""
+        """Return the names of the differently augmented views of each training image."""
         return ()
 
     def task(self, data: ImageData, label_smoothing: float) -> Task:
-        """Return what is learnt from `data`."""
+        """Return the task that a model learns from `data`."""
         return Classification.smoothed(label_smoothing)
 
     def places_to_set(self) -> str:
@@ -62,10 +62,10 @@ class BatchesConfig(Config):
 
 
 class DecodedDataConfig(BatchesConfig):
-    """The base of all sources of compressed images, with the settings of a `View`.
+    """The base of configurations of compressed images, with the settings of a `View`.
 
-    Further fields of a subclass are arguments of its `loader`; `needed` holds the name of the field
-    with the images' place, and the error message if that field is None.
+    Further fields of a subclass are arguments of its `loader`. `needed` is the name of the field
+    for the images' place, and the error message if that field is None.
     """
 
     loader: ClassVar[Callable[..., ImageData]]
@@ -87,12 +87,12 @@ class DecodedDataConfig(BatchesConfig):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every image."""
+        """Return (channels, height, width) of the images."""
         return self.channels, self.image_size, self.image_size
 
     @property
     def view_names(self) -> tuple[str, ...]:
-        """The names of `views`."""
+        """Return the names of `views`."""
         return tuple(self.views)
 
     def view(self, seed: int) -> View:
@@ -101,7 +101,7 @@ class DecodedDataConfig(BatchesConfig):
         return View(**{name: getattr(self, name) for name in names}, seed=seed)
 
     def load(self, seed: int) -> ImageData:
-        """Load the data set; raises ValueError if no place is given."""
+        """Return the data set; raises ValueError if no place is given."""
         name, remedy = self.needed
         if getattr(self, name) is None:
             raise ValueError(remedy)
@@ -111,17 +111,17 @@ class DecodedDataConfig(BatchesConfig):
 
 
 class LabelsDataConfig(DecodedDataConfig):
-    """The base of sources whose images may have several labels each.
+    """The base of configurations of images that may have several labels each.
 
-    With `balanced`, present and absent labels weigh the same in training, for each label in all.
+    With `balanced`, the present and absent cases of a label get the same total weight in training.
     """
 
     balanced: bool = False
 
     def task(self, data: ImageData, label_smoothing: float) -> Task:
-        """Return what is learnt from `data`: its classes, or each of its labels.
+        """Return the task that a model learns from `data`: its classes, or each of its labels.
 
-        Raises ValueError for settings that need the other of the two.
+        Raises ValueError if a setting needs classes and the images have labels, or vice versa.
         """
         if not data.multi_label:
             if self.balanced:
@@ -138,7 +138,7 @@ class LabelsDataConfig(DecodedDataConfig):
         return MultiLabel(weights, label_smoothing)
 
     def check_several_labels(self) -> None:
-        """Raise ValueError for settings that need one class an image."""
+        """Raise ValueError if a setting needs one class for each image."""
         if self.mixing.is_on or self.sampling.class_balanced:
             raise ValueError(
                 "mixup, cutmix and class_balanced need one class an image, these images have "

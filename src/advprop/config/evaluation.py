@@ -1,4 +1,4 @@
-"""Configuration of the test suites."""
+"""The configuration of the test suites."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class EvaluationConfig(Config):
         return epsilons
 
     def curve(self) -> list[PGD]:
-        """Return the attacks of the curve, by threat model and epsilon; epsilon 0 is included.
+        """Return the attacks of the curves, ordered by threat model and epsilon, which begins at 0.
 
         They have the number of steps and the targets of `attack`, and its step size relative to
         epsilon (if its epsilon is 0, steps that add up to 2.5 epsilon).

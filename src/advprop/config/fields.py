@@ -23,8 +23,8 @@ class Config(BaseModel):
     configurations may still contain them: with that value they are dropped, else refused with the
     name of a commit that has them, `removed_after`.
 
-    `places` names the fields that hold paths. Since files may move, paths do not count when
-    configurations are compared; the files' contents do.
+    `places` names the fields that hold paths. Since files may move, configurations are compared
+    without paths; the contents of the files are compared instead.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -69,8 +69,8 @@ class Buildable(Config, Generic[Built]):
     """A configuration that builds an object, passing its fields as arguments of the same names.
 
     A subclass sets `builds` to the object's class; fields that are `Buildable` are built first, and
-    `kind`, which distinguishes the classes, is not passed. The object checks the bounds of its
-    arguments; every configuration builds it once on validation for this reason.
+    `kind`, which distinguishes the classes, is not passed. The object checks its arguments, so
+    every configuration builds it once on validation.
     """
 
     builds: ClassVar[Callable[..., Any]]
@@ -86,7 +86,7 @@ class Buildable(Config, Generic[Built]):
         return {n: v.build() if isinstance(v, Buildable) else v for n, v in values.items()}
 
     def build(self) -> Built:
-        """Build the object; raises ValueError for settings out of bounds."""
+        """Return the object; raises ValueError for settings out of bounds."""
         built: Built = self.builds(**self.settings())
         return built
 
@@ -112,7 +112,10 @@ def removed_text(what: str, instead: str, commit: str) -> str:
 
 
 def parse_fraction(value: object) -> object:
-    """Return "4/255" as a number; any other value is left to the field's validation."""
+    """Return text such as "4/255" as a number, and any other value as it is.
+
+    Raises ValueError for a fraction that is no number.
+    """
     if isinstance(value, str) and value.count("/") == 1:
         numerator, denominator = value.split("/")
         try:
@@ -126,7 +129,7 @@ Fraction = Annotated[float, BeforeValidator(parse_fraction)]
 
 
 def parse_list(value: object) -> object:
-    """Return "1/255,2/255" as a list and a number as a list of one; leave other values."""
+    """Return "1/255,2/255" as a list, a number as a list of one, and other values as they are."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return [value] if isinstance(value, int | float) else value

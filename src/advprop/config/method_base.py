@@ -30,12 +30,12 @@ class MethodConfig(Buildable[Method]):
 
     @classmethod
     def with_attack(cls, attack: AnyAttackConfig | None) -> Self:
-        """Return the defaults with the strength of `attack` (None: the paper's), if it attacks."""
+        """Return the defaults, with the strength of `attack` (None: the paper's) if it attacks."""
         return cls.model_validate({})
 
     @property
     def strength(self) -> AnyAttackConfig | None:
-        """The attack whose strength another method can take over, or None."""
+        """Return the attack whose strength another method can take over, or None."""
         return None
 
 
@@ -52,7 +52,7 @@ class AttackingConfig(MethodConfig):
 
     @property
     def strength(self) -> AnyAttackConfig | None:
-        """The whole attack."""
+        """Return the whole attack."""
         return self.attack
 
 
@@ -72,7 +72,7 @@ class OneStepAttackingConfig(MethodConfig):
 
     @property
     def strength(self) -> AnyAttackConfig | None:
-        """The single step."""
+        """Return the single step."""
         return self.attack
 
     def settings(self) -> dict[str, Any]:

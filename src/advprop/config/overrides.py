@@ -27,7 +27,7 @@ class _Evaluation(Config):
     evaluation: EvaluationConfig
 
 
-# these accept arbitrary keys (options of a model), or an object in place of None
+# below these, any name may be set
 _FREE = ("model.options", "training.optimizer_options", "data.views", "method.attacks")
 # these may differ on resumption and in comparisons, as trained weights do not depend on them
 _WITHOUT_EFFECT = {
@@ -38,10 +38,10 @@ _WITHOUT_EFFECT = {
 
 
 def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    """Return `config` with each "PATH=VALUE" of `overrides` applied, then validated.
+    """Return `config` with each "PATH=VALUE" of `overrides` applied, validated.
 
-    Values are JSON if they parse as such, else text; "none" is null. Raises ValueError that names
-    all unknown paths, or all invalid values.
+    Values are JSON if they parse as such, else text; "none" is null. Raises ValueError, which names
+    all unknown paths or all invalid values.
     """
     tree = config.model_dump(mode="json")
     pairs = [parse_override(override) for override in overrides]
@@ -55,7 +55,7 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
 def apply_evaluation_overrides(
     config: EvaluationConfig, overrides: Sequence[str]
 ) -> EvaluationConfig:
-    """Return the settings of an evaluation with each "evaluation.NAME=VALUE" applied."""
+    """Return `config` with each "evaluation.NAME=VALUE" applied; errors as `apply_overrides`."""
     tree = {"evaluation": config.model_dump(mode="json")}
     _change(tree, [parse_override(override) for override in overrides], of="an evaluation")
     return _checked(_Evaluation, tree).evaluation
@@ -73,7 +73,7 @@ def _change(tree: dict[str, Any], pairs: Sequence[tuple[str, Any]], *, of: str) 
         node = tree
         for name in parents:
             node = node[name]
-        # "A,B", as other settings of several values are written
+        # "A,B" is a list for every setting that holds one
         node[last] = parse_list(value) if isinstance(node.get(last), list) else value
 
 
@@ -114,7 +114,7 @@ def _checked(kind: type[_Config], tree: Mapping[str, Any]) -> _Config:
 
 
 def read_config(path: Path) -> RunConfig:
-    """Read a saved `config.json`; raises OSError or ValueError if unreadable or invalid."""
+    """Return a saved `config.json`; raises OSError if it is unreadable, ValueError if invalid."""
     tree = read_json(path)
     try:
         return validated(tree)
@@ -144,7 +144,7 @@ def settings_of_weights(config: RunConfig) -> dict[str, Any]:
 
 
 def settings_of_length(config: RunConfig) -> list[str]:
-    """Return the settings, except the learning rate's, that make epochs depend on their number."""
+    """Return the settings that make an epoch depend on `num_epochs`, except the learning rate's."""
     method = leaves(config.method.model_dump(mode="json"), path="method")
     grown = [path for path, value in method if path.endswith(".first_steps") and value is not None]
     phases = ["method.adversarial_share"] * (config.method.kind == "adversarial_then_clean")
@@ -159,14 +159,14 @@ def with_identities(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> di
         data |= dict.fromkeys(DATA_KINDS[data["kind"]].places, f"images {digest}")
     if facts.get("first_weights"):
         model |= dict.fromkeys(ModelConfig.places, f"weights {facts['first_weights'][:16]}")
-    data.pop("expected_sizes", None)  # of images that are not here: says nothing of a run's own
+    data.pop("expected_sizes", None)  # for plans without the images; a run has images
     return {**settings, "data": data, "model": model}
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
     kinds = {*DATA_KINDS, *METHODS}
     for problem in error.errors(include_url=False):
-        # pydantic adds the tag of a union to the path; it is not part of the file's path
+        # pydantic adds the tag of a union, which is no part of the path in the file
         names = [str(name) for name in problem["loc"]]
         path = ".".join(
             name for position, name in enumerate(names) if not (position == 1 and name in kinds)
@@ -179,7 +179,7 @@ def _problems(error: ValidationError) -> Iterator[str]:
 
 
 def unknown_settings(known: Sequence[str], unknown: Sequence[str], of: str) -> str:
-    """Return the message for `unknown` paths, with those of the `known` ones that resemble them."""
+    """Return the message for `unknown` paths, with the `known` ones that resemble them."""
     lines = []
     for path in unknown:
         near = difflib.get_close_matches(path, known, n=3)

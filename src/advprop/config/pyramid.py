@@ -20,7 +20,7 @@ _PAPER = PyramidPGD()
 
 
 class PyramidAttackConfig(Targeted[PyramidPGD]):
-    """The configuration of `PyramidPGD`, by default the paper's."""
+    """The configuration of `PyramidPGD`; its defaults are those of the paper."""
 
     builds = PyramidPGD
 
@@ -34,11 +34,11 @@ class PyramidAttackConfig(Targeted[PyramidPGD]):
 
 
 def pyramid_like(attack: AnyAttackConfig | None) -> PyramidAttackConfig:
-    """Return a pyramid within the threat model of `attack`, or the paper's pyramid if None.
+    """Return a pyramid attack within the threat model of `attack`, or the paper's if it is None.
 
-    Steps and targets are those of `attack`. Epsilon and step size are divided by the sum of the
-    multipliers, so that no value of an image changes by more than `attack` allows. For an L2 threat
-    model this is impossible, and the paper's values are used.
+    Number of steps and targets are those of `attack`. Its epsilon and step size are divided by the
+    sum of the multipliers, so that no value of an image changes by more than `attack` allows. For
+    an L2 threat model this is impossible, and the paper's values are used.
     """
     if attack is None:
         return PyramidAttackConfig()
@@ -73,7 +73,7 @@ class PyramidConfig(_TwoPassesConfig):
 
     @classmethod
     def with_attack(cls, attack: AnyAttackConfig | None) -> PyramidConfig:
-        """Return the defaults with `attack` distributed over the scales."""
+        """Return the defaults with the attack `pyramid_like(attack)`."""
         return cls(attack=pyramid_like(attack))
 
 
@@ -91,6 +91,6 @@ class UniversalConfig(_TwoPassesConfig):
 
     @classmethod
     def with_attack(cls, attack: AnyAttackConfig | None) -> UniversalConfig:
-        """Return the defaults within the threat model of `attack`, with a step of epsilon / 5."""
+        """Return the defaults with the epsilon of `pyramid_like(attack)`, and a fifth as a step."""
         epsilon = pyramid_like(attack).epsilon
         return cls(epsilon=epsilon, step_size=epsilon / 5)

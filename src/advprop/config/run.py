@@ -34,11 +34,10 @@ class ModelConfig(Config):
     """A model: `small_resnet` or a name that `timm.create_model` knows, with its `options`.
 
     `pretrained` takes timm's weights, `checkpoint` those of a local file or export
-    (`advprop.models.weights`). `mean` and `std` of each channel, or one for all, default to those
-    of timm's `pretrained_cfg`.
-    `separate` names the part of normalisation layers that each of the method's branches owns
-    (`advprop.add_auxiliary_norms`), or "token" if each owns only a class token
-    (`advprop.add_auxiliary_tokens`); methods without branches ignore it.
+    (`advprop.models.weights`). `mean` and `std`, one for each channel or one for all, default to
+    those of timm's `pretrained_cfg`. `separate` names the part of a normalisation layer that each
+    branch of the method owns (`advprop.add_auxiliary_norms`), or is "token" if it owns only a class
+    token (`advprop.add_auxiliary_tokens`); methods without branches ignore it.
     """
 
     places: ClassVar = ("checkpoint",)
@@ -53,7 +52,11 @@ class ModelConfig(Config):
     separate: Separate | Literal["token"] = "both"
 
     def build(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> Standardized:
-        """Build the model without branches, for images of shape (channels, H, W)."""
+        """Return the model without branches, for images of shape (channels, height, width).
+
+        Raises ValueError if it cannot be built or the weights do not fit, and FileNotFoundError if
+        `checkpoint` is missing.
+        """
         try:
             model = build_model(
                 self.name,
@@ -84,7 +87,7 @@ class ModelConfig(Config):
             add_auxiliary_norms(model, auxiliary, separate=self.separate)
 
     def first_weights(self) -> str | None:
-        """Return a digest of the checkpoint that training starts from, or None if there is none."""
+        """Return a digest of the file `checkpoint`, or None if none is set or it is missing."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return None
         with weights_file(self.checkpoint).open("rb") as file:
@@ -96,7 +99,7 @@ class ModelConfig(Config):
         return self.model_copy(update={"checkpoint": file})
 
     def without_weights(self) -> ModelConfig:
-        """Return the same architecture with random weights, to be overwritten."""
+        """Return the configuration of the same architecture with random weights."""
         return self.model_copy(update={"pretrained": False, "checkpoint": None})
 
     @field_validator("separate", mode="before")
@@ -130,7 +133,10 @@ class ModelConfig(Config):
 
 
 class RunConfig(Config):
-    """Everything that a run depends on; the same configuration trains the same weights."""
+    """Everything that a run depends on: the same configuration trains the same weights.
+
+    Raises pydantic's ValidationError, a ValueError, for values out of bounds or in contradiction.
+    """
 
     recipe: str
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -184,17 +190,17 @@ class RunConfig(Config):
 
     @property
     def place_paths(self) -> frozenset[str]:
-        """The dotted names of the settings that hold places of files."""
+        """Return the dotted names of the settings that hold paths."""
         parts = {"data": self.data, "model": self.model}
         return frozenset(f"{name}.{field}" for name, part in parts.items() for field in part.places)
 
     def absolute(self) -> RunConfig:
-        """Return a copy with absolute places, valid in any working directory."""
+        """Return a copy with absolute paths, valid in any working directory."""
         parts = {"data": self.data, "model": self.model}
         return self.model_copy(update={name: part.absolute() for name, part in parts.items()})
 
     def without_places(self) -> RunConfig:
-        """Return a copy without places, which can be published."""
+        """Return a copy without paths, which can be published."""
         parts = {"data": self.data, "model": self.model}
         return self.model_copy(update={name: part.without_places() for name, part in parts.items()})
 
@@ -215,7 +221,10 @@ class RunConfig(Config):
         ]
 
     def with_method(self, name: str) -> RunConfig:
-        """Return the run with another method's defaults and the strength of this run's attack."""
+        """Return the run with method `name`: its defaults, with the strength of this run's attack.
+
+        Raises ValueError for an unknown name.
+        """
         if name == self.method.kind:
             return self
         return self.model_copy(update={"method": method_config(name, self.method.strength)})
@@ -226,5 +235,5 @@ class RunConfig(Config):
 
 
 def _of_each(values: Sequence[float] | None, num_channels: int) -> Sequence[float] | None:
-    """Return `values` for each channel, if they are one for all."""
+    """Return `values`, repeated for each channel if there is only one."""
     return values if values is None or len(values) > 1 else [*values] * num_channels
