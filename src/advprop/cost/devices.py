@@ -1,4 +1,4 @@
-"""The cost of training on several devices: images per device, bytes exchanged, and hours."""
+"""The cost of training on several devices: images per device and bytes exchanged."""
 
 from __future__ import annotations
 
@@ -80,11 +80,6 @@ def exchange(
         gathered=number * parts * sum(2 * count + 1 for count in channels),
         summed=number * parts * sum(2 * count for count in channels),
     )
-
-
-def hours(flops: float, *, devices: int, device_tflops: float, utilisation: float) -> float:
-    """Return the hours for `flops` on `devices`, each at `utilisation` of `device_tflops`."""
-    return flops / (devices * device_tflops * 1e12 * utilisation) / 3600
 
 
 def check_rates(device_tflops: float, utilisation: float) -> None:

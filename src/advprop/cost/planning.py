@@ -11,7 +11,7 @@ from torch import nn
 
 from advprop.config.run import RunConfig
 from advprop.cost.assumptions import A100_TFLOPS, typical_utilisation
-from advprop.cost.devices import Exchange, check_rates, exchange, hours, images_per_device
+from advprop.cost.devices import Exchange, check_rates, exchange, images_per_device
 from advprop.cost.memory import memory_cost
 from advprop.cost.step import empty_batch, step_cost
 from advprop.data.batches.loaders import num_train_batches
@@ -95,7 +95,8 @@ def _add_totals(
         epoch = cost["flops"]["per_image"] * images
         cost["flops"] |= {"per_epoch": epoch, "total": epoch * num_epochs}
         cost["times_vanilla"] = cost["flops"]["per_image"] / methods[VANILLA]["flops"]["per_image"]
-        cost["device_hours"] = hours(cost["flops"]["total"], devices=1, **rates)
+        speed = rates["device_tflops"] * 1e12 * rates["utilisation"]
+        cost["device_hours"] = cost["flops"]["total"] / speed / 3600
 
 
 def data_sizes(
