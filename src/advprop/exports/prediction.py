@@ -181,5 +181,5 @@ def _no_image(name: str) -> str:
     if os.path.isdir(name):
         return f"{name}: no image in this folder or below it; {ENDINGS_IN_WORDS}"
     if glob.has_magic(name):
-        return f"{name}: no image is called so; ** reaches into folders, {ENDINGS_IN_WORDS}"
+        return f"{name}: no image matches; ** reaches into folders, {ENDINGS_IN_WORDS}"
     return f"{name}: there is no such file or folder; check the path"
