@@ -66,7 +66,6 @@ OTHER_NAMES = [
     "least_likely_class",
     "load_export",
     "load_run",
-    "mix_branches",
     "predict",
     "random_other_class",
     "remove_auxiliary_norms",

@@ -17,7 +17,6 @@ from advprop.auxiliary.branches import branch_names as branch_names
 from advprop.auxiliary.branches import use_branch as use_branch
 from advprop.auxiliary.gradients import branch_parameters as branch_parameters
 from advprop.auxiliary.route import has_auxiliary_norms as has_auxiliary_norms
-from advprop.auxiliary.soup import mix_branches as mix_branches
 from advprop.auxiliary.surgery import add_auxiliary_norms as add_auxiliary_norms
 from advprop.auxiliary.surgery import remove_auxiliary_norms as remove_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens as add_auxiliary_tokens

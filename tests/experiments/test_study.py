@@ -37,7 +37,6 @@ def tiny(config: RunConfig) -> RunConfig:
         ("adversarial_first", ("emoji", "mnist5k")),
         ("attacker", ("emoji", "mnist5k")),
         ("branches", ("emoji", "mnist5k")),
-        ("soups", ("emoji", "mnist5k")),
         ("training_data", ("emoji", "mnist5k")),
         ("without_batchnorm", ("emoji", "mnist5k")),
         ("rivals", ("emoji", "mnist5k", "icons")),

@@ -188,15 +188,7 @@ def sample_findings(method, seed=0, classes=CLASSES):
             "after": {"apgd-ce": attacked, "apgd-t": 0.95 * attacked, "square": 0.9 * attacked},
         },
     }
-    soups = [
-        {"branch": "adversarial", "weight": weight, "suite": suite, "accuracy": accuracy}
-        for weight in ((0.0, 0.5, 1.0) if method in BRANCHES else ())
-        for suite, accuracy in (
-            ("clean", near(clean)),
-            ("adversarial", near(attacked + 0.2 * weight)),
-        )
-    ]
-    return {"method": method, "seed": seed, "suites": suites, "red_flags": [], "mix": soups}
+    return {"method": method, "seed": seed, "suites": suites, "red_flags": []}
 
 
 def sample_predictions(method, seed=0, count=24, picture=None):

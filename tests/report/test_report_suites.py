@@ -19,8 +19,6 @@ from advprop.report.figures.lines import (
     MOST_TICKS,
     epsilon_scale,
     robustness_panels,
-    soup_panels,
-    soup_series,
     strengths,
 )
 from advprop.report.findings import Calibration, read_findings
@@ -50,34 +48,16 @@ def styles(found):
 def test_plotly_knows_every_setting(found, styles):
     panels = [
         *robustness_panels(found, styles),
-        *soup_panels(found, styles),
         *corruption_panels(found),
         *difference_panels(found, HELD),
         *class_panels(found, HELD),
         *calibration_panels(found, styles),
     ]
-    assert len(panels) == 2 + 2 + 3 + 2 + 2 + 2
+    assert len(panels) == 2 + 3 + 2 + 2 + 2
     for panel in panels:
         text = re.sub(r"var\(--[a-z0-9-]+\)", "#123456", json.dumps(panel.figure, allow_nan=False))
         assert len(go.Figure(json.loads(text)).data) > 0
         assert len(panel.label) > 40
-
-
-def test_soups_are_averaged_over_seeds_weight_by_weight(found, styles, findings):
-    assert [panel.title for panel in soup_panels(found, styles)] == ["Clean images", "Under attack"]
-    lines = soup_series(found)["adversarial"]
-    assert list(lines) == ["advprop"]  # vanilla has no branches
-    runs = [findings("advprop", seed)["mix"] for seed in (0, 1)]
-    last = [run[-1]["accuracy"] for run in runs]
-    assert list(lines["advprop"]) == [0, 0.5, 1]
-    assert lines["advprop"][1] == estimate(last)
-
-
-def test_the_soups_of_one_seed_have_their_intervals_over_images(findings):
-    alone = findings("advprop")
-    alone["mix"] = [{**point, "ci95": [0.1, 0.9]} for point in alone["mix"]]
-    lines = soup_series(read_findings([alone]))["clean"]["advprop"]
-    assert {point.ends for point in lines.values()} == {(0.1, 0.9)}
 
 
 def test_curves_hold_means_and_intervals_over_seeds(found, styles):

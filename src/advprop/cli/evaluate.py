@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -46,14 +45,6 @@ AllBranchesOption = Annotated[
 CheckpointOption = Annotated[
     Path | None, typer.Option(help="Local weights for a timm model, in place of timm's.")
 ]
-MixOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="W,W,...",
-        help="Test branch soups of these weights too, from 0 (clean branch) to 1 (auxiliary "
-        "branch); corruptions are then among the default suites.",
-    ),
-]
 SourceOption = Annotated[
     Path | None, typer.Option(help="The run or export that the suite transfer attacks.")
 ]
@@ -74,7 +65,6 @@ def main(
     source_branch: Annotated[str, typer.Option(help="The source's branch to attack.")] = "clean",
     weights: WeightsOption = None,
     checkpoint: CheckpointOption = None,
-    mix: MixOption = None,
     limit: LimitOption = None,
     settings: EvaluationSetOption = None,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
@@ -100,7 +90,6 @@ def main(
         settings=[*(settings or []), *_shorthands(restarts, epsilons, l2_epsilons)],
         weights=check_weights(weights),
         checkpoint=checkpoint,
-        mix=_weights(mix or ""),
         limit=limit,
     )
     if json is not None:
@@ -133,15 +122,6 @@ def _shorthands(restarts: int | None, epsilons: str | None, l2_epsilons: str | N
     return [f"evaluation.{name}={value}" for name, value in values.items() if value is not None]
 
 
-def _weights(text: str) -> list[float]:
-    try:
-        return [float(word) for word in comma_separated(text)]
-    except ValueError as error:
-        raise ValueError(
-            f'--mix "{text}": {error}; write numbers from 0 to 1, as in 0,0.25,1'
-        ) from None
-
-
 def _pair(item: str) -> tuple[str, str]:
     suite, equals, folder = item.partition("=")
     if not equals:
@@ -156,7 +136,6 @@ def result_lines(result: Numbers) -> Iterator[str]:
         first, *more = _lines(name, numbers)
         yield f"  {name}: {first}"
         yield from (f"    {line}" for line in more)
-    yield from _soup_lines(result.get("mix", ()))
 
 
 def flag_lines(result: Numbers) -> Iterator[str]:
@@ -180,14 +159,6 @@ def _lines(suite: str, numbers: Numbers) -> Iterator[str]:
     for pair in numbers.get("pairs", ()):
         branches = f"attacked {pair['attack_branch']}, tested {pair['eval_branch']}"
         yield f"{branches}: {pair['accuracy']:.2%}"
-
-
-def _soup_lines(points: Sequence[Numbers]) -> Iterator[str]:
-    """Yield a line per weight, with its accuracy in each suite."""
-    for weight, own in groupby(points, key=lambda point: point["weight"]):
-        found = list(own)
-        accuracies = ", ".join(f"{point['suite']} {point['accuracy']:.2%}" for point in found)
-        yield f"  soup with weight {weight:g} of branch {found[0]['branch']}: {accuracies}"
 
 
 def _protocol(numbers: Numbers) -> str:

@@ -10,13 +10,6 @@ import typer
 
 from advprop.cli.options import WeightsOption, comma_separated, say
 
-MixOption = Annotated[
-    float | None,
-    typer.Option(
-        help="Export the branch soup of this weight: 0 is the clean branch, 1 has the parameters "
-        "of the auxiliary one."
-    ),
-]
 PushOption = Annotated[
     str | None,
     typer.Option(
@@ -31,7 +24,6 @@ def main(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     out: Annotated[Path, typer.Option(help="The export's folder.")],
     weights: WeightsOption = None,
-    mix: MixOption = None,
     format: Annotated[
         str,
         typer.Option(
@@ -54,11 +46,9 @@ def main(
         run,
         out,
         weights=check_weights(weights),
-        mix=mix,
         formats=comma_separated(format) or ["hub"],
     )
-    equal = "the run's clean branch" if mix is None else f"the branch soup of weight {mix:g}"
-    say(f"{folder} written; its outputs equal those of {equal} bit for bit")
+    say(f"{folder} written; its outputs equal those of the run's clean branch bit for bit")
     for file, check in read_checks(folder).items():
         say(
             f"{folder / file}: same predictions, logits differ by at most "

@@ -45,8 +45,8 @@ def model_card(
     """Return the card as Markdown with a YAML head.
 
     `mean` and `std` (one number per channel) are those of the model's first layer; `branch` is the
-    exported one. Entries `{config, weights, mix, result, data, test, versions}` of the provenance
-    are shown if present. Users' names are escaped, so that they cannot become Markdown or HTML.
+    exported one. Entries `{config, weights, result, data, test, versions}` of the provenance are
+    shown if present. Users' names are escaped, so that they cannot become Markdown or HTML.
     """
     provenance, preprocessing = info.provenance, info.preprocessing
     timm_loads = is_timm(architecture)
@@ -61,7 +61,6 @@ def model_card(
         name=as_text(name),
         architecture=architecture,
         method=method and as_text(method),
-        soup=at(provenance, "mix"),
         timm_loads=timm_loads,
         shape=preprocessing.image_shape,
         resize=resize,
@@ -154,9 +153,7 @@ def _data_name(provenance: Mapping[str, Any]) -> str:
 
 
 def _results(provenance: Mapping[str, Any], branch: str) -> list[EvalResult]:
-    """Return the results measured on the exported weights and branch, or branch soup."""
-    if (soup := at(provenance, "mix")) is not None:
-        return _soup_results(provenance, soup)
+    """Return the results measured on the exported weights and branch."""
     found = []
     weights, data, test = (at(provenance, key) for key in ("weights", "data", "test"))
     measured = "best_validation_accuracy" if weights == "best" else "validation_accuracy"
@@ -172,21 +169,6 @@ def _results(provenance: Mapping[str, Any], branch: str) -> list[EvalResult]:
                 if (value := at(numbers, f"{suite}_{measure}")) is not None:
                     images = str(at(numbers, "images"))
                     found.append(_result(suite, value, images, numbers, measure, words))
-    return found
-
-
-def _soup_results(provenance: Mapping[str, Any], soup: Mapping[str, Any]) -> list[EvalResult]:
-    """Return the test results of this branch soup, with the images and settings of each suite."""
-    test = at(provenance, "test")
-    if at(test, "weights") != at(provenance, "weights"):
-        return []
-    found = []
-    for point in at(test, "mix") or ():
-        suite, accuracy = at(point, "suite"), at(point, "accuracy")
-        numbers = at(test, "suites", suite)
-        if numbers and all(at(point, key) == soup[key] for key in ("branch", "weight")):
-            settings = {**numbers, "attack_branch": None}
-            found.append(_result(suite, accuracy, str(at(numbers, "images")), settings))
     return found
 
 

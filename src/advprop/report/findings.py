@@ -133,16 +133,6 @@ class Suites(Part):
     autoattack: AutoAttack = AutoAttack()
 
 
-class SoupPoint(Part):
-    """The accuracy of one branch soup in one suite."""
-
-    branch: str
-    weight: Share
-    suite: str
-    accuracy: Share
-    ci95: tuple[Number, Number] | None = None
-
-
 class Findings(Part):
     """The results of `advprop evaluate` for one run."""
 
@@ -154,7 +144,6 @@ class Findings(Part):
     versions: dict[str, str] | None = None
     suites: Suites = Suites()
     red_flags: tuple[Flag, ...] = ()
-    mix: tuple[SoupPoint, ...] = ()
 
     @field_validator("suites", mode="before")
     @classmethod

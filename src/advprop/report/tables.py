@@ -10,7 +10,7 @@ from advprop.files.parsing import read_part
 from advprop.report.answer.conclusion import BASELINE_TITLES
 from advprop.report.answer.estimates import Estimate, estimate
 from advprop.report.figures.charts import accuracy_title
-from advprop.report.figures.lines import Lines, curve_series, soup_series
+from advprop.report.figures.lines import Lines, curve_series
 from advprop.report.findings import Findings, Found
 from advprop.results.cells import Cell, accuracy_cell, difference_cell, number_text, passes_cell
 from advprop.results.rows import Trial
@@ -108,17 +108,6 @@ def curve_tables(found: Found) -> list[Table]:
     """Return the robustness curves as tables, one per threat model."""
     caption = "Accuracy under {} attacks for each epsilon, for pixel values in [0, 1]."
     return [_of_lines(caption.format(name), lines) for name, lines in curve_series(found).items()]
-
-
-def soup_tables(found: Found) -> list[Table]:
-    """Return the accuracies of branch soups by weight as tables, one per suite."""
-    return [
-        _of_lines(
-            f"{accuracy_title(f'{suite}_accuracy')}: accuracy of branch soups for each weight.",
-            lines,
-        )
-        for suite, lines in soup_series(found).items()
-    ]
 
 
 def _of_lines(caption: str, lines: Lines) -> Table:

@@ -15,13 +15,9 @@ from advprop.runs.folder import Weights, versions
 from advprop.suites.attacks import check_source
 from advprop.suites.red_flags import find_red_flags
 from advprop.suites.registry import DEFAULT_SUITES, SUITES
-from advprop.suites.soups import checked_weights, soup_points
 from advprop.suites.subjects import Subject, known_branch, load_subject
 from advprop.suites.timm_subjects import find_subject, names_timm_model
 from advprop.suites.trial import Trial
-
-SOUP_SUITES = ("clean", "noise", "corruptions", "adversarial")
-"""The default suites of branch soups."""
 
 
 def evaluate(
@@ -36,7 +32,6 @@ def evaluate(
     source_branch: str = CLEAN,
     weights: Weights | None = None,
     checkpoint: str | Path | None = None,
-    mix: Sequence[float] = (),
     limit: int | None = None,
     settings: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -48,15 +43,14 @@ def evaluate(
     the layout in which the suite's set was published. Images are classified through `eval_branch`
     and attacked through `attack_branch` (by default the same); `all_branches` tests every pair of
     branches too. `source` is the run or export whose model, through `source_branch`, the suite
-    transfer attacks. `mix` tests a run's branch soups of these weights too (`mix_run`), by default
-    on corruptions as well. `limit` bounds the number of images, drawn in proportion to the classes.
+    transfer attacks. `limit` bounds the number of images, drawn in proportion to the classes.
     `settings` change the run's evaluation settings ("PATH=VALUE", e.g. "evaluation.restarts=5").
     Returns plain data: `{run, branch, weights, versions, suites: {clean: {...}, ...}, checks,
     red_flags}` (docs/results.md). Raises ValueError or OSError for anything missing or invalid,
     ImportError for a missing extra.
     """
     folders = {suite: Path(folder) for suite, folder in (data or {}).items()}
-    suites = _choose_suites(run_or_export, suites, folders, soups=bool(mix))
+    suites = _choose_suites(run_or_export, suites, folders)
     _check_attacks(suites, all_branches=all_branches, source=source)
     subject = find_subject(run_or_export, weights=weights, checkpoint=checkpoint)
     _check_labels(suites, multi_label=subject.multi_label)
@@ -69,7 +63,6 @@ def evaluate(
         source=None if source is None else _load_source(subject, Path(source), source_branch),
         source_branch=source_branch,
         all_branches=all_branches,
-        mix=checked_weights(subject, mix, branches=(eval_branch, attack_branch or eval_branch)),
     )
     result = evaluate_trial(trial, suites=suites, folders=folders)
     place = Path(run_or_export)
@@ -84,7 +77,6 @@ def evaluate_trial(
     trials = _trials(trial, suites, folders or {})
     results = {name: SUITES[name].run(own) for name, own in trials.items()}
     flags, checks = find_red_flags(trials, results)
-    soups = {"mix": soup_points(trials, results)} if trial.mix else {}
     return {
         "run": subject.name,
         "branch": trial.eval_branch,
@@ -93,7 +85,6 @@ def evaluate_trial(
         "suites": results,
         "checks": checks,
         "red_flags": [flag.model_dump() for flag in flags],
-        **soups,
     }
 
 
@@ -119,13 +110,12 @@ def _load_source(subject: Subject, path: Path, branch: str) -> Subject:
 
 
 def _choose_suites(
-    name: str | Path, suites: Sequence[str] | None, folders: Mapping[str, Path], *, soups: bool
+    name: str | Path, suites: Sequence[str] | None, folders: Mapping[str, Path]
 ) -> Sequence[str]:
     """Return `suites`, or by default all that have images; raises ValueError for unusable ones."""
     has_images = not names_timm_model(name)
     if suites is None:
-        usual = SOUP_SUITES if soups else DEFAULT_SUITES
-        suites = list(dict.fromkeys([*(usual if has_images else ()), *folders]))
+        suites = list(dict.fromkeys([*(DEFAULT_SUITES if has_images else ()), *folders]))
     if not (suites or has_images):
         raise ValueError(
             f"{name}: a model of timm's comes without images to test on; name some, as in "

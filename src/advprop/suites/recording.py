@@ -67,7 +67,7 @@ def record_test(folder: Path, found: dict[str, Any]) -> bool:
     """Merge `found`, the result of `evaluate` for the run in `folder`, into the recorded test.
 
     A suite that was tested again is replaced, but keeps its curve and pairs of branches if the new
-    test has none; other suites and branch soups stay. Returns False and writes nothing if nothing
+    test has none; other suites stay. Returns False and writes nothing if nothing
     is recorded and `found` lacks some of the default suites, which must be recorded first.
     """
     known = read_test(folder)
@@ -78,7 +78,6 @@ def record_test(folder: Path, found: dict[str, Any]) -> bool:
     flags = known.get("red_flags") or ()
     kept = [flag for flag in flags if Flag.model_validate(flag).suite in before]
     whole = {
-        **({"mix": known["mix"]} if "mix" in known else {}),
         **found,
         "suites": before | suites,
         "checks": (known.get("checks") or {}) | found["checks"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -18,7 +17,6 @@ from advprop.data.preprocessing import Preprocessing
 from advprop.data.splits import ImageData
 from advprop.exports.export import is_export, load_export
 from advprop.models.standardize import Standardized
-from advprop.runs.exporting import mix_run
 from advprop.runs.folder import Weights, load_run
 from advprop.shapes import Images, Logits, LogitsFn
 
@@ -29,7 +27,6 @@ class Subject:
 
     `load_data` loads the data set that it was trained on, or is None if that is unknown.
     `multi_label` tells that an image has several labels, which `class_names` names.
-    `mix` returns a run's branch soup of a weight (`mix_run`).
     """
 
     name: str
@@ -40,7 +37,6 @@ class Subject:
     preprocessing: Preprocessing
     load_data: Callable[[], ImageData] | None = None
     multi_label: bool = False
-    mix: Callable[[float], Standardized] | None = None
 
 
 def load_subject(path: Path, *, weights: Weights | None = None) -> Subject:
@@ -82,7 +78,6 @@ def _of_run(path: Path, weights: Weights | None) -> Subject:
         preprocessing=run.preprocessing,
         load_data=run.load_data,
         multi_label=run.multi_label,
-        mix=partial(mix_run, run),
     )
 
 

@@ -41,8 +41,7 @@ class Trial:
     Images go through `eval_branch`, attacks through `attack_branch`. `folder` is the caller's
     folder for this suite, None for the subject's own test images; `open_folder` opens it. `limit`
     is the largest number of images, None for all. `source` is the other model that suites with
-    `needs_source` attack, through `source_branch`; `all_branches` requests every pair of branches;
-    `mix` has the weights of branch soups to test too.
+    `needs_source` attack, through `source_branch`. `all_branches` requests every pair of branches.
     """
 
     subject: Subject
@@ -54,7 +53,6 @@ class Trial:
     source: Subject | None = None
     source_branch: str = CLEAN
     all_branches: bool = False
-    mix: tuple[float, ...] = ()
 
     @property
     def settings(self) -> EvaluationConfig:

@@ -1,23 +1,18 @@
-"""Draws accuracies as lines: over the strength of the attack, and over the weight of branch soups.
-
-There is a figure for each threat model, and for each suite that tested soups.
-"""
+"""Draws accuracy over the strength of the attack, a figure for each threat model."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 from advprop.report.answer.estimates import Estimate, estimate
-from advprop.report.figures.charts import accuracy_title
 from advprop.report.figures.drawing import Panel, axis, error_bar, figure, hover, mark, scatter
-from advprop.report.findings import Found, SoupPoint
+from advprop.report.findings import Found
 from advprop.report.page.styles import Styles
 
 Lines: TypeAlias = Mapping[str, Mapping[float, Estimate]]
-"""The accuracy of each method by epsilon, or by the weight of a soup."""
+"""The accuracy of each method by epsilon."""
 
 LOG_RATIO = 16  # the axis is logarithmic from this ratio of strongest to weakest attack
 MOST_TICKS = 7
@@ -108,7 +103,7 @@ def _ticks(epsilons: Sequence[float], place: Callable[[float], float]) -> list[f
 
 def _curve_panel(name: str, lines: Lines, styles: Styles) -> Panel:
     place, xaxis = epsilon_scale([epsilon for points in lines.values() for epsilon in points], name)
-    traces = _traces(lines, styles, place=place, word="epsilon")
+    traces = _traces(lines, styles, place)
     reached = ", ".join(
         f"{method} {100 * points[max(points)].mean:.1f} %" for method, points in lines.items()
     )
@@ -117,52 +112,8 @@ def _curve_panel(name: str, lines: Lines, styles: Styles) -> Panel:
     return Panel(title=f"{name} attacks", figure=drawing, label=label, height=340)
 
 
-def soup_panels(found: Found, styles: Styles) -> list[Panel]:
-    """Return a panel per suite: accuracy over weight, a line with intervals per method."""
-    return [_soup_panel(suite, lines, styles) for suite, lines in soup_series(found).items()]
-
-
-def soup_series(found: Found) -> dict[str, Lines]:
-    """Return each method's accuracy by weight, for each suite."""
-    values: dict[str, dict[str, dict[float, list[SoupPoint]]]] = {}
-    for method, runs in found.items():
-        for point in (point for run in runs for point in run.mix):
-            own = values.setdefault(point.suite, {}).setdefault(method, {})
-            own.setdefault(point.weight, []).append(point)
-    return {
-        suite: {
-            method: {weight: _soup_estimate(own[weight]) for weight in sorted(own)}
-            for method, own in lines.items()
-        }
-        for suite, lines in values.items()
-    }
-
-
-def _soup_estimate(points: Sequence[SoupPoint]) -> Estimate:
-    """Return the mean over seeds; for a single seed the interval is the one over images."""
-    own = estimate([point.accuracy for point in points])
-    return replace(own, ends=points[0].ci95) if own.n == 1 else own
-
-
-def _soup_panel(suite: str, lines: Lines, styles: Styles) -> Panel:
-    title = accuracy_title(f"{suite}_accuracy")
-    ends = ", ".join(
-        f"{method} {100 * points[min(points)].mean:.1f} to {100 * points[max(points)].mean:.1f} %"
-        for method, points in lines.items()
-    )
-    drawing = figure(
-        _traces(lines, styles, word="weight"),
-        xaxis=axis("weight of the auxiliary branch", range=[-0.04, 1.04]),
-        yaxis=axis(ticksuffix=" %"),
-    )
-    label = f"{title}, accuracy of branch soups over their weight, from first to last: {ends}."
-    return Panel(title=title, figure=drawing, label=label, height=260)
-
-
-def _traces(
-    lines: Lines, styles: Styles, *, word: str, place: Callable[[float], float] = float
-) -> list[dict[str, Any]]:
-    """Return a line per method in percent; `word` names the points, `place` gives their x."""
+def _traces(lines: Lines, styles: Styles, place: Callable[[float], float]) -> list[dict[str, Any]]:
+    """Return a line per method in percent; `place` gives the x of an epsilon."""
     traces: list[dict[str, Any]] = []
     for method, points in lines.items():
         style, x = styles[method], [place(value) for value in points]
@@ -178,7 +129,7 @@ def _traces(
             "lines+markers",
             line={"color": style.color, "width": 2},
             marker={**mark(style), "size": 8},
-            **hover(method, *(f"{word} {e:.4g}: {p.percent()}" for e, p in points.items())),
+            **hover(method, *(f"epsilon {e:.4g}: {p.percent()}" for e, p in points.items())),
         )
         if len(lines) <= MOST_BANDS:
             area = scatter(

@@ -23,7 +23,7 @@ from advprop.report.figures import calibration, charts, corruptions
 from advprop.report.figures.charts import accuracy_title
 from advprop.report.figures.curves import DASHES, branch_names, curve_panels, statistics_panels
 from advprop.report.figures.drawing import Panel
-from advprop.report.figures.lines import robustness_panels, soup_panels, strengths
+from advprop.report.figures.lines import robustness_panels, strengths
 from advprop.report.findings import Found, read_findings
 from advprop.report.images import classes
 from advprop.report.images.gallery import browse, galleries
@@ -92,7 +92,6 @@ def _numbers(summary: Sequence[Json], runs: Sequence[Json], found: Found) -> dic
         ],
         "suites_table": tables.suites_table(summary),
         "curve_tables": tables.curve_tables(found),
-        "soup_tables": tables.soup_tables(found),
         "attack_tables": tables.attack_tables(found),
         "runs": tables.run_rows(runs),
         "run_titles": [accuracy_title(name) for name in accuracy_names(runs)],
@@ -124,7 +123,6 @@ def _suites(
         ],
         "robustness_groups": _group(robustness_panels(found, styles), columns=2),
         "strengths": strengths(found),
-        "soup_groups": _group(soup_panels(found, styles), columns=2),
         "corruption_views": _corruption_views(found, held),
         "corruption_rows": corruptions.corruption_rows(found),
         "class_groups": _group(classes.class_panels(found, held)),
