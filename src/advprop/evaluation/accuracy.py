@@ -1,11 +1,11 @@
-"""Scores images, and measures the clean and the noise accuracy of a function to logits.
+"""Scores images, and measures the clean and the noise accuracy of a logits function.
 
 Callers set the mode and the active branch of the model behind that function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from advprop.randomness import ImageStreams, normal
 from advprop.results.intervals import bootstrap_interval
 from advprop.results.summary import LABEL_MEASURES
-from advprop.shapes import Batch, Images, Labels, Logits, LogitsFn, correct_predictions
+from advprop.shapes import Batch, Labels, Logits, LogitsFn, correct_predictions
 
 EVALUATION_SEED = 0
 """Every evaluation uses the same noise and the same random starts."""
@@ -27,13 +27,13 @@ def image_indices(batch: Batch) -> Tensor:
     return torch.arange(len(batch)) if batch.indices is None else batch.indices
 
 
-def start_streams(indices: Tensor, restart: int) -> ImageStreams:
-    """Return the random numbers of an attack; they depend only on the image and the `restart`."""
+def evaluation_streams(indices: Tensor, restart: int = 0) -> ImageStreams:
+    """Return the random numbers of a test; they depend only on the image and the `restart`."""
     return ImageStreams.for_batch(EVALUATION_SEED, 0, indices, [restart] * len(indices))
 
 
 def scored(logits: Logits, labels: Labels) -> Tensor:
-    """Return for each image whether its class is right, or the share of its known labels."""
+    """Return for each image whether its class is right, or the share of known labels that are."""
     if labels.ndim == 1:
         return correct_predictions(logits, labels)
     known = ~labels.isnan()
@@ -43,21 +43,21 @@ def scored(logits: Logits, labels: Labels) -> Tensor:
 
 @dataclass(eq=False)
 class Scores:
-    """Collects each image's score over batches, and for several labels also logits and labels."""
+    """Each image's score over batches and, for several labels per image, its logits and labels."""
 
     values: list[Tensor] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
 
     def add(self, logits: Logits, labels: Labels) -> None:
-        """Add a batch."""
+        """Add the scores of a batch."""
         self.values.append(scored(logits, labels))
         if labels.ndim > 1:
             self.logits.append(logits.double().cpu())
             self.labels.append(labels.cpu())
 
     def means(self, name: str) -> dict[str, float]:
-        """Return the label measures' means over labels as `NAME_MEASURE`; {} for classes."""
+        """Return `NAME_MEASURE`, the means of `by_label`; {} if images have one class each."""
         if not self.logits:
             return {}
         return macro(name, by_label(torch.cat(self.logits), torch.cat(self.labels)))
@@ -66,10 +66,10 @@ class Scores:
 def by_label(
     logits: Float[Tensor, "images labels"], labels: Float[Tensor, "images labels"]
 ) -> list[dict[str, float]]:
-    """Return for each label AUROC, average precision and F1 (at a probability of 0.5).
+    """Return for each label its AUROC, average precision and F1 (at a probability of 0.5).
 
-    Each is computed over the images whose label is known; the result is {} for a label that is
-    present in none or in all of them.
+    They are computed over the images whose label is known; a label that is present in none or in
+    all of them has {}.
     """
     from torchmetrics.functional.classification import (  # seconds to import
         binary_auroc,
@@ -94,7 +94,7 @@ def by_label(
 
 
 def macro(name: str, each: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the measures' means over the labels that have them, as `NAME_MEASURE`."""
+    """Return `NAME_MEASURE`, each measure's mean over the labels that have it; {} if none do."""
     measured = [label for label in each if label]
     return {
         f"{name}_{measure}": sum(label[measure] for label in measured) / len(measured)
@@ -103,37 +103,43 @@ def macro(name: str, each: Sequence[Mapping[str, float]]) -> dict[str, float]:
     }
 
 
+@torch.no_grad()
 def evaluate_clean(logits_fn: LogitsFn, batches: Iterable[Batch]) -> dict[str, Any]:
     """Return `clean_accuracy`, `top5_accuracy` (with more than 5 classes) and `num_images`.
 
-    Images with several labels count by the share of them that is right. This is quick enough for
-    validation after each epoch; `clean_report` computes more.
+    An image with several labels counts as the share of its known labels that are right. Raises
+    ValueError if there are no images.
     """
     first: list[Tensor] = []
     five: list[Tensor] = []
     num_classes = 0
-    for images, labels, _ in _parts(batches):
-        logits = _logits(logits_fn, images)
-        first.append(scored(logits, labels))
-        if labels.ndim > 1:
+    for batch in batches:
+        logits = logits_fn(batch.images)
+        first.append(scored(logits, batch.labels))
+        if batch.labels.ndim > 1:
             continue
         num_classes = logits.shape[1]
         top = logits.topk(min(5, num_classes), dim=1).indices
-        five.append((top == labels[:, None]).any(dim=1))
+        five.append((top == batch.labels[:, None]).any(dim=1))
     result: dict[str, Any] = {"clean_accuracy": mean(joined(first))}
     if num_classes > 5:
         result["top5_accuracy"] = mean(joined(five))
     return {**result, "num_images": sum(map(len, first))}
 
 
+@torch.no_grad()
 def evaluate_noise(
     logits_fn: LogitsFn, batches: Iterable[Batch], *, standard_deviation: float
 ) -> dict[str, Any]:
-    """Return `noise_accuracy` under Gaussian noise (fixed for each image), clipped to [0, 1]."""
+    """Return `noise_accuracy` on images with Gaussian noise, clipped to [0, 1], and its interval.
+
+    The noise of an image depends only on its position in the set. Raises ValueError without any.
+    """
     scores = Scores()
-    for images, labels, streams in _parts(batches):
-        noise = standard_deviation * normal(images, streams, purpose="noise")
-        scores.add(_logits(logits_fn, (images + noise).clamp(0.0, 1.0)), labels)
+    for batch in batches:
+        streams = evaluation_streams(image_indices(batch))
+        noise = standard_deviation * normal(batch.images, streams, purpose="noise")
+        scores.add(logits_fn((batch.images + noise).clamp(0.0, 1.0)), batch.labels)
     correct = joined(scores.values)
     return {
         "noise_accuracy": mean(correct),
@@ -144,11 +150,12 @@ def evaluate_noise(
     }
 
 
+@torch.no_grad()
 def all_scores(logits_fn: LogitsFn, batches: Iterable[Batch]) -> Scores:
-    """Return the scores of all images, in their order."""
+    """Return the scores of all images, in the order of the batches."""
     scores = Scores()
     for batch in batches:
-        scores.add(_logits(logits_fn, batch.images), batch.labels)
+        scores.add(logits_fn(batch.images), batch.labels)
     return scores
 
 
@@ -165,8 +172,8 @@ def accepted_predictions(
 
     `rows[i]` is the row of the data set's image i in `accepted`, whose columns are the outputs of
     the model; images with the same correct classes may share a row. `among`, if given, are the only
-    outputs that can be predicted. Raises ValueError if the model's outputs are not the columns of
-    `accepted`.
+    outputs that can be predicted. Raises ValueError if the model has another number of outputs than
+    `accepted` has columns, or if there are no images.
     """
     correct = []
     for batch in batches:
@@ -186,19 +193,8 @@ def accepted_predictions(
     return joined(correct)
 
 
-def _parts(batches: Iterable[Batch]) -> Iterator[tuple[Images, Labels, ImageStreams]]:
-    for batch in batches:
-        streams = ImageStreams.for_batch(EVALUATION_SEED, 0, image_indices(batch))
-        yield batch.images, batch.labels, streams
-
-
-@torch.no_grad()
-def _logits(logits_fn: LogitsFn, images: Images) -> Tensor:
-    return logits_fn(images)
-
-
 def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Concatenate the tensors of all batches on the CPU; raises ValueError if there are none."""
+    """Return the tensors of all batches as one, on the CPU; raises ValueError if there are none."""
     if not parts:
         raise ValueError("no images to evaluate on: the set is empty")
     return torch.cat(list(parts)).cpu()

@@ -49,11 +49,12 @@ def evaluate_autoattack(
     """Return `autoattack_accuracy`, the share of images correct when clean and after all attacks.
 
     Each of the four attacks runs on the images that are still correct; `after` holds the accuracy
-    after each. Its output is projected into the threat model and [0, 1] and classified by
-    `logits_fn`; `num_corrected` counts images that were outside by more than rounding. Attacks draw
+    after each. An attack's images are projected into the threat model and [0, 1] and classified by
+    `logits_fn`; `num_corrected` counts those that were outside by more than rounding. Attacks draw
     random numbers by batch, so another batch size gives slightly different results.
 
-    Raises ImportError without pyautoattack, ValueError for fewer than four classes.
+    Raises ImportError without pyautoattack; ValueError as `check_images`, for fewer than four
+    classes, sides below 5 pixels, or no images.
     """
     tally, start = Tally(threat_model), time.perf_counter()
     notes = Notes()
@@ -85,7 +86,7 @@ def evaluate_autoattack(
 
 @dataclass
 class Notes:
-    """Counts and warnings of the attacks, summed over batches."""
+    """Counts and warnings of the attacks, collected over batches."""
 
     survivors: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("clean", *COMPONENTS), 0)
@@ -122,7 +123,7 @@ def _cascade(
 def _standard(
     logits_fn: LogitsFn, threat_model: ThreatModel, budget: Budget, batch: Batch, num_classes: int
 ) -> Any:
-    """Return the standard version, with at most as many targets as there are wrong classes."""
+    """Return pyautoattack's standard version, with at most as many targets as wrong classes."""
     try:
         from pyautoattack import AutoAttack
     except ImportError:
@@ -148,7 +149,7 @@ def _standard(
 def _run(
     attack: Any, name: str, batch: Batch, threat_model: ThreatModel, remarks: list[str]
 ) -> tuple[Images, int]:
-    """Return one attack's images, projected into the threat model, and how many were outside."""
+    """Return one attack's images, projected into the threat model, and how many lay outside."""
     attack.attacks_to_run = [name]
     # pyautoattack seeds torch's global generator, so its state is restored
     with random_streams(EVALUATION_SEED, "autoattack", name), _collected(remarks):

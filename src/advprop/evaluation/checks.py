@@ -23,7 +23,7 @@ _Z = 1.96
 
 
 def red_flag(*, flag: str, message: str, suite: str | None = None) -> Flag:
-    """Return a red flag and its page; `message` gives the finding, the usual value, the remedy."""
+    """Return a red flag with its page; `message` has the finding, the usual value, the remedy."""
     page = f"docs/red_flags.md#{flag.replace('_', '-')}"
     return Flag(flag=flag, suite=suite, message=message, page=page)
 
@@ -71,8 +71,8 @@ def check_black_box(suite: str, numbers: Mapping[str, Any]) -> Flag | None:
     return red_flag(
         flag="black_box_beats_white_box",
         suite=suite,
-        message=f"a random search of {numbers['num_queries']} queries fools {count} of {total} "
-        f"images that the attack did not ({_BLACK_BOX_RATE:.0%} may be chance): gradients "
+        message=f"of {total} attacked images, a random search of {numbers['num_queries']} queries "
+        f"fools {count} that the attack did not ({_BLACK_BOX_RATE:.0%} may be chance): gradients "
         "mislead the attack, or it goes through another branch; the suite autoattack is the "
         "stronger test",
     )
@@ -89,7 +89,7 @@ def check_square(suite: str, after: Mapping[str, float], *, num_images: int) -> 
     return red_flag(
         flag="black_box_beats_white_box",
         suite=suite,
-        message=f"Square, which sees no gradients, fools {count} of {num_images} images that the "
+        message=f"of {num_images} images, Square, which sees no gradients, fools {count} that the "
         f"white-box attacks of AutoAttack did not ({_SQUARE_RATE:.1%} may be chance): gradients "
         "are masked, and the true accuracy is lower still",
     )
@@ -117,12 +117,13 @@ def check_transfer(
 def rises(low: float, high: float, count: int) -> bool:
     """Return whether the rise exceeds the 95 % interval for independent shares of `count` images.
 
-    Both shares are measured on the same images, so chance is smaller and the check conservative.
+    It must also be two images at least. Both shares are measured on the same images, so chance is
+    smaller and the check conservative.
     """
     spread = math.sqrt((low * (1 - low) + high * (1 - high)) / max(count, 1))
     return high - low > max(_Z * spread, 1.5 / max(count, 1))
 
 
 def exceeds(count: int, total: int, rate: float) -> bool:
-    """Return whether `count` of `total` exceeds the share `rate` (one-sided, p < 0.025)."""
+    """Return whether `count` of `total` exceeds the share `rate` (one-sided binomial p < 0.025)."""
     return count > 0 and total > 0 and float(binom.sf(count - 1, total, rate)) < 0.025

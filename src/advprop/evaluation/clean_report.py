@@ -1,4 +1,4 @@
-"""The full report on clean images; `evaluation/accuracy.py` computes accuracies alone."""
+"""Reports accuracy by class, calibration and confusions on clean images with one class each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_CONFUSIONS = 1000
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's prediction for each image, its confidence, and the label."""
+    """For each image the label, the prediction, its confidence, and whether the top 5 are right."""
 
     labels: Int[Tensor, " num_images"]
     predictions: Int[Tensor, " num_images"]
@@ -39,8 +39,8 @@ def report_clean(
 ) -> dict[str, Any]:
     """Return the results of `evaluate_clean` and further entries of docs/results.md.
 
-    These are `ci95`, `per_class`, `calibration` and `confusion`. Raises ValueError without images
-    or if the model's classes are not as many as `class_names`.
+    These are `ci95`, `per_class`, `calibration` and `confusion`. Raises ValueError if there are no
+    images, or if the model has another number of classes than `class_names`.
     """
     answers = collect_answers(logits_fn, batches)
     if answers.num_classes != len(class_names):
@@ -124,7 +124,7 @@ def per_class(answers: Answers, class_names: Sequence[str]) -> list[dict[str, An
 
 
 def confusion(answers: Answers, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the counts of wrong predictions for each class, the most frequent first."""
+    """Return the counts of wrong predictions by class and prediction, the most frequent first."""
     wrong = ~answers.correct
     pairs = torch.stack([answers.labels[wrong], answers.predictions[wrong]], dim=1)
     found, counts = pairs.unique(dim=0, return_counts=True)

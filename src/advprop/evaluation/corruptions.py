@@ -1,4 +1,4 @@
-"""Computes the reported numbers from correct and wrong predictions on corrupted images."""
+"""Computes the results of the suite `corruptions` from the scores of corrupted images."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ ALEXNET_ERRORS = {
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-"""AlexNet's top-1 errors, averaged over the severities, as published with ImageNet-C.
+"""AlexNet's top-1 errors, averaged over severities, which normalise the mean corruption error.
 
-Hendrycks and Dietterich, ICLR 2019, and https://github.com/hendrycks/robustness. They normalise the
-mean corruption error.
+Published with ImageNet-C: Hendrycks and Dietterich, ICLR 2019,
+https://github.com/hendrycks/robustness.
 """
 NUM_CLASSES = 1000
-"""The number of classes of ImageNet-C, to which alone these errors apply."""
+"""The number of classes of ImageNet-C; these errors apply to no other set."""
 
 Correct: TypeAlias = Mapping[tuple[str, int], Float[Tensor, " num_images"] | Bool[Tensor, " n"]]
 """Maps (corruption, severity) to each image's score, in the same order for all keys."""
@@ -45,7 +45,7 @@ Correct: TypeAlias = Mapping[tuple[str, int], Float[Tensor, " num_images"] | Boo
 def corruption_result(correct: Correct, *, against_alexnet: bool = False) -> dict[str, Any]:
     """Return `corruptions_accuracy`, `mean_error`, `by_corruption`, ... (docs/results.md).
 
-    The mean covers those of the 15 `CORRUPTIONS` that `correct` has, without `EXTRA_CORRUPTIONS`.
+    Means are over those of the 15 `CORRUPTIONS` that `correct` has, without `EXTRA_CORRUPTIONS`.
     `against_alexnet`, for ImageNet-C only, adds `mce`, the mean ratio of the error to AlexNet's, if
     `correct` has all 15 corruptions at all severities.
     """
@@ -72,7 +72,7 @@ def corruption_result(correct: Correct, *, against_alexnet: bool = False) -> dic
 
 
 def label_means(scores: Mapping[tuple[str, int], Scores]) -> dict[str, float]:
-    """Return the label measures' means over the 15 corruptions; {} for images with one class."""
+    """Return the label measures as means over the 15 corruptions; {} for images of one class."""
     each = [own.means("corruptions") for (name, _), own in scores.items() if name in CORRUPTIONS]
     return {name: sum(means[name] for means in each) / len(each) for name in each[0]}
 

@@ -1,4 +1,4 @@
-"""Records pictures and predictions for the report as JSON: adversarial images, clean images."""
+"""Records pictures and predictions of adversarial and clean images for the report, as JSON."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from advprop.attacks.attack import Attack
-from advprop.evaluation.accuracy import image_indices
+from advprop.evaluation.accuracy import evaluation_streams, image_indices
 from advprop.evaluation.saliency import Maps
 from advprop.files.parsing import printable
-from advprop.randomness import ImageStreams
 from advprop.shapes import Batch, LogitsFn
 
 _SMALL_SIDE = 64
@@ -35,11 +34,11 @@ def record_gallery(
     """Return an entry for each image of `batch`: three pictures, the label and both predictions.
 
     `names` are those of all images of the split. The perturbation is scaled so that its largest
-    value becomes black or white; grey is zero. `saliency` has further maps of the clean images by
-    title, whose pictures have at most 64 pixels a side.
+    value becomes black or white; grey is zero. `saliency` has maps of the clean images by title,
+    which are drawn with at most 64 pixels a side.
     """
-    indices = image_indices(batch).tolist()
-    streams = ImageStreams.for_batch(0, 0, indices)
+    indices = image_indices(batch)
+    streams = evaluation_streams(indices)
     adversarial = attack(attacked_logits_fn, batch.images, batch.labels, generator=streams)
     with torch.no_grad():
         before = logits_fn(batch.images).argmax(dim=1).tolist()
@@ -59,7 +58,7 @@ def record_gallery(
                 for title, maps in saliency.items()
             ],
         }
-        for place, index in enumerate(indices)
+        for place, index in enumerate(indices.tolist())
     ]
 
 
@@ -115,13 +114,13 @@ def _identity(image: Tensor) -> str:
 
 
 def _pixels(image: Tensor) -> Any:
-    """Return bytes of shape [height, width], for coloured images [height, width, channels]."""
+    """Return bytes of shape [height, width], or [height, width, channels] for colour images."""
     pixels = (image.clamp(0, 1) * 255).round().byte().cpu()
     return pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
 
 
 def _png(image: Tensor, most: int | None = None) -> str:
-    """Return the data URL of a PNG, if told with at most `most` pixels a side."""
+    """Return the data URL of a PNG with at most `most` pixels a side (None: all its pixels)."""
     picture = Image.fromarray(_pixels(image))
     if most is not None:
         picture.thumbnail((most, most))

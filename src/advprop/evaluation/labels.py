@@ -1,4 +1,4 @@
-"""The report on clean images with several labels each, and their attack."""
+"""Reports on clean images with several labels each, and attacks such images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from advprop.attacks.attack import Attack
 from advprop.evaluation.accuracy import (
     all_scores,
     by_label,
+    evaluation_streams,
     image_indices,
     joined,
     macro,
     mean,
-    start_streams,
 )
 from advprop.evaluation.clean_report import calibration
 from advprop.results.intervals import bootstrap_interval
@@ -29,10 +29,10 @@ from advprop.tasks.multi_label import MultiLabel
 def report_labels(
     logits_fn: LogitsFn, batches: Iterable[Batch], *, class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the entries of docs/results.md for several labels an image.
+    """Return the entries of docs/results.md for several labels per image.
 
-    `clean_accuracy` is the mean share of an image's known labels that are right. Confusions are
-    left out: a label is not taken for another.
+    `clean_accuracy` is the mean share of an image's known labels that are right. There are no
+    confusions, since labels are predicted independently. Raises ValueError if there are no images.
     """
     scores = all_scores(logits_fn, batches)
     values = joined(scores.values)
@@ -68,12 +68,15 @@ def attack_labels(
     logits_fn: LogitsFn,
     restarts: int,
 ) -> tuple[Images, Logits]:
-    """Return each image's version of the largest loss, itself or a restart's, and its logits."""
+    """Return for each image the version with the largest loss, and that version's logits.
+
+    The versions are the clean image and the adversarial image of each restart.
+    """
     with torch.no_grad():
         images, logits = batch.images.clone(), logits_fn(batch.images)
     largest = _losses(logits, batch.labels)
     for restart in range(restarts):
-        streams = start_streams(image_indices(batch), restart)
+        streams = evaluation_streams(image_indices(batch), restart)
         attacked = MultiLabel().adversarial_images(attack, attacked_logits_fn, batch, streams)
         with torch.no_grad():
             found = logits_fn(attacked)
@@ -84,7 +87,7 @@ def attack_labels(
 
 
 def _losses(logits: Logits, labels: Tensor) -> Float[Tensor, " batch"]:
-    """Return the loss of each image, a sum over its known labels."""
+    """Return the loss of each image, the sum of cross-entropies over its known labels."""
     known = ~labels.isnan()
     truth = labels.nan_to_num(0.0)
     losses = F.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none")

@@ -10,7 +10,7 @@ from advprop.evaluation.checks import exceeds, red_flag, rises
 from advprop.results.rows import Flag
 
 FRUITLESS = 0.25
-"""The share of images for which a step along the gradient may fail to lower the margin."""
+"""The largest usual share of images whose margin is not lowered by a step along the gradient."""
 
 _ZERO_RATE = 0.01
 _REPEATED, _ALONE = 1e-4, 1e-2
@@ -103,7 +103,7 @@ def check_standardisation(layers: Sequence[str], numbers: Mapping[str, Any] | No
     return message if message is None else red_flag(flag="double_standardisation", message=message)
 
 
-def check_seen(suite: str | None, numbers: Mapping[str, Any]) -> Flag | None:
+def check_seen(suite: str, numbers: Mapping[str, Any]) -> Flag | None:
     """Flag test images that are among the training images, even a single one."""
     if not numbers["found"]:
         return None

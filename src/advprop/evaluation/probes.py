@@ -1,6 +1,6 @@
-"""Measures properties of a logits function that would make its accuracies misleading.
+"""Measures properties of a logits function that can make its accuracies misleading.
 
-The probes return numbers; `evaluation/checks.py` and `model_checks.py` turn them into red flags.
+The probes return numbers; `checks.py` and `model_checks.py` turn them into red flags.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from advprop.attacks.attack import Attack
 from advprop.attacks.objectives import GRADIENT_SCALE
 from advprop.attacks.random_search import margins, random_search
 from advprop.attacks.threat_models import ThreatModel
-from advprop.evaluation.accuracy import EVALUATION_SEED, image_indices, mean, scored
+from advprop.evaluation.accuracy import evaluation_streams, image_indices, mean, scored
 from advprop.evaluation.robustness import attack_with_restarts, part_of
-from advprop.randomness import ImageStreams
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions
 
 NUM_QUERIES = 50
@@ -29,8 +28,8 @@ _ALONE = 4
 def probe_outputs(logits_fn: LogitsFn, images: Images) -> dict[str, Any]:
     """Return how much the logits change when images are passed again, and when passed one by one.
 
-    Changes are fractions of the largest logit; `row_sum_error` is the largest difference of a row's
-    sum from one, `lowest` the smallest logit.
+    Changes are fractions of the largest absolute logit; `row_sum_error` is the largest difference
+    of a row's sum from one, `lowest` the smallest logit.
     """
     logits = logits_fn(images).float()
     again = logits_fn(images).float()
@@ -48,7 +47,7 @@ def probe_outputs(logits_fn: LogitsFn, images: Images) -> dict[str, Any]:
 def probe_gradients(
     logits_fn: LogitsFn, images: Images, *, threat_model: ThreatModel
 ) -> dict[str, Any]:
-    """Count the images whose gradient is zero, or where a step along it does not lower the margin.
+    """Return how many gradients are zero, and how many steps along them do not lower the margin.
 
     The loss is the attack's, on the predicted class; the step is a tenth of epsilon. The margin,
     unlike the loss, is not lost to rounding if the model is very confident.
@@ -80,7 +79,10 @@ def probe_black_box(
     threat_model: ThreatModel,
     restarts: int = 1,
 ) -> dict[str, Any]:
-    """Compare the white-box `attack` with a random search on the same images and threat model."""
+    """Return how many images survive the white-box `attack`, a random search, or only the former.
+
+    Both attack the images that are correct when clean, in `threat_model`.
+    """
     with torch.no_grad():
         right = part_of(batch, correct_predictions(logits_fn(batch.images), batch.labels))
     if len(right) == 0:
@@ -93,7 +95,7 @@ def probe_black_box(
         right.labels,
         threat_model=threat_model,
         num_queries=NUM_QUERIES,
-        streams=ImageStreams.for_batch(EVALUATION_SEED, 0, image_indices(right)),
+        streams=evaluation_streams(image_indices(right)),
     )
     with torch.no_grad():
         black = correct_predictions(logits_fn(searched), right.labels)
@@ -110,7 +112,7 @@ def probe_black_box(
 def probe_standardisation(
     logits_fn: LogitsFn, plain_logits_fn: LogitsFn, batch: Batch
 ) -> dict[str, Any]:
-    """Return the accuracy with and without the first layer's mean and std, and the value range."""
+    """Return the accuracy with and without the model's first layer, and the images' value range."""
     accuracies = {
         name: mean(scored(fn(batch.images), batch.labels))
         for name, fn in (("accuracy", logits_fn), ("accuracy_without", plain_logits_fn))

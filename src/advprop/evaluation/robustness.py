@@ -13,7 +13,7 @@ from advprop.attacks.attack import Attack
 from advprop.attacks.pgd import PGD
 from advprop.attacks.random_search import margins
 from advprop.attacks.threat_models import Linf, ThreatModel
-from advprop.evaluation.accuracy import Scores, image_indices, joined, mean, start_streams
+from advprop.evaluation.accuracy import Scores, evaluation_streams, image_indices, joined, mean
 from advprop.evaluation.labels import attack_labels
 from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, Images, LogitsFn, correct_predictions
@@ -29,9 +29,9 @@ def attack_with_restarts(
 ) -> tuple[Images, Tensor]:
     """Return adversarial images, and whether `logits_fn` is correct on each after all restarts.
 
-    Each restart attacks only the images that are still classified correctly, from another random
-    start; the version of an image with the smallest margin is kept. Random numbers depend only on
-    (image, restart), so they do not change with the batch or with other images.
+    The first restart attacks all images; each further one attacks those that are still classified
+    correctly, from another random start. The version of an image with the smallest margin is kept.
+    Random numbers depend only on (image, restart), not on the batch or on other images.
     """
     adversarial = batch.images.clone()
     correct = torch.ones(len(batch), dtype=torch.bool, device=batch.images.device)
@@ -42,7 +42,7 @@ def attack_with_restarts(
         if len(chosen) == 0:
             break
         images, labels = batch.images[chosen], batch.labels[chosen]
-        streams = start_streams(indices[chosen.cpu()], restart)
+        streams = evaluation_streams(indices[chosen.cpu()], restart)
         attacked = attack(attacked_logits_fn, images, labels, generator=streams)
         with torch.no_grad():
             logits = logits_fn(attacked).float()
@@ -56,7 +56,7 @@ def attack_with_restarts(
 
 @dataclass(eq=False)
 class Tally:
-    """Collects, over batches, which images were correct and the perturbations of attacked ones."""
+    """Collects over batches which images were correct and how attacked ones were perturbed."""
 
     threat_model: ThreatModel | None
     correct: list[Tensor] = field(default_factory=list)
@@ -80,19 +80,20 @@ class Tally:
 
     @property
     def accuracy(self) -> float:
-        """The share of correct images; raises ValueError if there were no images."""
+        """Return the share of correct images; raises ValueError if there were no images."""
         return mean(self.flags)
 
     @property
     def flags(self) -> Tensor:
-        """Booleans [num_images]: whether each image was correct."""
+        """Return [num_images]: whether each image was correct, or its share of right labels."""
         return joined(self.correct)
 
     def numbers(self) -> dict[str, Any]:
         """Return `perturbation` (mean absolute change), `largest`, `reached` and `num_attacked`.
 
-        `largest` is the longest perturbation in the threat model's norm, `reached` the mean length
-        as a fraction of epsilon; both are omitted if no image was attacked.
+        `largest` is the longest perturbation in the threat model's norm (L2 if it is unknown),
+        `reached` the mean length as a fraction of epsilon; both are omitted if no image was
+        attacked, `reached` also if epsilon is 0 or unknown.
         """
         found: dict[str, Any] = {"perturbation": 0.0, "num_attacked": self.num_attacked}
         if self.num_attacked:
@@ -114,8 +115,8 @@ def evaluate_adversarial(
     """Return `adversarial_accuracy`: the share of images correct when clean and in every restart.
 
     Images that are misclassified without a perturbation are not attacked and do not count in
-    `perturbation`, since an attacker may leave an image unperturbed. Images with several labels
-    count by the share that is right where the attack, or none, makes the loss largest.
+    `perturbation`, since an attacker may leave an image unperturbed. An image with several labels
+    counts as the share of right labels in the version with the largest loss, clean or attacked.
     """
     tally, scores = Tally(threat_model_of(attack)), Scores()
     functions = {"attacked_logits_fn": attacked_logits_fn, "logits_fn": logits_fn}
@@ -149,7 +150,7 @@ def evaluate_curve(
     attacked_logits_fn: LogitsFn,
     restarts: int = 1,
 ) -> list[dict[str, Any]]:
-    """Return a point for each attack: its settings, `accuracy`, and its perturbations."""
+    """Return for each attack the results of `evaluate_adversarial`, the accuracy as `accuracy`."""
     points = []
     for attack in attacks:
         found = evaluate_adversarial(
@@ -173,8 +174,8 @@ def evaluate_transfer(
 ) -> dict[str, Any]:
     """Return `transfer_accuracy` on images attacked through a source model, and `source_accuracy`.
 
-    All images are attacked, including misclassified ones; an image counts as correct for a model
-    that classifies both its clean and its adversarial version correctly.
+    The latter is that of the source itself. All images are attacked, including misclassified ones;
+    an image is correct for a model that classifies its clean and its adversarial version correctly.
     """
     tally, source = Tally(threat_model_of(attack)), Tally(None)
     for batch in batches:

@@ -19,7 +19,7 @@ _BRIGHTEST = 0.99  # the quantile of the gradients' sizes that becomes white
 
 
 def input_gradients(logits_fn: LogitsFn, images: Images, labels: Int[Tensor, " batch"]) -> Maps:
-    """Return the size of the gradient of the label's logit in each pixel, largest over channels.
+    """Return the absolute gradient of the label's logit in each pixel, the largest over channels.
 
     Simonyan, Vedaldi and Zisserman (2014), section 3. The brightest 1 % of the pixels are white, so
     that a few large gradients do not hide all others. Parameters get no gradient.
@@ -32,11 +32,11 @@ def input_gradients(logits_fn: LogitsFn, images: Images, labels: Int[Tensor, " b
 def grad_cam(
     model: nn.Module, images: Float[Tensor, "batch C H W"], labels: Int[Tensor, " batch"]
 ) -> Maps | None:
-    """Return maps of the places whose last features support the label, as large as the images.
+    """Return maps, as large as the images, of where the last features support the label.
 
-    Grad-CAM (Selvaraju et al. 2017, equations 1 and 2). `model` takes standardised images and has
-    `forward_features` and `forward_head`, as timm's models do. Returns None if it lacks them, or if
-    its features are not [batch, num_features, rows, columns], as in transformers.
+    Grad-CAM (Selvaraju et al. 2017, equations 1 and 2). `model` takes standardised images. Returns
+    None if it lacks `forward_features` or `forward_head`, which timm's models have, or if its
+    features are not [batch, num_features, rows, columns], as in vision transformers.
     """
     plain: Any = model
     if not (hasattr(plain, "forward_features") and hasattr(plain, "forward_head")):

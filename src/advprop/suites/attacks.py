@@ -1,4 +1,4 @@
-"""The suites adversarial, autoattack and transfer; each result names the branches used."""
+"""The suites adversarial, autoattack and transfer; their results name the branches used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from advprop.suites.trial import Trial
 def adversarial(trial: Trial) -> dict[str, Any]:
     """Return the accuracy under PGD with restarts, attacking and testing through chosen branches.
 
-    Adds the `curve` over the epsilons of the settings, and `pairs` of branches if requested.
+    If requested, the result includes a `curve` over epsilons and all `pairs` of branches.
     """
     (split, source), settings = trial.images, trial.settings
     batches, attack = trial.batches(split), settings.attack.build()
@@ -47,7 +47,7 @@ def autoattack(trial: Trial) -> dict[str, Any]:
 
 
 def transfer(trial: Trial) -> dict[str, Any]:
-    """Return the accuracy on adversarial images made for the source's model."""
+    """Return the accuracy on adversarial images that were made for the trial's source."""
     assert trial.source is not None
     split, source = trial.images
     model = trial.source.model
@@ -70,7 +70,7 @@ def transfer(trial: Trial) -> dict[str, Any]:
 
 
 def check_source(subject: Subject, source: Subject) -> None:
-    """Raise ValueError if the two models differ in image shape or classes."""
+    """Raise ValueError if `source` differs from `subject` in image shape or classes."""
     ours, theirs = subject.preprocessing.image_shape, source.preprocessing.image_shape
     if ours != theirs:
         raise ValueError(

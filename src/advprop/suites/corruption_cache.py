@@ -1,6 +1,6 @@
 """Caches corrupted images on disk, since making them takes minutes.
 
-Results do not depend on the cache: files are checked when read, and damaged ones are made anew.
+Results do not depend on the cache: files are checked when read, and damaged ones are made again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PixelArray: TypeAlias = UInt8[np.ndarray, "num_images C H W"]
 _DIGEST_SIZE = 16
 # increase whenever `corrupted` gives other pixels with the same versions of packages
 _REVISION = 2
-# the largest share of the free disk that a set may take
+# the largest share of the free disk space that a set may take
 _LARGEST_SHARE = 0.5
 
 
@@ -33,8 +33,8 @@ _LARGEST_SHARE = 0.5
 class CorruptedImages:
     """Corrupted versions of `pixels`, cached in `folder`, which several processes may share.
 
-    `num_conditions` is the number of pairs of corruption and severity to come: a set that would
-    take more than half of the free disk is not cached, with a warning.
+    `num_conditions` is the number of pairs of corruption and severity. If all of them would take
+    more than half of the free disk space, `under` warns and does not cache.
     """
 
     pixels: PixelArray

@@ -1,4 +1,4 @@
-"""The suite `corruptions`, on ImageNet-C or on images that are corrupted here and cached."""
+"""The suite `corruptions`: on stored images such as ImageNet-C, or on images corrupted here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def corruptions(trial: Trial) -> dict[str, Any]:
 
 
 def check_corruptions(trial: Trial) -> ImageNetC | None:
-    """Return the corrupted images in the trial's folder, or None if they must be made.
+    """Return the corrupted images in the trial's folder, or None if they have to be made.
 
     Raises ValueError or OSError for unusable images, ImportError if they cannot be made.
     """
@@ -104,7 +104,7 @@ def _from_disk(trial: Trial, stored: ImageNetC) -> dict[str, Any]:
 
 
 def _scores(trial: Trial, under: Callable[[str, int], ImageSplit]) -> dict[tuple[str, int], Scores]:
-    """Return the images' scores by corruption and severity, to whose images `under` leads."""
+    """Return the scores by (corruption, severity); `under` returns the images of such a pair."""
     console = Console(stderr=True)
     conditions = track(  # a bar on a terminal, since making images takes minutes
         [(c, s) for c in _wanted(trial) for s in trial.settings.corruption_severities],
@@ -128,7 +128,7 @@ def _wanted(trial: Trial) -> tuple[str, ...]:
 def _check_same_images(
     trial: Trial, name: str, first: StoredSplit, other_name: str, other: StoredSplit
 ) -> None:
-    """Raise ValueError if two corruptions have different images: errors are averaged by image."""
+    """Raise ValueError if two corruptions have other images, since errors are averaged by image."""
     if other.image_shape != first.image_shape:
         sizes = [f"{s.image_shape[2]} x {s.image_shape[1]}" for s in (other, first)]
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Tests a trained model on suites and reports what exactly was tested."""
+"""Tests a trained model on suites, after checking the images of all of them."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def evaluate(
 ) -> dict[str, Any]:
     """Test a run's or an export's model on its test images, or on the folders in `data`.
 
-    A timm model's name instead of a folder tests that model, with timm's weights or those in the
-    file `checkpoint`. `suites` default to clean, noise and adversarial, if the model has images,
-    and the suites in `data`. `data` maps a suite to a folder with one subfolder per class, or with
-    the layout in which the suite's set was published. Images are classified through `eval_branch`
-    and attacked through `attack_branch` (by default the same); `all_branches` tests every pair of
-    branches too. `source` is the run or export whose model, through `source_branch`, the suite
-    transfer attacks. `limit` bounds the number of images, drawn in proportion to the classes.
-    `settings` change the run's evaluation settings ("PATH=VALUE", e.g. "evaluation.restarts=5").
-    Returns plain data: `{run, branch, weights, versions, suites: {clean: {...}, ...}, checks,
-    red_flags}` (docs/results.md). Raises ValueError or OSError for anything missing or invalid,
-    ImportError for a missing extra.
+    The name of a timm model instead of a folder tests that model, with timm's weights or those in
+    the file `checkpoint`. `suites` default to clean, noise and adversarial, if the model has images
+    of its own, and the suites in `data`. `data` maps a suite to a folder with one subfolder per
+    class, or with the layout in which the suite's set was published. Images are classified through
+    `eval_branch` and attacked through `attack_branch` (by default the same); `all_branches` tests
+    every pair of branches too. `source` is the run or export whose model, through `source_branch`,
+    the suite transfer attacks. `limit` is the largest number of images, chosen in proportion to the
+    classes. `settings` ("PATH=VALUE", as in "evaluation.restarts=5") change the run's evaluation
+    settings. Returns plain data: `{run, branch, weights, versions, suites: {clean: {...}, ...},
+    checks, red_flags}` (docs/results.md). Raises ValueError or OSError for anything missing or
+    invalid, ImportError for a missing extra.
     """
     folders = {suite: Path(folder) for suite, folder in (data or {}).items()}
     suites = _choose_suites(run_or_export, suites, folders)
@@ -72,7 +72,7 @@ def evaluate(
 def evaluate_trial(
     trial: Trial, *, suites: Sequence[str], folders: Mapping[str, Path] | None = None
 ) -> dict[str, Any]:
-    """Test the trial's subject, which is loaded already, on `suites`; returns as `evaluate`."""
+    """Test the trial's subject on `suites`; returns and raises as `evaluate`."""
     subject = trial.subject
     trials = _trials(trial, suites, folders or {})
     results = {name: SUITES[name].run(own) for name, own in trials.items()}
@@ -89,7 +89,7 @@ def evaluate_trial(
 
 
 def _trials(own: Trial, suites: Sequence[str], folders: Mapping[str, Path]) -> dict[str, Trial]:
-    """Return a trial for each suite, after checking the images of all suites."""
+    """Return a trial for each suite, on the device, after checking the images of all suites."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for subject in (own.subject, own.source):
         if subject is not None:
@@ -112,7 +112,7 @@ def _load_source(subject: Subject, path: Path, branch: str) -> Subject:
 def _choose_suites(
     name: str | Path, suites: Sequence[str] | None, folders: Mapping[str, Path]
 ) -> Sequence[str]:
-    """Return `suites`, or by default all that have images; raises ValueError for unusable ones."""
+    """Return `suites`, or those that have images; raises ValueError for unusable ones."""
     has_images = not names_timm_model(name)
     if suites is None:
         suites = list(dict.fromkeys([*(DEFAULT_SUITES if has_images else ()), *folders]))
@@ -147,7 +147,7 @@ def _check_attacks(suites: Sequence[str], *, all_branches: bool, source: str | P
 
 
 def _check_labels(suites: Sequence[str], *, multi_label: bool) -> None:
-    """Raise ValueError for a suite of classes if the model's images have several labels."""
+    """Raise ValueError for a suite that needs one class per image if there are several labels."""
     if not multi_label:
         return
     if refused := [name for name in suites if not SUITES[name].takes_labels]:

@@ -30,7 +30,7 @@ _GALLERY_SIZE, _NUM_PREDICTIONS = 8, 200
 
 
 def complete_run(folder: Path) -> dict[str, Any]:
-    """Test a finished run and record it, each once; return its row of `results.json`.
+    """Return a finished run's row of `results.json`, after testing and recording it if necessary.
 
     Raises ValueError for a run that is not finished.
     """
@@ -92,7 +92,7 @@ def _kept(suite: dict[str, Any]) -> dict[str, Any]:
 
 
 def accuracies(suites: dict[str, Any]) -> dict[str, float]:
-    """Return `NAME_accuracy` of each suite of a test, and its measures of several labels."""
+    """Return `NAME_accuracy` of each suite of a test, and its label measures if it has any."""
     names = ("accuracy", *LABEL_MEASURES)
     return {
         key: numbers[key]
@@ -152,7 +152,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _saliency(model: Standardized, batch: Batch) -> dict[str, Maps]:
-    """Return maps by title: input gradients and Grad-CAM, of the clean and the next branch."""
+    """Return input gradients and Grad-CAM of the clean and the first auxiliary branch, by title."""
     branches = branch_names(model)[:2] if has_auxiliary_norms(model) else (CLEAN,)
     found = {}
     for branch in branches:

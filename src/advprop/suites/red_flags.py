@@ -27,7 +27,7 @@ from advprop.suites.subjects import Subject, through_branch
 from advprop.suites.trial import OnDevice, Trial
 
 PROBED = 100
-"""The number of images to probe, spread over the set; these problems show on any image."""
+"""The number of images to probe, spread over the set; the problems sought show on any images."""
 
 _STANDARDISING = ("normalize", "normalise", "standardize", "standardise", "standardized")
 
@@ -37,8 +37,9 @@ def find_red_flags(
 ) -> tuple[list[Flag], dict[str, Any]]:
     """Return the flags, and the numbers of each probe by name.
 
-    Probes use the tested branch and the images of the suite adversarial, else clean, else of the
-    first suite whose images are in class folders or the subject's own.
+    Probes use the tested branch, and the images of the suite adversarial, else of clean, else of
+    another suite, as long as they are the subject's own or lie in class folders. Without such
+    images the model is not probed.
     """
     any_trial = next(iter(trials.values()))
     flags: list[Flag | None] = [
@@ -62,12 +63,12 @@ def find_red_flags(
 
 
 def training_layers(model: nn.Module) -> list[str]:
-    """Return the names of layers that are in train mode."""
+    """Return the names of the layers of `model` that are in train mode."""
     return [name or type(model).__name__ for name, layer in model.named_modules() if layer.training]
 
 
 def standardising_layers(model: nn.Module) -> list[str]:
-    """Return the names of all layers whose type standardises images."""
+    """Return name and type of each layer that standardises images, by the name of its type."""
     return [
         f"{name or 'the model'}: {type(layer).__name__}"
         for name, layer in model.named_modules()
@@ -94,7 +95,7 @@ def _of_figures(
 
 
 def _of_model(trial: Trial, *, attacked: bool) -> tuple[list[Flag | None], dict[str, Any]]:
-    """Probe the model on a few images; `attacked` says that the suite adversarial used them."""
+    """Return flags and numbers of the model; `attacked`: the suite adversarial used the images."""
     model, settings = trial.subject.model, trial.settings
     batch, several = _first(trial), trial.subject.multi_label
     attack = settings.attack.build()
@@ -131,7 +132,7 @@ def _of_model(trial: Trial, *, attacked: bool) -> tuple[list[Flag | None], dict[
 
 
 def _overlaps(trials: Mapping[str, Trial]) -> tuple[dict[str, Any], list[Flag | None]]:
-    """Search each set of images for training images once, for the first suite that uses it."""
+    """Return, by set of images, how many are training images, and flags for the first suite."""
     looks: dict[str, Any] = {}
     flags: list[Flag | None] = []
     for suite, trial in trials.items():
@@ -173,12 +174,12 @@ def _found(flags: list[Flag | None]) -> list[Flag]:
 def find_overlap(
     subject: Subject, tested: ImageSplit, *, limit: int | None, bound: int
 ) -> dict[str, Any]:
-    """Count the tested images that are identical to one of the subject's training images.
+    """Return how many tested images are identical to one of the subject's training images.
 
-    Compares images after the evaluation's preprocessing, at most `bound` of either set, spread
-    over the set; `limit` is that of the test. Returns the number `found`, the numbers compared
-    (`test_images`, `train_images`) and the number of all training images (`of_train_images`), or
-    `not_compared`, the reason why no comparison was possible.
+    Images are compared after the evaluation's preprocessing, at most `bound` of either set, spread
+    over the set; `limit` is that of the test. The result has the number `found` and the numbers
+    compared (`test_images`, `train_images`) and of all training images (`of_train_images`), or the
+    reason why none were compared (`not_compared`).
     """
     if subject.load_data is None or bound == 0:
         return {"found": 0, "not_compared": "no training images are known, or overlap_images is 0"}

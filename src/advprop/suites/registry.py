@@ -16,7 +16,7 @@ from advprop.suites.trial import OpenFolder, Trial, open_class_folder
 
 
 def clean(trial: Trial) -> dict[str, Any]:
-    """Return the accuracy on clean images, overall and by class, calibration and confusions."""
+    """Return the results on clean images (`report_clean`, or `report_labels`) and their name."""
     split, source = trial.images
     report = report_labels if trial.subject.multi_label else report_clean
     found = report(trial.logits_fn, trial.batches(split), class_names=trial.subject.class_names)
@@ -24,7 +24,7 @@ def clean(trial: Trial) -> dict[str, Any]:
 
 
 def noise(trial: Trial) -> dict[str, Any]:
-    """Return the accuracy under Gaussian noise."""
+    """Return the results under Gaussian noise (`evaluate_noise`) and the images' name."""
     split, source = trial.images
     found = evaluate_noise(
         trial.logits_fn,
@@ -44,9 +44,9 @@ class Suite:
     """A suite; `run` tests and returns plain data with `NAME_accuracy` and `images`.
 
     `check` raises ValueError or OSError for unusable images before any test. `needs_folder` marks
-    suites whose images the caller must name, since no run has them; `open_folder` opens a folder,
-    by default one with a subfolder for each class. `needs_source` marks suites that attack
-    another model; `takes_labels` marks those for images with several labels too.
+    suites whose images the caller must name, since no run has them; `open_folder` opens the folder
+    named, by default one with a subfolder for each class. `needs_source` marks suites that attack
+    another model, `takes_labels` those that also accept images with several labels.
     """
 
     run: Callable[[Trial], dict[str, Any]]

@@ -26,7 +26,7 @@ class Subject:
     """A model in eval mode, with its evaluation settings, classes and preprocessing.
 
     `load_data` loads the data set that it was trained on, or is None if that is unknown.
-    `multi_label` tells that an image has several labels, which `class_names` names.
+    `multi_label` tells whether an image has several labels; `class_names` then names the labels.
     """
 
     name: str
@@ -40,14 +40,14 @@ class Subject:
 
 
 def load_subject(path: Path, *, weights: Weights | None = None) -> Subject:
-    """Load a run's or an export's model in eval mode; raises ValueError or OSError if unusable."""
+    """Return the model of a run or an export; raises ValueError or OSError if it is unusable."""
     if not path.exists():
         raise ValueError(f"{path}: no such folder; give a run's or an export's")
     return _of_export(path, weights) if is_export(path) else _of_run(path, weights)
 
 
 def known_branch(model: nn.Module, branch: str) -> str:
-    """Return `branch` if `model` has it; raises ValueError otherwise."""
+    """Return `branch`; raises ValueError if `model` does not have it."""
     known = branch_names(model) if has_auxiliary_norms(model) else (CLEAN,)
     if branch not in known:
         raise ValueError(f'branch "{branch}" unknown, this model has {", ".join(known)}')
@@ -55,7 +55,7 @@ def known_branch(model: nn.Module, branch: str) -> str:
 
 
 def through_branch(model: nn.Module, branch: str) -> LogitsFn:
-    """Return `model` as a function through `branch`, whatever branch is active."""
+    """Return a logits function through `branch`, whichever branch of `model` is active."""
     if not has_auxiliary_norms(model):
         return model
 
@@ -82,7 +82,7 @@ def _of_run(path: Path, weights: Weights | None) -> Subject:
 
 
 def _load_data(config: RunConfig) -> Callable[[], ImageData] | None:
-    """Return a function that loads a run's data, or None if its export names no place."""
+    """Return a function that loads the data of an export's run, or None if it names no place."""
     data = config.data
     told = not data.places or any(getattr(data, place) is not None for place in data.places)
     return (lambda: data.load(config.seed)) if told else None

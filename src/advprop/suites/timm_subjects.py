@@ -33,7 +33,7 @@ _EVALUATION = EvaluationConfig(
 
 
 def names_timm_model(name: str | Path) -> bool:
-    """Return whether `name` is a timm model and not an existing path, which takes precedence."""
+    """Return whether `name` is a timm model; an existing path of that name takes precedence."""
     return not Path(name).exists() and is_timm(split_model_name_tag(str(name))[0])
 
 
@@ -42,8 +42,8 @@ def find_subject(
 ) -> Subject:
     """Return the run or export in the folder `name`, or else timm's model of that name.
 
-    `weights` chooses among those of a run, `checkpoint` replaces timm's. Raises ValueError or
-    OSError if nothing has that name or these weights do not exist.
+    `weights` chooses among those of a run; `checkpoint` replaces timm's weights. Raises ValueError
+    or OSError if nothing has that name, or the weights do not exist or belong to the other kind.
     """
     if names_timm_model(name):
         if weights is not None:
@@ -63,7 +63,7 @@ def find_subject(
 
 
 def load_timm_subject(name: str, *, checkpoint: str | Path | None = None) -> Subject:
-    """Load timm's model `name` in eval mode, with the weights of `checkpoint` or those timm has.
+    """Return timm's model `name` in eval mode, with timm's weights or those in `checkpoint`.
 
     Size, interpolation, crop, mean and std are the test values of its `pretrained_cfg`, as in
     timm's `validate.py`. Raises ValueError or OSError for an unknown model, weights that do not

@@ -20,11 +20,11 @@ from advprop.shapes import Batch, LogitsFn
 from advprop.suites.subjects import Subject, through_branch
 
 OpenFolder: TypeAlias = Callable[[Path, Subject], ImageSplit]
-"""A function that opens a folder's images; raises ValueError or OSError for a wrong layout."""
+"""A function that returns a folder's images; raises ValueError or OSError for a wrong layout."""
 
 
 def open_class_folder(folder: Path, subject: Subject) -> ImageSplit:
-    """Open a folder with one subfolder per class, or for several labels an image their table."""
+    """Return the images of a folder with one subfolder per class, or with a table of labels."""
     if subject.multi_label:
         return load_test_table(
             folder, label_names=subject.class_names, preprocessing=subject.preprocessing
@@ -38,10 +38,11 @@ def open_class_folder(folder: Path, subject: Subject) -> ImageSplit:
 class Trial:
     """The input of a suite.
 
-    Images go through `eval_branch`, attacks through `attack_branch`. `folder` is the caller's
-    folder for this suite, None for the subject's own test images; `open_folder` opens it. `limit`
-    is the largest number of images, None for all. `source` is the other model that suites with
-    `needs_source` attack, through `source_branch`. `all_branches` requests every pair of branches.
+    Images are classified through `eval_branch` and attacked through `attack_branch`. `folder` is
+    the caller's folder for this suite, None for the subject's own test images; `open_folder` opens
+    it. `limit` is the largest number of images, None for all. `source` is the other model that
+    suites with `needs_source` attack, through `source_branch`. `all_branches` requests every pair
+    of branches.
     """
 
     subject: Subject
@@ -56,24 +57,25 @@ class Trial:
 
     @property
     def settings(self) -> EvaluationConfig:
-        """The settings of the subject's evaluation."""
+        """Return the subject's evaluation settings."""
         return self.subject.evaluation
 
     @property
     def logits_fn(self) -> LogitsFn:
-        """The model as a function through the tested branch."""
+        """Return the logits function through the tested branch."""
         return through_branch(self.subject.model, self.eval_branch)
 
     @property
     def attacked_logits_fn(self) -> LogitsFn:
-        """The model as a function through the attacked branch."""
+        """Return the logits function through the attacked branch."""
         return through_branch(self.subject.model, self.attack_branch)
 
     @cached_property
     def images(self) -> tuple[ImageSplit, str]:
-        """The images and their name: from `folder`, else the subject's for test, else validation.
+        """Return the images of `folder`, else the subject's test images, and their name.
 
-        Raises ValueError or OSError if there are none or they are not of the model's classes.
+        A subject without test images gives its validation images. Raises ValueError or OSError if
+        there are none, or if they are not of the model's classes.
         """
         subject = self.subject
         if self.folder is not None:
@@ -88,7 +90,7 @@ class Trial:
         return data.test, f"{data.name} test"
 
     def batches(self, split: ImageSplit) -> OnDevice:
-        """Return the batches of `split`, at most `limit` images, on the model's device."""
+        """Return batches of at most `limit` images of `split`, on the model's device."""
         return OnDevice(
             split=split,
             batch_size=self.settings.batch_size,
@@ -100,7 +102,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OnDevice:
-    """Iterable of a split's test batches on `device`; every iteration starts anew."""
+    """The test batches of a split on `device`; each iteration starts from the first."""
 
     split: ImageSplit
     batch_size: int

@@ -1,4 +1,4 @@
-"""ImageNet's classes by WordNet id, and the subsets of classes in test sets.
+"""ImageNet's classes by WordNet id, and which of them each test set has.
 
 The lists are those that timm ships: `imagenet_a_synsets.txt` equals the classes of
 hendrycks/natural-adv-examples (eval.py), `imagenet_r_synsets.txt` those of hendrycks/imagenet-r
@@ -25,12 +25,12 @@ OBJECTNET_CLASSES: Final[dict[str, tuple[str, ...]]] = {
     folder: tuple(wnids)
     for folder, *wnids in map(str.split, (_HERE / "objectnet.txt").read_text().splitlines())
 }
-"""The 113 classes of ObjectNet that ImageNet has too: 125 ImageNet classes, by folder."""
+"""The ImageNet classes (125) of each of the 113 ObjectNet folders that ImageNet covers."""
 
 
 @cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """Return the 1,000 classes of ILSVRC2012, sorted, as are the outputs of common models."""
+    """Return the 1,000 classes of ILSVRC2012, sorted, which is the usual order of outputs."""
     return tuple(ImageNetInfo().label_names())
 
 
@@ -59,7 +59,7 @@ def real_rows() -> tuple[tuple[int, ...], ...]:
 
 
 def described(names: Sequence[str], limit: int = 3) -> str:
-    """Return the first of `names` for a message, WordNet ids as in "n01440764 (tench)"."""
+    """Return up to `limit` of `names` for a message, WordNet ids as in "n01440764 (tench)"."""
     return shortened([*map(_with_meaning, names[:limit]), *names[limit:]], limit)
 
 

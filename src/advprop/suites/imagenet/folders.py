@@ -1,4 +1,4 @@
-"""Opens the folders of ImageNet's test sets in their published layouts."""
+"""Opens the folders of ImageNet's test sets in their published layouts (as `OpenFolder`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from advprop.suites.imagenet.classes import (
 from advprop.suites.subjects import Subject
 
 STYLIZED_SIZE = 224
-# the frame is one pixel wide; the data set's own evaluation and published results crop two
+# the frame is one pixel wide, but the authors' evaluation and published results cut off two
 OBJECTNET_FRAME = 2
 _VALIDATION = re.compile(r"ILSVRC2012_val_(\d{8})(_n\d{8})?")
 
@@ -37,13 +37,13 @@ _VALIDATION = re.compile(r"ILSVRC2012_val_(\d{8})(_n\d{8})?")
 def open_wnids(
     folder: Path, subject: Subject, *, data_set: str, wnids: Callable[[], Sequence[str]]
 ) -> FileSplit:
-    """Open a set with a folder for each WordNet id; labels are outputs of the model."""
+    """Return a set with a folder for each WordNet id; labels are outputs of the model."""
     outputs = output_of(subject.class_names, subject.name)
     return _class_split(folder, subject, {wnid: outputs[wnid] for wnid in wnids()}, data_set)
 
 
 def open_stylized(folder: Path, subject: Subject) -> StoredSplit:
-    """Open Stylized-ImageNet's validation images, not resized; labels are outputs of the model."""
+    """Return Stylized-ImageNet's validation images, not resized; labels are model outputs."""
     whole = open_wnids(folder, subject, data_set="Stylized-ImageNet", wnids=imagenet_wnids)
     split = StoredSplit(
         root=folder,
@@ -57,14 +57,14 @@ def open_stylized(folder: Path, subject: Subject) -> StoredSplit:
 
 
 def open_imagenet_v2(folder: Path, subject: Subject) -> FileSplit:
-    """Open ImageNetV2, whose folders are numbered in class order; labels are model outputs."""
+    """Return ImageNetV2, whose folders are numbered in class order; labels are model outputs."""
     outputs = output_of(subject.class_names, subject.name)
     numbered = {str(number): outputs[wnid] for number, wnid in enumerate(imagenet_wnids())}
     return _class_split(folder, subject, numbered, "ImageNetV2")
 
 
 def open_objectnet(folder: Path, subject: Subject) -> FramedSplit:
-    """Open the ObjectNet classes that ImageNet has too; labels are rows of `OBJECTNET_CLASSES`.
+    """Return ObjectNet's classes that ImageNet has too; labels are rows of `OBJECTNET_CLASSES`.
 
     `folder` holds the class folders, or is the archive's folder, which contains `images/`.
     """
@@ -91,7 +91,7 @@ class RealSplit(FileSplit):
 
 
 def open_real(folder: Path, subject: Subject) -> RealSplit:
-    """Open ImageNet's validation images that have ReaL labels.
+    """Return ImageNet's validation images that have ReaL labels.
 
     They may lie in class folders or in one folder, since file names identify them.
     """
@@ -144,7 +144,7 @@ def _class_split(
 def _class_files(
     folder: Path, labels: Mapping[str, int], data_set: str, *, others: bool = False
 ) -> dict[str, Any]:
-    """Return paths and labels of a folder for each of `labels`; `others` permits further ones."""
+    """Return paths and labels of the class folders in `labels`; `others` permits more folders."""
     classes = list_classes(folder)
     missing = [name for name in labels if name not in classes]
     unknown = [] if others else [name for name in classes if name not in labels]

@@ -39,9 +39,9 @@ from advprop.suites.trial import OpenFolder, Trial
 class ImageNetSuite:
     """The test protocol of one set; call it with a trial to run the test.
 
-    `accepted` lists the correct classes of each label, by WordNet ids; by default a label is an
-    output of the model, which alone is correct. `among` are the classes that can be predicted
-    (None: all). `num_images` is the size of the published set.
+    `accepted` returns the correct classes (WordNet ids) of each label; by default a label is an
+    output of the model, and only that output is correct. `among` returns the classes that can be
+    predicted (None: all). `num_images` is the size of the published set.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ImageNetSuite:
     among: Callable[[], tuple[str, ...]] | None = None
 
     def __call__(self, trial: Trial) -> dict[str, Any]:
-        """Test the trial's model; returns `NAME_accuracy`, its interval, images and protocol."""
+        """Return `NAME_accuracy` of the trial's model with its interval, images and protocol."""
         split, source = trial.images
         if len(split) != self.num_images:
             warnings.warn(
