@@ -138,7 +138,7 @@ def loader_and_step(scale: Scale) -> Iterator[Row]:
 
 
 def store(scale: Scale) -> Iterator[Row]:
-    """What `carried` reads and writes for a batch, against a vanilla step."""
+    """What `advprop_lean` reads and writes for a batch, against a vanilla step."""
     subject = scale.large[0]
     shape = (3, subject.image_size, subject.image_size)
     with tempfile.TemporaryDirectory() as folder:

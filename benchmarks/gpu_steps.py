@@ -27,7 +27,6 @@ COMPARED = (
     ("advprop", 5),
     ("fast", 1),
     ("advprop_lean", 1),
-    ("carried", 1),
 )
 BOUNDS = {"adversarial": 1, "mixed": 2, "advprop": 2}
 """Training passes of the methods whose step has a bound: attack steps come on top."""

@@ -123,7 +123,7 @@ def draws() -> dict[str, Callable[[], object]]:
 
 
 def keeping() -> dict[str, Callable[[], object]]:
-    """What `carried` reads and writes for a batch, in memory; a GPU has encoded it."""
+    """What `advprop_lean` reads and writes for a batch, in memory; a GPU has encoded it."""
     shape = (3, IMAGE_SIZE, IMAGE_SIZE)
     store = PerturbationStore(num_images=NUM_IMAGES, shape=shape, epsilon=4 / 255)
     indices, sent = torch.arange(NUM_IMAGES), torch.ones(NUM_IMAGES, *shape, dtype=torch.int8)

@@ -34,7 +34,9 @@ Made by `python experiments/tables.py`; what they mean: [the paper's experiments
 Means over seeds in percent with 95 % intervals (Student t), differences in points, paired by seed,
 with p-values of the paired t-test, by itself and with Holm's correction for its column. Seconds
 are of runs side by side on a machine that did other things too: passes compare, and `step`, the
-measured time of a training step in those of vanilla, where it was measured."""
+measured time of a training step in those of vanilla, where it was measured. Some methods, such as
+`carried`, are in earlier commits only:
+[what was taken out](reproducing.md#what-was-measured-and-taken-out)."""
 BASELINES_OF = {
     "lengths": {"vanilla": "vanilla of its own length"},
     "lean": {"vanilla": "vanilla at equal time"},

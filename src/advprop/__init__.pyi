@@ -30,7 +30,6 @@ from advprop.methods.advprop import AdvProp as AdvProp
 from advprop.methods.advprop_lean import AdvPropLean as AdvPropLean
 from advprop.methods.augmix import AugMix as AugMix
 from advprop.methods.base import Method as Method
-from advprop.methods.carried import Carried as Carried
 from advprop.methods.facts import TrainingFacts as TrainingFacts
 from advprop.methods.fast import Fast as Fast
 from advprop.methods.fine_grained import FineGrained as FineGrained

@@ -26,6 +26,10 @@ WRONG = {
         lambda f: ["train", "digits", "--method", "advpropp"],
         "choose from vanilla",
     ),
+    "removed method": (
+        lambda f: ["train", "digits", "--method", "carried"],
+        "this was removed, for the reasons in docs/reproducing.md; use advprop_lean",
+    ),
     "unknown setting": (_train("training.epochs=3"), "training.num_epochs"),
     "setting without value": (_train("training.num_epochs"), "PATH=VALUE"),
     "setting of another method": (
@@ -120,7 +124,7 @@ WRONG = {
         lambda f: ["predict", f / "run", f / "run"],
         "no image in this folder",
     ),
-    "pattern of nothing": (lambda f: ["predict", f / "run", f / "*.jpg"], "no image is called so"),
+    "pattern of nothing": (lambda f: ["predict", f / "run", f / "*.jpg"], "no image matches"),
     "prediction into nowhere": (
         lambda f: ["predict", f / "run", f / "one", "--json", f / "none" / "found.json"],
         "none",

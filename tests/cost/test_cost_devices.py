@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tiny import tiny_branched_net, tiny_net
 
-from advprop.cost.devices import Exchange, exchange, hours, images_per_device
+from advprop.cost.devices import Exchange, exchange, images_per_device
 from advprop.cost.memory import num_bytes
 from advprop.training.settings import TrainingSettings
 
@@ -66,8 +66,3 @@ def test_branches_and_parts_of_a_batch_exchange_more_statistics() -> None:
     assert (parts.summed, parts.running) == (4 * plain.summed, plain.running)
     apart = exchange(tiny_net(), settings(8, 4), synchronised=False)
     assert (apart.summed, apart.gathered, apart.running) == (0, 0, plain.running)
-
-
-def test_hours_by_hand() -> None:
-    # 8 devices at a quarter of 100 TFLOP/s
-    assert hours(7.2e17 * 4, devices=8, device_tflops=100.0, utilisation=0.25) == pytest.approx(4.0)

@@ -23,8 +23,8 @@ from advprop.cost.step import (
 )
 from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
+from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.base import Method
-from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
@@ -68,14 +68,14 @@ def test_the_cost_of_a_step_is_what_the_step_executes(kind: str) -> None:
     assert cost.training_passes + cost.attack_passes == stated
 
 
-def test_decoupled_carrying_costs_and_holds_what_vanilla_does() -> None:
+def test_advprop_lean_costs_and_holds_what_vanilla_does() -> None:
     """But for the images' gradient through the first layer."""
     vanilla = cost_of(Vanilla())
-    carried = cost_of(Carried(threat_model=Linf(0.1), pairing="decoupled"))
-    assert (carried.training_passes, carried.attack_passes) == (1, 0)
+    lean = cost_of(AdvPropLean(threat_model=Linf(0.1), attacked_fraction=0.5))
+    assert (lean.training_passes, lean.attack_passes) == (1, 0)
     first_layer = 2 * 32 * 32 * 8 * 3 * 9
-    assert carried.flops_per_image == pytest.approx(vanilla.flops_per_image + first_layer, rel=1e-9)
-    assert carried.activation_bytes < 1.2 * vanilla.activation_bytes
+    assert lean.flops_per_image == pytest.approx(vanilla.flops_per_image + first_layer, rel=1e-9)
+    assert lean.activation_bytes < 1.2 * vanilla.activation_bytes
 
 
 def test_a_phase_counts_by_its_share() -> None:
@@ -155,9 +155,8 @@ def test_several_devices_take_the_form_that_allows_one_backward() -> None:
     assert form(AdvProp(attack=ATTACK), devices=1) == "auto"
     assert form(AdvProp(attack=ATTACK, form="separate")) == "separate"
     assert form(Pyramid(attack=ATTACK)) == "summed"
-    carried = Carried(threat_model=Linf(0.1))
-    assert form(carried) == "joint"
-    assert carried.on_devices(add_auxiliary_tokens(tiny_vit()), 2).form == "summed"
+    tokens = AdvProp(attack=ATTACK).on_devices(add_auxiliary_tokens(tiny_vit()), 2)
+    assert tokens.form == "summed"
     assert Vanilla().on_devices(empty_model(Vanilla()), 2) == Vanilla()
 
 

@@ -25,8 +25,8 @@ from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.config.attacks import PAPER_ATTACK
 from advprop.config.methods import METHODS, method_config
 from advprop.methods.advprop import AdvProp
+from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.base import Method
-from advprop.methods.carried import Carried
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.kept.store import PerturbationStore
 from advprop.methods.step import Context, StepMetrics
@@ -74,7 +74,7 @@ VARIANTS = {
         AdvProp(attack=replace(PGD_STEP, threat_model=L2(1.0)), matched_masks=True)
     ),
     "views": case(FineGrained(attacks={"adversarial": PGD_STEP}, views=("view",))),
-    "frames": case(registered("carried"), frames=True),
+    "frames": case(registered("advprop_lean"), frames=True),
     "tokens, checkpointing": case(
         ADVPROP,
         tiny_vit,
@@ -85,9 +85,7 @@ VARIANTS = {
 MORE_VARIANTS = {
     "tokens": case(ADVPROP, tiny_vit, surgery=add_auxiliary_tokens),
     "checkpointing": case(ADVPROP, tiny_convnext, settings={"activation_checkpointing": True}),
-    "carried L2": case(Carried(threat_model=L2(1.0))),
-    "decoupled": case(Carried(threat_model=Linf(4 / 255), pairing="decoupled")),
-    "decoupled with frames": case(registered("advprop_lean"), frames=True),
+    "advprop_lean L2": case(AdvPropLean(threat_model=L2(1.0))),
     "fast, soft labels": case(registered("fast"), soft=True),
     "mixed, soft labels": case(registered("mixed"), soft=True),
     "FGSM": case(AdvProp(attack=fgsm(Linf(4 / 255)))),
@@ -178,8 +176,15 @@ def test_what_is_carried_is_held_back_until_it_is_needed(name: str) -> None:
     assert list(found.waits.values()) == [1]
 
 
-def store_of(count: int) -> PerturbationStore:
-    return PerturbationStore(num_images=count, shape=(1, 2, 2), epsilon=0.1)
+def test_what_processes_share_is_not_held_back() -> None:
+    with fake_cuda():
+        store = store_of(2, shared=True)
+        store.write(torch.arange(2), numbers(2, 1, 2, 2), 3, late=True)
+        assert store._entries.extent()["written"] == 2
+
+
+def store_of(count: int, *, shared: bool = False) -> PerturbationStore:
+    return PerturbationStore(num_images=count, shape=(1, 2, 2), epsilon=0.1, shared=shared)
 
 
 @pytest.mark.full

@@ -172,7 +172,7 @@ def test_a_name_for_no_image_is_refused_at_once(tmp_path: Path) -> None:
     touched(tmp_path, "b.png", "empty/notes.txt")
     for name, message in (
         ("empty", "no image in this folder or below it; images end in .jpg"),
-        ("*.jpg", r"\*\.jpg: no image is called so"),
+        ("*.jpg", r"\*\.jpg: no image matches"),
         ("c.png", r"c\.png: there is no such file or folder"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -30,7 +30,6 @@ from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
 from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.base import Method
-from advprop.methods.carried import Carried
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
@@ -45,7 +44,7 @@ RANKS = 2
 FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.5)
 PYRAMID = PyramidPGD(scales=(4, 3, 1), num_steps=2)
 UNIVERSAL = Universal(epsilon=0.02, step_size=0.01, scales=(4, 3, 1))
-CARRIED = Carried(threat_model=Linf(8 / 255))
+LEAN = AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.5)
 FACTS = TrainingFacts(num_images=8, image_shape=IMAGE_SHAPE)
 
 
@@ -76,13 +75,12 @@ OWN: dict[str, Case] = {
             "mixed",
             "advprop",
             "fine_grained",
-            "carried",
             "augmix",
             "maxup",
         )
     },
     "adversarial_then_clean": Case(method=AdversarialThenClean(attack=ATTACK), **ONE),
-    "advprop_lean": Case(method=AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.5)),
+    "advprop_lean": Case(method=LEAN, **ONE),
     "fast": Case(method=FAST, exchanges=True, **TWO),
     "pyramid": Case(method=Pyramid(attack=PYRAMID), **TWO),
     "universal": Case(method=UNIVERSAL, **TWO),
@@ -105,17 +103,10 @@ CASES: dict[str, Case] = {
     "advprop token": Case(method=AdvProp(attack=ATTACK), **TWO),
     "fine_grained token": Case(method=FineGrained(attacks={"adversarial": ATTACK}), **TWO),
     "fast token": Case(method=FAST, exchanges=True, forwards=3),
-    "carried token": Case(method=CARRIED, **TWO),
-    "decoupled token": Case(method=replace(CARRIED, pairing="decoupled"), **TWO),
     "pyramid separate": Case(
         method=Pyramid(attack=PYRAMID, form="separate"), forwards=2, backwards=2
     ),
     "universal branch": Case(method=replace(UNIVERSAL, auxiliary_branch=True), **TWO),
-    "carried separate": Case(
-        method=replace(CARRIED, form="separate"), unused=True, forwards=2, backwards=2
-    ),
-    "carried decoupled": Case(method=replace(CARRIED, pairing="decoupled"), **ONE),
-    "carried mixed": Case(method=replace(CARRIED, auxiliary_branch=False), **ONE),
 }
 
 WITH_LOSS = [
@@ -153,18 +144,18 @@ def step(
 
 
 def handed_over(rank: int, folder: Path) -> tuple[Tensor, Tensor]:
-    """What a rank's images carry after one epoch, and the other rank's, as seen in the next."""
-    method = replace(CARRIED)
+    """What a rank's attacked images keep after one epoch, and the other's as seen in the next."""
+    method = replace(LEAN)
     method.prepare(replace(FACTS, folder=folder, num_processes=RANKS))
-    model = DistributedDataParallel(net_for("carried"))
+    model = DistributedDataParallel(net_for("advprop_lean"))
     step(method, model, rank, epoch=0)
     distributed.barrier()  # as the trainer's, which agree in each step
-    store = method.memory["all"].store
-    own = store.encoding.decoded(store.read(torch.arange(8)[rank * 4 : rank * 4 + 4], 1)[0])
+    store = method.memory["store"]
+    own = store.encoding.decoded(store.read(torch.arange(8)[rank * 4 : rank * 4 + 4][2:], 1)[0])
     seen: list[Tensor] = []
     model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
     step(method, model, 1 - rank, epoch=1)
-    return own, seen[0][4:]
+    return own, seen[0][2:]
 
 
 def exchanged(model: nn.Module, rank: int, *, step: int) -> tuple[list[float], list[int], bool]:

@@ -20,7 +20,6 @@ from advprop.methods.advprop import AdvProp
 from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.augmix import AugMix
 from advprop.methods.base import Method
-from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.maxup import MaxUp
@@ -46,8 +45,7 @@ UNIVERSAL = Universal(
     random_start=True,
 )
 FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.25)
-CARRIED = Carried(threat_model=Linf(8 / 255))
-DECOUPLED = dataclasses.replace(CARRIED, pairing="decoupled", attacked_fraction=0.25)
+LEAN = AdvPropLean(threat_model=Linf(8 / 255))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +76,11 @@ class Case:
     statistics: Mapping[str, int] = field(default_factory=dict)
 
 
-def _decoupled(method: Method) -> Case:
+def _lean(method: AdvPropLean, largest: float = 8 / 255) -> Case:
     """6 of 8 images clean, 2 adversarial, each counted once."""
     shares = {"clean": 0.75, "adversarial": 0.25}
-    return Case(method=method, weights=shares, counts={"clean": 6, "adversarial": 2})
+    counts = {"clean": 6, "adversarial": 2}
+    return Case(method=method, weights=shares, counts=counts, largest=largest)
 
 
 def _fast(method: Fast, largest: float = 8 / 255) -> Case:
@@ -115,7 +114,7 @@ OWN: dict[str, Case] = {
         counts={"augmix": 16},
     ),
     "maxup": Case(method=MaxUp(), asks="losses", without_gradients=True),
-    "advprop_lean": _decoupled(AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.25)),
+    "advprop_lean": _lean(LEAN),
 }
 VARIANTS: dict[str, Case] = {
     "adversarial_then_clean last": dataclasses.replace(
@@ -142,13 +141,7 @@ VARIANTS: dict[str, Case] = {
     "universal branch": Case(
         method=dataclasses.replace(UNIVERSAL, auxiliary_branch=True, form="summed"), draws=False
     ),
-    "carried joint": Case(method=dataclasses.replace(CARRIED, form="joint")),
-    "carried summed": Case(method=dataclasses.replace(CARRIED, form="summed")),
-    "carried l2": Case(method=dataclasses.replace(CARRIED, threat_model=L2(1.0)), largest=0.1),
-    "carried mixed": Case(method=dataclasses.replace(CARRIED, auxiliary_branch=False)),
-    "carried decoupled": _decoupled(DECOUPLED),
-    "carried decoupled separate": _decoupled(dataclasses.replace(DECOUPLED, form="separate")),
-    "carried decoupled mixed": _decoupled(dataclasses.replace(DECOUPLED, auxiliary_branch=False)),
+    "advprop_lean l2": _lean(dataclasses.replace(LEAN, threat_model=L2(1.0)), largest=0.1),
 }
 CASES: dict[str, Case] = {
     **{

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from method_cases import ATTACK, CARRIED, CASES, DECOUPLED, FAST, UNIVERSAL, Case
+from method_cases import ATTACK, CASES, FAST, LEAN, UNIVERSAL, Case
 from tiny import (
     IMAGE_SHAPE,
     NUM_CLASSES,
@@ -411,8 +411,7 @@ def test_formulas_of_cost(num_steps: int) -> None:
     assert AdvProp(attack=attack).passes_per_image == num_steps + 2
     assert Pyramid(attack=attack).passes_per_image == num_steps + 2
     assert UNIVERSAL.passes_per_image == 2
-    assert CARRIED.passes_per_image == 2
-    assert DECOUPLED.passes_per_image == 1
+    assert LEAN.passes_per_image == 1
     assert AdversarialThenClean(attack=attack).passes_per_image == 1 + num_steps / 2
 
 
@@ -567,7 +566,7 @@ def test_unnormalised_images_are_refused_before_anything_changes() -> None:
 
 @every_method
 def test_a_method_says_what_no_gpu_repeats(case: Case) -> None:
-    """Of its own operations, whatever the model's are; with frames, as carried uses them."""
+    """Of its own operations, whatever the model's are; with frames, as advprop_lean uses them."""
     model, method = net_for(case.method), prepared(case.method)
     frames = torch.tensor([[0.5, 0.0, 0.1], [0.0, 0.5, 0.1]]).expand(8, 2, 3)
     images = tiny_images()

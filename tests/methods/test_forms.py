@@ -29,7 +29,6 @@ from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.auxiliary.token import add_auxiliary_tokens
 from advprop.methods.advprop import AdvProp
 from advprop.methods.base import Method
-from advprop.methods.carried import Carried
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.fine_grained import FineGrained
 from advprop.methods.step import Context
@@ -39,7 +38,6 @@ ATTACK = PGD(threat_model=Linf(8 / 255), num_steps=1, step_size=6 / 255)
 METHODS: dict[str, Callable[..., Method]] = {
     "advprop": lambda **form: AdvProp(attack=ATTACK, **form),
     "fine_grained": lambda **form: FineGrained(attacks={"adversarial": ATTACK}, **form),
-    "carried": lambda **form: Carried(threat_model=Linf(8 / 255), **form),
 }
 
 

@@ -31,7 +31,6 @@ from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
 from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.base import Method
-from advprop.methods.carried import Carried
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
@@ -365,87 +364,14 @@ def test_fast_joint_equals_separate(synchronise: bool, fraction: float, beta: fl
 
 
 @pytest.mark.parametrize("ball", [Linf(0.0), L2(0.0)], ids=str)
-@pytest.mark.parametrize("form", ["separate", "joint"])
-def test_carried_at_epsilon_zero_is_advprop_there(ball: Linf | L2, form: str) -> None:
-    advprop = trained(AdvProp(attack=NO_ATTACK, form=form), tiny_branched_net())
-    carried = Carried(threat_model=ball, form=form)
-    assert same_state(trained(carried, tiny_branched_net()), advprop)
-
-
-@pytest.mark.parametrize("form", ["separate", "joint"])
-def test_carried_that_starts_at_zero_and_never_moves_is_advprop_at_epsilon_zero(form: str) -> None:
-    advprop = trained(AdvProp(attack=NO_ATTACK, form=form), tiny_branched_net())
-    carried = Carried(threat_model=Linf(8 / 255), step_size=0.0, start="zero", form=form)
-    assert same_state(trained(carried, tiny_branched_net()), advprop)
-
-
-def test_carried_without_a_branch_is_mixed_at_epsilon_zero() -> None:
-    mixed = trained(Mixed(attack=NO_ATTACK), tiny_net())
-    carried = Carried(threat_model=Linf(0.0), auxiliary_branch=False)
-    assert same_state(trained(carried, tiny_net()), mixed)
-
-
-def test_advprop_lean_is_carried_decoupled_without_a_branch() -> None:
-    carried = Carried(
-        threat_model=Linf(8 / 255),
-        pairing="decoupled",
-        attacked_fraction=0.25,
-        auxiliary_branch=False,
-    )
-    lean = AdvPropLean(threat_model=Linf(8 / 255))
-    assert same_state(trained(lean, tiny_net()), trained(carried, tiny_net()))
-
-
-def test_carried_decoupled_without_a_branch_is_vanilla_at_epsilon_zero() -> None:
-    carried = Carried(threat_model=Linf(0.0), pairing="decoupled", auxiliary_branch=False)
-    found, vanilla = one_step(carried, tiny_net()), one_step(Vanilla(), tiny_net())
+@pytest.mark.parametrize("fraction", [0.25, 0.5])
+def test_advprop_lean_is_vanilla_at_epsilon_zero(ball: Linf | L2, fraction: float) -> None:
+    lean = AdvPropLean(threat_model=ball, attacked_fraction=fraction)
+    found, vanilla = one_step(lean, tiny_net()), one_step(Vanilla(), tiny_net())
     closely(found.items(), vanilla)  # the mean over a batch as that of its two parts
 
 
-@pytest.mark.parametrize("form", ["separate", "joint", "auto"])
-def test_carried_decoupled_without_attacked_images_is_vanilla(form: str) -> None:
-    method = Carried(
-        threat_model=Linf(8 / 255), pairing="decoupled", attacked_fraction=0.0, form=form
-    )
-    model = trained(method, tiny_branched_net(), steps=5)
-    assert same_state(plain(model, "clean"), trained(Vanilla(), tiny_net(), steps=5))
-    for layer in (1, 4):  # the adversarial branch is as it was
-        assert same_state(plain(model, "adversarial")[layer], tiny_net()[layer])
-    assert method.passes_per_image == 1
-
-
-@pytest.mark.parametrize("fraction", [0.25, 0.5])
-def test_carried_decoupled_is_one_mean_over_the_batch(fraction: float) -> None:
-    """At epsilon 0: shared gradients of the batch's mean loss, each branch's of its images'."""
-    first = 8 - round(8 * fraction)
-    method = Carried(threat_model=Linf(0.0), pairing="decoupled", attacked_fraction=fraction)
-    found = one_step(method, tiny_branched_net())
-    nets = [tiny_net().train() for _ in range(2)]
-    for net, part in zip(nets, (slice(first), slice(first, None)), strict=True):
-        Vanilla().forward_backward(net, tiny_images()[part], tiny_labels()[part])
-    clean, other = (gradients(net) for net in nets)
-    for name in clean:
-        layer, kind = name.split(".")
-        if layer in ("1", "4"):
-            torch.testing.assert_close(found[f"{layer}.branches.clean.{kind}"], clean[name])
-            torch.testing.assert_close(found[f"{layer}.branches.adversarial.{kind}"], other[name])
-        else:
-            mean = (1 - fraction) * clean[name] + fraction * other[name]
-            torch.testing.assert_close(found[name], mean)
-
-
-@pytest.mark.parametrize("pairing", ["paired", "decoupled"])
-def test_carried_joint_equals_separate(pairing: str) -> None:
-    found = {}
-    for form in ("separate", "joint", "auto"):
-        method = Carried(threat_model=Linf(8 / 255), pairing=pairing, form=form)
-        grads = one_step(method, tiny_branched_net())
-        found[form] = grads, method.state_dict()["values"], trained(method, tiny_branched_net())
-    closely(found["joint"][0].items(), found["separate"][0])
-    # both moved by the same signs, but where a gradient is next to zero
-    same = found["joint"][1] == found["separate"][1]
-    assert same.float().mean() > 0.99
-    # "auto" is separate where that halves the memory, joint where it does not
-    like = "separate" if pairing == "paired" else "joint"
-    assert same_tensors(found["auto"][0], found[like][0])
-    assert same_state(found["auto"][2], found[like][2])
+def test_advprop_lean_without_attacked_images_is_vanilla() -> None:
+    lean = AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.0)
+    vanilla = trained(Vanilla(), tiny_net(), steps=5)
+    assert same_state(trained(lean, tiny_net(), steps=5), vanilla)

@@ -1,4 +1,4 @@
-"""What is carried is what was written an epoch before, whatever happens in between."""
+"""What is read is what was written an epoch before, whatever happens in between."""
 
 from __future__ import annotations
 

@@ -169,7 +169,8 @@ def test_styles_differ_and_do_not_depend_on_company():
     names = [*KNOWN, "another", "third"]
     styles = method_styles(names)
     assert len({style.symbol for style in styles.values()}) == len(names)  # colours: eight
-    common = ("vanilla", "vanilla_equal_cost", "adversarial", "mixed", "advprop", "fast", "carried")
+    common = ("vanilla", "vanilla_equal_cost", "adversarial", "mixed", "advprop", "fast")
+    common += ("advprop_lean",)
     assert len({styles[name].color for name in common}) == len(common)
     assert method_styles(["advprop"])["advprop"] == styles["advprop"]
 

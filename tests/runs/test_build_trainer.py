@@ -19,7 +19,6 @@ from advprop.data.decoding import DecodedSplit
 from advprop.data.splits import Key
 from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.base import Method
-from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
 from advprop.methods.vanilla import Vanilla
 from advprop.recipes.builtin import digits
@@ -72,7 +71,6 @@ def test_validation_images_are_read_by_the_workers(
         ("advprop", ["form=separate"], 'form="separate" on several processes.*auto, joint or'),
         ("fine_grained", ["form=separate"], 'form="separate" on several.*auto, joint or summed'),
         ("fast", ["form=separate"], 'form="separate" on several processes.*auto, joint'),
-        ("carried", ["form=separate"], 'form="separate" on several processes.*auto, joint'),
         (
             "pyramid",
             ["form=separate", "auxiliary_branch=true"],
@@ -80,7 +78,6 @@ def test_validation_images_are_read_by_the_workers(
         ),
         ("universal", ["form=separate", "auxiliary_branch=true"], "DistributedDataParallel waits"),
         ("fast", ["attacked_fraction=0"], "attacked_fraction 0 on several.*or train vanilla"),
-        ("carried", ["pairing=decoupled", "attacked_fraction=0"], "attacked_fraction 0 on several"),
     ],
 )
 def test_what_distributed_training_cannot_do_is_refused_before_anything_is_trained(
@@ -100,7 +97,6 @@ def test_what_distributed_training_cannot_do_is_refused_before_anything_is_train
     "method",
     [
         *(method_config(name).build() for name in METHODS),
-        Carried(threat_model=Linf(0.1), attacked_fraction=0),  # paired: it means nothing
         AdvPropLean(threat_model=Linf(0.1), attacked_fraction=0),  # without a branch
     ],
     ids=lambda method: type(method).__name__,
@@ -176,7 +172,7 @@ def test_torch_refuses_synchronised_layers_on_a_cpu(tmp_path: Path) -> None:
     ("method", "settings", "message"),
     [
         ("advprop", [], None),
-        ("carried", [], "method carried needs grid_sample's backward pass, .*another method, or"),
+        ("advprop_lean", [], "method advprop_lean needs grid_sample's backward pass, .*method, or"),
         (
             "vanilla",
             ["model.name=test_resnet", 'model.options={"global_pool": "catavgmax"}'],

@@ -139,9 +139,9 @@ def test_fewer_epochs_and_other_settings_are_refused(tmp_path: Path) -> None:
     [
         ("adversarial_then_clean", (), "adversarial_then_clean with method.adversarial_share"),
         ("advprop", ("method.attack.first_steps=0",), "method.attack.first_steps"),
-        ("carried", (), "the perturbations that it carried were deleted"),
+        ("advprop_lean", (), "the perturbations that it carried were deleted"),
     ],
-    ids=["phases", "growing", "carried"],
+    ids=["phases", "growing", "advprop_lean"],
 )
 def test_methods_that_cannot_go_on_are_refused_by_name(
     method: str, settings: tuple[str, ...], reason: str, tmp_path: Path
@@ -155,8 +155,8 @@ def test_methods_that_cannot_go_on_are_refused_by_name(
 
 
 def test_an_unfinished_run_with_carried_perturbations_goes_on(tmp_path: Path) -> None:
-    cut_off(quick(2, method="carried"), tmp_path, after=STEPS)
-    config = quick(3, method="carried")
+    cut_off(quick(2, method="advprop_lean"), tmp_path, after=STEPS)
+    config = quick(3, method="advprop_lean")
     assert train(config, tmp_path, resume=True, more_epochs=True, quiet=True)["epochs"] == 3
 
 

@@ -87,7 +87,7 @@ def run_in_processes(
                 ("summed", 3, "advprop", ["method.form=summed"]),
                 ("accumulated", 3, "mixed", ["training.gradient_accumulation=2"]),
                 ("fast", 3, "fast", ["method.attacked_fraction=0.5"]),
-                ("carried", 3, "carried", []),
+                ("advprop_lean", 3, "advprop_lean", ["method.attacked_fraction=0.5"]),
                 ("pyramid", 4, "pyramid", ["training.mixed_precision=bf16"]),
                 ("universal", 3, "universal", []),
             ]

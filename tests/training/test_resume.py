@@ -78,12 +78,12 @@ def test_what_is_carried_is_resumed_exactly_through_crops_and_loader_workers(
     """Killed before the first checkpoint, and in the middle of later epochs."""
     photographed(tmp_path / "photos")
     config = quick(
-        "carried",
+        "advprop_lean",
         "data.kind=folder",
         f"data.root={tmp_path / 'photos'}",
         *("data.image_size=10", "data.channels=1", "data.num_train=none"),
         *("training.batch_size=8", "training.num_workers=2", "training.num_epochs=4"),
-        "method.pairing=decoupled",
+        "method.attacked_fraction=0.5",
     )
     train(config, tmp_path / "whole", quiet=True)
     cut_off(config, tmp_path / "cut", after=steps)
@@ -103,7 +103,12 @@ def photographed(root: Path) -> None:
 
 
 def test_a_checkpoint_from_too_far_back_says_that_perturbations_are_lost(tmp_path: Path) -> None:
-    config = quick("carried", "training.checkpoint_every_steps=none", "training.num_epochs=5")
+    config = quick(
+        "advprop_lean",
+        "training.checkpoint_every_steps=none",
+        "training.num_epochs=5",
+        "method.attacked_fraction=0.8",
+    )
     cut_off(config, tmp_path / "cut", after=22)  # in epoch 5, of 5 steps each
     newest_first = Checkpoints(tmp_path / "cut" / "checkpoints").by_step()
     assert [path.name for path in newest_first] == ["step-000000020.pt", "step-000000015.pt"]
@@ -116,7 +121,7 @@ def test_a_checkpoint_from_too_far_back_says_that_perturbations_are_lost(tmp_pat
 
 
 def test_perturbations_that_are_gone_are_not_made_up(tmp_path: Path) -> None:
-    config = quick("carried")
+    config = quick("advprop_lean")
     cut_off(config, tmp_path / "cut", after=7)
     (tmp_path / "cut" / "kept" / "perturbations.bin").unlink()
     with pytest.raises(FileNotFoundError, match="perturbations that training goes on from are gon"):

@@ -1,4 +1,4 @@
-"""Lightning: a module whose training step uses a method; the rest is Lightning's and the user's."""
+"""Lightning: a module whose training step uses a method."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class MethodModule(lightning.LightningModule):
         return loss
 
     def context(self) -> Context:
-        """Return the step, epoch and progress of training, for methods that depend on them."""
+        """Return the context of a step: the progress, step and epoch of training, and `loss_fn`."""
         return Context(
             progress=min(1.0, self.global_step / self.trainer.estimated_stepping_batches),
             step=self.global_step,

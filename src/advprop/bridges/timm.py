@@ -15,9 +15,9 @@ from advprop.shapes import Images, Labels
 class MethodTask(ClassificationTask):
     """timm's classification task with the loss of `method`, which must have a `loss`.
 
-    Images are in [0, 1]: the model standardises them (`advprop.standardized`); the loader must have
-    mean 0 and std 1. `num_batches` is the number of batches in the whole training, for methods that
-    depend on its progress; timm's checkpoints save the number of batches seen. `criterion` and
+    Images are in [0, 1]: the model standardises them (`advprop.standardized`), so the loader must
+    have mean 0 and std 1. `num_batches` is the number of batches in the whole training, for methods
+    that depend on its progress; timm's checkpoints save the number of batches seen. `criterion` and
     `options` are those of `ClassificationTask`.
     """
 
@@ -33,7 +33,7 @@ class MethodTask(ClassificationTask):
         self.method, self.num_batches, self.batches = method, num_batches, 0
 
     def forward(self, input: Images, target: Labels) -> dict[str, Tensor]:
-        """Return {"loss": the loss of the batch}; raises the errors of `Method.loss`."""
+        """Return {"loss": the method's loss of the batch}; raises the errors of `Method.loss`."""
         progress = min(1.0, self.batches / self.num_batches)
         context = Context(progress=progress, step=self.batches, loss_fn=self.criterion)
         loss = self.method.loss(self.trainable_module, input, target, context)

@@ -16,10 +16,11 @@ from advprop.shapes import Images, Logits
 
 
 class ImageClassifier(Standardized):
-    """A transformers model behind its processor's mean and std that returns logits.
+    """A transformers model that standardises images by its processor's mean and std.
 
-    Images are those of `processor(images, do_normalize=False)`, in [0, 1]. `.model` is the
-    transformers model; after branches are removed, its `save_pretrained` writes a plain model.
+    It takes images of `processor(images, do_normalize=False)`, in [0, 1], and returns logits.
+    `.model` is the transformers model; after branches are removed, its `save_pretrained` writes a
+    plain model.
     """
 
     def __init__(self, model: PreTrainedModel, processor: BaseImageProcessor) -> None:
@@ -47,7 +48,7 @@ class MethodTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
     ) -> Any:
-        """Return the method's loss in training, the loss of the clean branch in evaluation."""
+        """Return the method's loss in training, the clean branch's cross-entropy in evaluation."""
         images, labels = inputs["pixel_values"], inputs["labels"]
         loss_fn = partial(F.cross_entropy, label_smoothing=self.args.label_smoothing_factor)
         if model.training:

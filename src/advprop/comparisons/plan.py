@@ -19,7 +19,6 @@ from advprop.comparisons.candidates import (
     read_vary,
 )
 from advprop.comparisons.step_costs import StepTimes
-from advprop.config.methods import METHODS
 from advprop.config.overrides import apply_overrides, unknown_settings
 from advprop.config.run import RunConfig
 from advprop.files.parsing import leaves
@@ -130,9 +129,6 @@ def _method_configs(
 ) -> dict[str, RunConfig]:
     """Return the configuration of each method, and of vanilla in any case."""
     names = [name for name in dict.fromkeys(methods) if name != EQUAL_COST]
-    for name in names:
-        if name not in METHODS:
-            raise ValueError(f'method "{name}" unknown: choose from {", ".join(METHODS)}')
     bases = {name: config.with_method(name) for name in dict.fromkeys((*names, VANILLA))}
     own = {name: bases[name] for name in names or bases}
     _check_overrides(own, [*overrides, *(values[0] for values in varied)])

@@ -88,7 +88,7 @@ class TrainingAttackConfig(_PGDConfig[Attack]):
 
 
 class OneStepConfig(Config):
-    """The attack of `Fast` and `Carried`: one untargeted step along a training pass's gradient.
+    """The attack of `Fast` and `AdvPropLean`: one untargeted step along a training pass's gradient.
 
     `step_size` defaults to epsilon, as in Mei et al. 2022.
     """

@@ -13,7 +13,6 @@ from advprop.files.parsing import leaves
 
 LARGEST = 10**9
 """The upper bound of all numeric settings except seeds."""
-_LAST_WITH_REMOVED = "5ebac19"
 Built = TypeVar("Built")
 
 
@@ -21,7 +20,8 @@ class Config(BaseModel):
     """A frozen configuration that rejects unknown names and numbers beyond `LARGEST`.
 
     `removed` maps settings of earlier versions to the values at which they had no effect. Saved
-    configurations may still contain them: with that value they are dropped, else refused.
+    configurations may still contain them: with that value they are dropped, else refused with the
+    name of a commit that has them, `removed_after`.
 
     `places` names the fields that hold paths. Since files may move, configurations are compared
     without paths; the contents of the files are compared instead.
@@ -30,6 +30,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     places: ClassVar[tuple[str, ...]] = ()
     removed: ClassVar[Mapping[str, object]] = {}
+    removed_after: ClassVar[str] = "5ebac19"
 
     @model_validator(mode="before")
     @classmethod
@@ -49,7 +50,8 @@ class Config(BaseModel):
             return settings
         for name, idle in cls.removed.items():
             if settings.get(name, idle) != idle:
-                raise ValueError(removed_text(f"{name} {settings[name]!r}", repr(idle)))
+                what = f"{name} {settings[name]!r}"
+                raise ValueError(removed_text(what, repr(idle), cls.removed_after))
         return {name: value for name, value in settings.items() if name not in cls.removed}
 
     def absolute(self) -> Self:
@@ -101,11 +103,11 @@ PlacePattern = Annotated[str, AfterValidator(os.path.expanduser)]
 """A path or pattern of several files; "~" is expanded."""
 
 
-def removed_text(what: str, instead: str) -> str:
-    """Return the error message for a setting that only earlier versions had."""
+def removed_text(what: str, instead: str, commit: str) -> str:
+    """Return the error message for something that only earlier versions had, as `commit`."""
     return (
         f"{what}: this was removed, for the reasons in docs/reproducing.md; use {instead}, or "
-        f"commit {_LAST_WITH_REMOVED} of advprop, which has it"
+        f"commit {commit} of advprop, which has it"
     )
 
 

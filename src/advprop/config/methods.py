@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, Union
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from advprop.config.attacks import AnyAttackConfig, TrainingAttackConfig
+from advprop.config.fields import removed_text
 from advprop.config.method_base import AttackingConfig, MethodConfig, OneStepAttackingConfig
 from advprop.config.pyramid import PyramidConfig, UniversalConfig
 from advprop.methods.adversarial import Adversarial
@@ -16,10 +17,8 @@ from advprop.methods.advprop import AdvProp
 from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.augmix import AugMix
 from advprop.methods.base import Method
-from advprop.methods.carried import Carried
 from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
-from advprop.methods.kept.encoding import Precision
 from advprop.methods.learning import Form
 from advprop.methods.maxup import MaxUp
 from advprop.methods.mixed import Mixed
@@ -107,27 +106,21 @@ class FastConfig(OneStepAttackingConfig):
     form: Form = "auto"
 
 
-class CarriedConfig(OneStepAttackingConfig):
-    """The configuration of `Carried`."""
-
-    builds = Carried
-    kind: Literal["carried"] = "carried"
-    pairing: Literal["paired", "decoupled"] = "paired"
-    attacked_fraction: float = 0.5
-    auxiliary_branch: bool = True
-    start: Literal["random", "zero"] = "random"
-    precision: Precision | None = None
-    form: Form = "auto"
-
-
-class AdvPropLeanConfig(CarriedConfig):
+class AdvPropLeanConfig(OneStepAttackingConfig):
     """The configuration of `AdvPropLean`."""
 
+    removed: ClassVar[Mapping[str, object]] = {
+        "pairing": "decoupled",
+        "auxiliary_branch": False,
+        "start": "random",
+        "precision": None,
+        "form": "auto",
+    }
+    removed_after = "242c495"
+
     builds = AdvPropLean
-    kind: Literal["advprop_lean"] = "advprop_lean"  # type: ignore[assignment]
-    pairing: Literal["paired", "decoupled"] = "decoupled"
+    kind: Literal["advprop_lean"] = "advprop_lean"
     attacked_fraction: float = 0.25
-    auxiliary_branch: bool = False
 
 
 class SAMConfig(MethodConfig):
@@ -169,7 +162,6 @@ REGISTRY: tuple[type[MethodConfig], ...] = (
     FastConfig,
     PyramidConfig,
     UniversalConfig,
-    CarriedConfig,
     AdvPropLeanConfig,
     SAMConfig,
     AugMixConfig,
@@ -179,18 +171,33 @@ REGISTRY: tuple[type[MethodConfig], ...] = (
 
 METHODS: dict[str, type[MethodConfig]] = {config.name(): config for config in REGISTRY}
 
+
+def _check_not_removed(name: object) -> None:
+    if name == "carried":
+        instead = "advprop_lean, the form of it that paid"
+        raise ValueError(removed_text('method "carried"', instead, AdvPropLeanConfig.removed_after))
+
+
+def _not_removed(settings: Any) -> Any:
+    _check_not_removed(settings.get("kind") if isinstance(settings, dict) else None)
+    return settings
+
+
 if TYPE_CHECKING:
     AnyMethodConfig: TypeAlias = MethodConfig
 else:
-    AnyMethodConfig = Annotated[Union[REGISTRY], Field(discriminator="kind")]  # noqa: UP007
+    AnyMethodConfig = Annotated[
+        Union[REGISTRY], Field(discriminator="kind"), BeforeValidator(_not_removed)  # noqa: UP007
+    ]
 
 
 def method_config(name: str, attack: AnyAttackConfig | None = None) -> MethodConfig:
     """Return the configuration of method `name` with its defaults and the strength of `attack`.
 
-    `fast`, `carried` and `advprop_lean` take only its threat model and keep their single steps.
-    Raises ValueError for an unknown name.
+    `fast` and `advprop_lean` take only its threat model and keep their single steps. Raises
+    ValueError for an unknown name.
     """
+    _check_not_removed(name)
     if name not in METHODS:
         raise ValueError(f'method "{name}" unknown: choose from {", ".join(METHODS)}')
     return METHODS[name].with_attack(attack)

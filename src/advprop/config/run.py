@@ -19,7 +19,7 @@ from advprop.config.evaluation import EvaluationConfig
 from advprop.config.fields import Config, Fractions, Place, removed_text
 from advprop.config.methods import AnyMethodConfig, method_config
 from advprop.data.found import Found
-from advprop.methods.kept.carrying import NO_MIXTURES
+from advprop.methods.advprop_lean import NO_MIXTURES
 from advprop.models.build import build_model, check_options
 from advprop.models.standardize import Standardized
 from advprop.models.weights import load_local_weights, weights_file
@@ -106,7 +106,9 @@ class ModelConfig(Config):
     @classmethod
     def _no_adapters(cls, separate: object) -> object:
         if separate == "adapter":
-            raise ValueError(removed_text('separate "adapter"', "another value of it"))
+            raise ValueError(
+                removed_text('separate "adapter"', "another value of it", cls.removed_after)
+            )
         return separate
 
     @model_validator(mode="after")

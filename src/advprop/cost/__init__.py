@@ -1,1 +1,1 @@
-"""Estimates the FLOPs, memory and traffic of training on torch's meta device, without training."""
+"""Estimates FLOPs, memory, traffic and time of training, mostly on torch's meta device."""

@@ -1,4 +1,4 @@
-"""The device rate and utilisation behind estimated hours: assumptions that users can replace."""
+"""The assumptions behind estimated hours, which users can replace: device rate and utilisation."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ A100_TFLOPS = 312.0
 """The data sheet's rate of an A100 for dense bfloat16 matrix products, in 10^12 FLOPs a second."""
 
 UTILISATION = 0.2
-"""The share of that rate which training is assumed to reach; about that of ResNet-50."""
+"""The share of that rate that training is assumed to reach, about that of ResNet-50."""
 
 DEPTHWISE_UTILISATION = 0.02
-"""The share for nets with depthwise convolutions, which memory limits; that of EfficientNet-B0."""
+"""The share for networks with depthwise convolutions, which memory limits: EfficientNet-B0's."""
 
 PUBLISHED = (
     "NVIDIA's published A100 runs reach a utilisation of 19 % with ResNet-50, 3 % with "
     "EfficientNet-B4 and 2 % with B0"
 )
-"""Images a second in NVIDIA's README of each model, times our FLOPs an image, over 312 TFLOP/s."""
+"""The images per second of NVIDIA's READMEs, times FLOPs per image, divided by 312 TFLOP/s."""
 
 
 def typical_utilisation(model: nn.Module) -> float:
-    """Return the utilisation that published runs of nets like `model` reach."""
+    """Return the utilisation that published runs of networks like `model` reach."""
     grouped = any(getattr(module, "groups", 1) > 1 for module in model.modules())
     return DEPTHWISE_UTILISATION if grouped else UTILISATION

@@ -1,4 +1,4 @@
-"""Training on several devices: images per device, bytes exchanged, and hours."""
+"""The cost of training on several devices: images per device and bytes exchanged."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def exchange(
 ) -> Exchange:
     """Return the bytes of gradients and BatchNorm statistics that training `model` exchanges.
 
-    Assumes `synchronised` BatchNorm, as on GPUs with most methods, and that the layers of each
-    branch run once a step.
+    `synchronised` BatchNorm is usual on GPUs. The layers of each branch are assumed to run once in
+    a step.
     """
     channels = [
         layer.num_features
@@ -82,13 +82,8 @@ def exchange(
     )
 
 
-def hours(flops: float, *, devices: int, device_tflops: float, utilisation: float) -> float:
-    """Return the hours for `flops` on `devices`, each at `utilisation` of `device_tflops`."""
-    return flops / (devices * device_tflops * 1e12 * utilisation) / 3600
-
-
 def check_rates(device_tflops: float, utilisation: float) -> None:
-    """Raise ValueError if an assumption is out of bounds."""
+    """Raise ValueError if a rate is not positive and finite, or a utilisation not in (0, 1]."""
     if not 0 < device_tflops < float("inf"):
         raise ValueError(f"device_tflops {device_tflops}: give a number above 0")
     if not 0 < utilisation <= 1:

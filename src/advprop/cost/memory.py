@@ -1,4 +1,4 @@
-"""Memory of training on one device: weights, gradients, optimiser state, activations."""
+"""The memory of training on one device: weights, gradients, optimiser state, activations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class MemoryCost:
 
     @property
     def total(self) -> int:
-        """The sum of all parts: an upper bound, since their peaks do not coincide."""
+        """Return the sum of all parts: an upper bound, since their peaks do not coincide."""
         return sum(getattr(self, field.name) for field in fields(self))
 
 
@@ -67,8 +67,9 @@ def num_bytes(tensors: Iterable[Tensor]) -> int:
 def optimizer_bytes(model: nn.Module, settings: TrainingSettings) -> int:
     """Return the bytes of the optimiser's state after a step on `model`, on the meta device.
 
-    An optimiser that must read values steps on a small CPU layer instead; its state bytes per
-    parameter byte are applied to `model`. Leaves `model` without gradients.
+    An optimiser that must read values takes the step on a small CPU layer instead, and its bytes
+    per byte of parameters are extrapolated to `model`. Deletes the gradients of `model`. Raises
+    ValueError if the optimiser cannot take the step there either.
     """
     try:
         return _state_after_a_step(model, settings)
@@ -102,8 +103,8 @@ def _state_after_a_step(model: nn.Module, settings: TrainingSettings) -> int:
 class SavedTensors(saved_tensors_hooks):
     """Counts the bytes that autograd saves for the backward pass; `peak` is their maximum.
 
-    A storage saved several times counts once, and those of `excluded` (a model's own tensors) do
-    not count. `float_bytes`, if given, replaces the size of every floating-point number.
+    A storage that is saved several times counts once, and those of `excluded` (a model's own
+    tensors) do not count. `float_bytes`, if given, replaces the size of a floating-point number.
     """
 
     def __init__(self, excluded: Iterable[Tensor], *, float_bytes: int | None = None) -> None:
@@ -138,7 +139,7 @@ class SavedTensors(saved_tensors_hooks):
 
 
 class _Saved:
-    """A tensor saved in the autograd graph; it is deleted with its node."""
+    """A tensor saved in the autograd graph; it is released when its node is deleted."""
 
     def __init__(self, tensor: Tensor, counter: SavedTensors) -> None:
         self.tensor, self.counter = tensor, counter

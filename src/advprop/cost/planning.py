@@ -11,7 +11,7 @@ from torch import nn
 
 from advprop.config.run import RunConfig
 from advprop.cost.assumptions import A100_TFLOPS, typical_utilisation
-from advprop.cost.devices import Exchange, check_rates, exchange, hours, images_per_device
+from advprop.cost.devices import Exchange, check_rates, exchange, images_per_device
 from advprop.cost.memory import memory_cost
 from advprop.cost.step import empty_batch, step_cost
 from advprop.data.batches.loaders import num_train_batches
@@ -45,13 +45,13 @@ def plan(
     num_classes: int | None = None,
     methods: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the estimated cost of a run and of vanilla training with the same settings.
+    """Return the estimated cost of a run, of vanilla training with its settings, and of `methods`.
 
     FLOPs count a multiplication and an addition as two; sizes are in bytes, on one of `devices`.
-    `device_tflops` (10^12 FLOPs a second) and `utilisation` (a share of it; by default that of
-    published runs of similar nets) are assumptions that affect only the hours. Nothing is trained
-    or downloaded; `num_images` and `num_classes` replace the sizes of data that are not available.
-    `methods` are estimated too; `unsuitable` maps those that cannot train this model to the reason.
+    `device_tflops` (10^12 FLOPs per second) and `utilisation` (a share of it; by default that of
+    published runs of similar networks) are assumptions that affect only the hours. Nothing is
+    trained, and no weights are downloaded; `num_images` and `num_classes` replace the sizes of the
+    data, which may be missing. "unsuitable" maps methods that cannot train this model to reasons.
 
     Raises ValueError if an assumption is out of bounds, sizes are unknown, `devices` cannot share
     the batch, or the model cannot be built or run.
@@ -95,7 +95,8 @@ def _add_totals(
         epoch = cost["flops"]["per_image"] * images
         cost["flops"] |= {"per_epoch": epoch, "total": epoch * num_epochs}
         cost["times_vanilla"] = cost["flops"]["per_image"] / methods[VANILLA]["flops"]["per_image"]
-        cost["device_hours"] = hours(cost["flops"]["total"], devices=1, **rates)
+        speed = rates["device_tflops"] * 1e12 * rates["utilisation"]
+        cost["device_hours"] = cost["flops"]["total"] / speed / 3600
 
 
 def data_sizes(
@@ -103,8 +104,9 @@ def data_sizes(
 ) -> tuple[DataSizes, ImageData | None]:
     """Return the sizes of a run's data, and the data if they had to be loaded, else None.
 
-    Each size is the given or configured one, else the one that the configuration expects of images
-    that are missing, else that of the loaded data. Raises ValueError if the data cannot be loaded.
+    Each size is the given or configured one; else, if the images are missing, that of
+    `data.expected_sizes`; else that of the loaded data. Raises ValueError if the data cannot be
+    loaded.
     """
     _check_given(num_images, num_classes)
     data = config.data
@@ -118,7 +120,7 @@ def data_sizes(
             loaded = data.load(config.seed)
         except (ValueError, OSError, ImportError) as error:
             raise ValueError(f"{error}; or give their sizes: --images N --classes N") from None
-        data.task(loaded, config.training.label_smoothing)  # refuses settings of the other task
+        data.task(loaded, config.training.label_smoothing)  # raises if settings do not fit the data
         shape = loaded.image_shape
         num_images = num_images or len(loaded.train)
         num_classes = num_classes or loaded.num_classes

@@ -66,7 +66,7 @@ def _convolution_backward(
     output_mask: Sequence[bool],
     **_: Any,
 ) -> int:
-    """Return the FLOPs of the forward pass, for each of the input and weight gradients computed.
+    """Return the FLOPs of the forward pass, for each gradient computed: of inputs, of weights.
 
     torch's own formula ignores groups, so it counts a depthwise layer with 1,000 channels 1,000
     times.
@@ -99,13 +99,13 @@ class StepCost:
 
     @property
     def flops_per_image(self) -> float:
-        """The FLOPs of all passes for one clean image."""
+        """Return the FLOPs of all passes for one clean image."""
         training = self.training_passes * self.training_flops
         return training + self.attack_passes * self.attack_flops
 
     @property
     def flops(self) -> dict[str, float]:
-        """The FLOPs of one image as plain data."""
+        """Return the FLOPs of one image as plain data."""
         return {
             "forward": self.forward_flops,
             "training_pass": self.training_flops,
@@ -119,10 +119,10 @@ def step_cost(
 ) -> StepCost:
     """Return the cost of one step of `method`, with `model` and `batch` on the meta device.
 
-    Counts training passes in a step whose attack does nothing, and the FLOPs of an attack step by
-    running one; the number of attack steps is the difference in `passes_per_image`. `float_bytes`,
-    if given, replaces the size of saved floating-point numbers. Attention runs as plain matrix
-    products. Leaves the model in training mode, with gradients.
+    The training passes are counted in a step whose attack does nothing. The number of attack passes
+    is the difference that the attack makes to `passes_per_image`, and one of them is run to count
+    its FLOPs. `float_bytes`, if given, replaces the size of saved floating-point numbers. Attention
+    runs as plain matrix products. Leaves the model in training mode, with gradients.
     """
     plain = without_attack(method)
     attack_passes = method.passes_per_image - plain.passes_per_image
@@ -173,7 +173,7 @@ def facts_of(batch: Batch) -> TrainingFacts:
 
 
 class _PassesSeen(AbstractContextManager["_PassesSeen"]):
-    """Counts the thirds of passes through `model`: for an image 3, without gradients 1."""
+    """Counts thirds of passes through `model`: 3 for each image, or 1 without gradients."""
 
     def __init__(self, model: nn.Module) -> None:
         self.thirds = 0

@@ -1,4 +1,4 @@
-"""Estimates how long training takes on this machine from about a second of steps."""
+"""Estimates how long training takes on this machine, from about a second of steps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def this_device() -> torch.device:
 
 
 def images_to_try(flops_per_image: float, most: int) -> int:
-    """Return how many images, from 0 to `most`, a trial step of about a second can hold here."""
+    """Return how many images, at most `most`, a step of about a second can process here.
+
+    Returns 0 if a single image may take more than four seconds.
+    """
     rate = _MIN_FLOPS_A_SECOND * (1 if this_device().type == "cpu" else 100)
     if flops_per_image > _MOST_SECONDS_AN_IMAGE * rate:
         return 0
@@ -39,10 +42,10 @@ def images_to_try(flops_per_image: float, most: int) -> int:
 def time_training(
     model: nn.Module, *, num_images: int, image_shape: tuple[int, int, int], num_classes: int
 ) -> dict[str, Any]:
-    """Time vanilla steps of `model`, on its device, over `num_images` random images each.
+    """Return the time of vanilla steps of `model`, on its device, over `num_images` random images.
 
-    Returns the device, the numbers of threads, timed steps and images in each, and the seconds for
-    an image; the first step is not timed. Deletes the gradients; running statistics change.
+    The result has the device, the numbers of threads, timed steps and images in each, and the
+    seconds per image; the first step is not timed. Deletes gradients, changes running statistics.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
@@ -69,10 +72,11 @@ def time_training(
 
 
 def minutes_here(config: RunConfig, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `timed_here`, the timing of vanilla steps, and `minutes_here`, minutes by method.
+    """Return `timed_here`, the time of vanilla steps, and `minutes_here`, the minutes by method.
 
-    Scales vanilla's time by each method's FLOPs relative to vanilla; excludes reading images and
-    validation. Both are None if a step would take too long to try or cannot be run.
+    `plan` is the result of `plan` for `config`. Vanilla's time is multiplied by each method's FLOPs
+    relative to vanilla; reading images and validation are not included. Both are None if a step
+    would take too long to try or cannot be run.
     """
     sizes, batch = DataSizes(**plan["data"]), plan["images_per_device"]
     count = images_to_try(plan["methods"][VANILLA]["flops"]["per_image"], batch)

@@ -1,4 +1,4 @@
-"""Writes an export's `README.md`: a model card for the Hugging Face Hub with facts of the run."""
+"""Makes an export's `README.md`, a model card for the Hugging Face Hub with facts of the run."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def model_card(
 ) -> str:
     """Return the card as Markdown with a YAML head.
 
-    `mean` and `std` (one number a channel) are those of the model's first layer. Entries
-    `{config, weights, result, data, test, versions}` of the provenance are shown if present. Users'
-    names are escaped, so that they cannot become Markdown or HTML.
+    `mean` and `std` (one number per channel) are those of the model's first layer; `branch` is the
+    exported one. Entries `{config, weights, result, data, test, versions}` of the provenance are
+    shown if present. Users' names are escaped, so that they cannot become Markdown or HTML.
     """
     provenance, preprocessing = info.provenance, info.preprocessing
     timm_loads = is_timm(architecture)
@@ -82,7 +82,7 @@ def model_card(
 
 
 def as_text(value: Any) -> str:
-    """Return `value` escaped for Markdown, on one line, so that a table's cell can hold it."""
+    """Return `value` as one line of text, escaped for a cell of a Markdown table."""
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     text = html.escape(printable(text, lines=False), quote=False)
     # an underscore within a word needs no escape
@@ -90,7 +90,7 @@ def as_text(value: Any) -> str:
 
 
 def _resizing(preprocessing: Preprocessing) -> tuple[str, str]:
-    """Return timm's resizing of an image before the crop, as a line of Python and in words."""
+    """Return how timm resizes an image before the crop, as a line of Python and in words."""
     _, height, width = preprocessing.image_shape
     tall, wide = (math.floor(size / preprocessing.crop_pct) for size in (height, width))
     if preprocessing.crop_mode == "squash":

@@ -1,9 +1,9 @@
 """Exports a plain model as a folder for `load_export`, timm and transformers.
 
-`timm.create_model("local-dir:FOLDER", pretrained=True)` and transformers'
-`pipeline("image-classification", "FOLDER")` load the folder if the architecture is timm's, with the
-training's mean, std, image size, interpolation and class names. The folder has a model card, and on
-request the model in the formats of ONNX and torch.export.
+If the architecture is timm's, `timm.create_model("local-dir:FOLDER", pretrained=True)` and
+transformers' `pipeline("image-classification", "FOLDER")` load the folder, with the mean, std,
+image size, interpolation and class names of training. The folder has a model card and, on request,
+the model in the formats of ONNX and torch.export.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ def write_export(
 ) -> Path:
     """Write `model` without its auxiliary branches to `folder`, and return that path.
 
-    `class_names` are in the order of the logits, and name labels if an image has several
-    (`multi_label`); `preprocessing` is that of the evaluation; `provenance` is plain data; `branch`
-    is the one to keep. The architecture and options with which the model was built are recorded;
-    `options` replaces those that JSON cannot hold or timm did not record. The caller's model is not
-    changed; weights are written as float32. Before `folder` appears, whole, the files are loaded by
-    `load_export` and by timm and must give bit-equal outputs. `formats` may add "onnx" and
-    "torch_export", which are compared with `model` too (`advprop.exports.portable`). Raises
+    `class_names` are in the order of the logits; they name labels if an image has several
+    (`multi_label`). `preprocessing` is that of the evaluation, `provenance` plain data about the
+    model, and `branch` the one to keep. The architecture and options with which the model was built
+    are recorded; `options` replaces those that JSON cannot hold or timm did not record. The
+    caller's model is not changed; weights are written as float32. The folder appears when it is
+    complete: the files, loaded by `load_export` and by timm, must give bit-equal outputs. `formats`
+    may add "onnx" and "torch_export", which are compared too (`advprop.exports.portable`). Raises
     ValueError if `folder` is not empty, the model cannot be rebuilt from its name or written in a
-    format, or the arguments do not fit it; ImportError if ONNX's packages are missing.
+    format, or the arguments do not fit; TypeError without mean and std; ImportError without ONNX.
     """
     check_formats(formats)
     info = ExportInfo(
@@ -102,7 +102,7 @@ def write_export(
 
 
 def is_export(folder: str | Path) -> bool:
-    """Return whether `folder` has one of an export's files, intact or damaged; False for a run."""
+    """Return whether `folder` holds an export, intact or damaged, and not a run."""
     config, weights = Path(folder) / CONFIG, Path(folder) / WEIGHTS
     try:
         return weights.is_file() or "architecture" in read_json(config)
@@ -111,12 +111,12 @@ def is_export(folder: str | Path) -> bool:
 
 
 def load_export(folder: str | Path) -> LoadedExport:
-    """Load the model that `write_export` wrote to `folder`.
+    """Return the model that `write_export` wrote to `folder`, with its facts.
 
     Raises FileNotFoundError if the folder or a file is missing; ValueError if it is no export of
     advprop, is damaged, or its weights do not fit the architecture.
     """
-    # the random initial weights are overwritten: leave the caller's random generators alone
+    # building the model draws random weights, which must not change the caller's random streams
     with random_streams("export"):
         model, info = read_files(Path(folder))
     return LoadedExport(

@@ -50,7 +50,7 @@ class _Settings(Part):
 
 
 class _Config(Part):
-    """The entries of `config.json` that are read."""
+    """The entries of `config.json` that `read_files` needs."""
 
     architecture: str
     label_names: tuple[str, ...]
@@ -62,9 +62,9 @@ class _Config(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportInfo:
-    """An export's facts about its model; the fields are arguments of `write_export`.
+    """An export's facts about its model; the other fields are arguments of `write_export`.
 
-    `checks` is the result of `write_portable`, by file.
+    `checks` is what `write_portable` returned.
     """
 
     class_names: tuple[str, ...]
@@ -76,8 +76,11 @@ class ExportInfo:
 
 
 def write_files(model: Standardized, folder: Path, info: ExportInfo) -> None:
-    """Write both files for a plain `model` on the CPU; raises ValueError if JSON cannot hold it."""
-    # clones: safetensors refuses tensors that share memory, and all keys must be written
+    """Write both files of a plain `model` on the CPU.
+
+    Raises ValueError if JSON cannot hold an option with which it was built.
+    """
+    # cloned, since safetensors refuses tensors that share memory, and all keys must be written
     state = {key: value.contiguous().clone() for key, value in model.model.state_dict().items()}
     safetensors.torch.save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)  # newer releases of safetensors permit only the owner
@@ -85,7 +88,7 @@ def write_files(model: Standardized, folder: Path, info: ExportInfo) -> None:
 
 
 def write_config(model: Standardized, folder: Path, info: ExportInfo) -> None:
-    """Write `config.json` with checksums of the current files; may be called again."""
+    """Write `config.json`, with checksums of the files as they are now; may be called again."""
     checks = {
         file: {**check, "sha256": _digest(folder / file)} for file, check in info.checks.items()
     }
@@ -95,7 +98,7 @@ def write_config(model: Standardized, folder: Path, info: ExportInfo) -> None:
 
 
 def read_files(folder: Path) -> tuple[Standardized, ExportInfo]:
-    """Return the model in train mode, and its facts; raises the errors of `load_export`."""
+    """Return an export's model in train mode, and its facts; raises as `load_export`."""
     config = _read_config(folder)
     try:
         model, info = _from_description(config)
@@ -118,7 +121,7 @@ def read_files(folder: Path) -> tuple[Standardized, ExportInfo]:
 
 
 def read_checks(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the checks of the export's further files; raises the errors of `load_export`."""
+    """Return the checks of an export's ONNX and torch.export files; raises as `load_export`."""
     return dict(_read_config(folder)["advprop"].get("checks", {}))
 
 
@@ -210,7 +213,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _numbers(values: Tensor) -> list[float]:
-    """Return the shortest decimals that equal these float32 numbers exactly."""
+    """Return the shortest decimal numbers that equal these float32 numbers exactly."""
     return [float(str(np.float32(value))) for value in values.flatten().tolist()]
 
 

@@ -24,7 +24,7 @@ HUB, ONNX, TORCH_EXPORT = "hub", "onnx", "torch_export"
 FORMATS = (HUB, ONNX, TORCH_EXPORT)
 CHECKED_BATCH_SIZES = (1, 3)
 RELATIVE_TOLERANCE = 1e-3
-"""The permitted difference of a logit, as a share of the largest: kernels round differently."""
+"""The permitted difference of a logit, as a share of the largest; kernels round differently."""
 
 _ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _ABOUT = "advprop.json"
@@ -55,11 +55,11 @@ def write_portable(
 ) -> dict[str, dict[str, Any]]:
     """Write a plain `model` on the CPU, in eval mode, in those of `formats` that are not "hub".
 
-    The files map float32 `images` in [0, 1], shape [batch, *preprocessing.image_shape] with any
+    The files map float32 `images` in [0, 1], of shape [batch, *preprocessing.image_shape] for any
     batch, to `logits`. They contain class names, size, crop, mean and std: ONNX as metadata, each
     as JSON, and torch.export in its extra file "advprop.json". Each file is read again and compared
-    with `model`. Returns by file `{format, max_difference, tolerance, batch_sizes}`. Raises
-    ValueError if the architecture cannot be written in a format or the file gives other logits.
+    with `model`. Returns `{format, max_difference, tolerance, batch_sizes}` for each file's name.
+    Raises ValueError if the model cannot be written in a format or the file gives other logits.
     """
     wanted = [name for name in _WRITERS if name in formats]
     if not wanted:
@@ -108,7 +108,7 @@ def _captured(model: Standardized, image_shape: tuple[int, int, int]) -> Exporte
     for module in program.graph_module.modules():
         if isinstance(module, GraphModule):
             for node in module.graph.nodes:
-                node.meta.pop("stack_trace", None)  # it contains paths of the machine
+                node.meta.pop("stack_trace", None)  # it contains paths of this machine
     return program
 
 
@@ -171,7 +171,7 @@ def _compared(pairs: Sequence[tuple[Logits, Logits]], name: str) -> dict[str, An
 
 @contextmanager
 def _named_errors(formats: Sequence[str]) -> Iterator[None]:
-    """Turn an exporter's errors into ValueError, except OSError and ImportError."""
+    """Convert an exporter's errors inside to ValueError, except OSError and ImportError."""
     try:
         yield
     except (OSError, ImportError):

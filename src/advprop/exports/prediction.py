@@ -1,4 +1,4 @@
-"""Classifies image files, however many."""
+"""Classifies any number of image files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from advprop.shapes import Images, Logits
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The probable classes or all labels of a file, with probabilities, or the error in reading."""
+    """The probable classes or all labels of a file with probabilities, or why it is unreadable."""
 
     path: str
     classes: tuple[tuple[str, float], ...] = ()
@@ -50,8 +50,9 @@ def predict(
 
     Files are read as in evaluation and go through the clean branch in eval mode; the model's mode
     is restored. All classes are listed if there are fewer than `top`, and all labels if an image
-    has several (`multi_label`), each with its own probability. Raises ValueError for an
-    unreadable file, no file, or `top` below 1.
+    has several (`multi_label`), each with its own probability. `batch_size` images are processed at
+    a time. Raises ValueError for an unreadable file, no file, `top` or `batch_size` below 1, or a
+    number of class names that is not that of the logits.
     """
     if not images:
         raise ValueError("no image named: give at least one file")
@@ -81,10 +82,10 @@ def predictions(
     batch_size: int = 32,
     multi_label: bool = False,
 ) -> Iterator[Prediction]:
-    """Yield predictions as `predict`, in order; an unreadable file has an `error` instead.
+    """Yield the prediction of each image file as in `predict`, in order.
 
-    At most `batch_size` images are in memory at a time. Raises ValueError if `top` or `batch_size`
-    is below 1 or the number of class names is not that of the logits.
+    An unreadable file has an `error` instead. At most `batch_size` images are in memory at a time.
+    Raises ValueError as `predict`, but for no or unreadable files.
     """
     if top < 1 or batch_size < 1:
         raise ValueError(f"top={top}, batch_size={batch_size}: both must be at least 1")
@@ -103,9 +104,9 @@ def predictions(
 def find_images(names: Iterable[str]) -> Iterator[str]:
     """Return the image files that `names` denote: files, folders with their subfolders, patterns.
 
-    A pattern contains `*`, `?`, `[...]`, or `**` for any folders. Folders and patterns yield only
-    visible files with an image's ending, sorted folder by folder and listed lazily. Raises
-    ValueError at once for a name without an image.
+    A pattern contains `*`, `?`, `[...]`, or `**` for any folders. Of folders and patterns, only
+    visible files with the extension of an image count; they are sorted folder by folder and listed
+    lazily. Raises ValueError at once for a name without an image.
     """
     found = []
     for name in names:
@@ -180,5 +181,5 @@ def _no_image(name: str) -> str:
     if os.path.isdir(name):
         return f"{name}: no image in this folder or below it; {ENDINGS_IN_WORDS}"
     if glob.has_magic(name):
-        return f"{name}: no image is called so; ** reaches into folders, {ENDINGS_IN_WORDS}"
+        return f"{name}: no image matches; ** reaches into folders, {ENDINGS_IN_WORDS}"
     return f"{name}: there is no such file or folder; check the path"

@@ -1,4 +1,4 @@
-"""Publishing an export on the Hugging Face Hub."""
+"""Publishes an export on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from advprop.files.parsing import first_line
 
 
 def check_push(repository: str) -> None:
-    """Raise ValueError if `repository` is no name of the Hub or there is no token for the Hub."""
+    """Raise ValueError if `repository` is no valid name or there is no token for the Hub."""
     validate_repo_id(repository)
     if get_token() is None:
         raise ValueError(
@@ -23,9 +23,9 @@ def check_push(repository: str) -> None:
 
 
 def push_export(folder: Path, repository: str) -> str:
-    """Upload the export in `folder` to the model repository ORG/NAME and return its address.
+    """Upload the export in `folder` to the model repository ORG/NAME, and return its address.
 
-    The repository is created if it does not exist, with the Hub's usual visibility; an existing one
+    A repository that does not exist is created with the Hub's usual visibility; an existing one
     keeps its visibility and history. Raises ValueError, with the command that uploads `folder`
     later, if the Hub refuses or cannot be reached.
     """
@@ -44,10 +44,10 @@ def push_export(folder: Path, repository: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return what went wrong and, where it is known, the remedy."""
+    """Return what went wrong and, if it is known, the remedy."""
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set, unset it"
-    if isinstance(error, ValueError):  # of the card's head, line by line
+    if isinstance(error, ValueError):  # about the card's header, in several lines
         return " ".join(str(error).split())
     if not isinstance(error, HfHubHTTPError):
         return f"the Hub cannot be reached ({first_line(error)}), check the connection"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 from torch import nn
@@ -37,12 +37,12 @@ def check_fraction(fraction: float) -> None:
         raise ValueError(f"attacked_fraction {fraction}: give one of at least 0 and below 1")
 
 
-def check_branch_is_used(fraction: float, auxiliary: Sequence[str]) -> None:
-    """Raise ValueError if there is an auxiliary branch, but no image goes through it.
+def check_branch_is_used(fraction: float) -> None:
+    """Raise ValueError if no image goes through the auxiliary branch.
 
     This matters on several processes only, where gradients of all parameters are waited for.
     """
-    if fraction == 0 and auxiliary:
+    if fraction == 0:
         raise ValueError(
             "attacked_fraction 0 on several processes: the auxiliary branch gets no gradient, and "
             "DistributedDataParallel waits for one; set method.attacked_fraction above 0, or train "

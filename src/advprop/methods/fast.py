@@ -95,7 +95,7 @@ class Fast(SeveralKinds):
 
     def check_distributed(self) -> None:
         """Raise ValueError if a backward pass would give a branch no gradient."""
-        check_branch_is_used(self.attacked_fraction, self.auxiliary)
+        check_branch_is_used(self.attacked_fraction)
         super().check_distributed()
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:

@@ -16,7 +16,7 @@ from advprop.config.run import RunConfig
 from advprop.data.splits import ImageData
 from advprop.files.atomic import UNFINISHED, sweep
 from advprop.files.json_files import InUseError, in_use, write_json
-from advprop.methods.kept.carrying import CarryingMethod
+from advprop.methods.advprop_lean import AdvPropLean
 from advprop.runs.facts import (
     HISTORY,
     check_same_data,
@@ -119,7 +119,7 @@ def _check_more_epochs(folder: Path, config: RunConfig, *, finished: bool) -> No
             "changes in the course of its epochs, so a longer run differs from the first epoch "
             "on; train into another --out"
         )
-    if finished and isinstance(config.method.build(), CarryingMethod):
+    if finished and isinstance(config.method.build(), AdvPropLean):
         raise ValueError(
             f"{folder}: no more epochs for a finished run of method {config.method.kind}: the "
             "perturbations that it carried were deleted at its end; train into another --out"

@@ -1,4 +1,4 @@
-"""A perturbation for each training image, carried from epoch to epoch."""
+"""A perturbation for each training image, kept from epoch to epoch."""
 
 from __future__ import annotations
 
@@ -29,13 +29,11 @@ class PerturbationStore:
     from before e, and overwrites one from e or later, else the older of the two. So a run that is
     killed at any moment and resumes in epoch e, or at its end, reads what it read before, without a
     copy of the store in its checkpoints. A run that goes back further may find perturbations
-    overwritten, and gets a warning. Without epochs (None), each use of an image counts as its next
-    epoch.
+    overwritten, and gets a warning. Without epochs (None), each use of an image is its next epoch.
 
     `encoding` converts values. The store lies in memory or, with `path`, in a file, which is
-    created at the first use and shared by the processes of one machine. Two processes must not
-    write to the same image in the same step. Each entry has a checksum; reading a damaged entry
-    raises OSError.
+    created at the first use. Several processes of one machine may use a `shared` one, but not write
+    to an image in the same step. Reading a damaged entry (each has a checksum) raises OSError.
     """
 
     def __init__(
@@ -47,6 +45,7 @@ class PerturbationStore:
         precision: Precision = "int8",
         seed: int = 0,
         path: Path | None = None,
+        shared: bool = False,
     ) -> None:
         self.identity = {
             "num_images": num_images,
@@ -55,7 +54,7 @@ class PerturbationStore:
             "precision": precision,
             "seed": seed,
         }
-        self.num_images, self.shape, self.path = num_images, shape, path
+        self.num_images, self.shape, self.path, self.shared = num_images, shape, path, shared
         self.encoding = Encoding(epsilon=epsilon, precision=precision)
         self._held: tuple[np.ndarray, Tensor, torch.Event | None, int | None] | None = None
         self._has_warned = False
@@ -95,11 +94,12 @@ class PerturbationStore:
     ) -> None:
         """Store `perturbations` for later epochs; if an image occurs twice, the last one stays.
 
-        With `late`, perturbations on a GPU are written at the next `write` or `settle` only, when
-        the GPU is at work on the next step, so that the host need not wait for it.
+        With `late`, perturbations on a GPU are written at the next `write` or `settle` only, so
+        that the host need not wait for the GPU now. A `shared` store writes at once, since the
+        first process's checkpoint relies on the writes of all.
         """
         images, values = self._checked(indices), self.encoding.encoded(perturbations)
-        late = late and values.is_cuda
+        late = late and values.is_cuda and not self.shared
         arriving = values.to("cpu", non_blocking=late)  # if late, into pinned memory
         sent = torch.Event(values.device) if late else None
         if sent is not None:

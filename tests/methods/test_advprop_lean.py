@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import IMAGE_SHAPE, seeded, tiny_branched_net, tiny_images, tiny_labels
+from tiny import IMAGE_SHAPE, gradients, seeded, tiny_images, tiny_labels, tiny_net
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advprop.attacks.threat_models import L2, Linf
-from advprop.auxiliary.branches import use_branch
-from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.data.batches.loaders import train_batches
 from advprop.data.sets.builtin import load_builtin
-from advprop.methods.carried import Carried
+from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.kept.frames import Perturbed, shown
 from advprop.methods.step import Context, StepMetrics
@@ -27,28 +25,43 @@ from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
 
 EPSILON = 8 / 255
-METHOD = Carried(threat_model=Linf(EPSILON))
+METHOD = AdvPropLean(threat_model=Linf(EPSILON), attacked_fraction=0.5)
 FACTS = TrainingFacts(num_images=8, image_shape=IMAGE_SHAPE)
 
 
-def prepared(method: Carried = METHOD, facts: TrainingFacts = FACTS, **settings: Any) -> Carried:
+def prepared(
+    method: AdvPropLean = METHOD, facts: TrainingFacts = FACTS, **settings: Any
+) -> AdvPropLean:
     method = dataclasses.replace(method, **settings)
     method.prepare(facts)
     return method
 
 
-def step(
-    method: Carried, model: nn.Module, epoch: int | None, *, seed: int = 0, **fields: Any
-) -> StepMetrics:
+def at_zero(method: AdvPropLean) -> AdvPropLean:
+    """`method`, whose images have perturbations of 0 before epoch 1."""
+    store = method.memory["store"]
+    store.write(torch.arange(store.num_images), torch.zeros(store.num_images, *store.shape), 0)
+    return method
+
+
+def twice(**fields: Tensor | None) -> dict[str, Tensor | None]:
+    """A batch's fields, the same images clean and then adversarial."""
     fields = {"images": tiny_images(), "labels": tiny_labels(), **fields}
-    batch = Batch(**{"indices": torch.arange(len(fields["images"])), **fields})
+    fields = {"indices": torch.arange(len(fields["images"])), **fields}
+    return {name: None if of is None else torch.cat([of, of]) for name, of in fields.items()}
+
+
+def step(
+    method: AdvPropLean, model: nn.Module, epoch: int | None, *, seed: int = 0, **fields: Any
+) -> StepMetrics:
+    batch = Batch(**fields)
     streams = ImageStreams.for_batch(seed, epoch or 0, batch.indices)
     return method.forward_backward(model, batch, Context(epoch=epoch, generator=streams))
 
 
-def carried(method: Carried, epoch: int, indices: list[int] | None = None) -> Tensor:
+def carried(method: AdvPropLean, epoch: int, indices: list[int] | None = None) -> Tensor:
     """What images have at the beginning of an epoch."""
-    store = method.memory["all"].store
+    store = method.memory["store"]
     chosen = torch.arange(8) if indices is None else torch.tensor(indices)
     return store.encoding.decoded(store.read(chosen, epoch)[0])
 
@@ -122,28 +135,27 @@ def linear_model(direction: Tensor) -> nn.Module:
     net = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(side**2, 2, bias=False))
     with torch.no_grad():
         net[2].weight.copy_(torch.stack([-direction.flatten(), direction.flatten()]))
-    model = add_auxiliary_norms(net).eval()
-    model.training = True
-    return model
+    net.eval()
+    net.training = True
+    return net
 
 
-@pytest.mark.parametrize("form", ["separate", "joint"])
-def test_it_goes_on_where_the_last_epoch_ended_seen_through_another_crop(form: str) -> None:
+def test_it_goes_on_where_the_last_epoch_ended_seen_through_another_crop() -> None:
     """A linear model, whose ascent is known; the warp as an explicit matrix, and transposed."""
     direction = torch.randn(4, 4, generator=seeded(3))
     model = linear_model(direction)
     seen = watched(model)
     level = EPSILON / 127  # whole multiples are kept exactly
     facts = TrainingFacts(num_images=5, image_shape=(1, 4, 4))
-    method = prepared(facts=facts, step_size=90 * level, start="zero", form=form)
+    method = at_zero(prepared(facts=facts, step_size=90 * level))
     images = 0.2 + 0.6 * torch.rand(2, 1, 4, 4, generator=seeded())
     labels = torch.tensor([0, 1])
     up = torch.stack([direction, -direction]).double()  # up the loss: away from the labels
     expected = torch.zeros(2, 16, dtype=torch.float64)  # in levels
-    for epoch, frames in enumerate((FRAMES, FRAMES.flip(0), None, FRAMES)):
+    for epoch, frames in enumerate((FRAMES, FRAMES.flip(0), None, FRAMES), start=1):
         seen.clear()
         shares = {"images": images, "labels": labels, "indices": torch.tensor([4, 1])}
-        metrics = step(method, model, epoch, frames=frames, **shares)
+        metrics = step(method, model, epoch, **twice(frames=frames, **shares))
         maps = (
             [np.eye(16)] * 2
             if frames is None
@@ -151,7 +163,7 @@ def test_it_goes_on_where_the_last_epoch_ended_seen_through_another_crop(form: s
         )
         for number, matrix in enumerate(torch.from_numpy(np.stack(maps))):
             view = level * (matrix @ expected[number])
-            found = torch.cat(seen)[2 + number]
+            found = seen[0][2 + number]
             torch.testing.assert_close(found, images[number] + view.view(1, 4, 4).float())
             ascent = (matrix.T @ up[number].flatten()).sign()
             expected[number] = (expected[number] + 90 * ascent).clamp(-127, 127)
@@ -161,24 +173,25 @@ def test_it_goes_on_where_the_last_epoch_ended_seen_through_another_crop(form: s
                 assert (ascent[unseen] == 0).all()
         now = carried(method, epoch + 1, [4, 1]).double() / level
         torch.testing.assert_close(now.flatten(1), expected, rtol=0, atol=1e-3)
-        assert 0 < metrics.perturbation.item() < EPSILON or epoch == 0
-    assert not carried(method, 4, [0, 2, 3]).any()
+        assert 0 < metrics.perturbation.item() < EPSILON or epoch == 1
+    assert not carried(method, 5, [0, 2, 3]).any()
 
 
-def test_the_gradient_is_that_of_the_training_pass() -> None:
-    """In training mode, through the adversarial branch, at the perturbed images."""
-    model, reference = tiny_branched_net().train(), tiny_branched_net().train()
-    method = prepared(start="zero", step_size=EPSILON / 2)
+def test_the_gradients_are_those_of_one_pass() -> None:
+    """Of the weights and the perturbations, in training mode, at the perturbed images."""
+    model, reference = tiny_net().train(), tiny_net().train()
+    method = prepared(step_size=EPSILON / 2)
     start = EPSILON * (2 * torch.rand(8, *IMAGE_SHAPE, generator=seeded()) - 1)
-    store = method.memory["all"].store
-    store.write(torch.arange(8), start, 0)
+    method.memory["store"].write(torch.arange(8), start, 0)
     kept = carried(method, 1).requires_grad_()
     images = tiny_images(margin=0.1)
-    step(method, model, 1, images=images)
-    with use_branch(reference, "adversarial"):
-        loss = F.cross_entropy(reference(images + kept), tiny_labels())
-    (gradient,) = torch.autograd.grad(loss, kept)
-    expected = (kept + EPSILON / 2 * gradient.sign()).clamp(-EPSILON, EPSILON)
+    metrics = step(method, model, 1, **twice(images=images))
+    logits = reference(torch.cat([images, images + kept]))
+    loss = F.cross_entropy(logits, tiny_labels().repeat(2))
+    loss.backward()
+    torch.testing.assert_close(metrics.loss, loss.detach())
+    torch.testing.assert_close(gradients(model), gradients(reference))
+    expected = (kept + EPSILON / 2 * kept.grad.sign()).clamp(-EPSILON, EPSILON)
     half = EPSILON / 254 + 1e-7
     assert ((carried(method, 2) - expected).abs() <= half).float().mean() > 0.999
 
@@ -186,15 +199,15 @@ def test_the_gradient_is_that_of_the_training_pass() -> None:
 def test_a_value_that_is_clipped_can_come_back() -> None:
     """Black pixels that are darkened in vain: the gradient says brighter, so they become so."""
     model = linear_model(torch.ones(4, 4))
-    facts = TrainingFacts(num_images=1, image_shape=(1, 4, 4))
+    facts = TrainingFacts(num_images=2, image_shape=(1, 4, 4))
     method = prepared(facts=facts)
-    method.memory["all"].store.write(torch.tensor([0]), torch.full((1, 1, 4, 4), -EPSILON), 0)
-    black = {"images": torch.zeros(1, 1, 4, 4), "labels": torch.tensor([0])}
+    method.memory["store"].write(torch.arange(2), torch.full((2, 1, 4, 4), -EPSILON), 0)
+    black = twice(images=torch.zeros(2, 1, 4, 4), labels=torch.tensor([0, 0]))
     metrics = step(method, model, 1, **black)
     assert metrics.perturbation == 0
-    assert not carried(method, 2, [0]).any()
+    assert not carried(method, 2, [0, 1]).any()
     step(method, model, 2, **black)
-    assert torch.equal(carried(method, 3, [0]), torch.full((1, 1, 4, 4), EPSILON))
+    assert torch.equal(carried(method, 3, [0, 1]), torch.full((2, 1, 4, 4), EPSILON))
 
 
 @pytest.mark.parametrize("ball", [Linf(EPSILON), L2(0.5)], ids=str)
@@ -217,11 +230,11 @@ def test_a_view_stays_in_the_threat_model(ball: Linf | L2) -> None:
 
 def test_l2_perturbations_move_along_the_gradient() -> None:
     direction = torch.randn(4, 4, generator=seeded(3))
-    facts = TrainingFacts(num_images=1, image_shape=(1, 4, 4))
-    method = prepared(facts=facts, threat_model=L2(0.5), step_size=0.2, start="zero")
-    image = {"images": torch.full((1, 1, 4, 4), 0.5), "labels": torch.tensor([0])}
-    for epoch, length in enumerate((0.2, 0.4, 0.5, 0.5)):
-        step(method, linear_model(direction), epoch, **image)
+    facts = TrainingFacts(num_images=2, image_shape=(1, 4, 4))
+    method = at_zero(prepared(facts=facts, threat_model=L2(0.5), step_size=0.2))
+    grey = twice(images=torch.full((2, 1, 4, 4), 0.5), labels=torch.tensor([0, 0]))
+    for epoch, length in enumerate((0.2, 0.4, 0.5, 0.5), start=1):
+        step(method, linear_model(direction), epoch, **grey)
         expected = length * direction / direction.norm()
         found = carried(method, epoch + 1, [0])[0, 0]
         torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-4)
@@ -233,15 +246,16 @@ def test_l2_perturbations_move_along_the_gradient() -> None:
 def test_random_starts_depend_on_the_image_alone() -> None:
     seen = []
     for order in ([0, 1, 2, 3], [3, 1]):
-        method, model = prepared(), tiny_branched_net().train()
+        method, model = prepared(), tiny_net().train()
         noted = watched(model)
         batch = {"images": tiny_images()[order], "labels": tiny_labels()[order]}
-        step(method, model, 0, indices=torch.tensor(order), **batch)
-        seen.append(noted[1] - tiny_images()[order])
+        step(method, model, 0, **twice(indices=torch.tensor(order), **batch))
+        seen.append(noted[0][len(order) :] - tiny_images()[order])
     torch.testing.assert_close(seen[0][[3, 1]], seen[1])
-    method, model = prepared(pairing="decoupled"), tiny_branched_net().train()
+    method, model = prepared(), tiny_net().train()
     noted = watched(model)
-    step(method, model, 0, images=tiny_images()[:4], labels=tiny_labels()[:4])
+    first = {"images": tiny_images()[:4], "labels": tiny_labels()[:4], "indices": torch.arange(4)}
+    step(method, model, 0, **first)
     torch.testing.assert_close(noted[0][2:] - tiny_images()[2:4], seen[0][2:])
     assert seen[0].abs().max() <= EPSILON + 1e-6
     assert 0.3 * EPSILON < seen[0].abs().mean() < 0.6 * EPSILON
@@ -249,11 +263,11 @@ def test_random_starts_depend_on_the_image_alone() -> None:
 
 
 def test_only_images_that_are_new_start() -> None:
-    method, model = prepared(start="random"), tiny_branched_net().train()
-    step(method, model, 0, images=tiny_images()[:4], labels=tiny_labels()[:4])
+    method, model = prepared(), tiny_net().train()
+    step(method, model, 0, **twice(images=tiny_images()[:4], labels=tiny_labels()[:4]))
     before, noted = carried(method, 1), watched(model)
-    step(method, model, 1)
-    moved = noted[1] - tiny_images()
+    step(method, model, 1, **twice())
+    moved = noted[0][8:] - tiny_images()
     old = (tiny_images() + before).clamp(0, 1) - tiny_images()
     assert torch.equal(moved[:4], old[:4])
     assert not torch.equal(moved[4:], old[4:])
@@ -262,18 +276,19 @@ def test_only_images_that_are_new_start() -> None:
 # --- batches
 
 
-def test_decoupled_leaves_the_first_part_clean() -> None:
-    method, model = prepared(pairing="decoupled", attacked_fraction=0.25), tiny_branched_net()
+def test_the_first_part_of_a_batch_stays_clean() -> None:
+    method, model = prepared(attacked_fraction=0.25), tiny_net()
     noted = watched(model.train())
-    metrics = step(method, model, 0)
+    batch = {"images": tiny_images(), "labels": tiny_labels(), "indices": torch.arange(8)}
+    metrics = step(method, model, 0, **batch)
     (images,) = noted
     assert torch.equal(images[:6], tiny_images()[:6])
     assert (images[6:] - tiny_images()[6:]).flatten(1).any(dim=1).all()
-    store = method.memory["all"].store
+    store = method.memory["store"]
     assert store.read(torch.arange(8), 1)[1].tolist() == [0, 1, 2, 3, 4, 5]
     assert metrics.kinds["clean"].share == 0.75
     with pytest.raises(ValueError, match=r"attacked_fraction 0\.25 of 4 images makes 1 advers"):
-        step(method, model, 0, images=tiny_images()[:4], labels=tiny_labels()[:4])
+        step(method, model, 0, **{name: of[:4] for name, of in batch.items()})
 
 
 def test_of_several_processes_the_first_use_of_an_image_alone_is_kept(tmp_path: Path) -> None:
@@ -284,8 +299,8 @@ def test_of_several_processes_the_first_use_of_an_image_alone_is_kept(tmp_path: 
             FACTS, folder=tmp_path / str(processes), num_processes=processes
         )
         method = prepared(facts=facts)
-        step(method, tiny_branched_net().train(), 0, copies=copies, **batch)
-        new = method.memory["all"].store.read(torch.arange(8), 1)[1].tolist()
+        step(method, tiny_net().train(), 0, **twice(copies=copies, **batch))
+        new = method.memory["store"].read(torch.arange(8), 1)[1].tolist()
         assert sorted({*range(8)} - {*new}) == written
 
 
@@ -302,16 +317,14 @@ def test_the_layout_of_images_is_kept() -> None:
 # --- is it adversarial?
 
 
-@pytest.mark.parametrize("pairing", ["paired", "decoupled"])
-def test_what_is_carried_raises_the_loss_more_than_noise_of_its_size(pairing: str) -> None:
+def test_what_is_carried_raises_the_loss_more_than_noise_of_its_size() -> None:
     """Against the perturbations of other images: the same sizes, the wrong images."""
     data = load_builtin("digits", num_train=200)
-    method = Carried(threat_model=Linf(0.1), pairing=pairing)
+    method = AdvPropLean(threat_model=Linf(0.1), attacked_fraction=0.5)
     method.prepare(TrainingFacts(num_images=200, image_shape=data.image_shape))
     torch.manual_seed(0)
     look = {"in_chans": 1, "mean": [0.3], "std": [0.4]}
-    net = build_model("small_resnet", num_classes=10, width=8, stem_stride=1, **look)
-    model = add_auxiliary_norms(net)
+    model = build_model("small_resnet", num_classes=10, width=8, stem_stride=1, **look)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     for epoch in range(12):
         for batch in train_batches(data.train, batch_size=40, seed=0, epoch=epoch):
@@ -323,7 +336,8 @@ def test_what_is_carried_raises_the_loss_more_than_noise_of_its_size(pairing: st
     batch = data.train.__getitems__([(None, index) for index in range(200)])
     kept = carried(method, 12, [*range(200)])
     losses = {}
-    with torch.no_grad(), use_branch(model.eval(), "adversarial"):
+    model.eval()
+    with torch.no_grad():
         for name, perturbation in (("own", kept), ("others'", kept.roll(7, 0)), ("none", 0 * kept)):
             images = (batch.images + perturbation).clamp(0, 1)
             losses[name] = F.cross_entropy(model(images), batch.labels, reduction="none")
@@ -339,21 +353,15 @@ def test_what_is_carried_raises_the_loss_more_than_noise_of_its_size(pairing: st
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pairing": "both"}, 'pairing=\'both\': choose "paired" or "decoupled"'),
-        ({"start": "noise"}, 'start=\'noise\': choose "random" or "zero"'),
-        ({"precision": "int4"}, 'choose none or "int8" or "float16"'),
-        ({"threat_model": L2(1.0), "precision": "int8"}, 'int8 for L2.* take "float16"'),
         ({"step_size": -1.0}, r"step_size -1\.0: give a number of at least 0"),
-        ({"step_size": EPSILON / 200}, r"step_size 0\.00015.* less than .* 0\.00024.*float16"),
+        ({"step_size": EPSILON / 200}, r"step_size 0\.00015.* less than .* 0\.00024.*: take a"),
         ({"attacked_fraction": 1.0}, r"attacked_fraction 1\.0: give one .* below 1"),
-        ({"form": "both"}, "form='both': choose"),
-        ({"form": "summed", "auxiliary_branch": False}, 'form="summed" without auxiliary_branch'),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(METHOD, **settings)
-    dataclasses.replace(METHOD, step_size=EPSILON / 200, precision="float16")
+    dataclasses.replace(METHOD, threat_model=L2(EPSILON), step_size=EPSILON / 200)
 
 
 @pytest.mark.parametrize(
@@ -362,30 +370,27 @@ def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None
         ({"mixes_images": True}, r"mixup and CutMix make images of two: set data\.mixing\.mixup=0"),
         ({"num_machines": 2, "num_processes": 4}, "by 2 machines: .*train on one machine"),
         ({"num_processes": 2, "folder": None}, "2 processes without a folder: .* share a file"),
-        ({"num_processes": 2, "repeats": 2}, r'2 repeats .*sampling\.repeats=1, or pairing="pair'),
+        ({"num_processes": 2, "repeats": 2}, r"2 repeats .*set data\.sampling\.repeats=1"),
     ],
 )
 def test_trainings_that_cannot_be(facts: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        prepared(
-            pairing="decoupled",
-            facts=dataclasses.replace(FACTS, **{"folder": tmp_path, **facts}),
-        )
+        prepared(facts=dataclasses.replace(FACTS, **{"folder": tmp_path, **facts}))
 
 
 def test_what_is_missing_is_named() -> None:
-    model = tiny_branched_net().train()
+    model = tiny_net().train()
     with pytest.raises(ValueError, match=r"prepare\(advprop\.TrainingFacts\(num_images=.*3, 8, 8"):
-        step(dataclasses.replace(METHOD), model, 0)
+        step(dataclasses.replace(METHOD), model, 0, **twice())
     with pytest.raises(ValueError, match=r"no indices, .*advprop\.Batch\(images"):
         prepared().forward_backward(model, tiny_images(), tiny_labels())
-    small = {"images": tiny_images()[..., :4], "labels": tiny_labels()}
+    small = twice(images=tiny_images()[..., :4])
     with pytest.raises(ValueError, match=r"shape \(3, 8, 4\), .* kept for \(3, 8, 8\): give"):
         step(prepared(), model, 0, **small)
     with pytest.raises(ValueError, match="image 8: perturbations are kept for 8 images, 0 to 7"):
-        step(prepared(), model, 0, indices=torch.arange(1, 9))
+        step(prepared(), model, 0, **twice(indices=torch.arange(1, 9)))
     with pytest.raises(ValueError, match=r"standardized\(model\)"):
-        step(prepared(), model, 0, images=2 * tiny_images())
+        step(prepared(), model, 0, **twice(images=2 * tiny_images()))
     with pytest.raises(ValueError, match="prepare the method before its state is loaded"):
         dataclasses.replace(METHOD).load_state_dict({})
 
@@ -395,16 +400,16 @@ def test_a_loop_of_ones_own_resumes_exactly(in_file: bool, tmp_path: Path) -> No
     folder = tmp_path / "kept" if in_file else None
     facts = dataclasses.replace(FACTS, folder=folder)
 
-    def train(method: Carried, model: nn.Module, epochs: range) -> None:
+    def train(method: AdvPropLean, model: nn.Module, epochs: range) -> None:
         for epoch in epochs:
-            step(method, model, epoch, images=tiny_images(seed=epoch))
+            step(method, model, epoch, **twice(images=tiny_images(seed=epoch)))
 
-    method, model = prepared(facts=facts), tiny_branched_net().train()
+    method, model = prepared(facts=facts), tiny_net().train()
     train(method, model, range(2))
     states = method.state_dict(), {k: v.clone() for k, v in model.state_dict().items()}
     train(method, model, range(2, 3))
     whole = carried(method, 3)
-    again, other = prepared(facts=facts), tiny_branched_net().train()
+    again, other = prepared(facts=facts), tiny_net().train()
     again.load_state_dict(states[0])
     other.load_state_dict(states[1])
     train(again, other, range(2, 3))
@@ -414,18 +419,18 @@ def test_a_loop_of_ones_own_resumes_exactly(in_file: bool, tmp_path: Path) -> No
 
 
 def test_without_epochs_it_is_carried_from_step_to_step() -> None:
-    method, model = prepared(start="zero"), tiny_branched_net().train()
+    method, model = at_zero(prepared()), tiny_net().train()
     noted = watched(model)
     for _ in range(3):
         before = carried(method, None)
-        step(method, model, None)
-        assert torch.equal(noted[-1], (tiny_images() + before).clamp(0, 1))
+        step(method, model, None, **twice())
+        assert torch.equal(noted[-1][8:], (tiny_images() + before).clamp(0, 1))
     assert before.abs().max() > 0
 
 
 def test_a_failing_step_carries_nothing() -> None:
-    method, model = prepared(), tiny_branched_net().train()
-    step(method, model, 0)
+    method, model = prepared(), tiny_net().train()
+    step(method, model, 0, **twice())
     before = method.state_dict()["values"]
 
     def fail(loss: Tensor) -> None:
