@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from accelerate import Accelerator
@@ -46,7 +47,7 @@ class Learner:
         for number, part in enumerate(parts, start=1):
             # processes exchange gradients with the last part only
             waits = self.accelerator.no_sync(self.model) if number < count else nullcontext()
-            moved = part.to(self.accelerator.device, memory_format=memory_format(self.settings))
+            moved = part.to(self.accelerator.device, memory_format=self._layout)
             context = self._context(part, position, progress)
             try:
                 with waits:
@@ -55,6 +56,10 @@ class Learner:
                 refuse_small_batch(error, len(part))
                 raise
         return metrics
+
+    @cached_property
+    def _layout(self) -> torch.memory_format:
+        return memory_format(self.settings)
 
     def _context(self, batch: Batch, position: Position, progress: float) -> Context:
         streams = None
