@@ -27,7 +27,7 @@ def mixed_flags_net() -> nn.Module:
     return model
 
 
-OPTIONS = ({}, {"statistics": "batch"}, {"statistics": "batch", "update": True})
+OPTIONS = ({}, {"statistics": "batch"})
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -114,19 +114,6 @@ def test_statistics_stay_as_they_are_after_an_exception() -> None:
     assert same(buffers(model), before)
     model(some_images())
     assert not same(buffers(model), before)
-
-
-def test_update_reaches_the_active_branch_as_training_would() -> None:
-    attacked, trained = branched(small_net()), branched(small_net())
-    clean = buffers(attacked[1].branches["clean"])
-    count = int(attacked[1].branches["adversarial"].num_batches_tracked)
-    with attack_mode(attacked.eval(), statistics="batch", update=True):
-        output(attacked, "adversarial", some_images())
-    output(trained.train(), "adversarial", some_images())
-    adversarial = attacked[1].branches["adversarial"]
-    assert same(buffers(adversarial), buffers(trained[1].branches["adversarial"]))
-    assert same(buffers(attacked[1].branches["clean"]), clean)
-    assert int(adversarial.num_batches_tracked) == count + 1
 
 
 @pytest.mark.parametrize(
@@ -224,13 +211,8 @@ def test_the_branch_is_left_alone() -> None:
         )
 
 
-def test_settings_without_effect_are_refused() -> None:
+def test_unknown_statistics_are_refused() -> None:
     model = branched(small_net()).train()
-    with (
-        pytest.raises(ValueError, match=r'update=True has no effect.*statistics="batch"'),
-        attack_mode(model, update=True),
-    ):
-        pass
     with (
         pytest.raises(ValueError, match='statistics=\'mine\': choose "running" or "batch"'),
         attack_mode(model, statistics="mine"),

@@ -85,24 +85,18 @@ def attack_mode(
     model: nn.Module,
     *,
     statistics: Literal["running", "batch"] = "running",
-    update: bool = False,
     layers_only: bool = False,
 ) -> Iterator[None]:
     """Prepare `model` for an attack inside; restore every mode and flag on exit and on exception.
 
     Inside, dropout and stochastic depth are off and all parameters are frozen (their `.grad` stays
     untouched, and a compiled backward pass skips them). Normalisation uses its "running" statistics
-    (as AdvProp does; Mei et al. 2022, section 3.2.2) or those of the "batch", which update the
-    running ones only with `update=True`. With `layers_only`, modules that hold others stay in
-    training mode, without which torchvision's detectors give no losses.
-
-    Raises ValueError for unknown `statistics`, or `update` with running ones, where it has no
-    effect.
+    (as AdvProp does; Mei et al. 2022, section 3.2.2) or those of the "batch", which do not update
+    the running ones. With `layers_only`, modules that hold others stay in training mode, without
+    which torchvision's detectors give no losses. Raises ValueError for unknown `statistics`.
     """
     if statistics not in ("running", "batch"):
         raise ValueError(f'statistics={statistics!r}: choose "running" or "batch"')
-    if update and statistics == "running":
-        raise ValueError('update=True has no effect on running statistics: use statistics="batch"')
     modules = modules_of(model)
     modes = [module.training for module in modules]
     trainable = [
@@ -119,8 +113,7 @@ def attack_mode(
         if statistics == "batch":
             norms = [module for module in modules if running_statistics(module)]
             _set_modes(norms, [True] * len(norms))
-            if not update:
-                stack.enter_context(frozen_statistics(model))
+            stack.enter_context(frozen_statistics(model))
         yield
 
 
