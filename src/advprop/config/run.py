@@ -215,8 +215,10 @@ class RunConfig(Config):
             weights = f" from {self.model.checkpoint or 'pretrained weights'}"
         return [
             *(Found(**found).lines() if found else []),
-            f"{self.model.name}{weights}, method {self.method.kind}: {passes:.4g} passes per image "
-            f"and epoch, {epochs * passes:,.4g} in {epochs:,} epochs (vanilla {epochs:,})",
+            f"{self.model.name}{weights}, method {self.method.kind}: "
+            f"{passes:.4g} pass{'' if passes == 1 else 'es'} per image and epoch, "
+            f"{epochs * passes:,.4g} in {epochs:,} epoch{'' if epochs == 1 else 's'} "
+            f"(vanilla {epochs:,})",
             *([f"computation: {engine}"] if engine else []),
         ]
 
