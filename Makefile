@@ -40,7 +40,7 @@ experiments-icons: $(VENV)/experiments.stamp
 	$(BIN)/python experiments/icons.py data/icons/64 --size 64
 
 EXPERIMENTS := model_size adversarial_first branches lengths training_data attacker finetuning \
-	lean budgets without_batchnorm rivals crossover robust_start lean_strength together
+	lean budgets without_batchnorm rivals crossover robust_start lean_strength lean_longer together
 experiments: experiments-data experiments-icons
 	for name in $(EXPERIMENTS); do \
 		$(BIN)/python experiments/$$name.py --jobs 2 $(if $(QUICK),--quick) || exit 1; \

@@ -42,6 +42,7 @@ def tiny(config: RunConfig) -> RunConfig:
         ("rivals", ("emoji", "mnist5k", "icons")),
         ("crossover", ("emoji", "icons")),
         ("lean_strength", ("icons",)),
+        ("lean_longer", ("icons",)),
         ("robust_start", ("emoji",)),
     ],
 )
