@@ -154,7 +154,7 @@ NEEDS: dict[str, tuple[Callable[[PerturbationStore], Any], int]] = {
     "read in a later epoch": (lambda store: store.read(torch.arange(2), 4), 4),
     "read without epochs": (lambda store: store.read(torch.arange(2), None), 4),
     "the next write": (
-        lambda store: store.write(torch.arange(2), numbers(2, 1, 2, 2), 3, late=True),
+        lambda store: store.write(torch.arange(2), numbers(2, 1, 2, 2), 3),
         4,
     ),
     "a checkpoint": (lambda store: store.state_dict(), 4),
@@ -167,20 +167,21 @@ def test_what_is_carried_is_held_back_until_it_is_needed(name: str) -> None:
     need, num_written = NEEDS[name]
     with fake_cuda() as found:
         store, images = store_of(4), torch.arange(2)
-        store.write(images + 2, numbers(2, 1, 2, 2), 3)  # at once, which waits
-        store.write(images, numbers(2, 1, 2, 2), 3, late=True)
+        store.write(images + 2, numbers(2, 1, 2, 2), 3)  # the next write settles it
+        store.write(images, numbers(2, 1, 2, 2), 3)
         assert store.read(images, 3)[1].tolist() == [0, 1]  # its own epoch does not need it
         assert store._entries.extent()["written"] == 2
         need(store)
         assert store._entries.extent()["written"] == num_written
-    assert list(found.waits.values()) == [1]
+    assert not found.waits
 
 
 def test_what_processes_share_is_not_held_back() -> None:
-    with fake_cuda():
+    with fake_cuda() as found:
         store = store_of(2, shared=True)
-        store.write(torch.arange(2), numbers(2, 1, 2, 2), 3, late=True)
+        store.write(torch.arange(2), numbers(2, 1, 2, 2), 3)
         assert store._entries.extent()["written"] == 2
+    assert list(found.waits.values()) == [1]
 
 
 def store_of(count: int, *, shared: bool = False) -> PerturbationStore:

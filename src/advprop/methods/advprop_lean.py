@@ -168,7 +168,7 @@ class AdvPropLean(Method):
             # several processes may have one image in the same step, and only one may write
             own = (batch.copies[first:].cpu() == 0).nonzero().flatten()
             moved, indices = moved[own.to(moved.device)], indices[own]
-        store.write(indices, moved, context.epoch, late=True)
+        store.write(indices, moved, context.epoch)
 
     def _store(self, batch: Batch) -> PerturbationStore:
         """Return the store that `prepare` made; raises ValueError if it does not fit `batch`."""

@@ -89,17 +89,15 @@ class PerturbationStore:
         indices: Int[Tensor, " batch"],
         perturbations: Float[Tensor, "batch channels height width"],
         epoch: int | None,
-        *,
-        late: bool = False,
     ) -> None:
         """Store `perturbations` for later epochs; if an image occurs twice, the last one stays.
 
-        With `late`, perturbations on a GPU are written at the next `write` or `settle` only, so
-        that the host need not wait for the GPU now. A `shared` store writes at once, since the
-        first process's checkpoint relies on the writes of all.
+        Perturbations on a GPU are written at the next `write` or `settle` only, so that the host
+        need not wait for the GPU now. A `shared` store writes at once, since the first process's
+        checkpoint relies on the writes of all.
         """
         images, values = self._checked(indices), self.encoding.encoded(perturbations)
-        late = late and values.is_cuda and not self.shared
+        late = values.is_cuda and not self.shared
         arriving = values.to("cpu", non_blocking=late)  # if late, into pinned memory
         sent = torch.Event(values.device) if late else None
         if sent is not None:
