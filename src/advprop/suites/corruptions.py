@@ -22,8 +22,9 @@ from advprop.data.sets.stored import ImageNetC, StoredSplit, check_imagenet_c, i
 from advprop.data.splits import ArraySplit, ImageSplit
 from advprop.evaluation.accuracy import Scores, all_scores, joined
 from advprop.evaluation.corruptions import NUM_CLASSES, corruption_result, label_means
-from advprop.shapes import Images, Labels, Logits, in_bytes
+from advprop.shapes import Labels, in_bytes
 from advprop.suites.corruption_cache import corrupted_images
+from advprop.suites.subjects import check_takes
 from advprop.suites.trial import Trial
 
 
@@ -40,13 +41,16 @@ def check_corruptions(trial: Trial) -> ImageNetC | None:
     """
     names, preprocessing = trial.subject.class_names, trial.subject.preprocessing
     if trial.folder is not None and is_imagenet_c(trial.folder, names):
-        return check_imagenet_c(
+        corruptions, severities = _wanted(trial), trial.settings.corruption_severities
+        stored = check_imagenet_c(
             trial.folder,
             class_names=names,
             channels=preprocessing.image_shape[0],
-            corruptions=_wanted(trial),
-            severities=trial.settings.corruption_severities,
+            corruptions=corruptions,
+            severities=severities,
         )
+        check_takes(trial.subject, stored.split(corruptions[0], severities[0]).image_shape)
+        return stored
     check_installed()
     trial.images  # noqa: B018 (reads it)
     return None
@@ -113,9 +117,10 @@ def _scores(trial: Trial, under: Callable[[str, int], ImageSplit]) -> dict[tuple
         transient=True,
         disable=not console.is_terminal,
     )
-    logits_fn = _told_sizes(trial)
     return {
-        (corruption, severity): all_scores(logits_fn, trial.batches(under(corruption, severity)))
+        (corruption, severity): all_scores(
+            trial.logits_fn, trial.batches(under(corruption, severity))
+        )
         for corruption, severity in conditions
     }
 
@@ -141,23 +146,3 @@ def _check_same_images(
             f"{len(other.paths)}, {len(differing)} are in one of them only "
             f"({shortened(differing, 3)}): unpack the set anew"
         )
-
-
-def _told_sizes(trial: Trial) -> Callable[[Images], Logits]:
-    """Return the model's logits function; it raises ValueError if it rejects the images' size."""
-    logits_fn = trial.logits_fn
-    own = trial.subject.preprocessing.image_shape[1:]
-
-    def logits(images: Images) -> Logits:
-        size = tuple(images.shape[2:])
-        try:
-            return logits_fn(images)
-        except (AssertionError, RuntimeError) as error:
-            if size == own:
-                raise
-            raise ValueError(
-                f"{trial.folder}: its images have {size[1]} x {size[0]} pixels and are tested as "
-                f"they are stored, this model takes {own[1]} x {own[0]} only ({error})"
-            ) from error
-
-    return logits
