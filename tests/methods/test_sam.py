@@ -7,6 +7,7 @@ import dataclasses
 
 import pytest
 import torch
+from case import Case
 from tiny import (
     gradients,
     same_tensors,
@@ -26,6 +27,7 @@ from advprop.methods.sam import SAM
 from advprop.methods.step import Context, StepMetrics
 from advprop.methods.vanilla import Vanilla
 
+CASES = {"sam": Case(method=SAM(), forwards=2)}
 INFINITY = float("inf")
 
 
