@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
-import pytest
-from PIL import Image
-
 from advprop.data.found import Found, found_in
 from advprop.data.sets.builtin import load_builtin
 from advprop.data.sets.folders import load_folder
@@ -75,27 +71,3 @@ def test_shards_and_embedded_images_say_where_their_splits_come_from(write_image
     assert found_in(alone).sources["train"] == "the rest of 1 shards, train-000000.tar ..."
     assert "by a hash of the keys" in found_in(alone).sources["test"]
     assert set(found_in(load_builtin("digits")).sources) == {"train", "validation", "test"}
-
-
-@pytest.mark.parametrize(("top", "noted"), [(4095, True), (16383, True), (65535, False)])
-def test_few_bits_in_16_are_noted(write_images, top, noted):
-    root = write_images({"a": 0, "b": 0})
-    for name in ("a", "b"):
-        for number in range(6):
-            pixels = np.random.default_rng(number).integers(0, top + 1, (20, 20), dtype=np.uint16)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    notes = found_in(load_folder(root, View(image_size=8))).notes
-    assert [("of white" in note) for note in notes] == [True] * noted
-
-
-def test_one_dark_picture_among_others_is_no_reason_for_a_note(write_images):
-    root = write_images({"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
-    Image.new("RGB", (12, 10)).save(root / "train/a/000.png")
-    assert not found_in(load_folder(root, View(image_size=8))).notes
-
-
-def test_unreadable_images_are_not_called_dark(write_images):
-    root = write_images({"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
-    for path in (root / "train").glob("*/*"):
-        path.write_bytes(b"")
-    assert not found_in(load_folder(root, View(image_size=8, max_unreadable=0.9))).notes

@@ -71,7 +71,10 @@ def test_what_is_no_still_picture_is_none(ending):
 def test_a_format_that_is_not_read_is_none_under_another_ending_either(tmp_path):
     path = tmp_path / "page.jpg"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
-    assert header_problem(path) == f"{path}: empty or not an image; repair or delete it"
+    assert (
+        header_problem(path)
+        == f"{path}: empty, damaged or not an image that Pillow reads; repair or delete it"
+    )
 
 
 def test_what_was_passed_over_is_counted_and_pictures_pillow_cannot_read_are_named(write_images):

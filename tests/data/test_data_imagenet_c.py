@@ -10,7 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from advprop.data.sets.stored import ImageNetC, check_imagenet_c, is_imagenet_c
+from advprop.data.sets.stored import (
+    StoredSplit,
+    check_imagenet_c,
+    is_imagenet_c,
+    load_imagenet_c,
+)
 from advprop.data.splits import Key
 
 CLASSES = ("n01440764", "n01443537")
@@ -32,16 +37,18 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def checked(root: Path, classes: tuple[str, ...] = CLASSES) -> ImageNetC:
-    return check_imagenet_c(
-        root, class_names=classes, channels=3, corruptions=CORRUPTIONS, severities=SEVERITIES
-    )
+def check(root: Path) -> None:
+    check_imagenet_c(root, class_names=CLASSES, corruptions=CORRUPTIONS, severities=SEVERITIES)
+
+
+def load(folder: Path, classes: tuple[str, ...] = CLASSES) -> StoredSplit:
+    return load_imagenet_c(folder, class_names=classes, channels=3)
 
 
 def test_images_are_neither_resized_nor_cropped(root: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (14, 20, 3), dtype=np.uint8)
     Image.fromarray(noise).save(root / "fog" / "2" / CLASSES[1] / "0.png")
-    split = checked(root).split("fog", 2)
+    split = load(root / "fog" / "2")
     assert split.labels.tolist() == [0, 0, 1, 1]
     image = split.image(2)
     assert torch.equal(image, torch.from_numpy(noise).permute(2, 0, 1) / 255)
@@ -49,7 +56,7 @@ def test_images_are_neither_resized_nor_cropped(root: Path) -> None:
 
 
 def test_labels_follow_the_model(root: Path) -> None:
-    assert checked(root, CLASSES[::-1]).split("snow", 1).labels.tolist() == [1, 1, 0, 0]
+    assert load(root / "snow" / "1", CLASSES[::-1]).labels.tolist() == [1, 1, 0, 0]
 
 
 def test_the_layout_is_recognised(root: Path, tmp_path: Path) -> None:
@@ -87,15 +94,16 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_is_missing_is_told_before_anything_is_read(root: Path, fault: str) -> None:
+    check(root)
     break_it, message = FAULTS[fault]
     break_it(root)
     with pytest.raises(ValueError, match=message):
-        checked(root)
+        check(root)
 
 
 def test_mixed_sizes_are_told_with_the_file(root: Path) -> None:
     _resize_one(root)
-    split = checked(root).split("fog", 1)
+    split = load(root / "fog" / "1")
     with pytest.raises(ValueError, match=r"1\.png has 20 x 15 pixels, others .* 20 x 14"):
         split.images([Key(None, index) for index in range(4)])
 
@@ -104,4 +112,4 @@ def test_an_empty_class_is_told(root: Path) -> None:
     for path in (root / "fog/1" / CLASSES[0]).iterdir():
         path.unlink()
     with pytest.raises(ValueError, match="no images for the class n01440764"):
-        checked(root).split("fog", 1)
+        load(root / "fog" / "1")

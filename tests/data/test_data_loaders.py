@@ -216,8 +216,6 @@ def test_processes_share_the_evaluation_of_every_image(world_size):
 
 def test_a_process_may_have_nothing_to_evaluate():
     assert flat(test_batches(array_split(3), batch_size=4, rank=1, world_size=2)) == []
-    with pytest.raises(ValueError, match="rank=2: must be from 0 to 1"):
-        test_batches(array_split(3), batch_size=4, rank=2, world_size=2)
 
 
 def test_batches_take_their_order_from_the_split():
@@ -233,11 +231,7 @@ def test_batches_take_their_order_from_the_split():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, "batch_size=0: must be at least 1"),
-        ({"num_workers": -1}, "num_workers=-1: must be at least 0"),
-        ({"world_size": 0}, "world_size=0: must be at least 1"),
         ({"world_size": 3}, "batch_size=8 cannot be divided by 3 processes.*multiple of 3"),
-        ({"world_size": 2, "rank": 2}, "rank=2: must be from 0 to 1"),
         ({"first_batch": 3}, "first_batch=3: the epoch has 2 batches"),
         ({"first_batch": -1}, "first_batch=-1"),
     ],

@@ -152,8 +152,8 @@ def test_damaged_exif_beside_good_pixels_is_no_reason_to_refuse(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "empty or not an image"),
-        (b"no image at all", "empty or not an image"),
+        (b"", "empty, damaged or not an image"),
+        (b"no image at all", "empty, damaged or not an image"),
         (png(random_samples(50, 50, 3), RGB)[:900], "truncated|repair"),
     ],
 )
@@ -202,7 +202,10 @@ def test_header_problem_tells_good_from_bad(tmp_path):
     good.write_bytes(png(random_samples(3, 3), GREY))
     bad.write_bytes(b"\x89PN")
     assert header_problem(good) is None
-    assert header_problem(bad) == f"{bad}: empty or not an image; repair or delete it"
+    assert (
+        header_problem(bad)
+        == f"{bad}: empty, damaged or not an image that Pillow reads; repair or delete it"
+    )
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
@@ -245,5 +248,5 @@ def test_tiffs_of_12_bits_are_as_bright_as_they_say(tmp_path):
 @pytest.mark.parametrize(("bits", "order"), [(16, ">"), (12, "<")])
 def test_tiffs_that_pillow_does_not_know_are_not_called_no_image(tmp_path, bits, order):
     content = tiff(random_samples(6, 8, top=2**bits), bits, 0, order=order)
-    with pytest.raises(ValueError, match="a TIFF that is damaged or of a kind that is not read"):
+    with pytest.raises(ValueError, match="damaged or not an image that Pillow reads"):
         read(tmp_path, content, 1, "image.tif")

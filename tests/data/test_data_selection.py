@@ -4,9 +4,18 @@ from collections import Counter
 
 import pytest
 
-from advprop.data.listing.selection import first_stratified, shared_out, stratified_order
+from advprop.data.listing.selection import first_stratified, shared_positions, stratified_order
 
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
+
+
+def shared_out(names: list[str]) -> dict[str, list[str]]:
+    """Divide one class with these names, beside another class of 40 images."""
+    others = [f"other/{number}.png" for number in range(40)]
+    labels = [0] * len(names) + [1] * len(others)
+    parts = shared_positions(labels, names + others, SHARES)
+    assert sorted(position for part in parts.values() for position in part) == [*range(len(labels))]
+    return {part: [names[p] for p in found if labels[p] == 0] for part, found in parts.items()}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +63,7 @@ def test_counts_out_of_bounds_are_refused():
 
 
 def test_shares_are_about_those_asked_for():
-    parts = shared_out([f"cat/{number}.png" for number in range(4000)], SHARES)
+    parts = shared_out([f"cat/{number}.png" for number in range(4000)])
     # four standard deviations of a binomial share of 4,000
     assert abs(len(parts["train"]) - 2800) < 4 * (4000 * 0.7 * 0.3) ** 0.5
     assert abs(len(parts["test"]) - 600) < 4 * (4000 * 0.15 * 0.85) ** 0.5
@@ -64,7 +73,7 @@ def test_shares_are_about_those_asked_for():
 def test_no_file_is_lost_doubled_or_left_without_a_split(count):
     for folder in range(25):
         names = [f"{folder}/{number}.png" for number in range(count)]
-        parts = shared_out(names, SHARES)
+        parts = shared_out(names)
         assert sorted(name for part in parts.values() for name in part) == sorted(names)
         assert all(parts[part] for part in list(SHARES)[:count])
 
@@ -72,6 +81,6 @@ def test_no_file_is_lost_doubled_or_left_without_a_split(count):
 @pytest.mark.parametrize("folder", ["cat", "0", "änd"])
 def test_adding_files_moves_no_other(folder):
     names = [f"{folder}/{number}.png" for number in range(120)]
-    before, after = shared_out(names[:60], SHARES), shared_out(names, SHARES)
+    before, after = shared_out(names[:60]), shared_out(names)
     for part, members in before.items():
         assert set(members) <= set(after[part])

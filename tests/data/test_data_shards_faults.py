@@ -203,7 +203,7 @@ def test_an_unreadable_image_is_named_or_replaced(folder, workers, monkeypatch):
         split = load(folder, augmentation=Augmentation(), **settings).train
         return list(train_batches(split, batch_size=6, seed=0, epoch=0, num_workers=workers))
 
-    message = r"cannot read the image 002 in .*train\.tar: empty or not an image"
+    message = r"cannot read the image 002 in .*train\.tar: empty, damaged or not an image"
     with pytest.raises(ValueError, match=message):
         batches()
     with warnings.catch_warnings():

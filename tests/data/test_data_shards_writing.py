@@ -11,11 +11,9 @@ from typer.testing import CliRunner
 
 from advprop.cli import shards as command
 from advprop.data.shards import writing as shard_writing
-from advprop.data.shards.finding import UNFINISHED
 from advprop.data.shards.loading import load_shards
 from advprop.data.shards.writing import Written, write_shards
 from advprop.data.view import View
-from advprop.files.atomic import held
 
 LAID_OUT = {"train/a": 13, "train/b": 10, "val/a": 3, "val/b": 2}
 
@@ -96,7 +94,9 @@ def test_a_folder_that_is_not_empty_is_refused(write_images, tmp_path):
     root = write_images(LAID_OUT)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")
-    with pytest.raises(ValueError, match="out is not empty: name a new folder"):
+    with pytest.raises(
+        ValueError, match="out: not empty, and nothing is overwritten; name another"
+    ):
         write_shards(root, tmp_path / "out")
     assert contents(tmp_path / "out") == {"mine.txt": b"keep"}
     with pytest.raises(ValueError, match="images_per_shard=0: must be at least 1"):
@@ -118,44 +118,10 @@ def test_an_interrupted_call_leaves_nothing(write_images, tmp_path, monkeypatch,
         add(*arguments)
 
     monkeypatch.setattr(shard_writing, "_add", failing)
+    root = write_images(LAID_OUT)
     with pytest.raises(kind):
-        write_shards(write_images(LAID_OUT), tmp_path / "out", images_per_shard=5)
-    assert not contents(tmp_path / "out")
-
-
-def test_shards_are_refused_until_all_have_their_names(write_images, tmp_path, monkeypatch):
-    def killed(path, target):
-        if path.name == "train-000003.tar":
-            raise KeyboardInterrupt
-        rename(path, target)
-
-    rename = shard_writing.Path.rename
-    monkeypatch.setattr(shard_writing.Path, "rename", killed)
-    with pytest.raises(KeyboardInterrupt):
-        write_shards(write_images(LAID_OUT), tmp_path / "out", images_per_shard=5)
-    assert (tmp_path / "out" / UNFINISHED).exists()
-    with pytest.raises(ValueError, match="not written to their end: write them again"):
-        load_shards(View(image_size=8), train=f"{tmp_path}/out/train-*.tar")
-    (tmp_path / "out" / "mine.txt").write_text("keep")
-    root = tmp_path / "images"
-    with pytest.raises(ValueError, match="out is not empty"):
         write_shards(root, tmp_path / "out", images_per_shard=5)
-    assert contents(tmp_path / "out") == {"mine.txt": b"keep"}
-
-
-@pytest.mark.parametrize("moved", [0, 3], ids=["while writing", "while moving"])
-def test_a_killed_call_is_started_again_by_the_same(write_images, tmp_path, moved):
-    root, out = write_images(LAID_OUT), tmp_path / "out"
-    write_shards(root, tmp_path / "whole", images_per_shard=5)
-    write_shards(root, out, images_per_shard=5)
-    (out / UNFINISHED).mkdir()
-    for path in sorted(out.glob("*.*"))[moved:]:
-        if path.name != UNFINISHED:
-            path.rename(out / UNFINISHED / path.name)
-    with held(out / UNFINISHED), pytest.raises(ValueError, match="another process writes"):
-        write_shards(root, out, images_per_shard=5)
-    write_shards(root, out, images_per_shard=5)
-    assert contents(out) == contents(tmp_path / "whole")
+    assert list(tmp_path.iterdir()) == [root]
 
 
 def test_the_command_says_what_it_wrote_and_what_comes_next(write_images, tmp_path):

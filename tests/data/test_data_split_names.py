@@ -9,7 +9,7 @@ import pytest
 from advprop.data.found import found_in
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.sets.folders import load_folder, load_test_folder
-from advprop.data.sets.stored import check_imagenet_c
+from advprop.data.sets.stored import check_imagenet_c, load_imagenet_c
 from advprop.data.shards.finding import find_shards
 from advprop.data.shards.loading import load_shards
 from advprop.data.shards.writing import write_shards
@@ -159,10 +159,9 @@ def test_published_corruptions_are_matched_in_both_spellings(write_images):
     theirs = spelt("NFD", *NAMES)
     root = write_images({f"fog/1/{name}": 1 for name in theirs})
     own = spelt("NFC", *NAMES)
-    found = check_imagenet_c(
-        root, class_names=own, channels=3, corruptions=["fog"], severities=[1]
-    ).split("fog", 1)
-    assert [spelt("NFC", path.split("/")[0])[0] for path in found.paths] == [
+    check_imagenet_c(root, class_names=own, corruptions=["fog"], severities=[1])
+    found = load_imagenet_c(root / "fog" / "1", class_names=own, channels=3)
+    assert [spelt("NFC", path.split("/")[-2])[0] for path in found.paths] == [
         own[label] for label in found.labels
     ]
 

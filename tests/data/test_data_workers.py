@@ -62,10 +62,10 @@ def read_all(action, **settings):
     ("raised", "kind", "message"),
     [
         (ValueError("a bad value"), ValueError, "a bad value"),
-        (FileNotFoundError(2, "gone", "file"), FileNotFoundError, r"\[Errno 2\] gone: 'file'"),
+        (FileNotFoundError(2, "gone", "file"), OSError, r"\[Errno 2\] gone: 'file'"),
         (ImportError("no package"), ImportError, "no package"),
         (MemoryError(), OSError, "out of memory .*fewer training.num_workers"),
-        (PickyValueError(1, 2), OSError, "1 and 2"),
+        (PickyValueError(1, 2), ValueError, "1 and 2"),
         (KeyError("name"), OSError, r"failed \(KeyError: 'name'\); training.num_workers=0 shows"),
         (Picky(1, 2), OSError, r"failed \(Picky: 1 and 2\)"),
     ],

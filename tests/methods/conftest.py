@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import fields
 
 import pytest
-from method_cases import Case
+from case import Case
 
 
 @pytest.hookimpl(wrapper=True)
@@ -18,7 +18,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         if isinstance(pyfuncitem.funcargs.get("case"), Case):
             names = ", ".join(field.name for field in fields(Case))
             error.add_note(
-                "If the method differs on purpose, say so in OWN of tests/methods/method_cases.py "
+                "If the method differs on purpose, say so in CASES of the method's own test file "
                 f"(fields of a Case: {names})."
             )
         raise

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
-from method_cases import ATTACK, ATTACK_CONFIG
+from case import ATTACK, Case
+from method_cases import CASES as ALL
 from tiny import (
     IMAGE_SHAPE,
     gradients,
@@ -22,91 +24,34 @@ from torch import Tensor, distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from advprop.attacks.pyramid import PyramidPGD
-from advprop.attacks.threat_models import Linf
 from advprop.auxiliary.token import add_auxiliary_tokens
-from advprop.config.methods import METHODS, method_config
-from advprop.methods.adversarial_then_clean import AdversarialThenClean
-from advprop.methods.advprop import AdvProp
-from advprop.methods.advprop_lean import AdvPropLean
+from advprop.config.methods import METHODS
 from advprop.methods.base import Method
 from advprop.methods.facts import TrainingFacts
-from advprop.methods.fast import Fast
 from advprop.methods.fine_grained import FineGrained
-from advprop.methods.pyramid import Pyramid
 from advprop.methods.shuffling import shuffled
 from advprop.methods.step import Context
-from advprop.methods.universal import Universal
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
 
 RANKS = 2
-FAST = Fast(threat_model=Linf(8 / 255), attacked_fraction=0.5)
-PYRAMID = PyramidPGD(scales=(4, 3, 1), num_steps=2)
-UNIVERSAL = Universal(epsilon=0.02, step_size=0.01, scales=(4, 3, 1))
-LEAN = AdvPropLean(threat_model=Linf(8 / 255), attacked_fraction=0.5)
 FACTS = TrainingFacts(num_images=8, image_shape=IMAGE_SHAPE)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """A method, and what its step does on several processes.
-
-    `unused` has DistributedDataParallel look for unused parameters. `forwards` (None: not counted)
-    are the passes that train, `backwards` those that reduce gradients; `exchanges` tells
-    that what a process learns from depends on the others.
-    """
-
-    method: Method
-    unused: bool = False
-    forwards: int | None = None
-    backwards: int = 1
-    exchanges: bool = False
+def separate(name: str, **fields: Any) -> Case:
+    """A registered method's case in the separate form."""
+    method = replace(ALL[name].method, form="separate")  # type: ignore[call-arg, type-var]
+    return replace(ALL[name], method=method, **fields)
 
 
-ONE: dict[str, int] = {"forwards": 1}
-TWO: dict[str, int] = {"forwards": 2}
-OWN: dict[str, Case] = {
-    **{
-        name: Case(method=method_config(name, ATTACK_CONFIG).build(), **ONE)
-        for name in (
-            "vanilla",
-            "adversarial",
-            "mixed",
-            "advprop",
-            "fine_grained",
-            "augmix",
-            "maxup",
-        )
-    },
-    "adversarial_then_clean": Case(method=AdversarialThenClean(attack=ATTACK), **ONE),
-    "advprop_lean": Case(method=LEAN, **ONE),
-    "fast": Case(method=FAST, exchanges=True, **TWO),
-    "pyramid": Case(method=Pyramid(attack=PYRAMID), **TWO),
-    "universal": Case(method=UNIVERSAL, **TWO),
-}
 CASES: dict[str, Case] = {
-    **{
-        name: OWN.get(name) or Case(method=method_config(name, ATTACK_CONFIG).build())
-        for name in METHODS
-    },
-    "advprop joint": Case(method=AdvProp(attack=ATTACK, form="joint"), **ONE),
-    "advprop separate": Case(
-        method=AdvProp(attack=ATTACK, form="separate"), unused=True, forwards=2, backwards=2
-    ),
-    "advprop summed": Case(method=AdvProp(attack=ATTACK, form="summed"), **TWO),
-    "advprop matched": Case(method=AdvProp(attack=ATTACK, matched_masks=True), **TWO),
-    # Fast's noise pass trains too, but its gradients travel with the next
-    "fast separate": Case(
-        method=replace(FAST, form="separate"), unused=True, exchanges=True, forwards=3, backwards=2
-    ),
-    "advprop token": Case(method=AdvProp(attack=ATTACK), **TWO),
-    "fine_grained token": Case(method=FineGrained(attacks={"adversarial": ATTACK}), **TWO),
-    "fast token": Case(method=FAST, exchanges=True, forwards=3),
-    "pyramid separate": Case(
-        method=Pyramid(attack=PYRAMID, form="separate"), forwards=2, backwards=2
-    ),
-    "universal branch": Case(method=replace(UNIVERSAL, auxiliary_branch=True), **TWO),
+    **{name: case for name, case in ALL.items() if name in METHODS or case.distributed},
+    # in one process these are like others
+    "advprop separate": separate("advprop", unused=True, forwards=2, backwards=2),
+    "advprop token": replace(ALL["advprop"], forwards=2),
+    "fine_grained token": Case(method=FineGrained(attacks={"adversarial": ATTACK}), forwards=2),
+    "fast token": replace(ALL["fast"], forwards=3),
+    "pyramid separate": separate("pyramid", backwards=2),
 }
 
 WITH_LOSS = [
@@ -145,7 +90,7 @@ def step(
 
 def handed_over(rank: int, folder: Path) -> tuple[Tensor, Tensor]:
     """What a rank's attacked images keep after one epoch, and the other's as seen in the next."""
-    method = replace(LEAN)
+    method = replace(CASES["advprop_lean"].method)
     method.prepare(replace(FACTS, folder=folder, num_processes=RANKS))
     model = DistributedDataParallel(net_for("advprop_lean"))
     step(method, model, rank, epoch=0)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from case import Case
 from tiny import IMAGE_SHAPE, gradients, seeded, tiny_images, tiny_labels, tiny_net
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +28,18 @@ from advprop.shapes import Batch
 EPSILON = 8 / 255
 METHOD = AdvPropLean(threat_model=Linf(EPSILON), attacked_fraction=0.5)
 FACTS = TrainingFacts(num_images=8, image_shape=IMAGE_SHAPE)
+# half of the images are clean, half adversarial
+LEAN = Case(
+    method=METHOD,
+    weights={"clean": 0.5, "adversarial": 0.5},
+    counts={"clean": 4, "adversarial": 4},
+)
+CASES = {
+    "advprop_lean": LEAN,
+    "advprop_lean l2": dataclasses.replace(
+        LEAN, method=dataclasses.replace(LEAN.method, threat_model=L2(1.0)), largest=0.1
+    ),
+}
 
 
 def prepared(

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from method_cases import CASES, FAST, Case
+from case import Case
+from method_cases import CASES
 from tiny import (
     IMAGE_SHAPE,
     NUM_CLASSES,
@@ -121,7 +122,7 @@ def test_several_labels_an_image_are_learnt(case: Case) -> None:
 
 
 def test_one_loss_for_all_images_needs_images_that_count_alike() -> None:
-    case = Case(method=dataclasses.replace(FAST, form="joint"))
+    case = Case(method=dataclasses.replace(CASES["fast"].method, form="joint"))
     with pytest.raises(ValueError, match=r"Listed has one loss .* clean, adversarial .* differ"):
         step(case, [{"class": 0}] * 8, Listed())
 

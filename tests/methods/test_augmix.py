@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from case import Case
 from test_limits import trained
 from timm.loss import JsdCrossEntropy
 from tiny import (
@@ -27,6 +28,17 @@ from advprop.methods.vanilla import Vanilla
 from advprop.shapes import AugMixed, Batch
 from advprop.tasks.multi_label import MultiLabel
 from advprop.tasks.task import Classification
+
+CASES = {
+    "augmix": Case(
+        method=AugMix(),
+        weights={"augmix": 12},
+        own_losses=("augmix",),
+        asks="log_probabilities",
+        counts={"augmix": 16},
+    ),
+    "augmix without consistency": Case(method=AugMix(jsd=0.0)),
+}
 
 
 def batch_for(method: AugMix) -> Batch:

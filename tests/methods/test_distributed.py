@@ -11,7 +11,6 @@ import torch
 from distributed_steps import (
     CASES,
     FACTS,
-    FAST,
     RANKS,
     WITH_LOSS,
     net_for,
@@ -20,6 +19,7 @@ from distributed_steps import (
     step,
 )
 from fast_by_hand import ByHand
+from test_universal import shown
 from tiny import IMAGE_SHAPE, gradients, same_tensors, tiny_images, tiny_labels
 from torch import multiprocessing
 from torch.nn import functional as F
@@ -87,10 +87,10 @@ def test_t11_attacks_fire_no_reduction(results: list[dict[str, Any]], name: str)
     forwards, *exchanged = results[0][name][1]
     assert exchanged == [case.backwards, broadcasts], (
         "reductions of gradients and broadcasts of buffers: before each forward pass that shares "
-        "its backward pass with an earlier one, call parallel.keep_statistics(model); `backwards` "
-        "of a Case in tests/methods/distributed_steps.py is the number of backward passes"
+        "its backward pass with an earlier one, call keep_statistics(model); `backwards` "
+        "of the method's Case is the number of backward passes"
     )
-    assert case.forwards in (None, forwards)
+    assert forwards == case.forwards, "`forwards` of the method's Case: passes that train"
 
 
 def test_t12_forms_agree_across_processes(results: list[dict[str, Any]]) -> None:
@@ -129,14 +129,14 @@ def test_images_carry_their_perturbations_from_one_process_to_the_other(
 
 def attack_by_hand(hand: ByHand, rank: int) -> torch.Tensor:
     """The noise pass of one process; returns its adversarial images."""
-    images = tiny_images()[rank * 4 + 2 : rank * 4 + 4]
-    labels = tiny_labels()[rank * 4 + 2 : rank * 4 + 4]
-    streams = ImageStreams.for_batch(0, 0, [rank * 4 + 2, rank * 4 + 3])
-    unit = streams.draw(images.shape, "random start", normal=False)
-    noise = (images + FAST.threat_model.epsilon * (2 * unit - 1)).clamp(0, 1)
+    last = [rank * 4 + 2, rank * 4 + 3]
+    images, labels = tiny_images()[last], tiny_labels()[last]
+    epsilon = CASES["fast"].method.threat_model.epsilon
+    unit = ImageStreams.for_batch(0, 0, last).draw(images.shape, "random start", normal=False)
+    noise = (images + epsilon * (2 * unit - 1)).clamp(0, 1)
     gradient = hand.learn("noise", noise, labels, 0.5)
-    moved = noise + FAST.threat_model.epsilon * gradient.sign() - images
-    return (images + moved.clamp(-8 / 255, 8 / 255)).clamp(0, 1)
+    moved = noise + epsilon * gradient.sign() - images
+    return (images + moved.clamp(-epsilon, epsilon)).clamp(0, 1)
 
 
 @fast_case
@@ -169,10 +169,14 @@ def test_all_processes_keep_one_universal_perturbation(
 ) -> None:
     """Moved by the sign of the sum of both ranks' gradients, which a net alone gives too."""
     found = [results[rank][name][4]["perturbation"] for rank in range(RANKS)]
+    method = CASES[name].method
+    start = dataclasses.replace(method, step_size=0.0)
+    start.forward_backward(net_for(name), tiny_images(), tiny_labels())
     sums = torch.zeros(1, *IMAGE_SHAPE)
     for rank in range(RANKS):
         model = net_for(name)
-        images = tiny_images()[rank * 4 : rank * 4 + 4].requires_grad_()
+        images = tiny_images()[rank * 4 : rank * 4 + 4]
+        images = (images + shown(start)).clamp(0, 1).requires_grad_()
         labels = tiny_labels()[rank * 4 : rank * 4 + 4]
         F.cross_entropy(model(images), labels).backward()
         sums += images.grad.sum(dim=0, keepdim=True)
@@ -182,4 +186,5 @@ def test_all_processes_keep_one_universal_perturbation(
         patches = F.avg_pool2d(sums, size, ceil_mode=True, divisor_override=1)
         clear = patches.abs() > 1e-6
         assert clear.float().mean() > 0.95
-        assert torch.equal(grid[clear], 0.01 * patches.sign()[clear])
+        moved = start.memory[size] + method.step_size * patches.sign()
+        assert torch.equal(grid[clear], moved.clamp(-method.epsilon, method.epsilon)[clear])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from case import Case
 from fast_by_hand import ByHand
 from tiny import (
     NUM_CLASSES,
@@ -31,7 +32,7 @@ from advprop.attacks.fgsm import fgsm
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import L2, Linf
-from advprop.auxiliary.branches import attack_mode, use_branch
+from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.gradients import branch_parameters
 from advprop.comparisons.plan import plan_jobs
 from advprop.config.attacks import OneStepConfig, ThreatModelConfig, TrainingAttackConfig
@@ -47,6 +48,36 @@ from advprop.training.state import EpochTotals
 
 EPSILON = 8 / 255
 FAST = Fast(threat_model=Linf(EPSILON), attacked_fraction=0.25, form="separate")
+
+
+def tried(*, largest: float = EPSILON, **settings: Any) -> Case:
+    """Half of the images are attacked, and their two passes together count them once."""
+    method = dataclasses.replace(FAST, **{"form": "auto", "attacked_fraction": 0.5, **settings})
+    return Case(
+        method=method,
+        weights={
+            "clean": 0.5,
+            "noise": 0.5 * (1 - method.beta),
+            "adversarial": 0.5 * method.beta,
+        },
+        counts={"clean": 4, "noise": 4, "adversarial": 4},
+        largest=largest,
+        statistics={"adversarial": 2},  # at the random start, and attacked
+        exchanges=True,
+        forwards=2,
+    )
+
+
+CASES = {
+    "fast": tried(),
+    # the noise pass trains too, but its gradients travel with the next
+    "fast separate": dataclasses.replace(
+        tried(form="separate"), unused=True, forwards=3, backwards=2, distributed=True
+    ),
+    "fast summed": tried(form="summed"),
+    "fast l2": tried(threat_model=L2(1.0), largest=0.1),
+    "fast not synchronised": tried(beta=0.25, synchronise=False),
+}
 forms = pytest.mark.parametrize("form", ["separate", "joint"])
 
 
@@ -145,7 +176,7 @@ def test_the_attack_is_one_step_of_pgd_on_batch_statistics(
     if step_size is None:
         assert pgd == fgsm(ball, random_start_probability=1.0)
     reference = copy.deepcopy(model)
-    with use_branch(reference, "adversarial"), attack_mode(reference, statistics="batch"):
+    with use_branch(reference, "adversarial"):
         images = tiny_images().double()[6:]
         expected = pgd(reference, images, tiny_labels()[6:], generator=seeded())
     method = dataclasses.replace(FAST, threat_model=ball, step_size=step_size)

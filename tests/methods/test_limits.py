@@ -25,15 +25,13 @@ from advprop.attacks.pgd import PGD
 from advprop.attacks.pyramid import PyramidPGD
 from advprop.attacks.threat_models import L2, Linf
 from advprop.auxiliary.branches import use_branch
-from advprop.auxiliary.surgery import add_auxiliary_norms, remove_auxiliary_norms
+from advprop.auxiliary.surgery import remove_auxiliary_norms
 from advprop.methods.adversarial import Adversarial
-from advprop.methods.adversarial_then_clean import AdversarialThenClean
 from advprop.methods.advprop import AdvProp
 from advprop.methods.advprop_lean import AdvPropLean
 from advprop.methods.base import Method
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.fast import Fast
-from advprop.methods.fine_grained import FineGrained
 from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.step import Context
@@ -88,40 +86,6 @@ def plain(model: nn.Module, keep: str) -> nn.Module:
     return remove_auxiliary_norms(copy.deepcopy(model), keep=keep)
 
 
-@pytest.mark.parametrize("ball", [Linf(8 / 255), L2(1.0)], ids=str)
-def test_advprop_without_adversarial_weight_is_vanilla(ball: Linf | L2) -> None:
-    attack = PGD(threat_model=ball, num_steps=2, step_size=ball.epsilon / 2)
-    method = AdvProp(attack=attack, adversarial_weight=0.0, form="separate")
-    model = trained(method, tiny_branched_net())
-    vanilla = trained(Vanilla(), tiny_net())
-    assert same_state(plain(model, "clean"), vanilla)
-    assert not same_state(vanilla, tiny_net())
-
-
-def test_advprop_without_clean_weight_is_adversarial_training() -> None:
-    method = AdvProp(attack=ATTACK, clean_weight=0.0, form="separate")
-    model = trained(method, tiny_branched_net())
-    adversarial = trained(Adversarial(attack=ATTACK), tiny_net())
-    assert same_state(plain(model, "adversarial"), adversarial)
-    assert not same_state(adversarial, trained(Vanilla(), tiny_net()))
-
-
-def test_advprop_at_epsilon_zero_is_vanilla_twice() -> None:
-    vanilla = one_step(Vanilla(), tiny_net())
-    model = tiny_branched_net()
-    twice = one_step(AdvProp(attack=NO_ATTACK, form="separate"), model)
-    shared = [name for name in vanilla if name.split(".")[0] not in ("1", "4")]
-    assert len(shared) == 5
-    for name in shared:
-        assert torch.equal(twice[name], 2 * vanilla[name])
-    for layer in ("1", "4"):
-        for kind in ("weight", "bias"):
-            for branch in ("clean", "adversarial"):
-                found = twice[f"{layer}.branches.{branch}.{kind}"]
-                assert torch.equal(found, vanilla[f"{layer}.{kind}"])
-    assert same_state(plain(model, "clean"), plain(model, "adversarial"))
-
-
 def test_adversarial_training_at_epsilon_zero_is_vanilla() -> None:
     assert same_state(
         trained(Adversarial(attack=NO_ATTACK), tiny_net()), trained(Vanilla(), tiny_net())
@@ -135,27 +99,6 @@ def test_mixed_at_epsilon_zero_is_vanilla_on_the_batch_twice() -> None:
     for name, gradient in one_step(Mixed(attack=NO_ATTACK), tiny_net()).items():
         # the sum of two means is twice the mean over both
         torch.testing.assert_close(gradient, 2 * model.get_parameter(name).grad)
-
-
-@pytest.mark.parametrize(
-    ("share", "limit"), [(0.0, Vanilla()), (1.0, Adversarial(attack=ATTACK))], ids=["0", "1"]
-)
-def test_adversarial_share(share: float, limit: Method) -> None:
-    method = AdversarialThenClean(attack=ATTACK, adversarial_share=share)
-    assert same_state(trained(method, tiny_net()), trained(limit, tiny_net()))
-    assert method.passes_per_image == limit.passes_per_image
-
-
-def test_adversarial_first_then_clean() -> None:
-    method = AdversarialThenClean(attack=ATTACK, adversarial_share=0.5)
-    for progress, limit in (
-        (0.0, Adversarial(attack=ATTACK)),
-        (0.49, Adversarial(attack=ATTACK)),
-        (0.5, Vanilla()),
-        (1.0, Vanilla()),
-    ):
-        found = one_step(method, tiny_net(), progress=progress)
-        assert same_tensors(found, one_step(limit, tiny_net()))
 
 
 def test_pyramid_with_a_branch_and_masks_of_their_own_is_advprop() -> None:
@@ -198,107 +141,6 @@ def test_a_universal_perturbation_that_never_moves_is_two_clean_passes() -> None
 def closely(first: Iterable[tuple[str, Tensor | None]], second: dict[str, Tensor | None]) -> None:
     for name, tensor in first:
         torch.testing.assert_close(tensor, second[name], msg=lambda text, name=name: name + text)
-
-
-@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.7, 0.2)], ids=str)
-def test_joint_and_summed_equal_separate(weights: tuple[float, float]) -> None:
-    found = {}
-    for form in ("separate", "joint", "summed", "auto"):
-        model = tiny_branched_net()
-        method = AdvProp(
-            attack=ATTACK, clean_weight=weights[0], adversarial_weight=weights[1], form=form
-        )
-        grads = one_step(method, model)
-        metrics = method.forward_backward(
-            model, tiny_images(), tiny_labels(), Context(generator=seeded())
-        )
-        found[form] = grads, model.state_dict(), metrics
-    for name in ("joint", "summed", "auto"):
-        closely(found[name][0].items(), found["separate"][0])
-        closely(found[name][1].items(), found["separate"][1])
-        torch.testing.assert_close(found[name][2].loss, found["separate"][2].loss)
-        for kind in ("clean", "adversarial"):
-            torch.testing.assert_close(
-                found[name][2].kinds[kind].loss, found["separate"][2].kinds[kind].loss
-            )
-    # "auto" without DistributedDataParallel keeps one graph in memory at a time
-    assert same_tensors(found["auto"][0], found["separate"][0])
-
-
-def test_advprop_is_written_out_by_hand() -> None:
-    """Algorithm 1 of the paper, with a separate net for each branch."""
-    clean_net, adversarial_net = tiny_net().train(), tiny_net().train()
-    images, labels = tiny_images(), tiny_labels()
-    adversarial_net.eval()
-    adversarial = ATTACK(adversarial_net, images, labels, generator=seeded())
-    adversarial_net.train()
-    adversarial_net.zero_grad()
-    clean_loss = nn.functional.cross_entropy(clean_net(images), labels)
-    adversarial_loss = nn.functional.cross_entropy(adversarial_net(adversarial), labels)
-    (clean_loss + adversarial_loss).backward()
-
-    model = add_auxiliary_norms(tiny_net())
-    metrics = AdvProp(attack=ATTACK).forward_backward(
-        model.train(), images, labels, Context(generator=seeded())
-    )
-    torch.testing.assert_close(metrics.loss, (clean_loss + adversarial_loss).detach())
-    found = gradients(model)
-    clean, other = gradients(clean_net), gradients(adversarial_net)
-    for name in clean:
-        layer, kind = name.split(".")
-        if layer in ("1", "4"):
-            torch.testing.assert_close(found[f"{layer}.branches.clean.{kind}"], clean[name])
-            torch.testing.assert_close(found[f"{layer}.branches.adversarial.{kind}"], other[name])
-        else:
-            torch.testing.assert_close(found[name], clean[name] + other[name])
-
-
-@pytest.mark.parametrize("form", ["separate", "joint"])
-def test_fine_grained_with_one_attack_is_advprop(form: str) -> None:
-    fine_grained = FineGrained(attacks={"adversarial": ATTACK}, form=form)
-    found = trained(fine_grained, tiny_branched_net())
-    assert same_state(found, trained(AdvProp(attack=ATTACK, form=form), tiny_branched_net()))
-    assert fine_grained.passes_per_image == AdvProp(attack=ATTACK).passes_per_image
-
-
-def test_fine_grained_joint_is_separate() -> None:
-    sources = {"noise": dataclasses.replace(ATTACK, num_steps=0), "adversarial": ATTACK}
-    separate, joint = (
-        one_step(
-            FineGrained(attacks=sources, form=form),
-            tiny_branched_net(auxiliary=("noise", "adversarial")),
-        )
-        for form in ("separate", "joint")
-    )
-    for name, gradient in separate.items():
-        torch.testing.assert_close(joint[name], gradient)
-
-
-def test_fine_grained_views_learn_through_their_own_branch() -> None:
-    """A view that is the images themselves gives its branch what vanilla training gives."""
-    model = tiny_branched_net(auxiliary=("copy",)).train()
-    images, labels = tiny_images(), tiny_labels()
-    batch = Batch(images=images, labels=labels, views={"copy": images})
-    metrics = FineGrained(views=("copy",), form="separate").forward_backward(model, batch)
-    vanilla = tiny_net().train()
-    Vanilla().forward_backward(vanilla, images, labels)
-    plain_parameters = dict(vanilla.named_parameters())
-    for name, parameter in model.named_parameters():
-        branch, _, rest = name.partition("branches.")[2].partition(".")
-        theirs = plain_parameters[name.replace(f"branches.{branch}.", "") if rest else name]
-        torch.testing.assert_close(parameter.grad, theirs.grad * (1 if rest else 2))
-    assert list(metrics.kinds) == ["clean", "copy"]
-    assert metrics.perturbation is None
-
-
-def test_fine_grained_sources_must_be_named_once() -> None:
-    with pytest.raises(ValueError, match="no source of images: give attacks or views"):
-        FineGrained()
-    for wrong in ({"views": ("adversarial",)}, {"views": ("clean",)}, {"views": ("a", "a")}):
-        with pytest.raises(ValueError, match="each has one source, and clean the images"):
-            FineGrained(attacks={"adversarial": ATTACK}, **wrong)
-    with pytest.raises(ValueError, match=r'no view "strong" \(it has none\): .*data.views.strong'):
-        one_step(FineGrained(views=("strong",)), tiny_branched_net(auxiliary=("strong",)))
 
 
 @pytest.mark.parametrize("form", ["separate", "joint", "auto"])

@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 import torch
-from method_cases import CASES, Case
+from case import Case
+from method_cases import CASES
 from tiny import (
     IMAGE_SHAPE,
     gradients,

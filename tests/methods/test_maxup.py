@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from case import Case
 from test_limits import trained
 from tiny import (
     NUM_CLASSES,
@@ -28,6 +29,8 @@ from advprop.methods.vanilla import Vanilla
 from advprop.shapes import Batch
 from advprop.tasks.multi_label import MultiLabel
 from advprop.tasks.task import Classification, Task
+
+CASES = {"maxup": Case(method=MaxUp(), asks="losses", without_gradients=True)}
 
 
 def batch_for(method: MaxUp) -> Batch:

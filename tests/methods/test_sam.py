@@ -7,6 +7,7 @@ import dataclasses
 
 import pytest
 import torch
+from case import Case
 from tiny import (
     gradients,
     same_tensors,
@@ -20,12 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from advprop.auxiliary.running import frozen_statistics
 from advprop.methods.base import Method
-from advprop.methods.learning import recomputing
 from advprop.methods.sam import SAM
 from advprop.methods.step import Context, StepMetrics
 from advprop.methods.vanilla import Vanilla
 
+CASES = {"sam": Case(method=SAM(), forwards=2)}
 INFINITY = float("inf")
 
 
@@ -171,7 +173,7 @@ def test_activation_checkpointing_changes_nothing() -> None:
     plain, again = tiny_net(dropout=0.3), Checkpointed(tiny_net(dropout=0.3))
 
     def backward(loss: Tensor) -> None:
-        with recomputing(again):
+        with frozen_statistics(again):
             loss.backward()
 
     step(SAM(), plain)

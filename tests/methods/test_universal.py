@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from case import Case
 from tiny import (
     NUM_CLASSES,
     branches_of,
@@ -32,6 +33,24 @@ from advprop.config.overrides import apply_overrides
 from advprop.methods.step import Context
 from advprop.methods.universal import Universal
 from advprop.recipes.builtin import mnist5k
+
+UNIVERSAL = Universal(
+    epsilon=1 / 255,
+    step_size=0.5 / 255,
+    scales=(4, 3, 1),
+    multipliers=(4.0, 2.0, 1.0),
+    random_start=True,
+)
+CASES = {
+    # its start is the same for all processes, and layers count clean and adversarial images
+    "universal": Case(method=UNIVERSAL, draws=False, statistics={"clean": 2}, forwards=2),
+    "universal branch": Case(
+        method=dataclasses.replace(UNIVERSAL, auxiliary_branch=True, form="summed"),
+        draws=False,
+        forwards=2,
+        distributed=True,
+    ),
+}
 
 SETTINGS: dict[str, Any] = {"epsilon": 0.02, "step_size": 0.008}
 PIXELS: dict[str, Any] = {"scales": (1,), "multipliers": (1.0,)}

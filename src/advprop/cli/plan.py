@@ -53,7 +53,7 @@ def main(
     from advprop.files.json_files import write_json
     from advprop.recipes.resolve import resolve_run
 
-    check_json_target(json, "assumptions", "clusters")
+    check_json_target(json, "assumptions", "methods")
     config = resolve_run(recipe, method=method, overrides=settings or [])
     here = devices is None and device_tflops is None and utilisation is None
     result = plan(
@@ -93,25 +93,20 @@ def _print_plan(plan: dict[str, Any], start: list[str]) -> None:
         console.print(_here_note(plan))
         return
     console.print(_table(plan))
-    console.print()
-    console.print(_clusters(plan))
-    if any(row["problem"] for row in plan["clusters"]):
-        console.print("-: the batch cannot be shared equally by so many devices")
     console.print(
         f"\nHours are not measured. They assume {rates['device_tflops']:g} TFLOP/s per device "
-        f"(--device-tflops) at a utilisation of {rates['utilisation']:.3g} (--utilisation), for "
-        f"any number of devices. {A100_TFLOPS:g} is the value for bf16 in the data sheet of an "
-        f"A100; {PUBLISHED}. Validation, reading images and waiting are not included."
+        f"(--device-tflops) at a utilisation of {rates['utilisation']:.3g} (--utilisation). "
+        f"{A100_TFLOPS:g} is the value for bf16 in the data sheet of an A100; {PUBLISHED}. "
+        "Validation, reading images and waiting are not included."
     )
 
 
-def _empty_table(headings: Sequence[str], *, first: str | None = None) -> Any:
-    """Return a table with columns of numbers, after one of names if `first` is its heading."""
+def _empty_table(first: str, headings: Sequence[str]) -> Any:
+    """Return a table with a column of names, whose heading is `first`, and columns of numbers."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    if first is not None:
-        table.add_column(first, no_wrap=True)
+    table.add_column(first, no_wrap=True)
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
@@ -121,7 +116,7 @@ def _here_table(plan: dict[str, Any]) -> Any:
     minutes = plan["minutes_here"] or {}
     kept = _kept(plan)
     headings = ["passes\nper image", "FLOPs vs\nvanilla", "time here", "memory"]
-    table = _empty_table([*headings, *["on disk"] * len(kept)], first="method")
+    table = _empty_table("method", [*headings, *["on disk"] * len(kept)])
     for name, cost in plan["methods"].items():
         table.add_row(
             name,
@@ -159,7 +154,7 @@ def _duration(minutes: float | None) -> str:
 
 
 def _table(plan: dict[str, Any]) -> Any:
-    table = _empty_table(list(plan["methods"]), first="")
+    table = _empty_table("", list(plan["methods"]))
     for title, cell in _rows(plan):
         table.add_row(title, *(cell(cost) for cost in plan["methods"].values()))
     return table
@@ -212,22 +207,6 @@ def _kept(plan: dict[str, Any]) -> list[Row]:
 def _cell(group: str, key: str) -> Callable[[dict[str, Any]], str]:
     unit = "B" if group == "memory" else ""
     return lambda cost: _scaled(cost[group][key], unit)
-
-
-def _clusters(plan: dict[str, Any]) -> Any:
-    names = list(plan["methods"])
-    headings = [f"{what}\n{name}" for what in ("hours", "sent per step") for name in names]
-    table = _empty_table(
-        ["devices", "images\nper device", *(text.replace("_", "\n") for text in headings)]
-    )
-    for row in plan["clusters"]:
-        if row["problem"] is None:
-            hours = [_rounded(row["hours"][name]) for name in names]
-            sent = [_scaled(sum(row["sent_per_step"][name].values()), "B") for name in names]
-            table.add_row(f"{row['devices']:,}", f"{row['images_per_device']:,}", *hours, *sent)
-        else:
-            table.add_row(f"{row['devices']:,}", "-", *["-"] * 2 * len(names))
-    return table
 
 
 def _scaled(value: float, unit: str) -> str:

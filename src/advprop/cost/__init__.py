@@ -1,1 +1,1 @@
-"""Estimates FLOPs, memory, traffic and time of training, mostly on torch's meta device."""
+"""Estimates FLOPs, memory and time of training, mostly on torch's meta device."""

@@ -11,7 +11,6 @@ from torch import nn
 
 from advprop.config.run import RunConfig
 from advprop.cost.assumptions import A100_TFLOPS, typical_utilisation
-from advprop.cost.devices import Exchange, check_rates, exchange, images_per_device
 from advprop.cost.memory import memory_cost
 from advprop.cost.step import empty_batch, step_cost
 from advprop.data.batches.loaders import num_train_batches
@@ -21,8 +20,8 @@ from advprop.methods.facts import TrainingFacts
 from advprop.models.standardize import Standardized
 from advprop.models.trial import RUN_ERRORS
 from advprop.training.engine import prepare_model
+from advprop.training.settings import TrainingSettings
 
-CLUSTERS = (1, 8, 64, 1024)
 VANILLA = "vanilla"
 
 
@@ -60,7 +59,7 @@ def plan(
     sizes, data = data_sizes(config, num_images=num_images, num_classes=num_classes)
     if utilisation is None:
         utilisation = typical_utilisation(_empty_model(config, sizes))
-    check_rates(device_tflops, utilisation)
+    _check_rates(device_tflops, utilisation)
     settings = config.training
     steps_per_epoch = num_train_batches(sizes.num_images, batch_size=settings.batch_size)
     images_per_step = min(settings.batch_size, sizes.num_images)
@@ -83,8 +82,36 @@ def plan(
         "assumptions": {"devices": devices, **rates},
         "methods": costs,
         "unsuitable": unsuitable,
-        "clusters": [_cluster(config, costs, count) for count in sorted({*CLUSTERS, devices})],
     }
+
+
+def images_per_device(settings: TrainingSettings, devices: int) -> int:
+    """Return the number of images in each forward pass on each of `devices`.
+
+    Raises ValueError if the batch cannot be shared equally.
+    """
+    if devices < 1:
+        raise ValueError(f"devices={devices}: must be at least 1")
+    parts = devices * settings.gradient_accumulation
+    if settings.batch_size % parts:
+        accumulated = (
+            f" with gradient_accumulation {settings.gradient_accumulation}"
+            if settings.gradient_accumulation > 1
+            else ""
+        )
+        reason = "is smaller than" if settings.batch_size < parts else "cannot be divided by"
+        raise ValueError(
+            f"batch_size={settings.batch_size} {reason} {devices} devices{accumulated}: it counts "
+            f"the images of all of them, take a multiple of {parts} (training.batch_size)"
+        )
+    return settings.batch_size // parts
+
+
+def _check_rates(device_tflops: float, utilisation: float) -> None:
+    if not 0 < device_tflops < float("inf"):
+        raise ValueError(f"device_tflops {device_tflops}: give a number above 0")
+    if not 0 < utilisation <= 1:
+        raise ValueError(f"utilisation {utilisation}: give a share above 0, at most 1")
 
 
 def _add_totals(
@@ -160,7 +187,6 @@ def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int)
     method = method.on_devices(empty, devices)
     model = prepare_model(empty, settings, torch.device("meta"))
     half = settings.mixed_precision != "no"
-    synchronised = method.synchronises_statistics and settings.sync_batchnorm is not False
     try:
         batch = empty_batch(images, sizes.image_shape)
         step = step_cost(model, method, batch, float_bytes=2 if half else None)
@@ -169,18 +195,16 @@ def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int)
             f"{config.model.name} cannot be run on {images} images of shape {sizes.image_shape} "
             f"({type(error).__name__}: {error}): change data.image_size or model.name"
         ) from error
-    memory = memory_cost(model, settings, activations=step.activation_bytes, devices=devices)
     return {
         "passes_per_image": method.passes_per_image,
         "training_passes": step.training_passes,
         "attack_passes": step.attack_passes,
         "flops": step.flops,
         "parameters": {"plain": plain, "with_branches": _num_parameters(model)},
-        "memory": {**asdict(memory), "total": memory.total},
+        "memory": memory_cost(model, settings, activations=step.activation_bytes, devices=devices),
         "bytes_on_disk": method.bytes_on_disk(
             TrainingFacts(num_images=sizes.num_images, image_shape=sizes.image_shape)
         ),
-        "exchanged": asdict(exchange(model, settings, synchronised=synchronised)),
     }
 
 
@@ -194,20 +218,3 @@ def _empty_model(config: RunConfig, sizes: DataSizes) -> Standardized:
 
 def _num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _cluster(config: RunConfig, methods: dict[str, Any], devices: int) -> dict[str, Any]:
-    """Return hours and traffic on `devices`, or the reason why they cannot share the batch."""
-    try:
-        images = images_per_device(config.training, devices)
-    except ValueError as error:
-        return {"devices": devices, "images_per_device": None, "problem": str(error)}
-    return {
-        "devices": devices,
-        "images_per_device": images,
-        "problem": None,
-        "hours": {name: cost["device_hours"] / devices for name, cost in methods.items()},
-        "sent_per_step": {
-            name: Exchange(**cost["exchanged"]).sent(devices) for name, cost in methods.items()
-        },
-    }

@@ -11,7 +11,7 @@ import importlib.metadata
 import io
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import cache
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -55,7 +55,6 @@ _SEEDED = ("impulse_noise", "glass_blur")
 # grey image equal or draw noise for each, so one channel is taken: mixing would weaken the noise
 _COLOURED = ("frost", "spatter")
 
-Corrupt: TypeAlias = Callable[..., Any]
 Pixels: TypeAlias = UInt8[np.ndarray, "C H W"]
 
 
@@ -67,7 +66,8 @@ def corrupted(pixels: Pixels, *, corruption: str, severity: int) -> Pixels:
     mirror image, which is cut off again, since resizing would soften noise. Raises ImportError if
     the extra `corruptions` is missing.
     """
-    corrupt = _corrupt()
+    from imagecorruptions import corrupt  # seconds to import
+
     content = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
     content.update(np.ascontiguousarray(pixels).data)
     parts = ("corruption", content.hexdigest(), corruption, severity)
@@ -79,8 +79,9 @@ def corrupted(pixels: Pixels, *, corruption: str, severity: int) -> Pixels:
     image = np.ascontiguousarray(padded[..., 0] if len(pixels) == 1 else padded)
     options = {"seed": derive_seed(*parts, "seed") % 2**32} if corruption in _SEEDED else {}
     with random_streams(*parts), redirect_stdout(io.StringIO()):  # the package prints caught errors
-        found = _corrupted(corrupt, image, corruption, severity, options)
-    whole = _pixels(Image.fromarray(found), len(pixels), corruption)
+        make = partial(corrupt, image, corruption_name=corruption, severity=severity, **options)
+        found = _spattered(make, image) if corruption == "spatter" else make()
+    whole = _pixels(Image.fromarray(np.asarray(found)), len(pixels), corruption)
     return whole[:, top : top + height, left : left + width].copy()
 
 
@@ -103,20 +104,6 @@ def corruption_versions() -> dict[str, str]:
     return {name: _version(name) or "unknown" for name in (_PACKAGE, *_BELOW)}
 
 
-@cache
-def _corrupt() -> Corrupt:
-    """Return the package's `corrupt`; raises ImportError if it cannot be imported."""
-    check_installed()
-    try:
-        from imagecorruptions import corrupt  # seconds to import
-    except ImportError as error:
-        raise ImportError(
-            f"the package {_PACKAGE} cannot be imported ({error}): "
-            'pip install --force-reinstall "advprop[corruptions]"'
-        ) from error
-    return corrupt  # type: ignore[no-any-return]
-
-
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -124,15 +111,10 @@ def _version(package: str) -> str | None:
         return None  # OpenCV is distributed under several names
 
 
-def _corrupted(
-    corrupt: Corrupt, image: np.ndarray, corruption: str, severity: int, options: dict[str, int]
-) -> UInt8[np.ndarray, "H W 3"]:
-    if corruption != "spatter":
-        found = corrupt(image, corruption_name=corruption, severity=severity, **options)
-        return np.asarray(found)
+def _spattered(spatter: Callable[[], Any], image: np.ndarray) -> Any:
     try:
         with np.errstate(invalid="raise"):
-            return np.asarray(corrupt(image, corruption_name=corruption, severity=severity))
+            return spatter()
     except FloatingPointError:
         # small images often get no drop of water; the package then divides by the largest drop, 0,
         # and would return black

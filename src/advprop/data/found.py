@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,8 +16,6 @@ FEW_IMAGES = 10
 """Classes with fewer training images are reported; as a rule of thumb they are hardly learnt."""
 
 _SHOWN = 10
-_LOOKED_AT = 8
-_DARK = 0.26  # the largest value of 14 bits stored in 16 is a quarter of white, of 12 a sixteenth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +108,7 @@ def found_in(data: ImageData) -> Found:
         few={name: count for count, name in few[:_SHOWN]},
         without={split: count for split, count in without.items() if count},
         passed_over=dict(data.origin.passed_over),
-        notes=(*data.origin.notes, *_nearly_black(data.train)),
+        notes=data.origin.notes,
     )
 
 
@@ -121,19 +118,3 @@ def _images_of_classes(split: ImageSplit, num_classes: int) -> list[int]:
     if labels.ndim > 1:
         return (labels == 1).sum(dim=0).tolist()
     return torch.bincount(labels, minlength=num_classes).tolist()
-
-
-def _nearly_black(split: ImageSplit) -> list[str]:
-    """Return a note if all of a few images are dark; reads images up to the first bright one."""
-    brightest: list[float] = []
-    for index in range(0, len(split), -(-len(split) // _LOOKED_AT)):
-        with suppress(OSError, ValueError):  # other code refuses or counts unreadable images
-            brightest.append(float(split.image(index).max()))
-        if brightest and brightest[-1] > _DARK:
-            return []
-    if not brightest:
-        return []
-    return [
-        f"the brightest pixel of {len(brightest)} training images has {max(brightest):.1%} of "
-        "white: if their files use fewer bits than their format has (12 of 16), scale them up"
-    ]

@@ -40,25 +40,12 @@ def read_image(path: str | Path, *, channels: int) -> Image.Image:
 def open_image(source: str | Path | IO[bytes]) -> Image.Image:
     """Return `source`, opened by Pillow as one of the `image_formats`.
 
-    Raises ValueError for a pipe or device, since opening one could block, and for a damaged TIFF;
-    other errors are Pillow's own.
+    Raises ValueError for a pipe or device, since opening one could block; other errors are Pillow's
+    own.
     """
     if isinstance(source, str | Path) and (kind := special_kind(source)):
         raise ValueError(f"it is a {kind}, not a file")
-    try:
-        return Image.open(source, formats=image_formats())
-    except UnidentifiedImageError:
-        if _first_bytes(source) in (b"II*\0", b"MM\0*"):
-            raise ValueError("a TIFF that is damaged or of a kind that is not read") from None
-        raise
-
-
-def _first_bytes(source: str | Path | IO[bytes]) -> bytes:
-    if isinstance(source, str | Path):
-        with open(source, "rb") as file:
-            return file.read(4)
-    source.seek(0)
-    return source.read(4)
+    return Image.open(source, formats=image_formats())
 
 
 def upright(image: Image.Image, channels: int) -> Image.Image:
@@ -157,7 +144,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
         return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down"
     if isinstance(error, UnidentifiedImageError):
-        return "empty or not an image; repair or delete it"
+        return "empty, damaged or not an image that Pillow reads; repair or delete it"
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, IsADirectoryError):

@@ -30,7 +30,7 @@ from advprop.exports.format import (
     write_files,
 )
 from advprop.exports.portable import HUB, check_formats, write_portable
-from advprop.files.atomic import appearing_folder
+from advprop.files.atomic import appearing_folder, check_free
 from advprop.files.json_files import read_json
 from advprop.models.build import construction, is_timm
 from advprop.models.standardize import Standardized, standardized
@@ -81,7 +81,7 @@ def write_export(
         options=options or {},
         multi_label=multi_label,
     )
-    _check_free(folder := Path(folder))
+    check_free(folder := Path(folder))
     plain = _plain_copy(model, branch)
     images = torch.rand(2, *preprocessing.image_shape, generator=generator_for("export"))
     _check_fit(logits := _logits(plain, images), info)
@@ -130,13 +130,6 @@ def load_export(folder: str | Path) -> LoadedExport:
 
 def _num_bytes(model: Standardized) -> int:
     return sum(value.nbytes for value in model.state_dict().values())
-
-
-def _check_free(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: a file, not a folder; name another")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder}: not empty, and nothing is overwritten; name another folder")
 
 
 def _card(plain: Standardized, info: ExportInfo, branch: str) -> str:

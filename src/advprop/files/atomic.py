@@ -102,12 +102,20 @@ def write_atomically(
             temporary.unlink(missing_ok=True)
 
 
+def check_free(folder: Path) -> None:
+    """Raise ValueError unless `folder` is missing or empty."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: a file, not a folder; name another")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder}: not empty, and nothing is overwritten; name another folder")
+
+
 @contextmanager
-def appearing_folder(folder: Path, *, needed: int = 0) -> Iterator[Path]:
+def appearing_folder(folder: Path, *, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary folder, which becomes `folder` at the end, or is deleted on an exception.
 
-    `needed` is its expected size in bytes, for the error message. Remains of killed earlier
-    attempts are deleted. Raises WriteError if the folder cannot be written.
+    `needed` is its expected size in bytes, if known, for the error message. Remains of killed
+    earlier attempts are deleted. Raises WriteError if the folder cannot be written.
     """
     with writing(folder, needed=needed):
         folder = folder.resolve()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -12,16 +13,19 @@ from torch.nn.parallel import DistributedDataParallel
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD, check_images
 from advprop.attacks.threat_models import ThreatModel
+from advprop.auxiliary.gradients import scaled_gradients
 from advprop.auxiliary.route import CLEAN
-from advprop.methods.attacked_fraction import (
-    at_same_speed,
-    check_branch_is_used,
-    check_fraction,
-    num_clean,
-)
+from advprop.methods.attacked_fraction import check_fraction, num_clean
 from advprop.methods.learning import SeveralKinds, learn, total_loss
 from advprop.methods.shuffling import shuffled
-from advprop.methods.step import ADVERSARIAL, Context, StepMetrics, perturbation_size, through
+from advprop.methods.step import (
+    ADVERSARIAL,
+    Context,
+    StepMetrics,
+    perturbation_size,
+    through,
+    unwrapped,
+)
 from advprop.methods.vanilla import Vanilla
 from advprop.randomness import of_part
 from advprop.shapes import Batch, Images
@@ -95,7 +99,12 @@ class Fast(SeveralKinds):
 
     def check_distributed(self) -> None:
         """Raise ValueError if a backward pass would give a branch no gradient."""
-        check_branch_is_used(self.attacked_fraction)
+        if self.attacked_fraction == 0:
+            raise ValueError(
+                "attacked_fraction 0 on several processes: the auxiliary branch gets no gradient, "
+                "and DistributedDataParallel waits for one; set method.attacked_fraction above 0, "
+                "or train vanilla, which is the same"
+            )
         super().check_distributed()
 
     def step(self, model: nn.Module, batch: Batch, context: Context) -> StepMetrics:
@@ -118,7 +127,7 @@ class Fast(SeveralKinds):
         }
         speeds = {branch: shares[branch] for branch in (CLEAN, ADVERSARIAL) if self.synchronise}
         generator = of_part(context.generator, slice(first, None))
-        with at_same_speed(model, speeds):
+        with _at_same_speed(model, speeds):
             noise, images = self._noise_pass(
                 model, source, replace(context, generator=generator), weight=weights[NOISE]
             )
@@ -128,7 +137,7 @@ class Fast(SeveralKinds):
                 Batch(images=images, labels=source.labels), model, step=context.step
             ),
         }
-        with at_same_speed(model, speeds):
+        with _at_same_speed(model, speeds):
             found = learn(model, parts, context, form=form, weights=weights, branches=True).kinds
         kinds = {CLEAN: found[CLEAN], NOISE: noise.kinds[NOISE], ADVERSARIAL: found[ADVERSARIAL]}
         return StepMetrics(
@@ -155,3 +164,13 @@ class Fast(SeveralKinds):
             noise = learn(model, kinds, context, weights={NOISE: weight})
         assert noisy.grad is not None
         return noise, attack.ascend(clean, noisy.detach(), noisy.grad)
+
+
+def _at_same_speed(model: nn.Module, shares: Mapping[str, float]) -> AbstractContextManager[None]:
+    """Return a context in which each branch's own gradients are divided by its share of the images.
+
+    They are then as large as if all images had gone through the branch.
+    """
+    factors = {branch: 1 / share for branch, share in shares.items()}
+    reduced = isinstance(model, DistributedDataParallel)
+    return scaled_gradients(unwrapped(model), factors, reduced=reduced)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,12 @@ from advprop.data.corruptions import (
     padded_size,
 )
 from advprop.data.listing.classes import shortened
-from advprop.data.sets.stored import ImageNetC, StoredSplit, check_imagenet_c, is_imagenet_c
+from advprop.data.sets.stored import (
+    StoredSplit,
+    check_imagenet_c,
+    is_imagenet_c,
+    load_imagenet_c,
+)
 from advprop.data.splits import ArraySplit, ImageSplit
 from advprop.evaluation.accuracy import Scores, all_scores, joined
 from advprop.evaluation.corruptions import NUM_CLASSES, corruption_result, label_means
@@ -33,20 +39,20 @@ def corruptions(trial: Trial) -> dict[str, Any]:
     return _on_the_fly(trial) if stored is None else _from_disk(trial, stored)
 
 
-def check_corruptions(trial: Trial) -> ImageNetC | None:
-    """Return the corrupted images in the trial's folder, or None if they have to be made.
+def check_corruptions(trial: Trial) -> Path | None:
+    """Return the trial's folder if it holds corrupted images, or None if they have to be made.
 
     Raises ValueError or OSError for unusable images, ImportError if they cannot be made.
     """
-    names, preprocessing = trial.subject.class_names, trial.subject.preprocessing
+    names = trial.subject.class_names
     if trial.folder is not None and is_imagenet_c(trial.folder, names):
-        return check_imagenet_c(
+        check_imagenet_c(
             trial.folder,
             class_names=names,
-            channels=preprocessing.image_shape[0],
             corruptions=_wanted(trial),
             severities=trial.settings.corruption_severities,
         )
+        return trial.folder
     check_installed()
     trial.images  # noqa: B018 (reads it)
     return None
@@ -83,22 +89,23 @@ def _pixels(trial: Trial, split: ImageSplit) -> tuple[Tensor, Labels]:
     return torch.cat(pixels), torch.cat(labels)
 
 
-def _from_disk(trial: Trial, stored: ImageNetC) -> dict[str, Any]:
+def _from_disk(trial: Trial, root: Path) -> dict[str, Any]:
+    names, channels = trial.subject.class_names, trial.subject.preprocessing.image_shape[0]
     first: list[tuple[str, StoredSplit]] = []
 
     def under(corruption: str, severity: int) -> StoredSplit:
-        split = stored.split(corruption, severity)
+        folder = root / corruption / str(severity)
+        split = load_imagenet_c(folder, class_names=names, channels=channels)
         first.append((f"{corruption}/{severity}", split))
         _check_same_images(trial, *first[0], *first[-1])
         del first[1:]
         return split
 
     correct = {key: joined(own.values) for key, own in _scores(trial, under).items()}
-    height, width = first[0][1].image_shape[1:]
     return {
-        **corruption_result(correct, against_alexnet=len(stored.class_names) == NUM_CLASSES),
-        "images": str(stored.root),
-        "image_size": [height, width],
+        **corruption_result(correct, against_alexnet=len(names) == NUM_CLASSES),
+        "images": str(root),
+        "image_size": list(first[0][1].preprocessing.image_shape[1:]),
         "made": "read from disk",
     }
 
@@ -129,13 +136,14 @@ def _check_same_images(
     trial: Trial, name: str, first: StoredSplit, other_name: str, other: StoredSplit
 ) -> None:
     """Raise ValueError if two corruptions have other images, since errors are averaged by image."""
-    if other.image_shape != first.image_shape:
-        sizes = [f"{s.image_shape[2]} x {s.image_shape[1]}" for s in (other, first)]
+    shapes = [split.preprocessing.image_shape for split in (other, first)]
+    if shapes[0] != shapes[1]:
+        sizes = [f"{width} x {height}" for _, height, width in shapes]
         raise ValueError(
             f"{trial.folder}: the images of {other_name} have {sizes[0]} pixels, those of {name} "
             f"{sizes[1]}: they are tested as they are stored, so all must have one size"
         )
-    if differing := sorted(set(first.paths) ^ set(other.paths)):
+    if differing := sorted(set(first.names()) ^ set(other.names())):
         raise ValueError(
             f"{trial.folder}: {name} has {len(first.paths)} images and {other_name} "
             f"{len(other.paths)}, {len(differing)} are in one of them only "

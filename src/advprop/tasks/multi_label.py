@@ -72,15 +72,9 @@ class MultiLabel(Task):
         generator: Randomness,
     ) -> Objective:
         """Return a function of images: the loss of the rule's goal, summed over known labels."""
-
-        def goal(
-            labels: Tensor, logits: Logits, generator: Randomness
-        ) -> tuple[Tensor, Literal[-1, 1]]:
-            return _flipped(targets, labels, logits, generator)
-
-        return TargetedLoss(
-            partial(self.outputs, model, labels=labels), labels, goal, generator, loss=_summed
-        )
+        outputs = partial(self.outputs, model, labels=labels)
+        goal = partial(_flipped, targets)
+        return TargetedLoss(outputs, labels, goal, generator, loss=_summed)
 
     def _weights(self, logits: Logits) -> Tensor | None:
         if self.positive_weights is None:

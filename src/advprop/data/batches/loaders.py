@@ -84,10 +84,10 @@ def train_batches(
     (`Method.versions`). A run passes the same `tally` to all its epochs; without one, each epoch
     counts anew. `pin_memory` has an effect only if there is an accelerator.
 
-    Raises ValueError for numbers out of bounds, a batch that cannot be shared by processes or mixed
-    in pairs, mixing without `num_classes`, or `Redrawn` versions of images without augmentation.
+    Raises ValueError for a `first_batch` out of bounds, a batch that cannot be shared by processes
+    or mixed in pairs, mixing without `num_classes`, or `Redrawn` versions of images without
+    augmentation.
     """
-    _check_numbers(batch_size, num_workers, rank, world_size)
     count = num_train_batches(len(split), batch_size=batch_size)
     if not 0 <= first_batch <= count:
         raise ValueError(
@@ -130,9 +130,8 @@ def test_batches(
 
     The last batch may be smaller. `limit` is the largest number of images, a fixed subset with the
     classes in proportion. Process `rank` gets every `world_size`-th batch of `batch_size` images,
-    so some get one batch fewer. Raises ValueError for numbers out of bounds.
+    so some get one batch fewer. Raises ValueError for a `limit` below 1.
     """
-    _check_numbers(batch_size, num_workers, rank, world_size, shared=False)
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit}: must be at least 1; leave it out for all images")
     chosen = torch.arange(len(split))
@@ -156,6 +155,11 @@ def _share(
     num_images: int, batch_size: int, world_size: int, sampling: Sampling, mixing: Mixing
 ) -> int:
     """Return the images of a batch for each process; raises ValueError if it cannot be divided."""
+    if batch_size % world_size:
+        raise ValueError(
+            f"batch_size={batch_size} cannot be divided by {world_size} processes: it counts the "
+            f"images of all of them, take a multiple of {world_size}"
+        )
     if batch_size % sampling.repeats:
         raise ValueError(
             f"batch_size={batch_size} cannot be divided by repeats={sampling.repeats}: all repeats "
@@ -196,25 +200,3 @@ def _finish(
     augmixed = {name: how for name, how in versions.items() if isinstance(how, AugMixed)}
     make = partial(with_versions, versions=augmixed, seed=seed, epoch=epoch)
     return (*([mix] if mixing.is_on else []), *([make] if augmixed else []))
-
-
-def _check_numbers(
-    batch_size: int,
-    num_workers: int,
-    rank: int,
-    world_size: int,
-    *,
-    shared: bool = True,
-) -> None:
-    for name, value in (("batch_size", batch_size), ("world_size", world_size)):
-        if value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")
-    if num_workers < 0:
-        raise ValueError(f"num_workers={num_workers}: must be at least 0 (no process of its own)")
-    if shared and batch_size % world_size:
-        raise ValueError(
-            f"batch_size={batch_size} cannot be divided by {world_size} processes: it counts the "
-            f"images of all of them, take a multiple of {world_size}"
-        )
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank={rank}: must be from 0 to {world_size - 1} (world_size - 1)")

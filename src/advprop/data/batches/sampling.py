@@ -61,14 +61,10 @@ class Sampling:
 def copy_numbers(indices: Tensor) -> Tensor:
     """Return for each entry how often its index occurs before it, in row-major order."""
     flat = indices.flatten()
-    by_index = flat.argsort(stable=True)
-    ordered = flat[by_index]
-    starts = torch.ones_like(ordered, dtype=torch.bool)
-    starts[1:] = ordered[1:] != ordered[:-1]
-    positions = torch.arange(len(flat))
-    first_of_group = torch.where(starts, positions, 0).cummax(0).values
+    _, counts = flat.unique(return_counts=True)
+    starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
     copies = torch.empty_like(flat)
-    copies[by_index] = positions - first_of_group
+    copies[flat.argsort(stable=True)] = torch.arange(len(flat)) - starts
     return copies.reshape(indices.shape)
 
 

@@ -159,7 +159,7 @@ def _no_shared_memory(error: Exception) -> OSError:
 
 
 def _for_the_user(error: Exception) -> Exception:
-    """Return an error for the user: the same one or an OSError, with the traceback as a note."""
+    """Return a ValueError, ImportError or OSError for the user, with the traceback as a note."""
     clear: Exception
     if isinstance(error, MemoryError):
         clear = OSError(
@@ -167,7 +167,9 @@ def _for_the_user(error: Exception) -> Exception:
             "training.batch_size"
         )
     elif isinstance(error, ValueError | OSError | ImportError):
-        clear = error if _survives_pickling(error) else OSError(str(error))
+        # a type of one's own may not survive the way to the training process
+        kinds = (ValueError, ImportError, OSError)
+        clear = next(kind for kind in kinds if isinstance(error, kind))(str(error))
     else:
         clear = OSError(
             f"loading images failed ({type(error).__name__}: {error}); training.num_workers=0 "
@@ -175,13 +177,6 @@ def _for_the_user(error: Exception) -> Exception:
         )
     clear.add_note("".join(traceback.format_exception(error)))
     return clear
-
-
-def _survives_pickling(error: Exception) -> bool:
-    try:
-        return str(pickle.loads(pickle.dumps(error))) == str(error)
-    except Exception:  # some exceptions' constructors have other arguments
-        return False
 
 
 def _end_with_parent(parent: int, worker: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -121,6 +121,16 @@ def check_no_splits(folder: Path, classes: Classes) -> None:
             f"folders ({shortened(sorted(common), 3)}): they look like splits or parts of one data "
             "set. Call them train/, val/ and test/, or name the folder of one; if they are "
             "classes, move their images directly into them"
+        )
+
+
+def check_known(folder: Path, names: Iterable[str], class_names: Sequence[str]) -> None:
+    """Raise ValueError if `class_names`, those of a model, lack one of `names` in `folder`."""
+    known = set(map(same_name, class_names))
+    if unknown := [name for name in names if same_name(name) not in known]:
+        raise ValueError(
+            f"{folder} has {len(unknown)} classes that the model does not know "
+            f"({shortened(unknown)}); it knows {shortened(class_names)}"
         )
 
 

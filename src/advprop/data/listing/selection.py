@@ -51,49 +51,47 @@ def stratified_subset(labels: Sequence[int], count: int) -> list[int]:
     return sorted(order[:count])
 
 
-def shared_out(names: Sequence[str], shares: Mapping[str, float]) -> dict[str, list[str]]:
-    """Return the `names` of one class's files divided into parts, in about the ratio of `shares`.
-
-    A file's part depends on its own name alone, so adding files does not move others; only a part
-    that would stay empty takes a file from the largest one. If there are fewer files than parts,
-    the first parts get one each.
-    """
-    parts: dict[str, list[str]] = {part: [] for part in shares}
-    place = {name: derive_seed("share", name) / 2**63 for name in names}
-    for name in sorted(names, key=place.__getitem__):
-        parts[_part_at(place[name], shares)].append(name)
-    needed = list(shares)[: len(names)]
-    for part in needed:
-        if not parts[part]:
-            # a part that must not be empty keeps its last file
-            donor = max(parts, key=lambda other: len(parts[other]) - (other in needed))
-            parts[part].append(parts[donor].pop())
-    return {part: sorted(chosen) for part, chosen in parts.items()}
-
-
 def shared_positions(
     labels: Sequence[Hashable], names: Sequence[str], shares: Mapping[str, float], where: str = ""
 ) -> dict[str, list[int]]:
-    """Return the sorted positions of each part's images; `shared_out` divides each class.
+    """Return the sorted positions of each part's images, in about the ratio of `shares` by class.
 
-    The `names` must be unique. Raises ValueError if a part stays empty for lack of images; `where`
-    is added to the message, to name the folder.
+    An image's part depends on its own name alone, so adding images does not move others; only a
+    part of a class that would stay empty takes an image from the largest one. If a class has fewer
+    images than there are parts, the first parts get one each. Raises ValueError if a part of the
+    whole stays empty; `where` is added to the message, to name the folder.
     """
-    position_of = {name: position for position, name in enumerate(names)}
-    members: dict[Hashable, list[str]] = {}
-    for label, name in zip(labels, names, strict=True):
-        members.setdefault(label, []).append(name)
+    members: dict[Hashable, list[int]] = {}
+    for position, label in enumerate(labels):
+        members.setdefault(label, []).append(position)
     parts: dict[str, list[int]] = {part: [] for part in shares}
-    for own in members.values():
-        for part, chosen in shared_out(own, shares).items():
-            parts[part] += [position_of[name] for name in chosen]
-    if empty := [part for part, positions in parts.items() if not positions]:
+    for positions in members.values():
+        for part, chosen in _shared_out(positions, names, shares).items():
+            parts[part] += chosen
+    if empty := [part for part, chosen in parts.items() if not chosen]:
         raise ValueError(
             f"too few images{where} to split: none is left for {' and '.join(empty)}; a class with "
             f"at least {len(shares)} images is needed, the largest has "
             f"{max(map(len, members.values()), default=0)}"
         )
-    return {part: sorted(positions) for part, positions in parts.items()}
+    return {part: sorted(chosen) for part, chosen in parts.items()}
+
+
+def _shared_out(
+    positions: Sequence[int], names: Sequence[str], shares: Mapping[str, float]
+) -> dict[str, list[int]]:
+    """Return the `positions` of one class divided into parts."""
+    parts: dict[str, list[int]] = {part: [] for part in shares}
+    place = {position: derive_seed("share", names[position]) / 2**63 for position in positions}
+    for position in sorted(positions, key=place.__getitem__):
+        parts[_part_at(place[position], shares)].append(position)
+    needed = list(shares)[: len(positions)]
+    for part in needed:
+        if not parts[part]:
+            # a part that must not be empty keeps its last image
+            donor = max(parts, key=lambda other: len(parts[other]) - (other in needed))
+            parts[part].append(parts[donor].pop())
+    return parts
 
 
 def _part_at(place: float, shares: Mapping[str, float]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from PIL import Image
@@ -15,9 +15,9 @@ from PIL import Image
 from advprop.data.decoding import DecodedSplit
 from advprop.data.listing.classes import (
     Classes,
+    check_known,
     list_classes,
     same_name,
-    shortened,
     with_folder,
 )
 from advprop.data.listing.sharing import list_splits
@@ -34,6 +34,17 @@ class FileSplit(DecodedSplit):
     per_image: ClassVar[tuple[str, ...]] = ("paths",)
 
     paths: tuple[str, ...]
+
+    @classmethod
+    def of_classes(cls, classes: Classes, class_names: Sequence[str], **settings: Any) -> Self:
+        """Return the images of `classes`; their labels are places in `class_names`.
+
+        `settings` are the other fields of the split.
+        """
+        label_of = {same_name(name): label for label, name in enumerate(class_names)}
+        labels = [label_of[same_name(name)] for name, paths in classes.items() for _ in paths]
+        paths = tuple(chain.from_iterable(classes.values()))
+        return cls(paths=paths, labels=torch.tensor(labels), **settings)
 
     def read(self, index: int) -> Image.Image:
         """Return the image in file `index`; raises ValueError if it cannot be read."""
@@ -76,7 +87,7 @@ def load_folder(root: str | Path, view: View) -> ImageData:
     listed, origin = list_splits(root)
     class_names = tuple(listed["train"])
     splits = {
-        name: _file_split(classes, class_names, view.preprocessing)
+        name: FileSplit.of_classes(classes, class_names, preprocessing=view.preprocessing)
         for name, classes in listed.items()
     }
     name = root.resolve().name
@@ -91,27 +102,11 @@ def load_test_folder(
     It may hold fewer classes than the model knows. Raises OSError if `root` is no folder, and
     ValueError if a class is unknown to the model or empty, or files are unreadable.
     """
-    classes = list_classes(Path(root))
-    known = set(map(same_name, class_names))
-    if unknown := [name for name in classes if same_name(name) not in known]:
-        raise ValueError(
-            f"{root} has {len(unknown)} classes that the model does not know "
-            f"({shortened(unknown)}); it knows {shortened(class_names)}"
-        )
-    split = _file_split(with_folder(Path(root), classes), class_names, preprocessing)
+    root = Path(root)
+    classes = list_classes(root)
+    check_known(root, classes, class_names)
+    split = FileSplit.of_classes(
+        with_folder(root, classes), class_names, preprocessing=preprocessing
+    )
     check_splits(split)
     return split
-
-
-def _file_split(
-    classes: Classes,
-    class_names: Sequence[str],
-    preprocessing: Preprocessing,
-) -> FileSplit:
-    label_of = {same_name(name): label for label, name in enumerate(class_names)}
-    labels = [label_of[same_name(name)] for name, paths in classes.items() for _ in paths]
-    return FileSplit(
-        paths=tuple(chain.from_iterable(classes.values())),
-        labels=torch.tensor(labels),
-        preprocessing=preprocessing,
-    )

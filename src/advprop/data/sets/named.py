@@ -12,7 +12,7 @@ import torch
 
 from advprop.data.listing.sharing import sources_in_words
 from advprop.data.preprocessing import Preprocessing
-from advprop.data.shards.records import Records, RecordSplit, open_records
+from advprop.data.sets.records import Records, RecordSplit, open_records
 from advprop.data.splits import ImageData, Origin
 from advprop.data.view import View, image_data
 
@@ -73,11 +73,11 @@ def _class_names(
     Raises ValueError if another split has other names.
     """
     train = records["train"]
-    names = train.class_names()
+    names = train.class_names
     for other in records.values():
-        if other.class_names() != names:
+        if other.class_names != names:
             raise ValueError(
-                f"{other.name} has other classes than {train.name} ({other.class_names()} and "
+                f"{other.name} has other classes than {train.name} ({other.class_names} and "
                 f"{names}): name splits of one data set"
             )
     if names is None:
@@ -100,9 +100,8 @@ def _class_names(
 
 def _listed(records: Records) -> tuple[list[list[Any]], bool]:
     """Return each image's labels, and whether they are lists at the source too."""
-    given = records.labels()
-    several = any(isinstance(labels, list) for labels in given)
-    return [label if isinstance(label, list) else [label] for label in given], several
+    several = any(isinstance(labels, list) for labels in records.labels)
+    return [label if isinstance(label, list) else [label] for label in records.labels], several
 
 
 def _split(
@@ -131,7 +130,8 @@ def _split(
         found = torch.zeros(len(rows), len(class_names))
         found[[position for position, _ in given], labels] = 1.0
     return RecordSplit(
-        records=records,
+        source=records.name,
+        record=records.image,
         positions=torch.arange(len(rows)),
         labels=found,
         preprocessing=preprocessing,
@@ -145,6 +145,6 @@ def _check_different(splits: Mapping[str, RecordSplit]) -> None:
             one.read(index) == two.read(index) for index in (0, len(one) - 1)
         ):
             raise ValueError(
-                f"the splits for {name} and {other} hold the same images ({one.records.name}): "
+                f"the splits for {name} and {other} hold the same images ({one.source}): "
                 f"name another one for {other}, or none"
             )

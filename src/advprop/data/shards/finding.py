@@ -12,9 +12,6 @@ from advprop.data.listing.classes import shortened
 from advprop.data.listing.split_names import split_name
 
 CLASSES_NAME = "classes.json"
-UNFINISHED = ".unfinished"
-"""The folder beside the shards that exists until all of them are written."""
-
 _MAX_RANGE = 10**6
 
 
@@ -23,7 +20,7 @@ def find_shards(train: str, validation: str | None, test: str | None) -> dict[st
 
     If `train` is a folder whose shards are named after splits, it provides the other splits too.
     Raises OSError if shards are missing, and ValueError for an invalid pattern, a URL, a folder in
-    which only some shards are named after a split, a shard in two splits, or unfinished shards.
+    which only some shards are named after a split, or a shard in two splits.
     """
     patterns = {"train": train, "validation": validation, "test": test}
     named = _by_split(Path(train)) if Path(train).is_dir() else {}
@@ -39,12 +36,6 @@ def find_shards(train: str, validation: str | None, test: str | None) -> dict[st
         raise ValueError(
             f"{len(twice)} shards are in two splits ({shortened(twice, 3)}): name each in one only"
         )
-    for folder in sorted({path.parent for path in paths}):
-        if (folder / UNFINISHED).exists():
-            raise ValueError(
-                f"the shards in {folder} were not written to their end: write them again, with "
-                "the same command"
-            )
     return splits
 
 

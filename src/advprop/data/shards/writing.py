@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import io
-import json
 import os
-import re
-import shutil
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from advprop.data.listing.classes import Classes, check_readable
-from advprop.data.listing.sharing import SHARES, list_splits
+from advprop.data.listing.sharing import list_splits
 from advprop.data.reading import header_problem
-from advprop.data.shards.finding import CLASSES_NAME, UNFINISHED
-from advprop.files.atomic import held, writing
+from advprop.data.shards.finding import CLASSES_NAME
+from advprop.files.atomic import appearing_folder, check_free
+from advprop.files.json_files import write_json
 from advprop.randomness import derive_seed
 
 
@@ -36,8 +34,8 @@ def write_shards(
     `root` has a layout of `folders.load_folder`. `out` then holds `train-000000.tar` and so on,
     each split in its own shards, and `classes.json` with the names of the classes. Images are
     copied byte for byte, in the order of a hash of their names, so that each shard has mixed
-    classes; the same folder gives the same bytes. `out` must be empty or missing; remains of an
-    interrupted call cannot be loaded, and the next call deletes them.
+    classes; the same folder gives the same bytes. `out` must be empty or missing; it appears
+    when it is complete.
 
     Raises OSError if files cannot be read or written, and ValueError if `images_per_shard` is below
     1, `out` is not empty, or as `load_folder` does.
@@ -45,45 +43,18 @@ def write_shards(
     if images_per_shard < 1:
         raise ValueError(f"images_per_shard={images_per_shard}: must be at least 1")
     root, out = Path(root), Path(out)
+    check_free(out)
     splits, _ = list_splits(root)
     paths = [path for classes in splits.values() for own in classes.values() for path in own]
     check_readable(len(paths), map(header_problem, paths))
     names = _member_names(root, paths)
-    unfinished = out / UNFINISHED
-    if unfinished.is_dir():
-        _clear(out)
-    if out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty: name a new folder, or delete this one")
-    unfinished.mkdir(parents=True)
-    with held(unfinished), writing(out):
-        try:
-            written = {
-                split: _write_split(unfinished / split, classes, names, images_per_shard)
-                for split, classes in splits.items()
-            }
-            classes_text = json.dumps(list(splits["train"]), indent=2) + "\n"
-            (unfinished / CLASSES_NAME).write_text(classes_text)
-        except BaseException:  # Ctrl-C is no Exception
-            shutil.rmtree(unfinished)
-            raise
-        for path in sorted(unfinished.iterdir()):
-            path.rename(out / path.name)
-        unfinished.rmdir()
+    with appearing_folder(out) as unfinished:
+        written = {
+            split: _write_split(unfinished / split, classes, names, images_per_shard)
+            for split, classes in splits.items()
+        }
+        write_json(unfinished / CLASSES_NAME, list(splits["train"]))
     return written
-
-
-_OURS = re.compile(rf"({'|'.join(SHARES)})-[0-9]{{6,}}\.tar|{re.escape(CLASSES_NAME)}")
-
-
-def _clear(out: Path) -> None:
-    """Delete the remains of a killed call; raises ValueError if another process writes there."""
-    with held(out / UNFINISHED) as is_free:
-        if not is_free:
-            raise ValueError(f"{out}: another process writes shards there; wait, or name another")
-        for path in out.iterdir():
-            if _OURS.fullmatch(path.name):  # it was moved there already
-                path.unlink()
-        shutil.rmtree(out / UNFINISHED)
 
 
 def _write_split(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from advprop.data.listing.classes import list_classes, list_images, shortened
 from advprop.data.sets.folders import FileSplit
-from advprop.data.sets.stored import FramedSplit, StoredSplit
+from advprop.data.sets.stored import FramedSplit, StoredSplit, as_stored
 from advprop.data.view import check_splits
 from advprop.files.parsing import first_line
 from advprop.suites.imagenet.classes import (
@@ -45,14 +44,10 @@ def open_wnids(
 def open_stylized(folder: Path, subject: Subject) -> StoredSplit:
     """Return Stylized-ImageNet's validation images, not resized; labels are model outputs."""
     whole = open_wnids(folder, subject, data_set="Stylized-ImageNet", wnids=imagenet_wnids)
-    split = StoredSplit(
-        root=folder,
-        paths=tuple(os.path.relpath(path, folder) for path in whole.paths),
-        labels=whole.labels,
-        image_shape=(subject.preprocessing.image_shape[0], STYLIZED_SIZE, STYLIZED_SIZE),
-    )
-    split.check_sizes()
-    _check_takes(subject, split.image_shape)
+    shape = (subject.preprocessing.image_shape[0], STYLIZED_SIZE, STYLIZED_SIZE)
+    split = StoredSplit(paths=whole.paths, labels=whole.labels, preprocessing=as_stored(shape))
+    split.read(0)  # other folders of the same classes, as ImageNet's own, have images of any size
+    _check_takes(subject, shape)
     return split
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from case import Case
 from tiny import seeded, tiny_convnext, tiny_images, tiny_labels, tiny_net, tiny_vit
 from torch import Tensor, nn
 
@@ -20,6 +21,21 @@ from advprop.config.pyramid import PyramidConfig, pyramid_like
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.step import Context
 from advprop.recipes.builtin import mnist5k
+
+ATTACK = PyramidPGD(
+    epsilon=1 / 255,
+    num_steps=2,
+    step_size=0.75 / 255,
+    scales=(4, 3, 1),
+    multipliers=(4.0, 2.0, 1.0),
+)
+# layers that clean and adversarial images share count a batch of each
+BOTH = {"clean": 2}
+CASES = {
+    "pyramid": Case(method=Pyramid(attack=ATTACK), statistics=BOTH, forwards=2),
+    "pyramid summed": Case(method=Pyramid(attack=ATTACK, form="summed"), statistics=BOTH),
+    "pyramid branch": Case(method=Pyramid(attack=ATTACK, auxiliary_branch=True)),
+}
 
 # --- networks with other normalisation
 
