@@ -27,7 +27,6 @@ from advprop.report.images.classes import (
     class_panels,
     class_table,
     confusion_table,
-    extremes,
 )
 from advprop.report.page.styles import method_styles
 
@@ -166,7 +165,6 @@ def test_classes_are_sorted_by_change_and_the_middle_is_left_to_the_table(findin
     trace = panel.figure["data"][0]
     assert len(trace["x"]) == 20
     assert trace["x"] == sorted(trace["x"], reverse=True)
-    assert extremes(["a", "b", "c"], 2) == ["a", "c"]
     table = class_table(found, {"advprop": "vanilla"})
     assert (len(table["classes"]), [c["versus"] for c in table["columns"]]) == (
         50,
