@@ -216,7 +216,7 @@ def test_bins_of_seeds_are_pooled_by_their_images():
 
 
 def test_what_was_not_tested_is_no_figure(styles):
-    found = read_findings([{"method": "vanilla", "seed": 0}, {"method": "advprop", "suites": None}])
+    found = read_findings([{"method": "vanilla", "seed": 0}, {"method": "advprop"}])
     assert robustness_panels(found, styles) == []
     assert corruption_panels(found) == []
     assert calibration_panels(found, styles) == []
