@@ -16,7 +16,7 @@ from torch import Tensor
 
 from advprop.data.frames import Frame, FramedTransform, frames_of
 from advprop.data.preprocessing import Augmentation, Preprocessing
-from advprop.data.splits import ImageSplit, Key, check_max_unreadable
+from advprop.data.splits import ImageSplit, Key
 from advprop.randomness import derive_seed, image_key, kept_streams, seed_streams
 from advprop.shapes import Batch, Images, StoredImages, unit_range
 
@@ -35,7 +35,7 @@ class DecodedSplit(ImageSplit):
     0, an unreadable training image is replaced by another one; the batch lists it in `unreadable`,
     and `UnreadableTally` counts it.
 
-    Raises ValueError for a share outside [0, 1), or an augmentation that timm cannot build.
+    Raises ValueError for an augmentation that timm cannot build.
     """
 
     per_image: ClassVar[tuple[str, ...]] = ()
@@ -48,7 +48,6 @@ class DecodedSplit(ImageSplit):
     max_unreadable: float = 0.0
 
     def __post_init__(self) -> None:
-        check_max_unreadable(self.max_unreadable)
         for augmentation in self._augmentations.values():
             augmentation.transform(self.preprocessing)  # raises here, not later in a worker
 

@@ -177,12 +177,3 @@ class ImageData:
     def multi_label(self) -> bool:
         """Return whether an image has several labels, which `class_names` names."""
         return self.train.labels.ndim > 1
-
-
-def check_max_unreadable(share: float) -> None:
-    """Raise ValueError unless `share` is at least 0 and below 1."""
-    if not 0 <= share < 1:
-        raise ValueError(
-            f"max_unreadable={share:g}: the share of training images that may be unreadable, at "
-            "least 0 (none may be) and below 1"
-        )
