@@ -18,7 +18,7 @@ from advprop.config.evaluation import EvaluationConfig
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.splits import ArraySplit, ImageData
 from advprop.models.standardize import Standardized, standardized
-from advprop.shapes import Batch
+from advprop.shapes import Batch, unit_range
 from advprop.suites import Subject
 from advprop.suites.evaluating import evaluate_trial
 from advprop.suites.red_flags import find_overlap, find_red_flags
@@ -177,7 +177,7 @@ def test_images_that_are_standardised_already() -> None:
     @dataclass(frozen=True, kw_only=True, eq=False)
     class Standard(ArraySplit):
         def __getitems__(self, keys: Any) -> Batch:
-            return self.batch_of(keys, (self.images(keys) - 0.5) / 0.25)
+            return self.batch_of(keys, (unit_range(self.images(keys)) - 0.5) / 0.25)
 
     planted = trial()
     data = planted.subject.load_data()

@@ -18,7 +18,7 @@ from advprop.data.frames import Frame, FramedTransform, frames_of
 from advprop.data.preprocessing import Augmentation, Preprocessing
 from advprop.data.splits import ImageSplit, Key
 from advprop.randomness import derive_seed, image_key, kept_streams, seed_streams
-from advprop.shapes import Batch, Images, StoredImages, unit_range
+from advprop.shapes import Batch, StoredImages, unit_range
 
 _ATTEMPTS = 10  # replacements tried for an unreadable image; the first half are of its class
 
@@ -86,9 +86,9 @@ class DecodedSplit(ImageSplit):
         """Return the name of image `index` and its header's fault, or None if none is known."""
         return None
 
-    def images(self, keys: Sequence[Key]) -> Images:
-        """Return the images of `keys`; raises ValueError if one cannot be read."""
-        return unit_range(self.__getitems__(keys).images)
+    def images(self, keys: Sequence[Key]) -> StoredImages:
+        """Return the images of `keys`, as `__getitems__` does."""
+        return self.__getitems__(keys).images
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Return the batch of `keys`, in bytes unless random erasing changes its images.

@@ -125,7 +125,7 @@ def _members(file: BinaryIO, size: int) -> tuple[list[_Member], int]:
 def _row(
     sample: Sequence[_Member], label: object, *, is_known: bool
 ) -> tuple[int, int, int] | str | None:
-    """Return a sample's label and its image's offset and size, or its fault, or None for neither."""
+    """Return a sample's label, image offset and image size; its fault; or None if it is none."""
     images = [member for member in sample if member.ending in image_endings()]
     number = _class_number(label)
     if not images:
