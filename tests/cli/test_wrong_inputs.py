@@ -124,7 +124,6 @@ WRONG = {
         lambda f: ["predict", f / "run", f / "run"],
         "no image in this folder",
     ),
-    "pattern of nothing": (lambda f: ["predict", f / "run", f / "*.jpg"], "no image matches"),
     "prediction into nowhere": (
         lambda f: ["predict", f / "run", f / "one", "--json", f / "none" / "found.json"],
         "none",

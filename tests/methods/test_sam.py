@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from advprop.auxiliary.running import frozen_statistics
 from advprop.methods.base import Method
+from advprop.methods.learning import recomputing
 from advprop.methods.sam import SAM
 from advprop.methods.step import Context, StepMetrics
 from advprop.methods.vanilla import Vanilla
@@ -173,7 +173,7 @@ def test_activation_checkpointing_changes_nothing() -> None:
     plain, again = tiny_net(dropout=0.3), Checkpointed(tiny_net(dropout=0.3))
 
     def backward(loss: Tensor) -> None:
-        with frozen_statistics(again):
+        with recomputing(again):
             loss.backward()
 
     step(SAM(), plain)

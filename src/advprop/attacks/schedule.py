@@ -17,7 +17,7 @@ _NUM_PLACES = 840  # a multiple of 1 to 8, so that the mean over as many levels 
 
 def mean_passes(attack: Attack, *, until: float) -> float:
     """Return the attack's mean passes per image over the first share `until` of training."""
-    if not isinstance(attack, GrowingSteps):
+    if not isinstance(attack, GradientAttack):
         return attack.passes_per_image
     places = [(number + 0.5) / _NUM_PLACES * until for number in range(_NUM_PLACES)]
     return fmean(attack.at(place).passes_per_image for place in places)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from advprop.auxiliary.branches import shares_statistics, splits_batches
 from advprop.auxiliary.recomputation import no_branch
+from advprop.auxiliary.running import frozen_statistics
 from advprop.methods.base import Method
 from advprop.methods.joint import in_one_pass
 from advprop.methods.step import (
@@ -139,6 +140,11 @@ class SeveralKinds(Method):
                 "alone, and DistributedDataParallel waits for the gradients of all; set "
                 f"method.form to {instead}, or train in one process"
             )
+
+
+def recomputing(model: nn.Module) -> AbstractContextManager[None]:
+    """Return a context in which layers that run again do not count the batch once more."""
+    return frozen_statistics(unwrapped(model))
 
 
 def check_weights(weights: Sequence[float]) -> None:

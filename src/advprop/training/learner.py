@@ -12,9 +12,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from advprop.auxiliary.running import frozen_statistics
 from advprop.methods.base import Method
-from advprop.methods.step import Context, StepMetrics, unwrapped
+from advprop.methods.learning import recomputing
+from advprop.methods.step import Context, StepMetrics
 from advprop.randomness import ImageStreams, derive_seed
 from advprop.shapes import Batch
 from advprop.tasks.task import Task
@@ -84,8 +84,7 @@ class Learner:
     def _backward(self, loss: Tensor) -> None:
         count = self.settings.gradient_accumulation
         again = self.settings.activation_checkpointing
-        # layers that run again must not count the batch once more
-        with frozen_statistics(unwrapped(self.model)) if again else nullcontext():
+        with recomputing(self.model) if again else nullcontext():
             self.accelerator.backward(loss if count == 1 else loss / count)
 
 
