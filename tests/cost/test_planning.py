@@ -18,7 +18,7 @@ from advprop.config import RunConfig
 from advprop.config.methods import METHODS
 from advprop.config.overrides import apply_overrides
 from advprop.config.run import ModelConfig
-from advprop.cost.planning import DataSizes, data_sizes, images_per_device, plan
+from advprop.cost.planning import DataSizes, check_shares, data_sizes, plan
 from advprop.cost.timing import images_to_try, minutes_here
 from advprop.recipes.builtin import digits
 from advprop.recipes.images import from_scratch
@@ -97,9 +97,22 @@ def settings(batch_size: int, gradient_accumulation: int = 1) -> TrainingSetting
     )
 
 
-def test_images_go_through_at_once_by_device_and_part() -> None:
-    assert images_per_device(settings(64), 1) == 64
-    assert images_per_device(settings(64, 4), 8) == 2
+@pytest.mark.parametrize(
+    ("num_images", "parts", "devices", "share", "step"),
+    [
+        (200, 1, 1, 64, 64),
+        (200, 4, 8, 2, 64),
+        (40, 1, 1, 40, 40),
+        (40, 2, 1, 20, 40),
+        (9, 1, 4, 2, 8),
+    ],
+)
+def test_images_go_through_at_once_by_device_and_part(
+    num_images: int, parts: int, devices: int, share: int, step: int
+) -> None:
+    config = small_images(f"training.gradient_accumulation={parts}").with_method("vanilla")
+    found = plan(config, num_images=num_images, num_classes=2, devices=devices)
+    assert (found["images_per_device"], found["batch_size"]) == (share, step)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +128,7 @@ def test_a_batch_that_cannot_be_shared(
     batch_size: int, parts: int, devices: int, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        images_per_device(settings(batch_size, parts), devices)
+        check_shares(settings(batch_size, parts), devices)
 
 
 def test_memory_is_that_of_so_many_devices() -> None:
