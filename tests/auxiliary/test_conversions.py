@@ -253,7 +253,7 @@ def test_an_attack_through_recomputed_layers() -> None:
     gradients = []
     for net in (model, recomputed):
         images = some_images().requires_grad_()
-        with attack_mode(net, statistics="batch"), use_branch(net, "adversarial"):
+        with attack_mode(net), use_branch(net, "adversarial"):
             gradients.append(torch.autograd.grad(net(images).square().sum(), images)[0])
     assert torch.equal(*gradients)
     assert same(buffers(recomputed.net), before)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from branch_nets import branched, buffers, layers_of, output, same, small_net, some_images
-from timm.layers import DropPath, EvoNorm2dB0
+from timm.layers import DropPath
 from tiny import modes
 from torch import nn
 
@@ -27,36 +27,31 @@ def mixed_flags_net() -> nn.Module:
     return model
 
 
-OPTIONS = ({}, {"statistics": "batch"})
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_every_flag_is_restored(options: dict) -> None:
+def test_every_flag_is_restored() -> None:
     model = mixed_flags_net()
     before = modes(model)
-    with attack_mode(model, **options):
+    with attack_mode(model):
         assert modes(model) != before
     assert modes(model) == before
-    with pytest.raises(StoppedError), attack_mode(model, **options):
+    with pytest.raises(StoppedError), attack_mode(model):
         attack_that_fails(model)
     assert modes(model) == before
 
 
 def test_modes_nest() -> None:
     model = mixed_flags_net()
-    with attack_mode(model, statistics="batch"):
+    with attack_mode(model, layers_only=True):
         outer = modes(model)
         with attack_mode(model):
             assert not any(layer.training for layer in model.modules())
         assert modes(model) == outer
-        assert model[1].branches["adversarial"].training
+        assert model.training
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_parameters_are_frozen_and_images_are_not(options: dict) -> None:
+def test_parameters_are_frozen_and_images_are_not() -> None:
     model = mixed_flags_net()
     images = some_images().requires_grad_()
-    with attack_mode(model, **options), use_branch(model, "adversarial"):
+    with attack_mode(model), use_branch(model, "adversarial"):
         assert not any(parameter.requires_grad for parameter in model.parameters())
         model(images).square().sum().backward()
     assert images.grad is not None
@@ -74,32 +69,12 @@ def test_running_statistics_are_what_a_trained_model_answers_with(branch: str | 
     assert not torch.equal(output(model, branch, some_images()), expected)
 
 
-def test_batch_statistics_are_those_of_the_batch() -> None:
-    model = branched(small_net()).eval()
-    images = some_images()
-    with torch.no_grad():
-        features = model[0](images)
-        norm = model[1].branches["adversarial"]
-        centred = features - features.mean((0, 2, 3), keepdim=True)
-        variance = features.var((0, 2, 3), keepdim=True, unbiased=False)
-        scaled = centred / (variance + norm.eps).sqrt()
-        expected = model[2:](
-            scaled * norm.weight[:, None, None] + norm.bias[:, None, None],
-        )
-    # the layers behind take the clean branch: only the first one is worked out by hand
-    with torch.no_grad(), attack_mode(model, statistics="batch"), use_branch(model, "adversarial"):
-        first = model[1](features)
-    torch.testing.assert_close(model[2:](first), expected)
-    assert not torch.allclose(norm(features), first, atol=1e-3)
-
-
-@pytest.mark.parametrize("statistics", ["running", "batch"])
-def test_statistics_stay_as_they_are(statistics: str) -> None:
+def test_statistics_stay_as_they_are() -> None:
     model = branched(small_net()).train()
     before = buffers(model)
     tensors = [id(buffer) for buffer in model.buffers()]
     for branch in ("adversarial", "clean"):
-        with attack_mode(model, statistics=statistics), use_branch(model, branch):
+        with attack_mode(model), use_branch(model, branch):
             model(some_images())
             model(some_images(seed=2))
     assert same(buffers(model), before)
@@ -109,48 +84,25 @@ def test_statistics_stay_as_they_are(statistics: str) -> None:
 def test_statistics_stay_as_they_are_after_an_exception() -> None:
     model = branched(small_net()).train()
     before = buffers(model)
-    with pytest.raises(StoppedError), attack_mode(model, statistics="batch"):
+    with pytest.raises(StoppedError), attack_mode(model):
         attack_that_fails(model)
     assert same(buffers(model), before)
     model(some_images())
     assert not same(buffers(model), before)
 
 
-@pytest.mark.parametrize(
-    "norm",
-    [
-        nn.BatchNorm2d(6),
-        nn.BatchNorm2d(6, momentum=None),
-        nn.InstanceNorm2d(6, affine=True, track_running_stats=True),
-        EvoNorm2dB0(6),
-    ],
-    ids=lambda norm: type(norm).__name__,
-)
-def test_every_kind_of_layer_with_statistics(norm: nn.Module) -> None:
-    model = branched(nn.Sequential(nn.Conv2d(3, 6, 3), norm)).eval()
-    before = buffers(model)
-    running = output(model, "adversarial", some_images())
-    with attack_mode(model, statistics="batch"):
-        by_batch = output(model, "adversarial", some_images())
-    assert same(buffers(model), before)
-    assert not torch.allclose(by_batch, running, atol=1e-3)
-    assert torch.equal(output(model.train(), "adversarial", some_images()), by_batch)
-    assert not same(buffers(model), before)
-
-
-@pytest.mark.parametrize("statistics", ["running", "batch"])
-def test_nothing_random_is_left(statistics: str) -> None:
+def test_nothing_random_is_left() -> None:
     model = small_net(dropout=0.5).insert(3, DropPath(0.5))
     model = branched(model).train()
     assert not torch.equal(model(some_images()), model(some_images()))
-    with attack_mode(model, statistics=statistics):
+    with attack_mode(model):
         assert torch.equal(model(some_images()), model(some_images()))
 
 
 def test_a_model_without_branches_can_be_attacked_too() -> None:
     model = small_net(dropout=0.5).train()
     before, kept = modes(model), buffers(model)
-    with attack_mode(model, statistics="batch"):
+    with attack_mode(model):
         assert torch.equal(model(some_images()), model(some_images()))
     assert modes(model) == before
     assert same(buffers(model), kept)
@@ -209,16 +161,6 @@ def test_the_branch_is_left_alone() -> None:
             model[4](torch.ones(2, 8, 3, 3)),
             layers_of(model, "adversarial")[1](torch.ones(2, 8, 3, 3)),
         )
-
-
-def test_unknown_statistics_are_refused() -> None:
-    model = branched(small_net()).train()
-    with (
-        pytest.raises(ValueError, match='statistics=\'mine\': choose "running" or "batch"'),
-        attack_mode(model, statistics="mine"),
-    ):
-        pass
-    assert model.training
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])

@@ -113,12 +113,16 @@ def test_what_a_device_holds() -> None:
     everything = num_bytes([*model.parameters(), *model.buffers()])
     parameters = num_bytes(model.parameters())
     plain = memory_cost(model, settings(optimizer="sgd"), activations=7, devices=1)
-    assert (plain.weights, plain.gradients, plain.optimizer) == (everything, parameters, parameters)
-    assert (plain.average, plain.half_weights, plain.buckets) == (0, 0, 0)
-    assert plain.total == everything + 2 * parameters + 7
+    assert (plain["weights"], plain["gradients"], plain["optimizer"]) == (
+        everything,
+        parameters,
+        parameters,
+    )
+    assert (plain["average"], plain["half_weights"], plain["buckets"]) == (0, 0, 0)
+    assert plain["total"] == everything + 2 * parameters + 7
     wanted = settings(optimizer="sgd", ema_decay=0.9, mixed_precision="bf16")
     more = memory_cost(model, wanted, activations=7, devices=2)
-    assert (more.average, more.half_weights, more.buckets) == (
+    assert (more["average"], more["half_weights"], more["buckets"]) == (
         everything,
         parameters // 2,
         parameters,
@@ -131,7 +135,7 @@ def test_frozen_layers_have_no_gradients_and_no_state() -> None:
     freeze_layers(model, 3)
     trained = num_bytes(p for p in model.parameters() if p.requires_grad)
     cost = memory_cost(model, settings(optimizer="momentum"), activations=0, devices=1)
-    assert cost.gradients == cost.optimizer == trained < num_bytes(model.parameters())
+    assert cost["gradients"] == cost["optimizer"] == trained < num_bytes(model.parameters())
 
 
 def test_a_models_own_tensors_do_not_count() -> None:

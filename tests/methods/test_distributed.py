@@ -87,7 +87,7 @@ def test_t11_attacks_fire_no_reduction(results: list[dict[str, Any]], name: str)
     forwards, *exchanged = results[0][name][1]
     assert exchanged == [case.backwards, broadcasts], (
         "reductions of gradients and broadcasts of buffers: before each forward pass that shares "
-        "its backward pass with an earlier one, call parallel.keep_statistics(model); `backwards` "
+        "its backward pass with an earlier one, call keep_statistics(model); `backwards` "
         "of the method's Case is the number of backward passes"
     )
     assert forwards == case.forwards, "`forwards` of the method's Case: passes that train"

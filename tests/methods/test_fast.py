@@ -32,7 +32,7 @@ from advprop.attacks.fgsm import fgsm
 from advprop.attacks.objectives import untargeted
 from advprop.attacks.pgd import PGD
 from advprop.attacks.threat_models import L2, Linf
-from advprop.auxiliary.branches import attack_mode, use_branch
+from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.gradients import branch_parameters
 from advprop.comparisons.plan import plan_jobs
 from advprop.config.attacks import OneStepConfig, ThreatModelConfig, TrainingAttackConfig
@@ -176,7 +176,7 @@ def test_the_attack_is_one_step_of_pgd_on_batch_statistics(
     if step_size is None:
         assert pgd == fgsm(ball, random_start_probability=1.0)
     reference = copy.deepcopy(model)
-    with use_branch(reference, "adversarial"), attack_mode(reference, statistics="batch"):
+    with use_branch(reference, "adversarial"):
         images = tiny_images().double()[6:]
         expected = pgd(reference, images, tiny_labels()[6:], generator=seeded())
     method = dataclasses.replace(FAST, threat_model=ball, step_size=step_size)

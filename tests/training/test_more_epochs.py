@@ -71,13 +71,11 @@ def test_cosine_goes_on_as_in_a_run_of_all_the_epochs(
 
     expected = [rate(STEPS * epoch - 1, 2 if epoch <= from_epoch else 4) for epoch in (1, 2, 3, 4)]
     assert rates(run) == pytest.approx(expected)
-    before, start = rate(STEPS * from_epoch - 1, 2), rate(STEPS * from_epoch, 4)
-    told = f"goes from {before:.3g} to {start:.3g}, and is {expected[-1]:.3g} in the last step"
+    told = f"from epoch {from_epoch + 1} on: the learning rate is now that of a run of 4 epochs"
     assert told in capfd.readouterr().err
     (entry,) = result["history"]
     assert told in entry["change"]
     assert (entry["epoch"], entry["num_epochs"]) == (from_epoch, [2, 4])
-    assert entry["learning_rate"] == pytest.approx([before, start, expected[-1]])
 
 
 def test_results_of_before_are_kept_and_a_kill_changes_no_bit(tmp_path: Path) -> None:

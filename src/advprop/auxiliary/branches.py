@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Literal
+from contextlib import contextmanager
 
 from torch import nn
 
 from advprop.auxiliary.route import Branched, Route, check_one_surgery, check_shares
-from advprop.auxiliary.running import frozen_statistics, has_shared_statistics, running_statistics
+from advprop.auxiliary.running import has_shared_statistics
 
 
 @contextmanager
@@ -81,22 +80,14 @@ def _check_branch(route: Route, branch: str | tuple[str, ...]) -> None:
 
 
 @contextmanager
-def attack_mode(
-    model: nn.Module,
-    *,
-    statistics: Literal["running", "batch"] = "running",
-    layers_only: bool = False,
-) -> Iterator[None]:
+def attack_mode(model: nn.Module, *, layers_only: bool = False) -> Iterator[None]:
     """Prepare `model` for an attack inside; restore every mode and flag on exit and on exception.
 
     Inside, dropout and stochastic depth are off and all parameters are frozen (their `.grad` stays
-    untouched, and a compiled backward pass skips them). Normalisation uses its "running" statistics
-    (as AdvProp does; Mei et al. 2022, section 3.2.2) or those of the "batch", which do not update
-    the running ones. With `layers_only`, modules that hold others stay in training mode, without
-    which torchvision's detectors give no losses. Raises ValueError for unknown `statistics`.
+    untouched, and a compiled backward pass skips them). Normalisation uses its running statistics
+    (as in AdvProp; Mei et al. 2022, section 3.2.2). With `layers_only`, modules that hold others
+    stay in training mode, without which torchvision's detectors give no losses.
     """
-    if statistics not in ("running", "batch"):
-        raise ValueError(f'statistics={statistics!r}: choose "running" or "batch"')
     modules = modules_of(model)
     modes = [module.training for module in modules]
     trainable = [
@@ -105,16 +96,15 @@ def attack_mode(
         for parameter in module._parameters.values()
         if parameter is not None and parameter.requires_grad
     ]
-    with ExitStack() as stack:
-        stack.callback(_restore, modules, modes, trainable)
+    try:
         _evaluate([m for m in modules if not m._modules] if layers_only else modules)
         for parameter in trainable:
             parameter.requires_grad = False
-        if statistics == "batch":
-            norms = [module for module in modules if running_statistics(module)]
-            _set_modes(norms, [True] * len(norms))
-            stack.enter_context(frozen_statistics(model))
         yield
+    finally:
+        _set_modes(modules, modes)
+        for parameter in trainable:
+            parameter.requires_grad = True
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:
@@ -149,11 +139,3 @@ def _set_modes(modules: Sequence[nn.Module], modes: Sequence[bool]) -> None:
             own["training"] = training
         else:  # a scripted module stores it elsewhere
             module.training = training
-
-
-def _restore(
-    modules: Sequence[nn.Module], modes: Sequence[bool], trainable: Sequence[nn.Parameter]
-) -> None:
-    _set_modes(modules, modes)
-    for parameter in trainable:
-        parameter.requires_grad = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,47 +15,29 @@ from advprop.training.optim import build_optimizer
 from advprop.training.settings import TrainingSettings
 
 
-@dataclass(frozen=True, kw_only=True)
-class MemoryCost:
-    """Bytes on one device.
-
-    `average` is the moving average of the weights, `half_weights` their copies in mixed
-    precision, `buckets` the buffers in which DistributedDataParallel exchanges gradients.
-    """
-
-    weights: int
-    gradients: int
-    optimizer: int
-    average: int
-    activations: int
-    half_weights: int
-    buckets: int
-
-    @property
-    def total(self) -> int:
-        """Return the sum of all parts: an upper bound, since their peaks do not coincide."""
-        return sum(getattr(self, field.name) for field in fields(self))
-
-
 def memory_cost(
     model: nn.Module, settings: TrainingSettings, *, activations: int, devices: int
-) -> MemoryCost:
-    """Return the memory of training `model` on each of `devices`, given its `activations` in bytes.
+) -> dict[str, int]:
+    """Return the bytes of training `model` on each of `devices`, by part, given its `activations`.
 
-    Raises ValueError if the size of the optimiser's state cannot be determined.
+    "average" is the moving average of the weights, "half_weights" their copies in mixed precision,
+    "buckets" the buffers in which DistributedDataParallel exchanges gradients. "total", the sum, is
+    an upper bound, since the peaks of the parts do not coincide. Raises ValueError if the size of
+    the optimiser's state cannot be determined.
     """
     weights = num_bytes([*model.parameters(), *model.buffers()])
     gradients = num_bytes(p for p in model.parameters() if p.requires_grad)
     half = settings.mixed_precision != "no"
-    return MemoryCost(
-        weights=weights,
-        gradients=gradients,
-        optimizer=optimizer_bytes(model, settings),
-        average=weights if settings.ema_decay is not None else 0,
-        activations=activations,
-        half_weights=num_bytes(model.parameters()) // 2 if half else 0,
-        buckets=gradients if devices > 1 else 0,
-    )
+    parts = {
+        "weights": weights,
+        "gradients": gradients,
+        "optimizer": optimizer_bytes(model, settings),
+        "average": weights if settings.ema_decay is not None else 0,
+        "activations": activations,
+        "half_weights": num_bytes(model.parameters()) // 2 if half else 0,
+        "buckets": gradients if devices > 1 else 0,
+    }
+    return {**parts, "total": sum(parts.values())}
 
 
 def num_bytes(tensors: Iterable[Tensor]) -> int:

@@ -196,14 +196,13 @@ def _method_cost(config: RunConfig, sizes: DataSizes, images: int, devices: int)
             f"{config.model.name} cannot be run on {images} images of shape {sizes.image_shape} "
             f"({type(error).__name__}: {error}): change data.image_size or model.name"
         ) from error
-    memory = memory_cost(model, settings, activations=step.activation_bytes, devices=devices)
     return {
         "passes_per_image": method.passes_per_image,
         "training_passes": step.training_passes,
         "attack_passes": step.attack_passes,
         "flops": step.flops,
         "parameters": {"plain": plain, "with_branches": _num_parameters(model)},
-        "memory": {**asdict(memory), "total": memory.total},
+        "memory": memory_cost(model, settings, activations=step.activation_bytes, devices=devices),
         "bytes_on_disk": method.bytes_on_disk(
             TrainingFacts(num_images=sizes.num_images, image_shape=sizes.image_shape)
         ),

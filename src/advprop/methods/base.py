@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from advprop.attacks.attack import Attack
+from advprop.auxiliary.gradients import branch_parameters
 from advprop.auxiliary.recomputation import refuse_recomputation
-from advprop.methods import loop_checks
+from advprop.auxiliary.route import has_auxiliary_norms
 from advprop.methods.facts import TrainingFacts
 from advprop.methods.step import Context, StepMetrics, unwrapped
 from advprop.shapes import Batch, Images, Labels, Version
@@ -110,7 +112,11 @@ class Method(ABC):
         """
         module = unwrapped(model)
         if not module.training:
-            loop_checks.refuse_eval_mode()
+            raise ValueError(
+                "the model is in eval mode, in which neither dropout nor normalisation trains: "
+                "call model.train() before; layers that are to keep their statistics may be in "
+                "eval mode"
+            )
         batch, context = _batch_and_context(module, images, labels, context)
         return self.step(model, batch, context)
 
@@ -128,7 +134,12 @@ class Method(ABC):
         `needs_backward`; the backward pass raises RuntimeError if checkpointing runs layers with
         branches again.
         """
-        loop_checks.check_has_loss(type(self).__name__, self.needs_backward)
+        if self.needs_backward:
+            raise ValueError(
+                f"{type(self).__name__} uses the gradients of its own backward passes, so it has "
+                "no loss to call backward on: call method.forward_backward, or take a method with "
+                "an attack, such as AdvProp"
+            )
         batch, context = _batch_and_context(unwrapped(model), images, labels, context)
         losses: list[Tensor] = []
         self.forward_backward(model, batch, replace(context, backward=losses.append))
@@ -152,9 +163,36 @@ class Attacking(Method):
 def _batch_and_context(
     model: nn.Module, images: Batch | Images, labels: object, context: Context | None
 ) -> tuple[Batch, Context]:
-    """Return a step's arguments as a batch and a context."""
+    """Return a step's arguments as a batch and a context; raises TypeError if they do not fit."""
     if isinstance(labels, Context):
         labels, context = None, labels
-    if not isinstance(images, Batch) or labels is not None:
-        images = loop_checks.batch_of(model, images, labels)
-    return images, context or Context()
+    if isinstance(images, Batch):
+        if labels is not None:
+            raise TypeError("a Batch holds its labels: call (model, batch, context)")
+        return images, context or Context()
+    if labels is None:
+        raise TypeError("labels are missing: call (model, images, labels)")
+    _warn_of_unknown_branches(model)
+    return Batch(images=images, labels=labels), context or Context()
+
+
+def _warn_of_unknown_branches(model: nn.Module) -> None:
+    """Warn if gradients of the last step are left in the branches' own parameters alone.
+
+    The optimiser has zeroed the others' gradients, so it does not contain these parameters.
+    """
+    empty = [parameter.grad is None for parameter in model.parameters() if parameter.requires_grad]
+    if all(empty) or not any(empty) or not has_auxiliary_norms(model):
+        return
+    shared, *branches = (
+        [parameter.grad is not None for parameter in group if parameter.requires_grad]
+        for group in branch_parameters(model).values()
+    )
+    left = sum(map(sum, branches))
+    if left and shared and not any(shared):
+        warnings.warn(
+            f"gradients of the last step are left in {left} parameters of auxiliary branches, and "
+            "nowhere else: an optimiser made before add_auxiliary_norms does not train them; make "
+            "it from model.parameters() afterwards",
+            stacklevel=4,
+        )

@@ -14,10 +14,16 @@ from torch.nn.parallel import DistributedDataParallel
 from advprop.auxiliary.branches import shares_statistics, splits_batches
 from advprop.auxiliary.recomputation import no_branch
 from advprop.auxiliary.running import frozen_statistics
-from advprop.methods import parallel
 from advprop.methods.base import Method
 from advprop.methods.joint import in_one_pass
-from advprop.methods.step import Context, KindMetrics, StepMetrics, through, unwrapped
+from advprop.methods.step import (
+    Context,
+    KindMetrics,
+    StepMetrics,
+    keep_statistics,
+    through,
+    unwrapped,
+)
 from advprop.randomness import mark_dropout
 from advprop.shapes import Batch
 from advprop.tasks.task import Task
@@ -102,7 +108,10 @@ class SeveralKinds(Method):
         """
         scattered = isinstance(model, nn.DataParallel) and bool(self.auxiliary)
         if self.form == "joint" and scattered:
-            parallel.refuse_scattering()
+            raise ValueError(
+                'form="joint" under DataParallel, which would scatter clean and adversarial images '
+                'over the wrong branches: use form="separate", or DistributedDataParallel'
+            )
         if self.form != "auto":
             return self.form
         if scattered:
@@ -125,7 +134,12 @@ class SeveralKinds(Method):
     def check_distributed(self) -> None:
         """Raise ValueError if each backward pass would reach one branch alone."""
         if self.form == "separate" and self.auxiliary:
-            parallel.refuse_separate("auto, joint or summed" if self.one_pass else "auto or summed")
+            instead = "auto, joint or summed" if self.one_pass else "auto or summed"
+            raise ValueError(
+                'form="separate" on several processes: each backward pass reaches one branch '
+                "alone, and DistributedDataParallel waits for the gradients of all; set "
+                f"method.form to {instead}, or train in one process"
+            )
 
 
 def recomputing(model: nn.Module) -> AbstractContextManager[None]:
@@ -156,7 +170,7 @@ def _in_passes(
         if found and redraw is not None:
             redraw()
         if found and form == "summed":
-            parallel.keep_statistics(model)
+            keep_statistics(model)
         with through(model, kind, separate=branches):
             outputs = task.outputs(model, part.images, part.labels)
             loss = task.loss(outputs, part.labels)
@@ -177,5 +191,8 @@ def _in_passes(
 def _mark_masks(model: nn.Module, kinds: Mapping[str, Batch]) -> Callable[[], None]:
     """Return a function that rewinds torch's streams, so that the same masks are drawn again."""
     if isinstance(model, nn.DataParallel):
-        parallel.refuse_matched_masks()
+        raise ValueError(
+            "matched_masks under DataParallel, whose devices draw masks each for itself: use "
+            "DistributedDataParallel, or matched_masks=False"
+        )
     return mark_dropout(next(iter(kinds.values())).images.device)

@@ -107,6 +107,16 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
+def keep_statistics(model: nn.Module) -> None:
+    """Keep DistributedDataParallel from broadcasting buffers before its next forward pass.
+
+    It has broadcast them before the step's first pass, whose backward pass would fail if they
+    changed (torch 2.6 to 2.10, pytorch/pytorch#175024).
+    """
+    if isinstance(model, DistributedDataParallel):
+        model.require_forward_param_sync = False
+
+
 def through(
     model: nn.Module,
     branch: str | tuple[str, ...],

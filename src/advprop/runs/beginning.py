@@ -34,7 +34,6 @@ from advprop.runs.folder import (
     read_result,
 )
 from advprop.training.checkpoint import Checkpoints
-from advprop.training.optim import scheduled_rates
 from advprop.training.trainer import Trainer
 
 _EPOCHS = "training.num_epochs"
@@ -181,11 +180,15 @@ def begin(
     if (folder / CONFIG).is_file():
         before = read_config(folder / CONFIG).training.num_epochs
         if before < config.training.num_epochs:
-            entry = _more_epochs(trainer, before)
-            entries.append(entry)
+            after = config.training.num_epochs
+            change = (
+                f"{after} epochs instead of {before}, from epoch {trainer.position.epoch + 1} on: "
+                f"the learning rate is now that of a run of {after} epochs, and may jump"
+            )
+            entries.append({"change": change, "num_epochs": [before, after]})
             _set_aside(folder, before)
             if not quiet:
-                print(entry["change"], file=sys.stderr, flush=True)
+                print(change, file=sys.stderr, flush=True)
     if entries:
         position = {"epoch": trainer.position.epoch, "step": trainer.position.step}
         history = [*read_history(folder), *({**position, **entry} for entry in entries)]
@@ -198,26 +201,6 @@ def write_settings(folder: Path, config: RunConfig, facts: Mapping[str, Any]) ->
     # the configuration first: a folder without it is not recognised as a run's
     write_json(folder / CONFIG, config.absolute().model_dump(mode="json"))
     write_data_facts(folder, facts)
-
-
-def _more_epochs(trainer: Trainer, before: int) -> dict[str, Any]:
-    """Return the history entry of a run of `before` epochs that gets more, with learning rates."""
-    settings, position = trainer.settings, trainer.position
-    per_epoch, after = trainer.steps_per_epoch, settings.num_epochs
-    steps = [max(0, position.step - 1)], [position.step, trainer.total_steps - 1]
-    old = scheduled_rates(settings, before, per_epoch, steps[0])
-    new = scheduled_rates(settings, after, per_epoch, steps[1])
-    rates = [rate * 0.5**position.rollbacks for rate in (*old, *new)]
-    told = [f"{rate:.3g}" for rate in rates]
-    course = f"goes from {told[0]} to {told[1]}, and is {told[2]} in the last step"
-    if len(set(told)) == 1:
-        course = f"stays at {told[0]}"
-    return {
-        "change": f"{after} epochs instead of {before}, from epoch {position.epoch + 1} on: the "
-        f"learning rate follows the schedule of a run of {after} epochs; it {course}",
-        "num_epochs": [before, after],
-        "learning_rate": rates,
-    }
 
 
 def _set_aside(folder: Path, epochs: int) -> None:

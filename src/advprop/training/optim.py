@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +11,7 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
 from advprop.models.standardize import Standardized
 from advprop.randomness import kept_streams
@@ -107,19 +105,6 @@ def build_schedule(
     return MultiStepLRScheduler(
         optimizer, decay_t=milestones, decay_rate=settings.decay_rate, **common
     )
-
-
-def scheduled_rates(
-    settings: TrainingSettings, num_epochs: int, steps_per_epoch: int, steps: Sequence[int]
-) -> list[float]:
-    """Return the learning rate at each of `steps` in a run of `num_epochs`, without rollbacks."""
-    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=settings.learning_rate)
-    schedule = build_schedule(optimizer, replace(settings, num_epochs=num_epochs), steps_per_epoch)
-    rates = []
-    for step in steps:
-        set_learning_rate(schedule, step, rollbacks=0)
-        rates.append(float(optimizer.param_groups[0]["lr"]))
-    return rates
 
 
 def set_learning_rate(schedule: Scheduler, step: int, rollbacks: int) -> None:

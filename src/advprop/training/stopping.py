@@ -60,9 +60,6 @@ class InterruptedTraining(RuntimeError):  # noqa: N818 - an ending, not an error
         self.signum = signum
         self.exit_code = 128 + signum
 
-    def __reduce__(self) -> tuple[type[InterruptedTraining], tuple[str, int]]:
-        return type(self), (str(self), self.signum)  # for pickling from a worker to its parent
-
 
 class StopSignal:
     """A signal handler; `received` is the number of the first signal, or None before that."""

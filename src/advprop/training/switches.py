@@ -25,7 +25,9 @@ def torch_switches(settings: TrainingSettings) -> Iterator[None]:
     if CUDA has started before, or if an operation inside, which the message names, has no
     deterministic form.
     """
-    before = _Switches()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark, tf32 = cudnn.benchmark, (cuda.matmul.allow_tf32, cudnn.allow_tf32)
     try:
         if settings.deterministic:
             _fix_cublas()
@@ -42,26 +44,11 @@ def torch_switches(settings: TrainingSettings) -> Iterator[None]:
             raise
         raise ValueError(message) from error
     finally:
-        before.restore()
-
-
-class _Switches:
-    """The values of torch's switches at the time when the object is made."""
-
-    def __init__(self) -> None:
-        self.deterministic = torch.are_deterministic_algorithms_enabled()
-        self.warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-        self.benchmark = cudnn.benchmark
-        self.tf32 = cuda.matmul.allow_tf32, cudnn.allow_tf32
-
-    def restore(self) -> None:
-        """Set the switches to these values."""
-        now = _Switches()
-        if (now.deterministic, now.warn_only) != (self.deterministic, self.warn_only):
-            torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
-        cudnn.benchmark = self.benchmark
-        if now.tf32 != self.tf32:
-            cuda.matmul.allow_tf32, cudnn.allow_tf32 = self.tf32
+        if settings.deterministic:
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        cudnn.benchmark = benchmark
+        if settings.tf32 is not None:
+            cuda.matmul.allow_tf32, cudnn.allow_tf32 = tf32
 
 
 def _fix_cublas() -> None:
