@@ -18,11 +18,10 @@ from advprop.config import RunConfig
 from advprop.config.methods import METHODS
 from advprop.config.overrides import apply_overrides
 from advprop.config.run import ModelConfig
-from advprop.cost.planning import DataSizes, check_shares, data_sizes, plan
+from advprop.cost.planning import DataSizes, data_sizes, plan
 from advprop.cost.timing import images_to_try, minutes_here
 from advprop.recipes.builtin import digits
 from advprop.recipes.images import from_scratch
-from advprop.training.settings import TrainingSettings
 
 SMALL = {"num_images": 1000, "num_classes": 10}
 
@@ -91,12 +90,6 @@ def test_branches_add_the_parameters_of_their_layers_and_the_export_has_none() -
     assert sum(parameter.numel() for parameter in exported.parameters()) == parameters["plain"]
 
 
-def settings(batch_size: int, gradient_accumulation: int = 1) -> TrainingSettings:
-    return TrainingSettings(
-        num_epochs=1, batch_size=batch_size, gradient_accumulation=gradient_accumulation
-    )
-
-
 @pytest.mark.parametrize(
     ("num_images", "parts", "devices", "share", "step"),
     [
@@ -127,8 +120,11 @@ def test_images_go_through_at_once_by_device_and_part(
 def test_a_batch_that_cannot_be_shared(
     batch_size: int, parts: int, devices: int, message: str
 ) -> None:
+    config = small_images(
+        f"training.batch_size={batch_size}", f"training.gradient_accumulation={parts}"
+    )
     with pytest.raises(ValueError, match=message):
-        check_shares(settings(batch_size, parts), devices)
+        plan(config, **SMALL, devices=devices)
 
 
 def test_memory_is_that_of_so_many_devices() -> None:

@@ -21,7 +21,6 @@ from advprop.models.standardize import Standardized
 from advprop.models.trial import RUN_ERRORS
 from advprop.training.engine import prepare_model
 from advprop.training.micro_batches import part_size
-from advprop.training.settings import TrainingSettings
 
 VANILLA = "vanilla"
 
@@ -57,15 +56,12 @@ def plan(
     the batch, or the model cannot be built or run.
     """
     settings = config.training
-    check_shares(settings, devices)
     sizes, data = data_sizes(config, num_images=num_images, num_classes=num_classes)
     if utilisation is None:
         utilisation = typical_utilisation(_empty_model(config, sizes))
     _check_rates(device_tflops, utilisation)
-    each = images_per_process(
-        sizes.num_images, settings.batch_size, devices, config.data.sampling, config.data.mixing
-    )
-    share = part_size(each, settings.gradient_accumulation)
+    each = images_per_device(config, sizes.num_images, devices)
+    share = each // settings.gradient_accumulation
     steps_per_epoch = num_train_batches(sizes.num_images, batch_size=settings.batch_size)
     images_per_step = each * devices
     rates = {"device_tflops": device_tflops, "utilisation": utilisation}
@@ -90,8 +86,13 @@ def plan(
     }
 
 
-def check_shares(settings: TrainingSettings, devices: int) -> None:
-    """Raise ValueError if `devices` and the parts of a batch cannot share it equally."""
+def images_per_device(config: RunConfig, num_images: int, devices: int) -> int:
+    """Return the images of a step on each of `devices`, for a set of `num_images`.
+
+    Raises ValueError if the devices, or the parts in which gradients accumulate, cannot share the
+    batch equally.
+    """
+    settings = config.training
     if devices < 1:
         raise ValueError(f"devices={devices}: must be at least 1")
     parts = devices * settings.gradient_accumulation
@@ -106,6 +107,11 @@ def check_shares(settings: TrainingSettings, devices: int) -> None:
             f"batch_size={settings.batch_size} {reason} {devices} devices{accumulated}: it counts "
             f"the images of all of them, take a multiple of {parts} (training.batch_size)"
         )
+    each = images_per_process(
+        num_images, settings.batch_size, devices, config.data.sampling, config.data.mixing
+    )
+    part_size(each, settings.gradient_accumulation)
+    return each
 
 
 def _check_rates(device_tflops: float, utilisation: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -60,15 +61,6 @@ def build_trainer(
         unread = [f"{tally.count} training images could not be read; others stood in for them"]
         return unused_branches(model) + (unread if tally.count else [])
 
-    def validate(model: nn.Module) -> float:
-        return shared_accuracy(
-            model,
-            data.validation,
-            accelerator,
-            batch_size=config.evaluation.batch_size,
-            num_workers=settings.num_workers,
-        )
-
     return Trainer(
         model=model,
         method=method,
@@ -76,7 +68,13 @@ def build_trainer(
         seed=config.seed,
         batches=batches,
         steps_per_epoch=len(first_epoch),
-        validate=validate,
+        validate=partial(
+            shared_accuracy,
+            split=data.validation,
+            accelerator=accelerator,
+            batch_size=config.evaluation.batch_size,
+            num_workers=settings.num_workers,
+        ),
         checkpoints=Checkpoints(folder / CHECKPOINTS, keep=settings.keep_checkpoints),
         log=RunLog(folder / METRICS),
         accelerator=accelerator,
