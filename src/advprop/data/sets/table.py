@@ -65,6 +65,8 @@ def load_table(
         raise ValueError(f"{table} has no column {split_column}; it has {shortened(columns)}")
     image_column = image_column or next(iter(columns))
     names = tuple(label_columns) or _label_columns(columns, {image_column, split_column})
+    if len(columns) == 1:
+        raise ValueError(f"{table} has one column, {image_column}: separate columns by commas")
     if not names:
         raise ValueError(
             f"{table} has no column of labels, which are 1, 0, -1 or empty: name some, as in "
@@ -136,6 +138,8 @@ def _labelled(split: TableSplit) -> list[int]:
 
 def _read(table: Path) -> dict[str, list[str]]:
     """Return the columns of a CSV file by name."""
+    if table.is_dir():
+        raise ValueError(f"{table} is a folder: name a CSV file")
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             header, *rows = [row for row in csv.reader(file) if row]
