@@ -22,6 +22,7 @@ import torch
 from measuring import Row, Times, interleaved
 from showing import show
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import advprop
 from advprop.attacks.objectives import random_other_class
@@ -29,7 +30,6 @@ from advprop.auxiliary.gradients import branch_parameters, scaled_gradients
 from advprop.methods.kept.encoding import Encoding
 from advprop.methods.kept.store import PerturbationStore
 from advprop.models.build import build_model
-from advprop.models.trial import Operations
 from advprop.randomness import ImageStreams, derive_seed, hashed, uniform
 from advprop.training.engine import build_average
 from advprop.training.processes import average_statistics
@@ -148,6 +148,18 @@ def without_arithmetic() -> Iterator[None]:
             stack.enter_context(mock.patch.object(torch, name, nothing))
         stack.enter_context(mock.patch.object(torch.distributed, "all_reduce", nothing))
         yield
+
+
+class Operations(TorchDispatchMode):
+    """Records the `names` of torch's operations called inside, such as "mul", in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
 
 
 def counted(action: Callable[[], object]) -> int:

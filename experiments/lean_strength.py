@@ -1,9 +1,10 @@
-"""`advprop_lean` in exactly vanilla's time, on many images: which epsilon, and is it ahead?
+"""`advprop_lean` in exactly vanilla's time: which epsilon, and is it ahead?
 
 The strength is chosen on validation images, with a seed of its own. Then vanilla and `advprop_lean`
 in that strength train for the same measured time, and are tested once.
 
-    python experiments/lean_strength.py             # eight seeds of 20,000 icons
+    python experiments/lean_strength.py --sets icons
+    python experiments/lean_strength.py --sets emoji --seeds 8
     python experiments/lean_strength.py --quick
 
 Time and result: docs/reproducing.md, experiment 17.
@@ -21,9 +22,9 @@ from advprop.comparisons.comparing import run_jobs
 from advprop.comparisons.plan import Job
 from advprop.config import RunConfig
 
-EPSILONS = (8, 16, 24, 32)  # of 255
+EPSILONS = {"icons": (8, 16, 24, 32), "emoji": (2, 4, 8, 16)}  # of 255
 SEED_TO_CHOOSE = 100
-LENGTH = 1.0  # of the set's usual training
+LENGTHS = {"icons": 1.0, "emoji": 2.0}  # times the usual training
 
 
 def lean(base: RunConfig, epsilon: int) -> RunConfig:
@@ -50,8 +51,8 @@ def best_on_validation(group: Group, name: str, options: Options) -> str:
 
 
 def plan(name: str, options: Options) -> list[Group]:
-    base = longer(base_config(name, options), LENGTH)
-    tried = {"vanilla": base, **{f"lean, {e}/255": lean(base, e) for e in EPSILONS}}
+    base = longer(base_config(name, options), LENGTHS[name])
+    tried = {"vanilla": base, **{f"lean, {e}/255": lean(base, e) for e in EPSILONS[name]}}
     choice = in_budget(tried, 1.0, f"{name}, strength", options)
     best = best_on_validation(choice, name, options)
     return [
@@ -64,4 +65,4 @@ def plan(name: str, options: Options) -> list[Group]:
 
 
 if __name__ == "__main__":
-    main("lean_strength", plan, extras={"shift": shift}, sets=("icons",))
+    main("lean_strength", plan, extras={"shift": shift}, sets=tuple(EPSILONS))

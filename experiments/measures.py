@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -67,7 +68,7 @@ def distances(folder: Path, config: RunConfig) -> dict[str, Any]:
     models = {"first_epoch": after_one_epoch(config), "last_epoch": run.model}
     return {
         "distances": {
-            name: [distance.to_json() for distance in branch_distances(model, branch)]
+            name: [asdict(distance) for distance in branch_distances(model, branch)]
             for name, model in models.items()
         }
     }

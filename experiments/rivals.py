@@ -15,7 +15,7 @@ from __future__ import annotations
 from attacker import attack
 from lean import in_budget
 from measures import corruption, shift
-from settings import SETS, method, suited
+from settings import SMALL_SETS, method, suited
 from study import Group, Options, base_config, main
 
 from advprop.config import RunConfig
@@ -48,4 +48,4 @@ def plan(name: str, options: Options) -> list[Group]:
 
 
 if __name__ == "__main__":
-    main("rivals", plan, extras=EXTRAS, sets=tuple(SETS))
+    main("rivals", plan, extras=EXTRAS, sets=(*SMALL_SETS, "icons"))

@@ -74,8 +74,15 @@ def icons() -> RunConfig:
     return base.model_copy(update={"recipe": "icons", "data": data, "training": training})
 
 
+def icons64() -> RunConfig:
+    """The same icons in 64 pixels."""
+    base = icons()
+    data = base.data.model_copy(update={"root": ICONS / "64", "image_size": 64})
+    return base.model_copy(update={"recipe": "icons64", "data": data})
+
+
 SMALL_SETS = {"emoji": emoji, "mnist5k": mnist5k}
-SETS = {**SMALL_SETS, "icons": icons}
+SETS = {**SMALL_SETS, "icons": icons, "icons64": icons64}
 ATTACKS = {
     "icons": AttackConfig(
         threat_model=ThreatModelConfig(epsilon=16 / 255), num_steps=1, step_size=16 / 255

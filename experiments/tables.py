@@ -50,6 +50,7 @@ BASELINES_OF = {
     "together": {"vanilla": "vanilla at equal time", "augmix": "augmix at equal time"},
     "clean_end": {"vanilla": "vanilla at equal time", "lean": "lean at equal time"},
     "lean_strength": {"vanilla": "vanilla at equal time"},
+    "lean_longer": {"vanilla": "vanilla at equal time"},
     "robust_start": {"from vanilla_equal_cost": "from vanilla at equal cost"},
 }
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
+from tiny import Operations
 from torch import Tensor
 
-from advprop.models.trial import Operations
 from advprop.randomness import (
     ImageStreams,
     derive_seed,

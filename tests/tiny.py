@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from timm.models.convnext import ConvNeXt
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from advprop.auxiliary.norm import AuxiliaryNorm
 from advprop.auxiliary.surgery import add_auxiliary_norms
@@ -156,3 +158,15 @@ def same_tensors(first: dict[str, Tensor | None], second: dict[str, Tensor | Non
         (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
         for a, b in zip(first.values(), second.values(), strict=True)
     )
+
+
+class Operations(TorchDispatchMode):
+    """Records the `names` of torch's operations called inside, such as "mul", in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))

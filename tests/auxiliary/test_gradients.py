@@ -6,11 +6,11 @@ from functools import partial
 import pytest
 import torch
 from branch_nets import branched, small_net, some_images
+from tiny import Operations
 from torch import nn
 
 from advprop.auxiliary.branches import branch_names, use_branch
 from advprop.auxiliary.gradients import branch_parameters, scaled_gradients
-from advprop.models.trial import Operations
 
 
 class StoppedError(Exception):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_layers_without_parameters() -> None:
     (distance,) = branch_distances(norm_with_known_distances(affine=False), "adversarial")
     assert distance.weight_distance is None
     assert distance.bias_distance is None
-    assert json.loads(json.dumps(distance.to_json()))["weight_distance"] is None
+    assert json.loads(json.dumps(asdict(distance)))["weight_distance"] is None
 
 
 def test_new_branches_lie_at_no_distance() -> None:

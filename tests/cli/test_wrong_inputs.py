@@ -58,7 +58,7 @@ WRONG = {
     "no folder named": (_train(recipe="from_scratch"), "data.root=DIR"),
     "missing folder": (_train("data.root={}/none", recipe="from_scratch"), "none"),
     "empty path": (_train("data.root=", recipe="from_scratch"), "no path given"),
-    "folder for a table": (_train("data.kind=table", "data.table={}"), "is a folder: name a CSV"),
+    "folder for a table": (_train("data.kind=table", "data.table={}"), "no CSV file in UTF-8"),
     "no methods": (
         lambda f: ["compare", "digits", "--methods", "", "--out", f / "new"],
         "no method named: choose from vanilla",
@@ -134,7 +134,6 @@ WRONG = {
         lambda f: ["predict", f / "run", f / "run"],
         "no image in this folder",
     ),
-    "pattern of nothing": (lambda f: ["predict", f / "run", f / "*.jpg"], "no image matches"),
     "prediction into nowhere": (
         lambda f: ["predict", f / "run", f / "one", "--json", f / "none" / "found.json"],
         "none",

@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from advprop.data.sets import builtin
 from advprop.data.sets.builtin import load_builtin
+from advprop.shapes import unit_range
 
 
 def rows(split) -> set[bytes]:
@@ -75,7 +76,7 @@ def test_images_are_fractions_of_255_under_their_own_labels(mnist):
     assert batch.indices.tolist() == [7, 1999, 0]
     assert torch.equal(batch.labels, mnist.test.labels[[7, 1999, 0]])
     expected = mnist.test.pixels[[7, 1999, 0]].double() / 255
-    images = mnist.test.images([(None, 7), (None, 1999), (None, 0)])
+    images = unit_range(mnist.test.images([(None, 7), (None, 1999), (None, 0)]))
     torch.testing.assert_close(images.double(), expected, rtol=0, atol=1e-7)
     assert torch.equal(mnist.test.image(1999), images[1])
     assert torch.equal(batch.images, mnist.test.pixels[[7, 1999, 0]])

@@ -56,7 +56,7 @@ def test_a_pipeline_says_whether_batches_hold_bytes(augmentation, kind, write_im
     }
     for layout in (torch.contiguous_format, torch.channels_last):
         floats = moved(batch, layout)
-        assert torch.equal(floats.images, split.images(keys))
+        assert torch.equal(floats.images, unit_range(split.images(keys)))
         assert floats.images.is_contiguous(memory_format=layout)
         assert torch.equal(floats.views["other"], batch.views["other"] / torch.tensor(255.0))
         assert torch.equal(floats.views["more"], batch.views["more"])
@@ -69,7 +69,7 @@ def test_evaluation_sees_the_same_image_whatever_training_makes_of_it(write_imag
         for augmentation in (PLAIN, ERASING)
     )
     keys = [Key(None, 1), Key(None, 6)]
-    assert torch.equal(plain.images(keys), erasing.images(keys))
+    assert torch.equal(unit_range(plain.images(keys)), erasing.images(keys))
     assert torch.equal(plain.image(6), unit_range(plain.preprocessing.framed(plain.read(6))[0]))
 
 
@@ -93,7 +93,7 @@ def test_mixtures_are_of_the_same_numbers_as_before() -> None:
 
     class Floats(ArraySplit):
         def __getitems__(self, keys) -> Batch:
-            return self.batch_of(keys, self.images(keys))
+            return self.batch_of(keys, unit_range(self.images(keys)))
 
     def mixed(split: ArraySplit) -> list[Batch]:
         options = {"mixing": Mixing(mixup=0.5, cutmix=1.0), "num_classes": 4}

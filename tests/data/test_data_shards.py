@@ -167,7 +167,7 @@ def _pixels(split: ShardSplit) -> np.ndarray:
     return split.image(5, epoch=1).numpy()
 
 
-def test_a_forked_worker_opens_files_of_its_own(shards):
+def test_a_forked_worker_reads_from_the_open_files(shards):
     split = load_shards(View(image_size=8), train=str(shards)).train
     expected = split.image(0)
     inherited = list(split.files._handles.values())
@@ -176,11 +176,11 @@ def test_a_forked_worker_opens_files_of_its_own(shards):
     if not (child := os.fork()):
         try:
             seen = torch.equal(split.image(0), expected)
-            os.write(writing, f"{seen} {len(split.files._handles)}".encode())
+            os.write(writing, str(seen).encode())
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    assert os.read(reading, 99) == b"True 1"
+    assert os.read(reading, 99) == b"True"
     os.close(reading)
     os.close(writing)
     assert list(split.files._handles.values()) == inherited
@@ -194,11 +194,10 @@ def test_no_more_files_are_open_than_allowed(shards, monkeypatch):
         split.read(index)
         assert len(split.files._handles) <= 2
     handles = list(split.files._handles.values())
-    split.files.close()
+    del split
     for handle in handles:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(handle)
-    split.read(0)
 
 
 def test_a_shard_that_changes_while_training_is_named(shards):

@@ -26,7 +26,7 @@ from advprop.methods.augmix import AugMix
 from advprop.methods.maxup import MaxUp
 from advprop.recipes.builtin import digits
 from advprop.recipes.images import from_scratch
-from advprop.shapes import AugMixed, Batch, in_bytes
+from advprop.shapes import AugMixed, Batch, in_bytes, unit_range
 
 AUGMIX, REDRAWN = AugMix().versions, MaxUp(draws=3).versions
 
@@ -227,7 +227,7 @@ def test_embedded_images_are_augmented_if_that_is_asked() -> None:
     assert torch.equal(train.labels, plain.labels)
     keys = [(None, index) for index in range(20)]
     torch.testing.assert_close(
-        train.images(keys), plain.images(keys), atol=0.5 / 255 + 1e-6, rtol=0
+        unit_range(train.images(keys)), plain.images(keys), atol=0.5 / 255 + 1e-6, rtol=0
     )
     assert not torch.equal(train.image(0, epoch=0), train.image(0, epoch=1))
     taken = train.taken([3, 1])

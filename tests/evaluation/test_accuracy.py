@@ -47,13 +47,6 @@ def test_clean_accuracy_counts_images_not_batches() -> None:
     assert found == {"clean_accuracy": 250 / 400, "num_images": 400}
 
 
-def test_top5_where_there_are_more_than_five_classes() -> None:
-    logits = torch.arange(8.0).repeat(4, 1)  # class 7 first, 3 fifth
-    batch = Batch(images=torch.zeros(4, 1, 2, 2), labels=torch.tensor([7, 3, 2, 0]))
-    found = evaluate_clean(lambda images: logits, [batch])
-    assert (found["clean_accuracy"], found["top5_accuracy"]) == (0.25, 0.5)
-
-
 def test_noise_accuracy_is_that_of_the_normal_distribution() -> None:
     # the mean of 16 values with deviation 0.2 crosses 0.5 from 0.05 away with probability Phi(-1)
     found = evaluate_noise(brightness_classifier, batches(0.05), standard_deviation=0.2)

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from advprop.attacks.threat_models import L2, Linf, ThreatModel
 from advprop.evaluation import autoattack
-from advprop.evaluation.autoattack import COMPONENTS, Budget, evaluate_autoattack
+from advprop.evaluation.autoattack import COMPONENTS, evaluate_autoattack
 from advprop.evaluation.robustness import evaluate_adversarial
 from advprop.shapes import Batch, LogitsFn
 
-BUDGET = Budget(iterations=6, queries=15)
 COUNT = 10
 
 
@@ -36,12 +35,14 @@ def batch() -> Batch:
 
 
 @pytest.mark.parametrize("ball", [Linf(0.02), L2(0.2)], ids=str)
-def test_accuracy_falls_from_attack_to_attack(ball: ThreatModel) -> None:
+def test_accuracy_falls_from_attack_to_attack(
+    ball: ThreatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autoattack, "ITERATIONS", 6)
+    monkeypatch.setattr(autoattack, "QUERIES", 15)
     logits_fn, images = net(), [batch()]
     state = torch.get_rng_state()
-    found = evaluate_autoattack(
-        logits_fn, images, threat_model=ball, attacked_logits_fn=logits_fn, budget=BUDGET
-    )
+    found = evaluate_autoattack(logits_fn, images, threat_model=ball, attacked_logits_fn=logits_fn)
     assert torch.equal(torch.get_rng_state(), state)
     after = list(found["after"].values())
     assert tuple(found["after"]) == COMPONENTS
@@ -49,9 +50,7 @@ def test_accuracy_falls_from_attack_to_attack(ball: ThreatModel) -> None:
     assert after[-1] == found["autoattack_accuracy"] < 1.0
     assert found["largest"] <= ball.epsilon * 1.0001
     assert found["num_corrected"] == 0
-    again = evaluate_autoattack(
-        net(), [batch()], threat_model=ball, attacked_logits_fn=net(), budget=BUDGET
-    )
+    again = evaluate_autoattack(net(), [batch()], threat_model=ball, attacked_logits_fn=net())
     assert {**again, "seconds": 0} == {**found, "seconds": 0}
 
 

@@ -45,6 +45,13 @@ def test_classes_and_confusions_are_counted() -> None:
     assert "top5_accuracy" not in found
 
 
+def test_top5_where_there_are_more_than_five_classes() -> None:
+    logits = torch.arange(8.0).repeat(4, 1)  # class 7 first, 3 fifth
+    batch = Batch(images=torch.zeros(4, 1, 2, 2), labels=torch.tensor([7, 3, 2, 0]))
+    found = report_clean(lambda images: logits, [batch], class_names=list("abcdefgh"))
+    assert (found["clean_accuracy"], found["top5_accuracy"]) == (0.25, 0.5)
+
+
 def test_it_agrees_with_the_quick_figures() -> None:
     logits = torch.randn(60, 9, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(60) % 9

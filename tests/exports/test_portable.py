@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import advprop.exports.portable as portable
 from advprop.data.preprocessing import Preprocessing
+from advprop.exports.format import ExportInfo
 from advprop.exports.portable import check_formats, write_portable
 from advprop.models.build import build_model
 from advprop.models.standardize import Standardized, standardized
@@ -59,9 +60,8 @@ def write(
     shape: tuple[int, int, int] = (1, 4, 4),
 ) -> dict[str, dict[str, Any]]:
     preprocessing = Preprocessing(image_shape=shape, interpolation="bilinear", crop_pct=0.9)
-    return write_portable(
-        model, folder, class_names=NAMES, preprocessing=preprocessing, formats=formats
-    )
+    info = ExportInfo(class_names=NAMES, preprocessing=preprocessing, provenance={}, options={})
+    return write_portable(model, folder, info, formats)
 
 
 def test_a_small_network_in_both_forms(tmp_path: Path) -> None:

@@ -41,7 +41,6 @@ from advprop.methods.mixed import Mixed
 from advprop.methods.pyramid import Pyramid
 from advprop.methods.step import Context, StepMetrics, perturbation_size
 from advprop.methods.vanilla import Vanilla
-from advprop.models.trial import _NOT_DETERMINISTIC_ON_GPU, Operations
 from advprop.randomness import ImageStreams
 from advprop.shapes import Batch
 from advprop.tasks.task import Classification
@@ -554,19 +553,3 @@ def test_unnormalised_images_are_refused_before_anything_changes() -> None:
         run(AdvProp(attack=ATTACK), model, images=2 * tiny_images() - 1)
     assert active_branch(model) == "clean"
     assert model.training
-
-
-# --- the same in each run
-
-
-@every_method
-def test_a_method_says_what_no_gpu_repeats(case: Case) -> None:
-    """Of its own operations, whatever the model's are; with frames, as advprop_lean uses them."""
-    model, method = net_for(case.method), prepared(case.method)
-    frames = torch.tensor([[0.5, 0.0, 0.1], [0.0, 0.5, 0.1]]).expand(8, 2, 3)
-    images = tiny_images()
-    batch = dataclasses.replace(batch_for(method, images), frames=frames)
-    with Operations() as seen:
-        method.forward_backward(model, batch, Context(generator=seeded()))
-    found = _NOT_DETERMINISTIC_ON_GPU & {*seen.names}
-    assert found == ({"grid_sampler_2d_backward"} if method.not_deterministic else set())

@@ -49,12 +49,6 @@ def test_channels_are_those_of_images_not_of_the_first_convolution(in_chans: int
         assert standardized(model).mean.shape == (in_chans, 1, 1)
 
 
-def test_older_models_without_a_channel_count_tell_by_their_first_convolution() -> None:
-    model = timm.create_model("test_resnet", in_chans=1)
-    del model.in_chans
-    assert standardized(model).mean.shape == (1, 1, 1)
-
-
 def test_gradients_are_those_of_images_in_the_unit_range() -> None:
     images = torch.rand(1, 1, 8, 8, requires_grad=True)
     model = standardized(nn.Identity(), mean=[0.25], std=[0.5])

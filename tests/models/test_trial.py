@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
-import timm
 import torch
 from tiny import NUM_CLASSES, modes, tiny_branched_net, tiny_vit
 from torch import Tensor, nn
 
-from advprop.models.trial import check_forward, not_deterministic_on_gpu
+from advprop.models.trial import check_forward
 
 
 class _Odd(nn.Module):
@@ -35,11 +32,6 @@ def test_a_pass_leaves_no_trace() -> None:
     assert modes(model) == before
     assert torch.equal(torch.random.get_rng_state(), drawn)
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
-    assert not_deterministic_on_gpu(model, (3, 9, 7)) == []
-    assert modes(model) == before
-    assert torch.equal(torch.random.get_rng_state(), drawn)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
-    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_a_size_that_does_not_fit_is_named_with_what_changes_it() -> None:
@@ -66,48 +58,3 @@ def test_what_a_model_raises_becomes_one_message(error: Exception) -> None:
 def test_other_outputs_than_logits_are_refused(answer: object) -> None:
     with pytest.raises(ValueError, match=r"\(1, 3\), are needed: change model\.options"):
         check_forward(_Odd(answer), "net", image_shape=(1, 2, 2), num_classes=3)
-
-
-class _Sampled(nn.Module):
-    """Looks at its images through a grid that it learns."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.grid = nn.Parameter(torch.zeros(1, 2, 2, 2))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return nn.functional.grid_sample(images, self.grid, align_corners=False).flatten(1)
-
-
-@pytest.mark.parametrize(
-    ("build", "operations"),
-    [
-        pytest.param(lambda: timm.create_model("test_resnet"), [], id="resnet"),
-        pytest.param(lambda: timm.create_model("test_vit", img_size=32), [], id="attention"),
-        pytest.param(
-            lambda: timm.create_model("test_resnet", global_pool="catavgmax"),
-            ["adaptive_max_pool2d_backward"],
-            id="pooling",
-        ),
-        pytest.param(
-            lambda: timm.create_model("test_vit", dynamic_img_size=True),
-            ["_upsample_bicubic2d_aa_backward"],
-            id="position embedding",
-        ),
-        pytest.param(
-            lambda: nn.Sequential(nn.ReflectionPad2d(1), nn.AdaptiveAvgPool2d(3)),
-            ["_adaptive_avg_pool2d_backward", "reflection_pad2d_backward"],
-            id="padding",
-        ),
-        pytest.param(
-            lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Upsample(8, mode="bilinear")),
-            [],  # torch has a deterministic form of it
-            id="bilinear",
-        ),
-        pytest.param(_Sampled, ["grid_sampler_2d_backward"], id="grid"),
-    ],
-)
-def test_operations_that_no_gpu_repeats_are_found(
-    build: Callable[[], nn.Module], operations: list[str]
-) -> None:
-    assert not_deterministic_on_gpu(build(), (3, 32, 32)) == operations

@@ -7,6 +7,7 @@ import pytest
 from advprop.report.figures.charts import cost_panels, difference_panels, plot_text
 from advprop.report.figures.curves import MOST_POINTS, branch_names, curve_panels, statistics_panels
 from advprop.report.page.styles import KNOWN, method_styles
+from advprop.report.records import read_records
 from advprop.results.summary import summarise
 
 
@@ -23,7 +24,7 @@ def panels(results, details, styles):
         *cost_panels(summary, runs, styles, "train_seconds"),
         *difference_panels(summary, styles, "vanilla_equal_cost"),
         *curve_panels(details["curves"], styles),
-        *statistics_panels(details["records"], styles),
+        *statistics_panels(read_records(details["records"]), styles),
     ]
 
 
@@ -151,7 +152,7 @@ def test_long_curves_are_thinned():
 
 
 def test_statistics_keep_the_order_of_layers_and_mark_no_difference(details, styles):
-    means, variances = statistics_panels(details["records"], styles)
+    means, variances = statistics_panels(read_records(details["records"]), styles)
     rows = details["records"][-1]["statistics"]
     order = means.figure["layout"]["xaxis"]["categoryarray"]
     assert order == [row["layer"] for row in rows]
@@ -160,9 +161,11 @@ def test_statistics_keep_the_order_of_layers_and_mark_no_difference(details, sty
     assert variances.figure["layout"]["shapes"][0]["y0"] == 1
     assert f"Highest in {order[-1]}" in means.label
     many = [{"layer": f"layer {i}", "mean_distance": 0.1 * i} for i in range(49)]
-    record = {"method": "advprop", "seed": 0, "statistics": many}
+    record, empty = read_records(
+        [{"method": "advprop", "statistics": many}, {"method": "vanilla", "statistics": []}]
+    )
     assert statistics_panels([record], styles)[0].height == means.height < 250
-    assert statistics_panels([{"method": "vanilla", "seed": 0, "statistics": []}], styles) == []
+    assert statistics_panels([empty], styles) == []
 
 
 def test_styles_differ_and_do_not_depend_on_company():

@@ -2,6 +2,7 @@ import pytest
 
 from advprop.report import render_report
 from advprop.report.images.gallery import galleries, read_picture
+from advprop.report.records import read_records
 
 
 def test_picture_knows_its_size(picture):
@@ -13,7 +14,6 @@ def test_picture_knows_its_size(picture):
     "source",
     [
         None,
-        7,
         "",
         "https://example.org/cat.png",
         "javascript:alert(1)",
@@ -33,7 +33,7 @@ def test_nothing_rides_on_a_picture(picture):
 
 def test_first_gallery_of_each_method_advprop_first(record):
     records = [record(m, seed) for seed in (0, 1) for m in ("vanilla", "advprop")]
-    found = galleries([{"method": "mixed", "seed": 0}, *records])
+    found = galleries(read_records([{"method": "mixed", "seed": 0}, *records]))
     assert [(gallery.method, gallery.seed) for gallery in found] == [
         ("advprop", "0"),
         ("vanilla", "0"),
@@ -42,7 +42,7 @@ def test_first_gallery_of_each_method_advprop_first(record):
 
 
 def test_pictures_beyond_the_limit_are_left_out_by_turns(record):
-    records = [record(m) for m in ("vanilla", "advprop", "mixed")]
+    records = read_records([record(m) for m in ("vanilla", "advprop", "mixed")])
     (whole, *_) = galleries(records)
     size = sum(len(p.source) for triple in whole.triples for p in triple.pictures)
     counts = [len(g.triples) for g in galleries(records, most_bytes=size)]
@@ -54,16 +54,18 @@ def test_pictures_beyond_the_limit_are_left_out_by_turns(record):
 def test_files_are_named_where_they_are_known(record):
     known = record("advprop")
     known["gallery"] = [{**item, "name": f"0/{i}.jpg"} for i, item in enumerate(known["gallery"])]
-    (gallery,) = galleries([known])
-    assert [triple.name for triple in gallery.triples[:2]] == ["0/0.jpg", "0/1.jpg"]
-    assert {triple.name for triple in galleries([record("mixed")])[0].triples} == {""}
+    (gallery,) = galleries(read_records([known]))
+    assert [triple.image.name for triple in gallery.triples[:2]] == ["0/0.jpg", "0/1.jpg"]
+    assert {
+        triple.image.name for triple in galleries(read_records([record("mixed")]))[0].triples
+    } == {""}
 
 
 def test_alternative_text_tells_both_readings(record):
-    (gallery,) = galleries([record("advprop")])
+    (gallery,) = galleries(read_records([record("advprop")]))
     first = gallery.triples[0]
-    assert first.clean_right
-    assert not first.adversarial_right
+    assert first.image.clean_right
+    assert not first.image.adversarial_right
     assert [picture.alt for picture in first.pictures] == [
         "clean image of class 0, predicted as 0",
         "perturbation of the image of class 0, stretched to full contrast",
@@ -83,7 +85,7 @@ def test_maps_stand_below_their_image(record, picture):
     titles = ("gradient, clean", "gradient, adversarial")
     maps = [{"title": title, "picture": picture(90)} for title in titles]
     known["gallery"][0]["saliency"] = [*maps, {"title": "gradient, lost", "picture": "none"}]
-    first, second, *_ = galleries([known])[0].triples
+    first, second, *_ = galleries(read_records([known]))[0].triples
     assert [found.kind for found in first.saliency] == list(titles)
     assert first.saliency[1].alt == "gradient, adversarial, for class 0"
     assert second.saliency == ()

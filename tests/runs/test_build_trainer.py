@@ -23,10 +23,8 @@ from advprop.methods.base import Method
 from advprop.methods.fast import Fast
 from advprop.methods.vanilla import Vanilla
 from advprop.recipes.builtin import digits
-from advprop.runs.folder import build_run_model
 from advprop.runs.trainer import (
     build_trainer,
-    check_deterministic,
     with_synchronised_statistics,
 )
 from advprop.runs.training import train
@@ -196,30 +194,3 @@ def test_torch_refuses_synchronised_layers_on_a_cpu(tmp_path: Path) -> None:
             layer(torch.rand(2, 3, 4, 4))
     finally:
         torch.distributed.destroy_process_group()
-
-
-@pytest.mark.parametrize(
-    ("method", "settings", "message"),
-    [
-        ("advprop", [], None),
-        ("advprop_lean", [], "method advprop_lean needs grid_sample's backward pass, .*method, or"),
-        (
-            "vanilla",
-            ["model.name=test_resnet", 'model.options={"global_pool": "catavgmax"}'],
-            "test_resnet needs adaptive_max_pool2d_backward, .*model.options that avoid it, or",
-        ),
-    ],
-    ids=["fine", "method", "model"],
-)
-def test_what_no_gpu_repeats_is_refused_before_training(
-    method: str, settings: list[str], message: str | None
-) -> None:
-    given = ["model.mean=[0.5]", "model.std=[0.2]"] if settings else []
-    config = apply_overrides(digits().with_method(method), [*settings, *given])
-    data = config.data.load(0)
-    model = build_run_model(config, data)
-    if message is None:
-        check_deterministic(config, model, data.image_shape)
-        return
-    with pytest.raises(ValueError, match=f"training.deterministic: {message}"):
-        check_deterministic(config, model, data.image_shape)

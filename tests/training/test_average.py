@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from timm.utils import ModelEmaV3
-from tiny import tiny_net
+from tiny import Operations, tiny_net
 from torch import nn
 
 from advprop.auxiliary.surgery import add_auxiliary_norms
-from advprop.models.trial import Operations
 from advprop.training.average import WeightAverage
 
 OPTIONS = {"decay": 0.9, "use_warmup": True}

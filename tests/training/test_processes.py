@@ -17,14 +17,13 @@ import pytest
 import torch
 from launching import forked, free_port, variables
 from run_folders import weights_of
-from tiny import tiny_net
+from tiny import Operations, tiny_net
 from torch import nn
 
 from advprop.auxiliary.surgery import add_auxiliary_norms
 from advprop.cli.main import run
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
-from advprop.models.trial import Operations
 from advprop.recipes.builtin import digits
 from advprop.recipes.resolve import resolve_run
 from advprop.runs import train

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,10 +27,6 @@ class BranchDistance:
     variance_ratio: float
     weight_distance: float | None
     bias_distance: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as plain data."""
-        return asdict(self)
 
 
 def branch_distances(model: nn.Module, branch: str) -> list[BranchDistance]:

@@ -19,7 +19,7 @@ def main(
     run_or_export: RunArgument,
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE...", help="Image files, folders, or quoted patterns."),
+        typer.Argument(metavar="IMAGE...", help="Image files, or folders of them."),
     ],
     top: Annotated[
         int, typer.Option(help="Number of classes shown for an image; labels are all shown.", min=1)

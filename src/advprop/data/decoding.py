@@ -16,9 +16,9 @@ from torch import Tensor
 
 from advprop.data.frames import Frame, FramedTransform, frames_of
 from advprop.data.preprocessing import Augmentation, Preprocessing
-from advprop.data.splits import ImageSplit, Key, check_max_unreadable
+from advprop.data.splits import ImageSplit, Key
 from advprop.randomness import derive_seed, image_key, kept_streams, seed_streams
-from advprop.shapes import Batch, Images, StoredImages, unit_range
+from advprop.shapes import Batch, StoredImages, unit_range
 
 _ATTEMPTS = 10  # replacements tried for an unreadable image; the first half are of its class
 
@@ -35,7 +35,7 @@ class DecodedSplit(ImageSplit):
     0, an unreadable training image is replaced by another one; the batch lists it in `unreadable`,
     and `UnreadableTally` counts it.
 
-    Raises ValueError for a share outside [0, 1), or an augmentation that timm cannot build.
+    Raises ValueError for an augmentation that timm cannot build.
     """
 
     per_image: ClassVar[tuple[str, ...]] = ()
@@ -48,7 +48,6 @@ class DecodedSplit(ImageSplit):
     max_unreadable: float = 0.0
 
     def __post_init__(self) -> None:
-        check_max_unreadable(self.max_unreadable)
         for augmentation in self._augmentations.values():
             augmentation.transform(self.preprocessing)  # raises here, not later in a worker
 
@@ -87,9 +86,9 @@ class DecodedSplit(ImageSplit):
         """Return the name of image `index` and its header's fault, or None if none is known."""
         return None
 
-    def images(self, keys: Sequence[Key]) -> Images:
-        """Return the images of `keys`; raises ValueError if one cannot be read."""
-        return unit_range(self.__getitems__(keys).images)
+    def images(self, keys: Sequence[Key]) -> StoredImages:
+        """Return the images of `keys`, as `__getitems__` does."""
+        return self.__getitems__(keys).images
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Return the batch of `keys`, in bytes unless random erasing changes its images.

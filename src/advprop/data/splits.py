@@ -13,7 +13,7 @@ from torch import Tensor
 
 from advprop.data.preprocessing import Preprocessing
 from advprop.randomness import generator_for
-from advprop.shapes import Batch, Images, StoredImages
+from advprop.shapes import Batch, StoredImages, unit_range
 
 MAX_COMPARED_BYTES = 2**20
 """The most bytes of a file that `ImageSplit.stored` returns."""
@@ -34,8 +34,7 @@ class ImageSplit(ABC):
     """One split of a data set; a map-style data set for torch's `DataLoader`.
 
     An image depends on its key alone, so loader workers keep no state and a run can resume at any
-    batch. A batch holds what `images` returns; subclasses may override `__getitems__` to give the
-    same in bytes. `labels` are int64 of shape [num_images], or several for each image, as floats of
+    batch. `labels` are int64 of shape [num_images], or several for each image, as floats of
     shape [num_images, labels]: 1 present, 0 absent, NaN unknown. `max_unreadable` is the share of
     the images that may be unreadable in training.
     """
@@ -44,14 +43,14 @@ class ImageSplit(ABC):
     max_unreadable: float = 0.0
 
     @abstractmethod
-    def images(self, keys: Sequence[Key]) -> Images:
-        """Return the images of `keys`, float32 in [0, 1], shape [len(keys), C, H, W]."""
+    def images(self, keys: Sequence[Key]) -> StoredImages:
+        """Return the images of `keys`, [len(keys), C, H, W], in bytes or float32 in [0, 1]."""
 
     def image(
         self, index: int, *, epoch: int | None = None, copy: int = 0
     ) -> Float[Tensor, "C H W"]:
-        """Return image `index` as used by training in `epoch`, or by evaluation (None)."""
-        return self.images([Key(epoch, index, copy)])[0]
+        """Return image `index` in [0, 1], as in `epoch` of training or in evaluation (None)."""
+        return unit_range(self.images([Key(epoch, index, copy)]))[0]
 
     def epoch_order(self, seed: int, epoch: int) -> Int[Tensor, " num_images"]:
         """Return every index once, int64, in an order that depends on (seed, epoch) alone."""
@@ -121,17 +120,10 @@ class ArraySplit(ImageSplit):
     labels: Int[Tensor, " num_images"]
     brightest: int = 255
 
-    def images(self, keys: Sequence[Key]) -> Images:
-        """Return the images of `keys`, float32 in [0, 1]; they are the same in every epoch."""
-        return self._chosen(keys).to(torch.float32).div_(self.brightest)
-
-    def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """Return the batch of `keys`, in bytes if 255 is the brightest value."""
-        images = self._chosen(keys) if self.brightest == 255 else self.images(keys)
-        return self.batch_of(keys, images)
-
-    def _chosen(self, keys: Sequence[Key]) -> UInt8[Tensor, "batch C H W"]:
-        return self.pixels[[key[1] for key in keys]]
+    def images(self, keys: Sequence[Key]) -> StoredImages:
+        """Return the images of `keys`, the same in every epoch; in bytes if 255 is brightest."""
+        chosen = self.pixels[[key[1] for key in keys]]
+        return chosen if self.brightest == 255 else chosen.to(torch.float32).div_(self.brightest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,12 +169,3 @@ class ImageData:
     def multi_label(self) -> bool:
         """Return whether an image has several labels, which `class_names` names."""
         return self.train.labels.ndim > 1
-
-
-def check_max_unreadable(share: float) -> None:
-    """Raise ValueError unless `share` is at least 0 and below 1."""
-    if not 0 <= share < 1:
-        raise ValueError(
-            f"max_unreadable={share:g}: the share of training images that may be unreadable, at "
-            "least 0 (none may be) and below 1"
-        )

@@ -11,7 +11,7 @@ from advprop.data.listing.classes import check_readable
 from advprop.data.listing.selection import first_stratified, shared_positions
 from advprop.data.listing.sharing import SHARES
 from advprop.data.preprocessing import Augmentation, Interpolation, Preprocessing
-from advprop.data.splits import ImageData, Origin, check_max_unreadable
+from advprop.data.splits import ImageData, Origin
 
 Split = TypeVar("Split", bound=DecodedSplit)
 
@@ -39,7 +39,11 @@ class View:
 
     def __post_init__(self) -> None:
         _ = self.preprocessing  # checks its own bounds
-        check_max_unreadable(self.max_unreadable)
+        if not 0 <= self.max_unreadable < 1:
+            raise ValueError(
+                f"max_unreadable={self.max_unreadable:g}: the share of training images that may be "
+                "unreadable, at least 0 (none may be) and below 1"
+            )
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -25,17 +25,8 @@ _TARGETS = 9
 _FEWEST_CLASSES = 4
 _FEWEST_PIXELS = 5
 _ROUNDING = 1e-4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """Iterations of APGD and FAB, and queries of Square; defaults are the standard version's."""
-
-    iterations: int = 100
-    queries: int = 5000
-
-
-STANDARD = Budget()
+# iterations of APGD and FAB, and queries of Square, in the standard version
+ITERATIONS, QUERIES = 100, 5000
 
 
 def evaluate_autoattack(
@@ -44,7 +35,6 @@ def evaluate_autoattack(
     *,
     threat_model: ThreatModel,
     attacked_logits_fn: LogitsFn,
-    budget: Budget = STANDARD,
 ) -> dict[str, Any]:
     """Return `autoattack_accuracy`, the share of images correct when clean and after all attacks.
 
@@ -64,7 +54,7 @@ def evaluate_autoattack(
             logits = logits_fn(batch.images)
         _check_sizes(logits, batch.images)
         was_right = correct_predictions(logits, batch.labels)
-        attack = _standard(attacked_logits_fn, threat_model, budget, batch, logits.shape[1])
+        attack = _standard(attacked_logits_fn, threat_model, batch, logits.shape[1])
         adversarial, correct = _cascade(attack, batch, was_right, logits_fn, threat_model, notes)
         fell = was_right & ~correct
         tally.add(correct, batch.images[fell], adversarial[fell])
@@ -121,7 +111,7 @@ def _cascade(
 
 
 def _standard(
-    logits_fn: LogitsFn, threat_model: ThreatModel, budget: Budget, batch: Batch, num_classes: int
+    logits_fn: LogitsFn, threat_model: ThreatModel, batch: Batch, num_classes: int
 ) -> Any:
     """Return pyautoattack's standard version, with at most as many targets as wrong classes."""
     try:
@@ -139,8 +129,8 @@ def _standard(
         version="standard",
     )
     for part in (attack.apgd, attack.apgd_targeted):
-        part.n_iter = part.n_iter_orig = budget.iterations
-    attack.fab.n_iter, attack.square.n_queries = budget.iterations, budget.queries
+        part.n_iter = part.n_iter_orig = ITERATIONS
+    attack.fab.n_iter, attack.square.n_queries = ITERATIONS, QUERIES
     targets = min(_TARGETS, num_classes - 1)
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
     return attack

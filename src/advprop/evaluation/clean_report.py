@@ -37,9 +37,9 @@ class Answers:
 def report_clean(
     logits_fn: LogitsFn, batches: Iterable[Batch], *, class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the results of `evaluate_clean` and further entries of docs/results.md.
+    """Return the entries of the suite `clean` in docs/results.md for images of one class each.
 
-    These are `ci95`, `per_class`, `calibration` and `confusion`. Raises ValueError if there are no
+    Raises ValueError if there are no
     images, or if the model has another number of classes than `class_names`.
     """
     answers = collect_answers(logits_fn, batches)

@@ -6,9 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn import functional as F
 
 from advprop.attacks.attack import Attack
 from advprop.evaluation.accuracy import (
@@ -23,7 +20,7 @@ from advprop.evaluation.accuracy import (
 from advprop.evaluation.clean_report import calibration
 from advprop.results.intervals import bootstrap_interval
 from advprop.shapes import Batch, Images, Logits, LogitsFn
-from advprop.tasks.multi_label import MultiLabel
+from advprop.tasks.multi_label import MultiLabel, label_losses
 
 
 def report_labels(
@@ -74,21 +71,13 @@ def attack_labels(
     """
     with torch.no_grad():
         images, logits = batch.images.clone(), logits_fn(batch.images)
-    largest = _losses(logits, batch.labels)
+    largest = label_losses(logits.float(), batch.labels).sum(dim=1)
     for restart in range(restarts):
         streams = evaluation_streams(image_indices(batch), restart)
         attacked = MultiLabel().adversarial_images(attack, attacked_logits_fn, batch, streams)
         with torch.no_grad():
             found = logits_fn(attacked)
-        losses = _losses(found, batch.labels)
+        losses = label_losses(found.float(), batch.labels).sum(dim=1)
         worse = losses > largest
         images[worse], logits[worse], largest[worse] = attacked[worse], found[worse], losses[worse]
     return images, logits
-
-
-def _losses(logits: Logits, labels: Tensor) -> Float[Tensor, " batch"]:
-    """Return the loss of each image, the sum of cross-entropies over its known labels."""
-    known = ~labels.isnan()
-    truth = labels.nan_to_num(0.0)
-    losses = F.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none")
-    return (losses * known).sum(dim=1)

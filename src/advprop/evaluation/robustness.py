@@ -177,7 +177,7 @@ def evaluate_transfer(
     The latter is that of the source itself. All images are attacked, including misclassified ones;
     an image is correct for a model that classifies its clean and its adversarial version correctly.
     """
-    tally, source = Tally(threat_model_of(attack)), Tally(None)
+    tally, source = Tally(threat_model_of(attack)), []
     for batch in batches:
         adversarial, survived = attack_with_restarts(
             attack,
@@ -189,11 +189,11 @@ def evaluate_transfer(
         shown = Batch(images=adversarial, labels=batch.labels)
         correct = _correct(logits_fn, batch) & _correct(logits_fn, shown)
         tally.add(correct, batch.images, adversarial)
-        source.add(_correct(source_logits_fn, batch) & survived, batch.images, adversarial)
+        source.append(_correct(source_logits_fn, batch) & survived)
     return {
         "transfer_accuracy": tally.accuracy,
         "ci95": bootstrap_interval(tally.flags),
-        "source_accuracy": source.accuracy,
+        "source_accuracy": mean(joined(source)),
         **tally.numbers(),
         **describe(attack),
         "restarts": restarts,

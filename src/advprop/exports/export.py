@@ -39,14 +39,10 @@ from advprop.shapes import Images, Logits
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedExport:
+class LoadedExport(ExportInfo):
     """A model without branches, in eval mode on the CPU, with its export's other contents."""
 
     model: Standardized
-    class_names: tuple[str, ...]
-    preprocessing: Preprocessing
-    provenance: dict[str, Any]
-    multi_label: bool = False
 
 
 def write_export(
@@ -88,14 +84,7 @@ def write_export(
     with appearing_folder(folder, needed=_num_bytes(plain)) as unfinished:
         write_files(plain, unfinished, info)
         _prove_equal(plain, unfinished, images, logits)
-        checks = write_portable(
-            plain,
-            unfinished,
-            class_names=info.class_names,
-            preprocessing=info.preprocessing,
-            formats=formats,
-        )
-        info = replace(info, checks=checks)
+        info = replace(info, checks=write_portable(plain, unfinished, info, formats))
         write_config(plain, unfinished, info)
         (unfinished / CARD).write_text(_card(plain, info, branch), encoding="utf-8")
     return folder
@@ -119,13 +108,7 @@ def load_export(folder: str | Path) -> LoadedExport:
     # building the model draws random weights, which must not change the caller's random streams
     with random_streams("export"):
         model, info = read_files(Path(folder))
-    return LoadedExport(
-        model=model.eval(),
-        class_names=info.class_names,
-        preprocessing=info.preprocessing,
-        provenance=dict(info.provenance),
-        multi_label=info.multi_label,
-    )
+    return LoadedExport(model=model.eval(), **vars(info))
 
 
 def _num_bytes(model: Standardized) -> int:

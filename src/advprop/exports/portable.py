@@ -14,7 +14,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
-from advprop.data.preprocessing import Preprocessing
+from advprop.exports.format import ExportInfo
 from advprop.files.parsing import first_line
 from advprop.models.standardize import Standardized
 from advprop.randomness import generator_for
@@ -48,14 +48,12 @@ def check_formats(formats: Sequence[str]) -> None:
 def write_portable(
     model: Standardized,
     folder: Path,
-    *,
-    class_names: Sequence[str],
-    preprocessing: Preprocessing,
+    info: ExportInfo,
     formats: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
     """Write a plain `model` on the CPU, in eval mode, in those of `formats` that are not "hub".
 
-    The files map float32 `images` in [0, 1], of shape [batch, *preprocessing.image_shape] for any
+    The files map float32 `images` in [0, 1], of shape [batch, *image_shape] for any
     batch, to `logits`. They contain class names, size, crop, mean and std: ONNX as metadata, each
     as JSON, and torch.export in its extra file "advprop.json". Each file is read again and compared
     with `model`. Returns `{format, max_difference, tolerance, batch_sizes}` for each file's name.
@@ -64,7 +62,7 @@ def write_portable(
     wanted = [name for name in _WRITERS if name in formats]
     if not wanted:
         return {}
-    image_shape, about = preprocessing.image_shape, _about(model, class_names, preprocessing)
+    image_shape, about = info.preprocessing.image_shape, _about(model, info)
     with _named_errors(wanted):
         program = _captured(model, image_shape)
     found = {}
@@ -81,12 +79,11 @@ def write_portable(
     return found
 
 
-def _about(
-    model: Standardized, class_names: Sequence[str], preprocessing: Preprocessing
-) -> dict[str, Any]:
+def _about(model: Standardized, info: ExportInfo) -> dict[str, Any]:
+    preprocessing = info.preprocessing
     channels, *size = preprocessing.image_shape
     return {
-        "class_names": list(class_names),
+        "class_names": list(info.class_names),
         "image_size": size,
         "colours": "RGB" if channels == 3 else "grey",
         "input_range": [0, 1],

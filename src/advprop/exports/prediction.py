@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -15,13 +14,7 @@ from torch import Tensor
 
 from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.route import CLEAN, has_auxiliary_norms
-from advprop.data.listing.walking import (
-    ENDINGS_IN_WORDS,
-    has_image_name,
-    images_below,
-    is_system_folder,
-    special_kind,
-)
+from advprop.data.listing.walking import ENDINGS_IN_WORDS, images_below
 from advprop.data.preprocessing import Preprocessing
 from advprop.models.standardize import Standardized
 from advprop.shapes import Images, Logits
@@ -102,21 +95,22 @@ def predictions(
 
 
 def find_images(names: Iterable[str]) -> Iterator[str]:
-    """Return the image files that `names` denote: files, folders with their subfolders, patterns.
+    """Return the image files that `names` denote: files, and folders with their subfolders.
 
-    A pattern contains `*`, `?`, `[...]`, or `**` for any folders. Of folders and patterns, only
-    visible files with the extension of an image count; they are sorted folder by folder and listed
-    lazily. Raises ValueError at once for a name without an image.
+    Of folders, only visible files with the extension of an image count; they are sorted folder by
+    folder and listed lazily. Raises ValueError at once for a name without an image.
     """
     found = []
     for name in names:
-        paths = _paths(name)
+        if not os.path.lexists(name):
+            raise ValueError(f"{name}: there is no such file or folder; check the path")
+        paths = images_below(name) if os.path.isdir(name) else iter([name])
         first = next(paths, None)
         if first is None:
-            raise ValueError(_no_image(name))
+            raise ValueError(f"{name}: no image in this folder or below it; {ENDINGS_IN_WORDS}")
         found.append(chain([first], paths))
     if not found:
-        raise ValueError("no image named: give files, folders or patterns")
+        raise ValueError("no image named: give files or folders")
     return chain.from_iterable(found)
 
 
@@ -154,32 +148,3 @@ def _clean_logits(model: Standardized, images: Images) -> Logits:
             return logits.float().cpu()
     finally:
         model.train(training)
-
-
-def _paths(name: str) -> Iterator[str]:
-    if os.path.isdir(name):
-        yield from images_below(name)
-    elif os.path.lexists(name):
-        yield name
-    else:
-        yield from (path for path in sorted(glob.iglob(name, recursive=True)) if _fits(path, name))
-
-
-def _fits(path: str, pattern: str) -> bool:
-    """Return whether a pattern's match is an image; system folders count only if named in it."""
-    *folders, name = Path(path).parts
-    system = (folder for folder in folders if is_system_folder(folder))
-    return (
-        has_image_name(name)
-        and all(folder in pattern for folder in system)
-        and not os.path.isdir(path)
-        and not (os.path.exists(path) and special_kind(path))
-    )
-
-
-def _no_image(name: str) -> str:
-    if os.path.isdir(name):
-        return f"{name}: no image in this folder or below it; {ENDINGS_IN_WORDS}"
-    if glob.has_magic(name):
-        return f"{name}: no image matches; ** reaches into folders, {ENDINGS_IN_WORDS}"
-    return f"{name}: there is no such file or folder; check the path"

@@ -51,7 +51,6 @@ class AdvPropLean(Method):
     """
 
     needs_backward: ClassVar[bool] = True
-    not_deterministic: ClassVar[str | None] = "grid_sample's backward pass"
 
     threat_model: ThreatModel
     step_size: float | None = None

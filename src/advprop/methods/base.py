@@ -27,13 +27,11 @@ class Method(ABC):
     forward-backward passes over each clean image, averaged over training; a step of an attack
     counts as one, a forward pass without gradients as a third. `synchronises_statistics` tells
     whether normalisation may use the images of all processes, `needs_backward` whether a step uses
-    gradients of its own backward passes. `not_deterministic` names an operation of the method that
-    has no deterministic form, or is None.
+    gradients of its own backward passes.
     """
 
     synchronises_statistics: ClassVar[bool] = True
     needs_backward: ClassVar[bool] = False
-    not_deterministic: ClassVar[str | None] = None
 
     @property
     def auxiliary(self) -> tuple[str, ...]:

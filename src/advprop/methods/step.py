@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from advprop.attacks.attack import Attack, by_gradients
+from advprop.attacks.attack import Attack, GradientAttack, by_gradients
 from advprop.attacks.objectives import Objective
-from advprop.attacks.schedule import Scheduled
 from advprop.auxiliary.branches import attack_mode, use_branch
 from advprop.randomness import Randomness
 from advprop.shapes import Batch, Images
@@ -89,7 +88,7 @@ def adversarial_images(
     model in `attack_mode`; any attack but a `GradientAttack` then raises ValueError.
     """
     module, task = unwrapped(model), context.task
-    now = attack.at(context.progress) if isinstance(attack, Scheduled) else attack
+    now = attack.at(context.progress) if isinstance(attack, GradientAttack) else attack
     with attack_mode(module, layers_only=task.needs_training_mode):
         if objective is None:
             return task.adversarial_images(now, module, batch, context.generator)

@@ -132,8 +132,6 @@ def _timm_model(
         raise ValueError(f"{name}: {_build_problem(error, options)}") from error
     if pretrained and options["num_classes"] != settings.num_classes:
         zero_classifier(model)  # timm does not load the weights for another number of classes
-    if not hasattr(model, "_model_args"):
-        model.__dict__["_model_args"] = options  # as newer releases of timm do
     return model
 
 

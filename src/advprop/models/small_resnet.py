@@ -40,9 +40,9 @@ class SmallResNet(nn.Module):
 
     It takes [batch, in_chans, H, W] with H and W of about 8 to 64 pixels. `stem_stride` is the
     stride of the first convolution: 2 divides the cost by four, 1 suits images below 16 pixels; the
-    second stage has stride 2. `drop_rate` is the dropout probability before the classifier. The
-    attributes `num_classes`, `in_chans`, `num_features` and the methods `forward_features`,
-    `forward_head`, `get_classifier`, `reset_classifier` are as in timm. Raises ValueError for sizes
+    second stage has stride 2. `drop_rate` is the dropout probability before the classifier.
+    `options` holds the other arguments; the attributes `num_classes`, `in_chans`, `num_features`
+    and the methods `forward_features`, `forward_head` are as in timm. Raises ValueError for sizes
     out of bounds.
     """
 
@@ -55,9 +55,18 @@ class SmallResNet(nn.Module):
         stem_stride: int = 2,
     ) -> None:
         super().__init__()
-        _check_sizes(num_classes, in_chans, width, stem_stride, drop_rate)
+        self.options: dict[str, Any] = {
+            "num_classes": num_classes,
+            "in_chans": in_chans,
+            "width": width,
+            "stem_stride": stem_stride,
+        }
+        for name, size in self.options.items():
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name}={size!r}: must be a whole number of at least 1")
+        if not 0 <= drop_rate < 1:
+            raise ValueError(f"drop_rate={drop_rate}: must be in [0, 1)")
         self.num_classes, self.in_chans, self.num_features = num_classes, in_chans, 4 * width
-        self._sizes = {"in_chans": in_chans, "width": width, "stem_stride": stem_stride}
         self.stem = nn.Sequential(
             nn.Conv2d(in_chans, width, 3, stem_stride, 1, bias=False),
             nn.BatchNorm2d(width),
@@ -70,15 +79,10 @@ class SmallResNet(nn.Module):
             ResidualBlock(2 * width, 4 * width, stride=1),
         )
         self.drop = nn.Dropout(drop_rate)
-        self.fc: nn.Module = nn.Linear(self.num_features, num_classes)
+        self.fc = nn.Linear(self.num_features, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Return the constructor's arguments for the same architecture, without dropout."""
-        return {"num_classes": self.num_classes, **self._sizes}
 
     def forward_features(self, images: Features) -> Features:
         """Return the last stage's features, [batch, num_features, h, w]."""
@@ -86,34 +90,10 @@ class SmallResNet(nn.Module):
         return features
 
     def forward_head(self, features: Features) -> Logits:
-        """Return logits from the last stage's features, or pooled features without a classifier."""
+        """Return logits from the last stage's features."""
         logits: Logits = self.fc(self.drop(features.mean(dim=(2, 3))))
         return logits
 
     def forward(self, images: Features) -> Logits:
         """Return logits, [batch, num_classes], of standardised images."""
         return self.forward_head(self.forward_features(images))
-
-    def get_classifier(self) -> nn.Module:
-        """Return the last linear layer."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layer by a new one for `num_classes` classes; 0 leaves the features."""
-        self.num_classes = num_classes
-        weight = next(self.parameters())
-        layer = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.fc = layer.to(weight.device, weight.dtype)
-
-
-def _check_sizes(
-    num_classes: int, in_chans: int, width: int, stem_stride: int, drop_rate: float
-) -> None:
-    sizes = {"in_chans": in_chans, "width": width, "stem_stride": stem_stride}
-    for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name}={size!r}: must be a whole number of at least 1")
-    if num_classes < 0:
-        raise ValueError(f"num_classes={num_classes}: must be at least 1, or 0 for no classifier")
-    if not 0 <= drop_rate < 1:
-        raise ValueError(f"drop_rate={drop_rate}: must be in [0, 1)")

@@ -94,22 +94,9 @@ def _timm_statistics(model: nn.Module) -> tuple[list[float], list[float]]:
             "for instance standardized(model, mean=[0.5], std=[0.5]) for grey images, or from the "
             "command line --set model.mean=0.5 --set model.std=0.25"
         )
-    num_channels = _num_input_channels(model, settings)
+    # a model may be built for other channels than its weights were
+    num_channels = int(cast("int", getattr(model, "in_chans", len(settings["mean"]))))
     return for_channels(settings["mean"], num_channels), for_channels(settings["std"], num_channels)
-
-
-def _num_input_channels(model: nn.Module, settings: Mapping[str, Any]) -> int:
-    """Return the model's number of input channels, which may differ from `pretrained_cfg`'s."""
-    if hasattr(model, "in_chans"):
-        return int(cast("int", model.in_chans))
-    # older releases of timm do not set it on every model
-    names = settings.get("first_conv") or ()
-    modules = dict(model.named_modules())
-    for name in (names,) if isinstance(names, str) else names:
-        channels = getattr(modules.get(name), "in_channels", None)
-        if channels is not None:
-            return int(channels)
-    return len(settings["mean"])
 
 
 def for_channels(values: Sequence[float], num_channels: int) -> list[float]:

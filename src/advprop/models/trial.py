@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from advprop.files.parsing import first_line
 
@@ -45,20 +43,6 @@ def check_forward(
         )
 
 
-def not_deterministic_on_gpu(model: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
-    """Return the operations in a pass of `model` that torch cannot make deterministic on a GPU.
-
-    Such operations are listed at `torch.use_deterministic_algorithms`; attention is not among them,
-    since it has deterministic kernels in that mode. A forward and a backward pass run on the CPU,
-    where all are allowed. Weights, modes and random streams stay unchanged.
-    """
-    images = torch.full((1, *image_shape), 0.5, requires_grad=True)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with _in_eval_mode(model), Operations() as seen:
-        torch.autograd.grad(model(images).sum(), [images, *parameters], allow_unused=True)
-    return [name for name in dict.fromkeys(seen.names) if name in _NOT_DETERMINISTIC_ON_GPU]
-
-
 @contextmanager
 def _in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Put all layers in eval mode inside; restore their modes and torch's random stream after."""
@@ -71,43 +55,3 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
         model.train(modes[0][1])  # some models clear caches of eval mode here
         for layer, training in modes:
             layer.training = training
-
-
-class Operations(TorchDispatchMode):
-    """Records the `names` of torch's operations called inside, such as "mul", in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
-_NOT_DETERMINISTIC_ON_GPU = {
-    "_adaptive_avg_pool2d_backward",
-    "_adaptive_avg_pool3d_backward",
-    "_embedding_bag_backward",
-    "_upsample_bicubic2d_aa_backward",
-    "_upsample_bilinear2d_aa_backward",
-    "adaptive_max_pool2d_backward",
-    "adaptive_max_pool3d_backward",
-    "avg_pool3d_backward",
-    "fractional_max_pool2d_backward",
-    "fractional_max_pool3d_backward",
-    "grid_sampler_2d_backward",
-    "grid_sampler_3d_backward",
-    "histc",
-    "max_unpool2d",
-    "max_unpool3d",
-    "median",
-    "nll_loss2d_forward",
-    "put",
-    "put_",
-    "reflection_pad1d_backward",
-    "reflection_pad2d_backward",
-    "reflection_pad3d_backward",
-    "upsample_bicubic2d_backward",
-    "upsample_linear1d_backward",
-}

@@ -8,22 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from advprop.files.parsing import Count, Number, Part, PathText, Share, read_part
 from advprop.results.rows import Accuracies, Flag
 
 Json = Mapping[str, Any]
 Some = Annotated[Count, Field(gt=0)]
-
-
-def _drawable(epsilon: float) -> float:
-    if 0 < epsilon < 1e-12:
-        raise ValueError("0, or a number of at least 1e-12, is expected")
-    return epsilon
-
-
-Epsilon = Annotated[Number, Field(ge=0, le=1e9), AfterValidator(_drawable)]
 
 
 class ClassResult(Part):
@@ -78,7 +69,7 @@ class CurvePoint(Part):
     """The accuracy under the attack of one epsilon, a point of a robustness curve."""
 
     threat_model: str
-    epsilon: Epsilon
+    epsilon: Annotated[Number, Field(ge=0, le=1e9)]
     accuracy: Share
     num_steps: Count | None = None
     restarts: Count | None = None

@@ -46,12 +46,26 @@ class SaliencyMap(Part):
 
 
 class Attacked(Part):
-    """A test image of the gallery: its class, and the predictions for it, clean and attacked."""
+    """A test image of the gallery: its class, its pictures as data URLs, and both predictions."""
 
     label: str
+    name: str = ""
+    clean: str | None = None
+    perturbation: str | None = None
+    adversarial: str | None = None
     clean_prediction: str
     adversarial_prediction: str
     saliency: tuple[SaliencyMap, ...] = ()
+
+    @property
+    def clean_right(self) -> bool:
+        """Return whether the clean image was classified correctly."""
+        return self.clean_prediction == self.label
+
+    @property
+    def adversarial_right(self) -> bool:
+        """Return whether the adversarial image was classified correctly."""
+        return self.adversarial_prediction == self.label
 
 
 class Layer(Part):
@@ -68,6 +82,7 @@ class Record(Part):
     """The record of one run: its gallery, branch statistics and predictions."""
 
     method: str = ""
+    kind: str = ""
     seed: str = ""
     gallery: tuple[Attacked, ...] | None = None
     statistics: tuple[Layer, ...] | None = None

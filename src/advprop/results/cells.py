@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from advprop.results.significance import FEWEST_SEEDS, is_significant
-from advprop.results.summary import ACCURACIES, BASELINES, difference_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,33 +23,6 @@ class Cell:
         """Return the whole cell on one line."""
         extra = ", ".join(part for part in (self.interval, self.p_value) if part)
         return f"{self.value} ({extra})" if extra else self.value
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResultsTable:
-    """A table as text: column titles, and rows of as many cells, the first for the method."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-
-def results_table(summary: Sequence[Mapping[str, Any]]) -> ResultsTable:
-    """Return a row for each method: accuracies, cost, and clean accuracy minus each baseline's."""
-    titles = (
-        *("method", "clean", "noise", "adversarial", "passes", "seconds"),
-        *(f"clean vs {baseline}" for baseline in BASELINES),
-    )
-    rows = tuple(
-        (
-            Cell(value=str(entry["method"])),
-            *(accuracy_cell(entry.get(key)) for key in ACCURACIES),
-            passes_cell(entry),
-            Cell(value=number_text(entry.get("train_seconds"))),
-            *(difference_cell(difference_of(entry, name, ACCURACIES[0])) for name in BASELINES),
-        )
-        for entry in summary
-    )
-    return ResultsTable(columns=titles, rows=rows)
 
 
 def accuracy_cell(estimate: Mapping[str, Any] | None) -> Cell:

@@ -22,10 +22,10 @@ from advprop.data.splits import ImageData, ImageSplit
 from advprop.evaluation.accuracy import evaluate_clean
 from advprop.methods.base import Method
 from advprop.methods.facts import TrainingFacts
-from advprop.models.trial import check_forward, not_deterministic_on_gpu
+from advprop.models.trial import check_forward
 from advprop.runs.folder import CHECKPOINTS, KEPT, METRICS, build_run_model
 from advprop.training.checkpoint import Checkpoints
-from advprop.training.micro_batches import part_size
+from advprop.training.learner import part_size
 from advprop.training.processes import num_machines
 from advprop.training.run_log import RunLog
 from advprop.training.trainer import Trainer
@@ -50,7 +50,7 @@ def build_trainer(
     part_size(share, settings.gradient_accumulation)
     method.prepare(_facts(config, data, folder, accelerator))
     model = with_synchronised_statistics(
-        _checked_model(config, data, accelerator.device),
+        _checked_model(config, data),
         method,
         settings.sync_batchnorm,
         num_processes=accelerator.num_processes,
@@ -94,33 +94,13 @@ def check_plain_model(config: RunConfig, data: ImageData) -> None:
     )
 
 
-def _checked_model(config: RunConfig, data: ImageData, device: torch.device) -> nn.Module:
+def _checked_model(config: RunConfig, data: ImageData) -> nn.Module:
     """Return the run's model; raises ValueError if it cannot run on the images as configured."""
     model = build_run_model(config, data)
     check_forward(
         model, config.model.name, image_shape=data.image_shape, num_classes=data.num_classes
     )
-    if config.training.deterministic and device.type == "cuda":
-        check_deterministic(config, model, data.image_shape)
     return model
-
-
-def check_deterministic(
-    config: RunConfig, model: nn.Module, image_shape: tuple[int, int, int]
-) -> None:
-    """Raise ValueError if the run needs operations without a deterministic form on a GPU."""
-    without = "or set training.deterministic=false"
-    if operation := config.method.build().not_deterministic:
-        raise ValueError(
-            f"training.deterministic: method {config.method.kind} needs {operation}, which has no "
-            f"deterministic form on a GPU: take another method, {without}"
-        )
-    if operations := not_deterministic_on_gpu(model, image_shape):
-        raise ValueError(
-            f"training.deterministic: {config.model.name} needs {', '.join(operations)}, which "
-            "no GPU computes deterministically: take another model.name, or model.options "
-            f"that avoid it, {without}"
-        )
 
 
 def _facts(

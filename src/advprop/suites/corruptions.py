@@ -28,8 +28,9 @@ from advprop.data.sets.stored import (
 from advprop.data.splits import ArraySplit, ImageSplit
 from advprop.evaluation.accuracy import Scores, all_scores, joined
 from advprop.evaluation.corruptions import NUM_CLASSES, corruption_result, label_means
-from advprop.shapes import Images, Labels, Logits, in_bytes
+from advprop.shapes import Labels, in_bytes
 from advprop.suites.corruption_cache import corrupted_images
+from advprop.suites.subjects import check_takes
 from advprop.suites.trial import Trial
 
 
@@ -46,12 +47,12 @@ def check_corruptions(trial: Trial) -> Path | None:
     """
     names = trial.subject.class_names
     if trial.folder is not None and is_imagenet_c(trial.folder, names):
+        corruptions, severities = _wanted(trial), trial.settings.corruption_severities
         check_imagenet_c(
-            trial.folder,
-            class_names=names,
-            corruptions=_wanted(trial),
-            severities=trial.settings.corruption_severities,
+            trial.folder, class_names=names, corruptions=corruptions, severities=severities
         )
+        first = _stored(trial, trial.folder, corruptions[0], severities[0])
+        check_takes(trial.subject, first.preprocessing.image_shape)
         return trial.folder
     check_installed()
     trial.images  # noqa: B018 (reads it)
@@ -89,21 +90,27 @@ def _pixels(trial: Trial, split: ImageSplit) -> tuple[Tensor, Labels]:
     return torch.cat(pixels), torch.cat(labels)
 
 
+def _stored(trial: Trial, root: Path, corruption: str, severity: int) -> StoredSplit:
+    return load_imagenet_c(
+        root / corruption / str(severity),
+        class_names=trial.subject.class_names,
+        channels=trial.subject.preprocessing.image_shape[0],
+    )
+
+
 def _from_disk(trial: Trial, root: Path) -> dict[str, Any]:
-    names, channels = trial.subject.class_names, trial.subject.preprocessing.image_shape[0]
     first: list[tuple[str, StoredSplit]] = []
 
     def under(corruption: str, severity: int) -> StoredSplit:
-        folder = root / corruption / str(severity)
-        split = load_imagenet_c(folder, class_names=names, channels=channels)
-        first.append((f"{corruption}/{severity}", split))
-        _check_same_images(trial, *first[0], *first[-1])
-        del first[1:]
+        name, split = f"{corruption}/{severity}", _stored(trial, root, corruption, severity)
+        if not first:
+            first.append((name, split))
+        _check_same_images(trial, *first[0], name, split)
         return split
 
     correct = {key: joined(own.values) for key, own in _scores(trial, under).items()}
     return {
-        **corruption_result(correct, against_alexnet=len(names) == NUM_CLASSES),
+        **corruption_result(correct, against_alexnet=len(trial.subject.class_names) == NUM_CLASSES),
         "images": str(root),
         "image_size": list(first[0][1].preprocessing.image_shape[1:]),
         "made": "read from disk",
@@ -120,9 +127,10 @@ def _scores(trial: Trial, under: Callable[[str, int], ImageSplit]) -> dict[tuple
         transient=True,
         disable=not console.is_terminal,
     )
-    logits_fn = _told_sizes(trial)
     return {
-        (corruption, severity): all_scores(logits_fn, trial.batches(under(corruption, severity)))
+        (corruption, severity): all_scores(
+            trial.logits_fn, trial.batches(under(corruption, severity))
+        )
         for corruption, severity in conditions
     }
 
@@ -149,23 +157,3 @@ def _check_same_images(
             f"{len(other.paths)}, {len(differing)} are in one of them only "
             f"({shortened(differing, 3)}): unpack the set anew"
         )
-
-
-def _told_sizes(trial: Trial) -> Callable[[Images], Logits]:
-    """Return the model's logits function; it raises ValueError if it rejects the images' size."""
-    logits_fn = trial.logits_fn
-    own = trial.subject.preprocessing.image_shape[1:]
-
-    def logits(images: Images) -> Logits:
-        size = tuple(images.shape[2:])
-        try:
-            return logits_fn(images)
-        except (AssertionError, RuntimeError) as error:
-            if size == own:
-                raise
-            raise ValueError(
-                f"{trial.folder}: its images have {size[1]} x {size[0]} pixels and are tested as "
-                f"they are stored, this model takes {own[1]} x {own[0]} only ({error})"
-            ) from error
-
-    return logits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -170,4 +171,4 @@ def _distances(run: Run) -> list[dict[str, Any]]:
     if not has_auxiliary_norms(run.model):
         return []
     _, branch, *_ = branch_names(run.model)
-    return [distance.to_json() for distance in branch_distances(run.model, branch)]
+    return [asdict(distance) for distance in branch_distances(run.model, branch)]

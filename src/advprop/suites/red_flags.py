@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from advprop.auxiliary.branches import attack_mode
 from advprop.auxiliary.route import CLEAN
 from advprop.data.batches.loaders import test_batches
@@ -19,7 +17,6 @@ from advprop.evaluation.probes import (
     probe_outputs,
     probe_standardisation,
 )
-from advprop.models.standardize import Standardized
 from advprop.results.rows import Flag
 from advprop.shapes import Batch, in_bytes
 from advprop.suites.registry import SUITES, read_images
@@ -28,8 +25,6 @@ from advprop.suites.trial import OnDevice, Trial
 
 PROBED = 100
 """The number of images to probe, spread over the set; the problems sought show on any images."""
-
-_STANDARDISING = ("normalize", "normalise", "standardize", "standardise", "standardized")
 
 
 def find_red_flags(
@@ -42,38 +37,19 @@ def find_red_flags(
     images the model is not probed.
     """
     any_trial = next(iter(trials.values()))
-    flags: list[Flag | None] = [
-        model_checks.check_mode(training_layers(any_trial.subject.model)),
-        model_checks.check_branch(any_trial.eval_branch, CLEAN),
-    ]
+    flags: list[Flag | None] = [model_checks.check_branch(any_trial.eval_branch, CLEAN)]
     for suite, numbers in results.items():
         flags += _of_figures(suite, numbers, results)
     own = next(
         (name for name in ("adversarial", "clean", *trials) if _has_images(trials, name)), ""
     )
     if not own:
-        layers = standardising_layers(any_trial.subject.model)
-        flags.append(model_checks.check_standardisation(layers, None))
         return _found(flags), {}
     found, looks = _of_model(trials[own], attacked=own == "adversarial")
     flags += found
     looks["overlap"], suspect = _overlaps(trials)
     flags += suspect
     return _found(flags), looks
-
-
-def training_layers(model: nn.Module) -> list[str]:
-    """Return the names of the layers of `model` that are in train mode."""
-    return [name or type(model).__name__ for name, layer in model.named_modules() if layer.training]
-
-
-def standardising_layers(model: nn.Module) -> list[str]:
-    """Return name and type of each layer that standardises images, by the name of its type."""
-    return [
-        f"{name or 'the model'}: {type(layer).__name__}"
-        for name, layer in model.named_modules()
-        if isinstance(layer, Standardized) or type(layer).__name__.lower() in _STANDARDISING
-    ]
 
 
 def _of_figures(
@@ -104,13 +80,12 @@ def _of_model(trial: Trial, *, attacked: bool) -> tuple[list[Flag | None], dict[
         looks["standardisation"] = probe_standardisation(
             trial.logits_fn, through_branch(model.model, trial.eval_branch), batch
         )
-        in_range = not model_checks.outside(looks["standardisation"])
         # the further probes ask for the class of an image
-        if in_range and not several and attack.threat_model.epsilon > 0:
+        if not several and attack.threat_model.epsilon > 0:
             looks["gradients"] = probe_gradients(
                 trial.logits_fn, batch.images, threat_model=attack.threat_model
             )
-        if in_range and attacked and not several:
+        if attacked and not several:
             looks["black_box"] = probe_black_box(
                 trial.logits_fn,
                 batch,
@@ -119,10 +94,9 @@ def _of_model(trial: Trial, *, attacked: bool) -> tuple[list[Flag | None], dict[
                 threat_model=attack.threat_model,
                 restarts=settings.restarts,
             )
-    layers = standardising_layers(model)
     flags: list[Flag | None] = [
         *model_checks.check_outputs(looks["outputs"]),
-        model_checks.check_standardisation(layers, looks["standardisation"]),
+        model_checks.check_standardisation(looks["standardisation"]),
     ]
     if "gradients" in looks:
         flags += model_checks.check_gradients(looks["gradients"])

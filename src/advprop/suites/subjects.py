@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from advprop.auxiliary.branches import branch_names, use_branch
@@ -16,6 +17,7 @@ from advprop.config.run import RunConfig
 from advprop.data.preprocessing import Preprocessing
 from advprop.data.splits import ImageData
 from advprop.exports.export import is_export, load_export
+from advprop.files.parsing import first_line
 from advprop.models.standardize import Standardized
 from advprop.runs.folder import Weights, load_run
 from advprop.shapes import Images, Logits, LogitsFn
@@ -65,6 +67,20 @@ def through_branch(model: nn.Module, branch: str) -> LogitsFn:
             return logits
 
     return logits_fn
+
+
+@torch.no_grad()
+def check_takes(subject: Subject, image_shape: tuple[int, int, int]) -> None:
+    """Raise ValueError if the model cannot run on images (C, H, W) that are not resized."""
+    images = torch.zeros(1, *image_shape, device=subject.model.mean.device)
+    try:
+        subject.model(images)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        size = f"{image_shape[2]} x {image_shape[1]} pixels"
+        raise ValueError(
+            f"{subject.name} does not take images of {size}, as this set is stored and tested "
+            f"({first_line(error)}): test a model of that size"
+        ) from error
 
 
 def _of_run(path: Path, weights: Weights | None) -> Subject:

@@ -45,7 +45,7 @@ class MultiLabel(Task):
         """
         _check(outputs, labels)
         smooth = labels + self.label_smoothing * (0.5 - labels)
-        losses = _losses(outputs, smooth, pos_weight=self._weights(outputs))
+        losses = label_losses(outputs, smooth, pos_weight=self._weights(outputs))
         return losses.sum() / _num_known(labels)
 
     def metrics(self, outputs: Logits, labels: Tensor) -> Mapping[str, Tensor]:
@@ -56,7 +56,7 @@ class MultiLabel(Task):
 
     def losses(self, outputs: Logits, labels: Tensor) -> Tensor:
         """Return each image's mean loss over its known labels, [batch]; 0 if none is known."""
-        return _losses(outputs, labels).sum(dim=1) / (~labels.isnan()).sum(dim=1).clamp(min=1)
+        return label_losses(outputs, labels).sum(dim=1) / (~labels.isnan()).sum(dim=1).clamp(min=1)
 
     def log_probabilities(self, outputs: Logits) -> Tensor:
         """Return log-probabilities of present and absent, [batch, labels, 2], at least float32."""
@@ -109,10 +109,10 @@ def _flipped(
 
 
 def _summed(logits: Logits, labels: Tensor) -> Tensor:
-    return _losses(logits, labels).sum()
+    return label_losses(logits, labels).sum()
 
 
-def _losses(logits: Logits, labels: Tensor, **options: Any) -> Float[Tensor, "batch labels"]:
+def label_losses(logits: Logits, labels: Tensor, **options: Any) -> Float[Tensor, "batch labels"]:
     """Return the loss of each label, 0 where it is unknown."""
     truth = labels.nan_to_num(0.0).to(logits.dtype)
     losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none", **options)

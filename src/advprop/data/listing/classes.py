@@ -39,17 +39,16 @@ def find_splits(root: Path) -> dict[str, Path]:
             groups.setdefault(name.rest, {}).setdefault(name.split, []).append(folder)
     sets = [group for group in groups.values() if "train" in group and len(group) > 1]
     sets = [groups[""]] if "" in groups else sets  # plain names take precedence over all others
-    found = sets[0] if sets else {}
-    double = [folders for folders in found.values() if len(folders) > 1]
-    if len(sets) > 1:
-        double = [[folder for group in sets for folder in group["train"]]]
-    if double:
-        names = " and ".join(folder.name for folder in double[0])
-        split = next(split for split, folders in found.items() if folders[0] in double[0])
-        raise ValueError(
-            f"{root} has {names} for the {split} split: keep one of them, or rename the others"
-        )
-    splits = {split: found[split][0] for split in SPLIT_NAMES if split in found}
+    splits: dict[str, Path] = {}
+    for split in SPLIT_NAMES:
+        folders = [folder for group in sets for folder in group.get(split, ())]
+        if len(folders) > 1:
+            names = " and ".join(folder.name for folder in folders)
+            raise ValueError(
+                f"{root} has {names} for the {split} split: keep one of them, or rename the others"
+            )
+        if folders:
+            splits[split] = folders[0]
     if splits and "train" not in splits:
         names = ", ".join(f"{folder.name}/" for folder in splits.values())
         raise ValueError(

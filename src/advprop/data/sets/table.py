@@ -65,8 +65,6 @@ def load_table(
         raise ValueError(f"{table} has no column {split_column}; it has {shortened(columns)}")
     image_column = image_column or next(iter(columns))
     names = tuple(label_columns) or _label_columns(columns, {image_column, split_column})
-    if len(columns) == 1:
-        raise ValueError(f"{table} has one column, {image_column}: separate columns by commas")
     if not names:
         raise ValueError(
             f"{table} has no column of labels, which are 1, 0, -1 or empty: name some, as in "
@@ -138,15 +136,15 @@ def _labelled(split: TableSplit) -> list[int]:
 
 def _read(table: Path) -> dict[str, list[str]]:
     """Return the columns of a CSV file by name."""
-    if table.is_dir():
-        raise ValueError(f"{table} is a folder: name a CSV file")
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             header, *rows = [row for row in csv.reader(file) if row]
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (csv.Error, UnicodeDecodeError, IsADirectoryError) as error:
         raise ValueError(f"{table}: no CSV file in UTF-8 ({error})") from None
     except ValueError:
         raise ValueError(f"{table} is empty: it needs a header and a row for each image") from None
+    if len(header) == 1:
+        raise ValueError(f"{table} has one column, {header[0]}: separate columns by commas")
     if len(set(header)) < len(header):
         double = [name for name, count in Counter(header).items() if count > 1]
         raise ValueError(f"{table} has two columns {shortened(double)}: rename one")

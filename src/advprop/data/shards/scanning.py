@@ -75,14 +75,12 @@ def scan_shard(path: Path) -> tuple[Shard, list[str]]:
         members, cut_at = _members(file, stamp[0])
         samples = [list(group) for _, group in groupby(members, key=lambda member: member.key)]
         for sample in samples:
-            images = [member for member in sample if member.ending in image_endings()]
-            label = _label(sample, file)
-            number = _class_number(label)
-            fault = _fault(sample, images, label, number, sample[0].key in rows)
-            if fault is None and images and number is not None:
-                rows[sample[0].key] = number, images[0].offset, images[0].size
-            elif fault and not (cut_at >= 0 and sample is samples[-1]):
-                faults[fault].append(sample[0].key)
+            key = sample[0].key
+            row = _row(sample, _label(sample, file), is_known=key in rows)
+            if isinstance(row, tuple):
+                rows[key] = row
+            elif row is not None and not (cut_at >= 0 and sample is samples[-1]):
+                faults[row].append(key)
     lines = [
         f"{path}: {len(keys)} {fault}, as {shortened(keys, 2)}" for fault, keys in faults.items()
     ]
@@ -124,13 +122,12 @@ def _members(file: BinaryIO, size: int) -> tuple[list[_Member], int]:
     return found, -1 if is_end else min(end, size)
 
 
-def _fault(
-    sample: Sequence[_Member],
-    images: Sequence[_Member],
-    label: object,
-    number: int | None,
-    is_known: bool,
-) -> str | None:
+def _row(
+    sample: Sequence[_Member], label: object, *, is_known: bool
+) -> tuple[int, int, int] | str | None:
+    """Return a sample's label, image offset and image size; its fault; or None if it is none."""
+    images = [member for member in sample if member.ending in image_endings()]
+    number = _class_number(label)
     if not images:
         # files with neither image nor class number, as a read-me, are no sample
         return None if number is None else f"labels without an image ({ENDINGS_IN_WORDS})"
@@ -140,7 +137,9 @@ def _fault(
         return "samples with several images"
     if label is None:
         return 'images without a label (.cls, .json with "label", or .txt)'
-    return None if number is not None else "labels that are no class number (0, 1, ...)"
+    if number is None:
+        return "labels that are no class number (0, 1, ...)"
+    return number, images[0].offset, images[0].size
 
 
 def _label(sample: Iterable[_Member], file: BinaryIO) -> object:

@@ -26,22 +26,18 @@ _MAX_OPEN = 64  # open files in a process; systems allow at least 256
 
 
 class ShardFiles:
-    """The files of shards, opened when needed; each process opens its own handles."""
+    """The files of shards, opened when needed; forked processes may share them for `os.pread`."""
 
     def __init__(self, paths: Sequence[str], stamps: Sequence[Stamp]) -> None:
         self.paths = tuple(paths)
         self._stamps = tuple(stamps)
         self._handles: OrderedDict[int, int] = OrderedDict()  # from least to most recently used
-        self._process = os.getpid()
 
     def open(self, shard: int) -> int:
         """Return the file descriptor of file `shard`, for `os.pread`.
 
         Raises OSError if the file is missing or has changed since it was indexed.
         """
-        if self._process != os.getpid():
-            self.close()  # inherited by fork; closing them here leaves those of the parent open
-            self._process = os.getpid()
         if shard not in self._handles:
             if len(self._handles) >= _MAX_OPEN:
                 os.close(self._handles.popitem(last=False)[1])
@@ -54,16 +50,12 @@ class ShardFiles:
             )
         return handle
 
-    def close(self) -> None:
-        """Close all open files; `open` opens them again."""
-        while self._handles:
-            os.close(self._handles.popitem()[1])
-
     def __reduce__(self) -> tuple[Any, ...]:
         return ShardFiles, (self.paths, self._stamps)
 
     def __del__(self) -> None:
-        self.close()
+        for handle in self._handles.values():
+            os.close(handle)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

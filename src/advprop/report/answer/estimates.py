@@ -23,13 +23,14 @@ class Estimate:
     ends: tuple[float, float] | None
     n: int
 
-    def percent(self, digits: int = 1) -> str:
+    @property
+    def percent(self) -> str:
         """Return the mean in percent and, if known, its interval clipped to 0 to 100, as text."""
-        text = f"{100 * self.mean:.{digits}f} %"
+        text = f"{100 * self.mean:.1f} %"
         if self.ends is None:
             return text
         low, high = (100 * min(max(end, 0.0), 1.0) for end in self.ends)
-        return f"{text} ({low:.{digits}f} to {high:.{digits}f})"
+        return f"{text} ({low:.1f} to {high:.1f})"
 
 
 def estimate(values: Sequence[float], *, num_images: int | None = None) -> Estimate:

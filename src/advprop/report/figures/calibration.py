@@ -101,13 +101,13 @@ def _errors(errors: Mapping[str, Estimate], styles: Styles) -> Panel:
         ends = [[100 * max(end, 0.0) for end in found.ends or ()]]
         bar = error_bar([100 * found.mean], ends, styles[method])
         x, y, marker = [100 * found.mean], [plot_text(method)], mark(styles[method])
-        text = hover(method, found.percent())
+        text = hover(method, found.percent)
         traces.append(scatter(method, x, y, marker=marker, error_x=bar, **text))
     axes = {
         "xaxis": axis("percentage points", rangemode="tozero"),
         "yaxis": axis(type="category", autorange="reversed", showgrid=False),
     }
-    values = ", ".join(f"{method} {found.percent()}" for method, found in errors.items())
+    values = ", ".join(f"{method} {found.percent}" for method, found in errors.items())
     return Panel(
         title="Expected calibration error",
         figure=figure(traces, **axes),

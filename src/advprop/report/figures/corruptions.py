@@ -78,7 +78,7 @@ def corruption_rows(found: Found) -> list[tuple[str, str, str, str]]:
             mces = [suite.mce for suite in suites if suite.mce is not None]
             mce = "-" if not mces else f"{100 * fmean(mces):.1f}"
             made = ", ".join(sorted({suite.made for suite in suites if suite.made}))
-            rows.append((method, estimate(errors).percent(), mce, made))
+            rows.append((method, estimate(errors).percent, mce, made))
     return rows
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from advprop.report.figures.drawing import Panel, axis, figure, plot_text, scatter
 from advprop.report.page.styles import MethodStyle, Styles
+from advprop.report.records import Record
 
 Curve = Mapping[str, Any]
 # Dashes of training by branch, clean first; validation is a solid, thicker line. The page's
@@ -111,13 +112,12 @@ def _line(
     )
 
 
-def statistics_panels(records: Sequence[Mapping[str, Any]], styles: Styles) -> list[Panel]:
+def statistics_panels(records: Sequence[Record], styles: Styles) -> list[Panel]:
     """Return a panel per kind of distance between two branches: its value in each layer."""
-    records = [record for record in records if record.get("statistics")]
-    layers = list(dict.fromkeys(row["layer"] for r in records for row in r["statistics"]))
+    layers = list(dict.fromkeys(layer.layer for r in records for layer in r.statistics or ()))
     panels = []
     for key, (title, unit, neutral) in DISTANCES.items():
-        traces = [t for r in records for t in _layer_traces(r, key, styles[str(r["method"])])]
+        traces = [t for r in records for t in _layer_traces(r, key, styles[r.method])]
         if not traces:
             continue
         axes = {
@@ -147,15 +147,16 @@ def _around(traces: Sequence[Mapping[str, Any]], neutral: float) -> list[float]:
     return [min(values) - air, max(values) + air]
 
 
-def _layer_traces(record: Mapping[str, Any], key: str, style: MethodStyle) -> list[dict[str, Any]]:
-    rows = [row for row in record["statistics"] if row.get(key) is not None]
-    if not rows:
+def _layer_traces(record: Record, key: str, style: MethodStyle) -> list[dict[str, Any]]:
+    values = [(row.layer, getattr(row, key)) for row in record.statistics or ()]
+    known = [(layer, value) for layer, value in values if value is not None]
+    if not known:
         return []
-    head = f"<b>{plot_text(record['method'])}</b>, seed {plot_text(record['seed'])}"
+    head = f"<b>{plot_text(record.method)}</b>, seed {plot_text(record.seed)}"
     trace = scatter(
-        str(record["method"]),
-        [plot_text(row["layer"]) for row in rows],
-        [float(f"{row[key]:.4g}") for row in rows],
+        record.method,
+        [plot_text(layer) for layer, _ in known],
+        [float(f"{value:.4g}") for _, value in known],
         "lines+markers",
         line={"color": style.color, "width": 1},
         marker={"color": style.color, "symbol": style.symbol, "size": 5},
@@ -165,12 +166,12 @@ def _layer_traces(record: Mapping[str, Any], key: str, style: MethodStyle) -> li
     return [trace]
 
 
-def _extremes(records: Sequence[Mapping[str, Any]], key: str) -> str:
+def _extremes(records: Sequence[Record], key: str) -> str:
     """Return a sentence with the layers of highest and lowest mean over records."""
     values: dict[str, list[float]] = {}
-    for row in (row for record in records for row in record["statistics"]):
-        if row.get(key) is not None:
-            values.setdefault(str(row["layer"]), []).append(row[key])
+    for row in (row for record in records for row in record.statistics or ()):
+        if (value := getattr(row, key)) is not None:
+            values.setdefault(row.layer, []).append(value)
     means = {layer: fmean(found) for layer, found in values.items()}
     high, low = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
     return f"Highest in {high} ({means[high]:.3g}), lowest in {low} ({means[low]:.3g})."

@@ -129,7 +129,7 @@ def _traces(lines: Lines, styles: Styles, place: Callable[[float], float]) -> li
             "lines+markers",
             line={"color": style.color, "width": 2},
             marker={**mark(style), "size": 8},
-            **hover(method, *(f"epsilon {e:.4g}: {p.percent()}" for e, p in points.items())),
+            **hover(method, *(f"epsilon {e:.4g}: {p.percent}" for e, p in points.items())),
         )
         if len(lines) <= MOST_BANDS:
             area = scatter(

@@ -5,18 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from typing import Any
 
-from advprop.report.records import PredictedImage, Record
-from advprop.results.summary import kind_of
+from advprop.report.records import Attacked, Record
 
 PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/]+={0,2})")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GALLERY_BYTES, BROWSE_BYTES = 3_000_000, 4_500_000  # limits for all pictures together
-KINDS = ("clean", "perturbation", "adversarial")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,28 +29,15 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Triple:
-    """A test image: `pictures` of it clean, of its perturbation and attacked, and both predictions.
+    """A test image, with `pictures` of it clean, of its perturbation and attacked.
 
     `saliency` has maps of the parts of the clean image that matter to the model; a map's `kind` is
     its title.
     """
 
-    label: str
-    name: str
-    clean_prediction: str
-    adversarial_prediction: str
+    image: Attacked
     pictures: tuple[Picture | None, ...]
-    saliency: tuple[Picture, ...] = ()
-
-    @property
-    def clean_right(self) -> bool:
-        """Return whether the clean image was classified correctly."""
-        return self.clean_prediction == self.label
-
-    @property
-    def adversarial_right(self) -> bool:
-        """Return whether the adversarial image was classified correctly."""
-        return self.adversarial_prediction == self.label
+    saliency: tuple[Picture, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,24 +51,21 @@ class Gallery:
     @property
     def sentence(self) -> str:
         """Return a sentence with the numbers of correct clean and correct attacked images."""
-        clean = sum(triple.clean_right for triple in self.triples)
-        attacked = sum(triple.adversarial_right for triple in self.triples)
+        clean = sum(triple.image.clean_right for triple in self.triples)
+        attacked = sum(triple.image.adversarial_right for triple in self.triples)
         return f"{clean} of {len(self.triples)} correct without attack, {attacked} under attack"
 
 
-def galleries(
-    records: Sequence[Mapping[str, Any]], *, most_bytes: int = GALLERY_BYTES
-) -> list[Gallery]:
+def galleries(records: Sequence[Record], *, most_bytes: int = GALLERY_BYTES) -> list[Gallery]:
     """Return the first gallery of each method, AdvProp's first.
 
     If the pictures exceed `most_bytes`, galleries keep fewer images, and empty ones are omitted.
     """
     found: dict[str, Gallery] = {}
-    for record in sorted(records, key=lambda record: kind_of(record) != "advprop"):
-        method = str(record["method"])
-        if record.get("gallery") and method not in found:
-            triples = tuple(_triple(item) for item in record["gallery"])
-            found[method] = Gallery(method=method, seed=str(record["seed"]), triples=triples)
+    for record in sorted(records, key=lambda record: (record.kind or record.method) != "advprop"):
+        if record.gallery and record.method not in found:
+            triples = tuple(map(_triple, record.gallery))
+            found[record.method] = Gallery(method=record.method, seed=record.seed, triples=triples)
     ordered = list(found.values())
     kept = _triples_within([gallery.triples for gallery in ordered], most_bytes)
     return [
@@ -109,35 +90,27 @@ def _triples_within(every: Sequence[Sequence[Triple]], most_bytes: int) -> list[
     return kept
 
 
-def _triple(item: Mapping[str, Any]) -> Triple:
-    label, clean = str(item["label"]), str(item["clean_prediction"])
-    attacked = str(item["adversarial_prediction"])
-    texts = {
-        "clean": f"clean image of class {label}, predicted as {clean}",
+def _triple(image: Attacked) -> Triple:
+    label = image.label
+    pictures = {
+        "clean": f"clean image of class {label}, predicted as {image.clean_prediction}",
         "perturbation": f"perturbation of the image of class {label}, stretched to full contrast",
-        "adversarial": f"adversarial image of class {label}, predicted as {attacked}",
+        "adversarial": f"adversarial image of class {label}, predicted as "
+        f"{image.adversarial_prediction}",
     }
+    maps = (
+        read_picture(m.picture, m.title, f"{m.title}, for class {label}") for m in image.saliency
+    )
     return Triple(
-        label=label,
-        name=str(item.get("name", "")),
-        clean_prediction=clean,
-        adversarial_prediction=attacked,
-        pictures=tuple(read_picture(item.get(kind), kind, texts[kind]) for kind in KINDS),
-        saliency=tuple(_saliency(item.get("saliency") or (), label)),
+        image=image,
+        pictures=tuple(read_picture(getattr(image, k), k, alt) for k, alt in pictures.items()),
+        saliency=tuple(picture for picture in maps if picture is not None),
     )
 
 
-def _saliency(maps: Iterable[Mapping[str, Any]], label: str) -> Iterator[Picture]:
-    for item in maps:
-        title = str(item["title"])
-        picture = read_picture(item.get("picture"), title, f"{title}, for class {label}")
-        if picture is not None:
-            yield picture
-
-
-def read_picture(source: object, kind: str, alt: str) -> Picture | None:
+def read_picture(source: str | None, kind: str, alt: str) -> Picture | None:
     """Return the picture in a PNG's data URL, or None for anything else: nothing is downloaded."""
-    match = PNG.fullmatch(source) if isinstance(source, str) else None
+    match = PNG.fullmatch(source or "")
     if match is None:
         return None
     try:
@@ -156,19 +129,21 @@ def browse(records: Sequence[Record], *, most_bytes: int = BROWSE_BYTES) -> dict
     `labels` are class names, `images` lists of [picture, index of the label, name]. `sets` are
     lists of image indices, each shared by all runs on the same images. `methods` hold their runs,
     each with its set, predictions (as indices of labels) and confidences in percent. Images without
-    a picture are dropped and, if pictures exceed `most_bytes`, others evenly over sets; `left_out`
-    counts them.
+    a picture are left out, and if the others exceed `most_bytes`, all but every second, third, ...
+    of them; `left_out` counts both.
     """
     records = [record for record in records if record.predictions.images]
     if not records:
         return None
     every = {image.id: image for record in records for image in record.predictions.images}
-    kept = _images_within([record.predictions.images for record in records], every, most_bytes)
-    place = {identity: number for number, identity in enumerate(kept)}
+    sizes = {i.id: len(p.source) for i in every.values() if (p := read_picture(i.picture, "", ""))}
+    step = -(-sum(sizes.values()) // most_bytes) or 1
+    kept = [every[identity] for identity in list(sizes)[::step]]
+    place = {image.id: number for number, image in enumerate(kept)}
     labels: dict[str, int] = {}
     images = [
         [image.picture or "", labels.setdefault(image.label, len(labels)), image.name]
-        for image in map(every.__getitem__, kept)
+        for image in kept
     ]
     sets: dict[tuple[int, ...], int] = {}
     methods: dict[str, list[dict[str, Any]]] = {}
@@ -195,32 +170,3 @@ def browse(records: Sequence[Record], *, most_bytes: int = BROWSE_BYTES) -> dict
         "methods": [{"name": name, "runs": runs} for name, runs in methods.items()],
         "left_out": len(every) - len(kept),
     }
-
-
-def _images_within(
-    seen: Sequence[Sequence[PredictedImage]], every: dict[str, PredictedImage], most_bytes: int
-) -> list[str]:
-    """Return the images to keep, in the order in which the runs saw them."""
-    sets = dict.fromkeys(tuple(image.id for image in images) for images in seen)
-    by_turns = dict.fromkeys(
-        identity
-        for turn in zip_longest(*(_spread(identities) for identities in sets))
-        for identity in turn
-        if identity is not None
-    )
-    kept, total = set(), 0
-    for identity in by_turns:
-        picture = read_picture(every[identity].picture, "clean", "")
-        if picture is None:
-            continue
-        total += len(picture.source)
-        if total > most_bytes:
-            break
-        kept.add(identity)
-    return [identity for identity in every if identity in kept]
-
-
-def _spread(identities: Sequence[str]) -> list[str]:
-    """Return `identities` in an order in which the first N are spread over all, for any N."""
-    order = sorted(range(len(identities)), key=lambda number: int(f"{number:016b}"[::-1], 2))
-    return [identities[number] for number in order]

@@ -28,7 +28,7 @@ from advprop.report.findings import Found, read_findings
 from advprop.report.images import classes
 from advprop.report.images.gallery import browse, galleries
 from advprop.report.page.styles import Styles, method_styles, titled
-from advprop.report.records import read_records
+from advprop.report.records import Record, read_records
 from advprop.results.summary import ACCURACIES, accuracy_names, corrected, group_of, summarise
 
 Json = Mapping[str, Any]
@@ -67,9 +67,9 @@ def render_report(results: Json, details: Json | None = None) -> str:
         "several_groups": len({group_of(entry) for entry in summary}) > 1,
         **_numbers(summary, runs, found),
         **_suites(summary, runs, found, styles),
-        **_training(curves, records, styles),
-        "galleries": galleries(records),
-        "num_galleries": len({r["method"] for r in records if r.get("gallery")}),
+        **_training(curves, recorded, styles),
+        "galleries": galleries(recorded),
+        "num_galleries": len({record.method for record in recorded if record.gallery}),
         "settings": run_facts(runs, configs),
         "attack": attack_of_tests(configs),
         "trials": tables.trials_table(trials),
@@ -155,16 +155,14 @@ def _group(panels: Sequence[Panel], *, title: str = "", columns: int = 3) -> lis
     return [{"title": title, "panels": panels, "columns": columns}] if panels else []
 
 
-def _training(curves: Sequence[Json], records: Sequence[Json], styles: Styles) -> dict[str, Any]:
+def _training(curves: Sequence[Json], records: Sequence[Record], styles: Styles) -> dict[str, Any]:
     """Return the variables of the page's sections on training and branches."""
     points = [point for curve in curves for point in curve["points"]]
     return {
         "branches": list(zip(branch_names(curves), cycle(DASHES), strict=False)),
         "has_validation": any(p.get("validation_accuracy") is not None for p in points),
         "curve_groups": _group(curve_panels(curves, styles)),
-        "statistics_methods": list(
-            dict.fromkeys(str(record["method"]) for record in records if record.get("statistics"))
-        ),
+        "statistics_methods": list(dict.fromkeys(r.method for r in records if r.statistics)),
         "statistics_groups": _group(statistics_panels(records, styles), columns=2),
     }
 

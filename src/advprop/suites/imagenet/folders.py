@@ -16,7 +16,6 @@ from advprop.data.listing.classes import list_classes, list_images, shortened
 from advprop.data.sets.folders import FileSplit
 from advprop.data.sets.stored import FramedSplit, StoredSplit, as_stored
 from advprop.data.view import check_splits
-from advprop.files.parsing import first_line
 from advprop.suites.imagenet.classes import (
     OBJECTNET_CLASSES,
     described,
@@ -25,7 +24,7 @@ from advprop.suites.imagenet.classes import (
     real_labels,
     real_rows,
 )
-from advprop.suites.subjects import Subject
+from advprop.suites.subjects import Subject, check_takes
 
 STYLIZED_SIZE = 224
 # the frame is one pixel wide, but the authors' evaluation and published results cut off two
@@ -47,7 +46,7 @@ def open_stylized(folder: Path, subject: Subject) -> StoredSplit:
     shape = (subject.preprocessing.image_shape[0], STYLIZED_SIZE, STYLIZED_SIZE)
     split = StoredSplit(paths=whole.paths, labels=whole.labels, preprocessing=as_stored(shape))
     split.read(0)  # other folders of the same classes, as ImageNet's own, have images of any size
-    _check_takes(subject, shape)
+    check_takes(subject, shape)
     return split
 
 
@@ -156,17 +155,3 @@ def _class_files(
     paths = [f"{folder}/{path}" for name in labels for path in classes[name]]
     numbers = [label for name, label in labels.items() for _ in classes[name]]
     return {"paths": tuple(paths), "labels": torch.tensor(numbers)}
-
-
-@torch.no_grad()
-def _check_takes(subject: Subject, image_shape: tuple[int, int, int]) -> None:
-    """Raise ValueError if the model cannot run on images of this shape."""
-    images = torch.zeros(1, *image_shape, device=subject.model.mean.device)
-    try:
-        subject.model(images)
-    except (AssertionError, RuntimeError, ValueError) as error:
-        size = f"{image_shape[2]} x {image_shape[1]} pixels"
-        raise ValueError(
-            f"{subject.name} does not take images of {size}, as this set is stored and tested "
-            f"({first_line(error)}): test a model of that size"
-        ) from error
