@@ -135,6 +135,12 @@ def test_one_class_has_no_wrong_one(rule: TargetRule) -> None:
         rule(torch.zeros(4, dtype=torch.int64), torch.zeros(4, 1), None)
 
 
+@pytest.mark.parametrize("wrong", [-100, 4])
+def test_a_label_that_is_no_class(wrong: int) -> None:
+    with pytest.raises(ValueError, match=rf"labels from .*{wrong}.*: the model has 4 classes"):
+        random_other_class(torch.tensor([1, wrong]), torch.zeros(2, 4), None)
+
+
 # --- any function of images
 
 BY_GRADIENT = {

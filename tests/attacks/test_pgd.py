@@ -454,11 +454,18 @@ def test_impossible_probability(probability: float) -> None:
         )
 
 
-@pytest.mark.parametrize("value", [-0.5, 2.1, math.nan, math.inf])
+@pytest.mark.parametrize("value", [-0.5, 2.1, math.inf])
 def test_images_outside_the_box(value: float) -> None:
     images = tiny_images()
     images[3, 0, 0, 0] = value
     with pytest.raises(ValueError, match=r"images have values from .* to .*standardized\(model\)"):
+        ATTACKS[0](tiny_net(), images, tiny_labels())
+
+
+def test_images_with_nan() -> None:
+    images = tiny_images()
+    images[3, 0, 0, 0] = math.nan
+    with pytest.raises(ValueError, match="images contain NaN"):
         ATTACKS[0](tiny_net(), images, tiny_labels())
 
 

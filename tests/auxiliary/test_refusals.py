@@ -7,10 +7,13 @@ import pytest
 import timm
 import torch
 from branch_nets import branched, small_net, some_images
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from advprop.auxiliary.branches import use_branch
 from advprop.auxiliary.surgery import add_auxiliary_norms
+from advprop.auxiliary.token import add_auxiliary_tokens
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -39,3 +42,11 @@ def test_a_net_that_mixes_images_refuses_tuples_copied_or_not(change) -> None:
         pass
     with use_branch(model, "adversarial"):
         pass
+
+
+@pytest.mark.parametrize("add", [add_auxiliary_norms, add_auxiliary_tokens])
+def test_a_model_in_distributed_data_parallel_is_refused(add) -> None:
+    wrapped = nn.Module.__new__(DistributedDataParallel)
+    nn.Module.__init__(wrapped)
+    with pytest.raises(ValueError, match="add branches first, then wrap the model"):
+        add(wrapped)

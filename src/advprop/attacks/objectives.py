@@ -88,7 +88,7 @@ def random_other_class(labels: Labels, logits: Logits, generator: Randomness = N
     """Return the goal of a wrong class, drawn uniformly for each image: AdvProp's choice.
 
     Of soft labels (mixup, smoothing) the classes with the least weight are wrong. Raises ValueError
-    for fewer than two classes.
+    for fewer than two classes, and on the CPU for labels that are none of them.
     """
     chance = uniform(torch.empty_like(logits, dtype=torch.float32), generator, purpose="target")
     return chance.masked_fill(_true_classes(labels, logits), -1.0).argmax(dim=1), -1
@@ -105,5 +105,12 @@ def _true_classes(labels: Labels, logits: Logits) -> Tensor:
     if logits.shape[1] < 2:
         raise ValueError(f"{logits.shape[1]} class: an attack towards a wrong one needs 2 or more")
     if labels.ndim == 1:
-        return F.one_hot(labels, logits.shape[1]).bool()
+        last = logits.shape[1] - 1
+        # elsewhere the check would wait for the device
+        if labels.device.type == "cpu" and (labels.clamp(0, last) != labels).any():
+            raise ValueError(
+                f"labels from {labels.min()} to {labels.max()}: the model has {last + 1} classes, "
+                f"so labels are 0 to {last}"
+            )
+        return F.one_hot(labels, last + 1).bool()
     return labels > labels.amin(dim=1, keepdim=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -89,7 +90,7 @@ def clean_images(images: Images) -> Images:
 
 
 def check_images(images: Images) -> None:
-    """Raise ValueError for images outside [0, 1], the usual fault if attacks have no effect.
+    """Raise ValueError for NaN and values outside [0, 1], which make attacks useless.
 
     Values are checked on the CPU only, since elsewhere that would wait for the device. Images that
     are not floats raise ValueError on every device.
@@ -98,7 +99,9 @@ def check_images(images: Images) -> None:
         raise ValueError(f"images are {images.dtype}: convert to floats in [0, 1] (divide by 255)")
     if images.device.type == "cpu" and images.numel():
         low, high = (bound.item() for bound in images.aminmax())
-        if not (low >= -1e-6 and high <= 1 + 1e-6):  # NaN fails every comparison
+        if math.isnan(low):
+            raise ValueError("images contain NaN: look for its source in their transform")
+        if not (low >= -1e-6 and high <= 1 + 1e-6):
             raise ValueError(
                 f"images have values from {low:.3g} to {high:.3g}, attacks work in [0, 1]: take "
                 "mean and std out of the transform and into the model, advprop.standardized(model)"

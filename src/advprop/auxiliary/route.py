@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 CLEAN = "clean"
 SHARED = "shared"
@@ -114,7 +115,12 @@ def check_known(layer: Branched, branch: str) -> None:
 
 
 def check_without_branches(model: nn.Module) -> None:
-    """Raise ValueError if `model` has branches already."""
+    """Raise ValueError if `model` has branches already, or is in DistributedDataParallel."""
+    if isinstance(model, DistributedDataParallel):
+        raise ValueError(
+            "DistributedDataParallel does not average the gradients of parameters that are added "
+            "inside it: add branches first, then wrap the model"
+        )
     if has_auxiliary_norms(model):
         raise ValueError(
             "the model has auxiliary branches already: name all of them in one call, "

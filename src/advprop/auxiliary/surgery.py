@@ -68,8 +68,9 @@ def add_auxiliary_norms(
     "both" (as AdvProp has it, Xie et al. 2020); the rest is shared. `is_norm` returns True for
     further layers to replace beside torch's and timm's.
 
-    Raises ValueError for unusable names, a model that has branches already or lazy layers without
-    sizes, or one without any layer to replace (it would silently train as vanilla).
+    Raises ValueError for unusable names, a model that has branches already, is in
+    DistributedDataParallel or has lazy layers without sizes, or one without any layer to replace
+    (it would silently train as vanilla).
     """
     names = check_names(auxiliary)
     if separate not in ("both", "affine", "statistics"):

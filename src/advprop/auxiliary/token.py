@@ -78,8 +78,8 @@ def add_auxiliary_tokens(
     has one token. The original token is branch "clean", the others are copies of it. Changes the
     model in place and returns it. Build the optimiser after this call.
 
-    Raises ValueError for unusable names, a model that has branches already, or one without a class
-    token.
+    Raises ValueError for unusable names, a model that has branches already, is in
+    DistributedDataParallel or has no class token.
     """
     names = check_names(auxiliary)
     check_without_branches(model)
