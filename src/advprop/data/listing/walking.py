@@ -72,17 +72,6 @@ def image_endings() -> frozenset[str]:
     return frozenset(e for e, name in known.items() if name in read) - _NOT_READ_ENDINGS
 
 
-def has_image_name(name: str) -> bool:
-    """Return whether a file of this name is an image: not hidden, and with an image's ending."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in image_endings()
-
-
-def is_system_folder(name: str) -> bool:
-    """Return whether a system or a program keeps its own files in folders of this name."""
-    name = name.casefold()
-    return name.startswith(".") or name in _SYSTEM_FOLDERS or name.endswith(_SYSTEM_ENDINGS)
-
-
 def special_kind(path: str | os.PathLike[str]) -> str | None:
     """Return the kind of a pipe, socket or device at `path`, else None; opening one could block.
 
@@ -101,15 +90,15 @@ def entries_of(folder: str | os.PathLike[str], passed_over: Counter[str] | None 
     passed_over = Counter() if passed_over is None else passed_over
     with os.scandir(folder) as entries:
         for entry in entries:
+            ending = os.path.splitext(entry.name)[1].lower()
             if _is_folder(entry):
-                if not is_system_folder(entry.name):
+                if not _is_system_folder(entry.name):
                     folders.append(entry.name)
                 elif not entry.name.startswith("."):
                     passed_over[f"folders {entry.name}"] += 1
             elif entry.name.startswith("."):
                 passed_over["hidden files"] += 1
-            elif not has_image_name(entry.name):
-                ending = os.path.splitext(entry.name)[1].lower()
+            elif ending not in image_endings():
                 passed_over[f"{ending} files" if ending else "files without an ending"] += 1
             elif kind := _special_kind_of(entry):
                 passed_over[f"{kind} {entry.path}"] += 1
@@ -164,6 +153,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
+
+
+def _is_system_folder(name: str) -> bool:
+    name = name.casefold()
+    return name.startswith(".") or name in _SYSTEM_FOLDERS or name.endswith(_SYSTEM_ENDINGS)
 
 
 def _special_kind_of(entry: os.DirEntry[str]) -> str | None:

@@ -48,17 +48,18 @@ def load_shards(
         name: _split(name, paths, view, shuffle_shards)
         for name, paths in find_shards(train, validation, test).items()
     }
-    folder = Path(splits["train"].files.paths[0]).parent
-    class_names = read_class_names(classes, folder, splits["train"])
-    check_labels(splits, class_names)
-    name, origin = folder.resolve().name, _origin(splits)
-    return image_data(splits, view, name=name, class_names=class_names, origin=origin)
-
-
-def _origin(given: Mapping[str, ShardSplit]) -> Origin:
-    files = {name: split.files.paths for name, split in given.items()}
-    words = {name: f"{len(own):,} shards, {Path(own[0]).name} ..." for name, own in files.items()}
-    return Origin(splits=sources_in_words(words, "keys"))
+    files = {name: split.files.paths for name, split in splits.items()}
+    given = {name: f"{len(own):,} shards, {Path(own[0]).name} ..." for name, own in files.items()}
+    folder = Path(files["train"][0]).parent
+    class_names = _class_names(classes, folder, splits["train"])
+    _check_labels(splits, class_names)
+    return image_data(
+        splits,
+        view,
+        name=folder.resolve().name,
+        class_names=class_names,
+        origin=Origin(splits=sources_in_words(given, "keys")),
+    )
 
 
 def _split(name: str, paths: Sequence[Path], view: View, shuffle_shards: int) -> ShardSplit:
@@ -103,12 +104,8 @@ def _check_keys(name: str, split: ShardSplit) -> None:
         )
 
 
-def read_class_names(path: str | Path | None, folder: Path, train: ShardSplit) -> tuple[str, ...]:
-    """Return the names in `path` or in a file in `folder`; else the numbers in `train.labels`.
-
-    Raises OSError if `path` is missing, and ValueError if the file holds no list of names, there
-    are fewer than 2, or numbers have gaps.
-    """
+def _class_names(path: str | Path | None, folder: Path, train: ShardSplit) -> tuple[str, ...]:
+    """Return the names in `path` or in a file in `folder`; else the numbers in `train.labels`."""
     beside = [folder / CLASSES_NAME, folder / "classes.txt"]
     found = Path(path) if path else next((file for file in beside if file.exists()), None)
     if found:
@@ -129,8 +126,7 @@ def read_class_names(path: str | Path | None, folder: Path, train: ShardSplit) -
     return tuple(names)
 
 
-def check_labels(splits: Mapping[str, ShardSplit], class_names: Sequence[str]) -> None:
-    """Raise ValueError, with a count, if labels of a split are outside of the classes."""
+def _check_labels(splits: Mapping[str, ShardSplit], class_names: Sequence[str]) -> None:
     for name, split in splits.items():
         outside = (split.labels >= len(class_names)).nonzero().flatten().tolist()
         if outside:
