@@ -72,9 +72,7 @@ EVALUATIONS: dict[str, Evaluation] = {
         fn, of[0], attack=ATTACK, attacked_logits_fn=fn, threat_model=LINF
     ),
     "standardisation": lambda fn, of: probe_standardisation(fn, fn, of[0]),
-    "gallery": lambda fn, of: record_gallery(
-        fn, of[0], attack=ATTACK, attacked_logits_fn=fn, class_names=NAMES
-    ),
+    "gallery": lambda fn, of: record_gallery(fn, of[0], attack=ATTACK, class_names=NAMES),
     "predictions": lambda fn, of: record_predictions(fn, of, class_names=NAMES),
 }
 

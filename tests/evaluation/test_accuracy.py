@@ -122,7 +122,6 @@ def test_the_gallery_shows_what_the_attack_did() -> None:
         brightness_classifier,
         batch,
         attack=attack,
-        attacked_logits_fn=brightness_classifier,
         class_names=["dark", "bright"],
         names=["0", "1", "dark/night\x1b.png"],
     )

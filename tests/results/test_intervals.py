@@ -42,8 +42,3 @@ def test_the_same_scores_give_the_same_interval_in_any_order() -> None:
 @pytest.mark.parametrize("value", [True, False])
 def test_without_any_spread_the_interval_is_a_point(value: bool) -> None:
     assert bootstrap_interval(torch.full((20,), value)) == [float(value)] * 2
-
-
-def test_no_scores_are_an_error() -> None:
-    with pytest.raises(ValueError, match="no images"):
-        bootstrap_interval(torch.zeros(0))

@@ -158,17 +158,11 @@ def accepted_predictions(
 
     `rows[i]` is the row of the data set's image i in `accepted`, whose columns are the outputs of
     the model; images with the same correct classes may share a row. `among`, if given, are the only
-    outputs that can be predicted. Raises ValueError if the model has another number of outputs than
-    `accepted` has columns, or if there are no images.
+    outputs that can be predicted. Raises ValueError if there are no images.
     """
     correct = []
     for batch in batches:
         logits = logits_fn(batch.images)
-        if logits.shape[1] != accepted.shape[1]:
-            raise ValueError(
-                f"the model has {logits.shape[1]} outputs, the labels are about "
-                f"{accepted.shape[1]} classes: give a model of these classes"
-            )
         if among is None:
             predicted = logits.argmax(dim=1)
         else:

@@ -26,7 +26,6 @@ def record_gallery(
     batch: Batch,
     *,
     attack: Attack,
-    attacked_logits_fn: LogitsFn,
     class_names: Sequence[str],
     names: Sequence[str] = (),
     saliency: Mapping[str, Maps] = {},
@@ -39,7 +38,7 @@ def record_gallery(
     """
     indices = image_indices(batch)
     streams = evaluation_streams(indices)
-    adversarial = attack(attacked_logits_fn, batch.images, batch.labels, generator=streams)
+    adversarial = attack(logits_fn, batch.images, batch.labels, generator=streams)
     with torch.no_grad():
         before = logits_fn(batch.images).argmax(dim=1).tolist()
         after = logits_fn(adversarial).argmax(dim=1).tolist()

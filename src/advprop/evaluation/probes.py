@@ -37,8 +37,8 @@ def probe_outputs(logits_fn: LogitsFn, images: Images) -> dict[str, Any]:
     largest = float(logits.abs().max().clamp_min(1e-12))
     return {
         "num_images": len(images),
-        "changed_when_repeated": _largest_difference(logits, again) / largest,
-        "changed_when_alone": _largest_difference(logits[:_ALONE], alone) / largest,
+        "changed_when_repeated": float((logits - again).abs().max()) / largest,
+        "changed_when_alone": float((logits[:_ALONE] - alone).abs().max()) / largest,
         "row_sum_error": float((logits.sum(dim=1) - 1).abs().max()),
         "lowest": float(logits.min()),
     }
@@ -126,7 +126,3 @@ def _gradient(loss: Tensor, point: Tensor) -> Tensor:
         return torch.zeros_like(point)
     (gradient,) = torch.autograd.grad(loss, point, allow_unused=True)
     return torch.zeros_like(point) if gradient is None else gradient.detach()
-
-
-def _largest_difference(first: Tensor, second: Tensor) -> float:
-    return float((first - second).abs().max())

@@ -100,11 +100,6 @@ def construction(model: nn.Module) -> tuple[str, dict[str, Any]]:
 def _small_resnet(options: Mapping[str, Any], *, pretrained: bool) -> SmallResNet:
     if pretrained:
         raise ValueError(f"{SMALL_RESNET} has no pretrained weights: pretrained=false takes none")
-    taken = [name for name in inspect.signature(SmallResNet.__init__).parameters if name != "self"]
-    if unknown := [name for name in options if name not in taken]:
-        raise ValueError(
-            f"{SMALL_RESNET} takes no option {', '.join(unknown)}; it takes {', '.join(taken)}"
-        )
     try:
         return SmallResNet(**options)
     except (TypeError, RuntimeError) as error:  # wrong types, or not enough memory

@@ -18,8 +18,9 @@ def run_facts(runs: Sequence[Json], configs: Sequence[Json]) -> list[tuple[str, 
     """
     facts: dict[str, dict[str, None]] = {}
     for run in runs:
-        for term, text in _of_data(run.get("data_found") or {}):
-            facts.setdefault(term, {})[text] = None
+        if found := run.get("data_found"):
+            for term, text in _of_data(found):
+                facts.setdefault(term, {})[text] = None
     for entry in configs:
         for term, text in _of_config(entry["config"]):
             facts.setdefault(term, {})[text] = None
@@ -33,8 +34,6 @@ def attack_of_tests(configs: Sequence[Json]) -> str:
 
 
 def _of_data(found: Json) -> Iterable[tuple[str, str]]:
-    if not found:
-        return
     sources = found.get("sources") or {}
     splits = [
         f"{count:,} {'training' if split == 'train' else split}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from advprop.files.parsing import Count, Number, Part, PathText, Share, read_part
 from advprop.results.rows import Accuracies, Flag
@@ -135,11 +135,6 @@ class Findings(Part):
     versions: dict[str, str] | None = None
     suites: Suites = Suites()
     red_flags: tuple[Flag, ...] = ()
-
-    @field_validator("suites", mode="before")
-    @classmethod
-    def _missing(cls, value: Any) -> Any:
-        return {} if value is None else value
 
 
 class Tested(Findings):

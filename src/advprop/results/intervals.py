@@ -12,13 +12,11 @@ _SEED = 0
 def bootstrap_interval(scores: Tensor) -> list[float]:
     """Return the 95 % percentile bootstrap interval [low, high] of the mean of `scores`.
 
-    `scores` [num_images] hold 1 for a correct image and 0 for a wrong one, or the fraction of an
-    image's tests that were correct. The interval is deterministic and ignores the order of scores.
-    Resampling images with replacement gives each value a multinomial count, so the counts are
-    drawn directly and no loop over resamples is needed. Raises ValueError if `scores` is empty.
+    `scores` [num_images], not empty, hold 1 for a correct image and 0 for a wrong one, or the
+    fraction of an image's tests that were correct. The interval is deterministic and ignores the
+    order of scores. Resampling images with replacement gives each value a multinomial count, so the
+    counts are drawn directly and no loop over resamples is needed.
     """
-    if len(scores) == 0:
-        raise ValueError("no images to evaluate on: the set is empty")
     values, counts = np.unique(scores.cpu().double().numpy(), return_counts=True)
     count = int(counts.sum())
     drawn = np.random.default_rng(_SEED).multinomial(count, counts / count, size=_RESAMPLES)

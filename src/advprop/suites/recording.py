@@ -138,7 +138,6 @@ def _record(folder: Path) -> dict[str, Any]:
             logits_fn,
             batch,
             attack=run.config.evaluation.attack.build(),
-            attacked_logits_fn=logits_fn,
             class_names=data.class_names,
             names=names,
             saliency=_saliency(run.model, batch),

@@ -22,8 +22,9 @@ def class_panels(found: Found, references: Mapping[str, str]) -> list[Panel]:
         changes = class_changes(found[method], found[reference])
         if not changes:
             continue
-        shown = extremes(list(changes))
-        rows = [(name, changes[name]) for name in shown]
+        rows = list(changes.items())
+        if len(rows) > MOST:
+            rows = [*rows[: MOST // 2], *rows[-(MOST // 2) :]]
         label = (
             f"Accuracy of single classes, {method} minus {reference}, in points: "
             f"{rows[0][0]} {100 * rows[0][1].mean:+.1f} to "
@@ -45,12 +46,6 @@ def class_changes(ours: Sequence[Findings], theirs: Sequence[Findings]) -> dict[
         if (change := paired(values, others.get(name, ()))) is not None
     }
     return dict(sorted(changes.items(), key=lambda item: -item[1].mean))
-
-
-def extremes(names: Sequence[str], most: int = MOST) -> list[str]:
-    """Return the first and the last of `names`, at most `most` in total."""
-    half = most // 2
-    return list(names) if len(names) <= most else [*names[:half], *names[-half:]]
 
 
 def class_table(found: Found, references: Mapping[str, str]) -> dict[str, Any] | None:

@@ -59,7 +59,8 @@ class Gallery:
 def galleries(records: Sequence[Record], *, most_bytes: int = GALLERY_BYTES) -> list[Gallery]:
     """Return the first gallery of each method, AdvProp's first.
 
-    If the pictures exceed `most_bytes`, galleries keep fewer images, and empty ones are omitted.
+    If the pictures exceed `most_bytes`, galleries keep fewer images, assigned in turns, and empty
+    galleries are omitted.
     """
     found: dict[str, Gallery] = {}
     for record in sorted(records, key=lambda record: (record.kind or record.method) != "advprop"):
@@ -67,27 +68,22 @@ def galleries(records: Sequence[Record], *, most_bytes: int = GALLERY_BYTES) -> 
             triples = tuple(map(_triple, record.gallery))
             found[record.method] = Gallery(method=record.method, seed=record.seed, triples=triples)
     ordered = list(found.values())
-    kept = _triples_within([gallery.triples for gallery in ordered], most_bytes)
+    turns = sorted(
+        (t, at) for at, gallery in enumerate(ordered) for t in range(len(gallery.triples))
+    )
+    kept, left = [0] * len(ordered), most_bytes
+    for turn, at in turns:
+        triple = ordered[at].triples[turn]
+        shown = [picture for picture in (*triple.pictures, *triple.saliency) if picture is not None]
+        left -= sum(len(picture.source) for picture in shown)
+        if left < 0:
+            break
+        kept[at] += 1
     return [
         replace(gallery, triples=gallery.triples[:number])
         for gallery, number in zip(ordered, kept, strict=True)
         if number
     ]
-
-
-def _triples_within(every: Sequence[Sequence[Triple]], most_bytes: int) -> list[int]:
-    """Return how many triples each gallery keeps, assigned in turns while there is room."""
-    kept, left = [0] * len(every), most_bytes
-    for turn in range(max(map(len, every), default=0)):
-        for place, triples in enumerate(every):
-            if turn >= len(triples):
-                continue
-            shown = (*triples[turn].pictures, *triples[turn].saliency)
-            left -= sum(len(picture.source) for picture in shown if picture is not None)
-            if left < 0:
-                return kept
-            kept[place] += 1
-    return kept
 
 
 def _triple(image: Attacked) -> Triple:
