@@ -57,6 +57,16 @@ WRONG = {
     "negative seed": (lambda f: ["train", "digits", "--seed", "-1"], "seed"),
     "no folder named": (_train(recipe="from_scratch"), "data.root=DIR"),
     "missing folder": (_train("data.root={}/none", recipe="from_scratch"), "none"),
+    "empty path": (_train("data.root=", recipe="from_scratch"), "no path given"),
+    "folder for a table": (_train("data.kind=table", "data.table={}"), "no CSV file in UTF-8"),
+    "no methods": (
+        lambda f: ["compare", "digits", "--methods", "", "--out", f / "new"],
+        "no method named: choose from vanilla",
+    ),
+    "seed of a comparison": (
+        lambda f: ["compare", "digits", "--set", "seed=3", "--out", f / "new"],
+        "set --seeds N instead",
+    ),
     "one class only": (_train("data.root={}/one", recipe="from_scratch"), "one class"),
     "empty class": (_train("data.root={}/empty_class", recipe="from_scratch"), "green"),
     "unreadable image": (_train("data.root={}/unreadable", recipe="from_scratch"), "bad.png"),

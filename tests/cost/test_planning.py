@@ -18,11 +18,10 @@ from advprop.config import RunConfig
 from advprop.config.methods import METHODS
 from advprop.config.overrides import apply_overrides
 from advprop.config.run import ModelConfig
-from advprop.cost.planning import DataSizes, data_sizes, images_per_device, plan
+from advprop.cost.planning import DataSizes, data_sizes, plan
 from advprop.cost.timing import images_to_try, minutes_here
 from advprop.recipes.builtin import digits
 from advprop.recipes.images import from_scratch
-from advprop.training.settings import TrainingSettings
 
 SMALL = {"num_images": 1000, "num_classes": 10}
 
@@ -91,15 +90,22 @@ def test_branches_add_the_parameters_of_their_layers_and_the_export_has_none() -
     assert sum(parameter.numel() for parameter in exported.parameters()) == parameters["plain"]
 
 
-def settings(batch_size: int, gradient_accumulation: int = 1) -> TrainingSettings:
-    return TrainingSettings(
-        num_epochs=1, batch_size=batch_size, gradient_accumulation=gradient_accumulation
-    )
-
-
-def test_images_go_through_at_once_by_device_and_part() -> None:
-    assert images_per_device(settings(64), 1) == 64
-    assert images_per_device(settings(64, 4), 8) == 2
+@pytest.mark.parametrize(
+    ("num_images", "parts", "devices", "share", "step"),
+    [
+        (200, 1, 1, 64, 64),
+        (200, 4, 8, 2, 64),
+        (40, 1, 1, 40, 40),
+        (40, 2, 1, 20, 40),
+        (9, 1, 4, 2, 8),
+    ],
+)
+def test_images_go_through_at_once_by_device_and_part(
+    num_images: int, parts: int, devices: int, share: int, step: int
+) -> None:
+    config = small_images(f"training.gradient_accumulation={parts}").with_method("vanilla")
+    found = plan(config, num_images=num_images, num_classes=2, devices=devices)
+    assert (found["images_per_device"], found["batch_size"]) == (share, step)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +120,11 @@ def test_images_go_through_at_once_by_device_and_part() -> None:
 def test_a_batch_that_cannot_be_shared(
     batch_size: int, parts: int, devices: int, message: str
 ) -> None:
+    config = small_images(
+        f"training.batch_size={batch_size}", f"training.gradient_accumulation={parts}"
+    )
     with pytest.raises(ValueError, match=message):
-        images_per_device(settings(batch_size, parts), devices)
+        plan(config, **SMALL, devices=devices)
 
 
 def test_memory_is_that_of_so_many_devices() -> None:

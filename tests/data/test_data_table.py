@@ -109,6 +109,7 @@ def test_a_table_of_test_images(folder: Path) -> None:
         ("file,one\n", {}, "has a header and no rows"),
         ("file,one\np1/a.png,1,0\n", {}, "row 2 has 3 cells, the header 2"),
         ("file,one,one\np1/a.png,1,0\n", {}, "two columns one"),
+        ("file;one\np1/a.png;1\n", {}, "has one column, file;one: separate columns by commas"),
         ("file,sex\np1/a.png,male\n", {}, "no column of labels, which are 1, 0, -1 or empty"),
         (rows(), {"label_columns": ("three",)}, "no column three; it has file, one, two"),
         (rows(), {"image_column": "picture", "label_columns": ("one",)}, "no column picture"),

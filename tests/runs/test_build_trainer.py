@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from advprop.runs.trainer import (
     build_trainer,
     with_synchronised_statistics,
 )
+from advprop.runs.training import train
 from advprop.shapes import Batch
 
 
@@ -61,6 +63,34 @@ def test_validation_images_are_read_by_the_workers(
     assert processes[0] == {os.getpid()}
     assert len(processes[1]) == 2
     assert os.getpid() not in processes[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("training.batch_size=64 training.gradient_accumulation=4", "30 images a process cannot"),
+        ("training.batch_size=64 data.sampling.repeats=5", "multiple of 5"),
+        ("data.num_train=15 data.mixing.mixup=1", "mixing needs pairs"),
+    ],
+)
+def test_batches_that_cannot_be_made_are_refused_before_the_folder_is_begun(
+    tmp_path: Path, settings: str, message: str
+) -> None:
+    config = apply_overrides(digits(), ["data.num_train=30", *settings.split()])
+    folder = tmp_path / "run"
+    with pytest.raises(ValueError, match=message):
+        train(config, folder, quiet=True)
+    assert not list(folder.glob("[!.]*"))
+
+
+def test_images_of_a_set_smaller_than_a_batch_are_counted_once(tmp_path: Path) -> None:
+    settings = ["data.num_train=30", "training.batch_size=64", "training.num_epochs=1"]
+    config = apply_overrides(
+        digits().with_method("vanilla"), [*settings, "training.warmup_epochs=0"]
+    )
+    train(config, tmp_path / "run", quiet=True)
+    entry = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert entry["images_per_second"] * entry["seconds"] == pytest.approx(30, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def _shorthands(restarts: int | None, epsilons: str | None, l2_epsilons: str | N
 
 def _pair(item: str) -> tuple[str, str]:
     suite, equals, folder = item.partition("=")
-    if not equals:
+    if not (equals and folder):
         raise ValueError(f'--data "{item}": write SUITE=DIR, as in clean=photos/test')
     return suite, folder
 

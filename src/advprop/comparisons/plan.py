@@ -19,6 +19,7 @@ from advprop.comparisons.candidates import (
     read_vary,
 )
 from advprop.comparisons.step_costs import StepTimes
+from advprop.config.methods import METHODS
 from advprop.config.overrides import apply_overrides, unknown_settings
 from advprop.config.run import RunConfig
 from advprop.files.parsing import leaves
@@ -128,6 +129,8 @@ def _method_configs(
     varied: Sequence[Sequence[str]],
 ) -> dict[str, RunConfig]:
     """Return the configuration of each method, and of vanilla in any case."""
+    if not methods:
+        raise ValueError(f"no method named: choose from {', '.join(METHODS)}")
     names = [name for name in dict.fromkeys(methods) if name != EQUAL_COST]
     bases = {name: config.with_method(name) for name in dict.fromkeys((*names, VANILLA))}
     own = {name: bases[name] for name in names or bases}
@@ -139,6 +142,8 @@ def _method_configs(
 
 
 def _check_overrides(bases: Mapping[str, RunConfig], overrides: Sequence[str]) -> None:
+    if any(path_of(override) == "seed" for override in overrides):
+        raise ValueError("seed: a comparison trains with seeds 0 to N - 1: set --seeds N instead")
     unknown = [
         path_of(override)
         for override in overrides

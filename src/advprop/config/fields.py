@@ -97,9 +97,15 @@ def _absolute(place: Path | str) -> Path | str:
     return place if "://" in place else os.path.abspath(place)
 
 
-Place = Annotated[Path, AfterValidator(Path.expanduser)]
+def _not_empty(place: object) -> object:
+    if place == "":
+        raise ValueError("no path given; the current folder is .")
+    return place
+
+
+Place = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(Path.expanduser)]
 """A path of a file or folder; "~" is expanded."""
-PlacePattern = Annotated[str, AfterValidator(os.path.expanduser)]
+PlacePattern = Annotated[str, BeforeValidator(_not_empty), AfterValidator(os.path.expanduser)]
 """A path or pattern of several files; "~" is expanded."""
 
 

@@ -13,14 +13,14 @@ from advprop.config.run import RunConfig
 from advprop.cost.assumptions import A100_TFLOPS, typical_utilisation
 from advprop.cost.memory import memory_cost
 from advprop.cost.step import empty_batch, step_cost
-from advprop.data.batches.loaders import num_train_batches
+from advprop.data.batches.loaders import images_per_process, num_train_batches
 from advprop.data.found import found_in
 from advprop.data.splits import ImageData
 from advprop.methods.facts import TrainingFacts
 from advprop.models.standardize import Standardized
 from advprop.models.trial import RUN_ERRORS
 from advprop.training.engine import prepare_model
-from advprop.training.settings import TrainingSettings
+from advprop.training.learner import part_size
 
 VANILLA = "vanilla"
 
@@ -55,14 +55,15 @@ def plan(
     Raises ValueError if an assumption is out of bounds, sizes are unknown, `devices` cannot share
     the batch, or the model cannot be built or run.
     """
-    share = images_per_device(config.training, devices)
+    settings = config.training
     sizes, data = data_sizes(config, num_images=num_images, num_classes=num_classes)
     if utilisation is None:
         utilisation = typical_utilisation(_empty_model(config, sizes))
     _check_rates(device_tflops, utilisation)
-    settings = config.training
+    each = images_per_device(config, sizes.num_images, devices)
+    share = each // settings.gradient_accumulation
     steps_per_epoch = num_train_batches(sizes.num_images, batch_size=settings.batch_size)
-    images_per_step = min(settings.batch_size, sizes.num_images)
+    images_per_step = each * devices
     rates = {"device_tflops": device_tflops, "utilisation": utilisation}
     costs, unsuitable = _method_costs(config, methods, sizes, share, devices)
     _add_totals(costs, steps_per_epoch * images_per_step, settings.num_epochs, rates)
@@ -73,7 +74,7 @@ def plan(
         "data": asdict(sizes),
         "data_found": None if data is None else found_in(data).to_json(),
         "epochs": settings.num_epochs,
-        "batch_size": settings.batch_size,
+        "batch_size": images_per_step,
         "images_per_device": share,
         "steps_per_epoch": steps_per_epoch,
         "steps": steps_per_epoch * settings.num_epochs,
@@ -85,11 +86,13 @@ def plan(
     }
 
 
-def images_per_device(settings: TrainingSettings, devices: int) -> int:
-    """Return the number of images in each forward pass on each of `devices`.
+def images_per_device(config: RunConfig, num_images: int, devices: int) -> int:
+    """Return the images of a step on each of `devices`, for a set of `num_images`.
 
-    Raises ValueError if the batch cannot be shared equally.
+    Raises ValueError if the devices, or the parts in which gradients accumulate, cannot share the
+    batch equally.
     """
+    settings = config.training
     if devices < 1:
         raise ValueError(f"devices={devices}: must be at least 1")
     parts = devices * settings.gradient_accumulation
@@ -104,7 +107,11 @@ def images_per_device(settings: TrainingSettings, devices: int) -> int:
             f"batch_size={settings.batch_size} {reason} {devices} devices{accumulated}: it counts "
             f"the images of all of them, take a multiple of {parts} (training.batch_size)"
         )
-    return settings.batch_size // parts
+    each = images_per_process(
+        num_images, settings.batch_size, devices, config.data.sampling, config.data.mixing
+    )
+    part_size(each, settings.gradient_accumulation)
+    return each
 
 
 def _check_rates(device_tflops: float, utilisation: float) -> None:

@@ -90,7 +90,7 @@ def minutes_here(config: RunConfig, plan: Mapping[str, Any]) -> dict[str, Any]:
         timed = time_training(placed, num_images=count, image_shape=shape, num_classes=classes)
     except RUN_ERRORS:
         return {"timed_here": None, "minutes_here": None}
-    images = plan["steps"] * min(plan["batch_size"], sizes.num_images)
+    images = plan["steps"] * plan["batch_size"]
     minutes = {
         name: timed["seconds_per_image"] * images * cost["times_vanilla"] / 60
         for name, cost in plan["methods"].items()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +16,7 @@ from advprop.auxiliary.branches import branch_names
 from advprop.auxiliary.route import has_auxiliary_norms
 from advprop.auxiliary.statistics import equals_clean
 from advprop.config.run import RunConfig
-from advprop.data.batches.loaders import Batches, num_train_batches, test_batches, train_batches
+from advprop.data.batches.loaders import Batches, test_batches, train_batches
 from advprop.data.batches.workers import UnreadableTally
 from advprop.data.splits import ImageData, ImageSplit
 from advprop.evaluation.accuracy import evaluate_clean
@@ -23,6 +25,7 @@ from advprop.methods.facts import TrainingFacts
 from advprop.models.trial import check_forward
 from advprop.runs.folder import CHECKPOINTS, KEPT, METRICS, build_run_model
 from advprop.training.checkpoint import Checkpoints
+from advprop.training.learner import part_size
 from advprop.training.processes import num_machines
 from advprop.training.run_log import RunLog
 from advprop.training.trainer import Trainer
@@ -36,6 +39,15 @@ def build_trainer(
     method = config.method.build()
     if accelerator.num_processes > 1:
         method.check_distributed()
+    tally = UnreadableTally(
+        max_share=data.train.max_unreadable,
+        num_images=len(data.train),
+        num_processes=accelerator.num_processes,
+    )
+    batches = _training_batches(config, data, accelerator, tally, method)
+    first_epoch = batches(0, 0)
+    share = len(first_epoch.indices[0])  # fewer than configured if there are fewer images
+    part_size(share, settings.gradient_accumulation)
     method.prepare(_facts(config, data, folder, accelerator))
     model = with_synchronised_statistics(
         _checked_model(config, data),
@@ -45,33 +57,24 @@ def build_trainer(
         device=accelerator.device,
     )
 
-    tally = UnreadableTally(
-        max_share=data.train.max_unreadable,
-        num_images=len(data.train),
-        num_processes=accelerator.num_processes,
-    )
-
     def inspect(model: nn.Module) -> list[str]:
         unread = [f"{tally.count} training images could not be read; others stood in for them"]
         return unused_branches(model) + (unread if tally.count else [])
 
-    def validate(model: nn.Module) -> float:
-        return shared_accuracy(
-            model,
-            data.validation,
-            accelerator,
-            batch_size=config.evaluation.batch_size,
-            num_workers=settings.num_workers,
-        )
-
     return Trainer(
         model=model,
         method=method,
-        settings=settings,
+        settings=replace(settings, batch_size=share * accelerator.num_processes),
         seed=config.seed,
-        batches=_training_batches(config, data, accelerator, tally, method),
-        steps_per_epoch=num_train_batches(len(data.train), batch_size=settings.batch_size),
-        validate=validate,
+        batches=batches,
+        steps_per_epoch=len(first_epoch),
+        validate=partial(
+            shared_accuracy,
+            split=data.validation,
+            accelerator=accelerator,
+            batch_size=config.evaluation.batch_size,
+            num_workers=settings.num_workers,
+        ),
         checkpoints=Checkpoints(folder / CHECKPOINTS, keep=settings.keep_checkpoints),
         log=RunLog(folder / METRICS),
         accelerator=accelerator,
@@ -155,26 +158,22 @@ def _training_batches(
     method: Method,
 ) -> Callable[[int, int], Batches]:
     """Return a function from an epoch and its first batch to this process's share of batches."""
-
-    def batches(epoch: int, first_batch: int) -> Batches:
-        return train_batches(
-            data.train,
-            batch_size=config.training.batch_size,
-            seed=config.seed,
-            epoch=epoch,
-            first_batch=first_batch,
-            num_workers=config.training.num_workers,
-            rank=accelerator.process_index,
-            world_size=accelerator.num_processes,
-            sampling=config.data.sampling,
-            mixing=config.data.mixing,
-            versions=method.versions,
-            num_classes=data.num_classes,
-            tally=tally,
-            pin_memory=accelerator.device.type != "cpu",
-        )
-
-    return batches
+    return lambda epoch, first_batch: train_batches(
+        data.train,
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        epoch=epoch,
+        first_batch=first_batch,
+        num_workers=config.training.num_workers,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        sampling=config.data.sampling,
+        mixing=config.data.mixing,
+        versions=method.versions,
+        num_classes=data.num_classes,
+        tally=tally,
+        pin_memory=accelerator.device.type != "cpu",
+    )
 
 
 def shared_accuracy(

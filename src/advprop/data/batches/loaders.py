@@ -95,7 +95,7 @@ def train_batches(
         )
     if redrawn := [name for name, how in versions.items() if isinstance(how, Redrawn)]:
         split = split.redrawn(redrawn)
-    share = _share(len(split), batch_size, world_size, sampling, mixing)
+    share = images_per_process(len(split), batch_size, world_size, sampling, mixing)
     whole = sampling.indices(
         split, seed=seed, epoch=epoch, num_batches=count, batch_size=share * world_size
     )
@@ -151,7 +151,7 @@ def test_batches(
 test_batches.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it as a test
 
 
-def _share(
+def images_per_process(
     num_images: int, batch_size: int, world_size: int, sampling: Sampling, mixing: Mixing
 ) -> int:
     """Return the images of a batch for each process; raises ValueError if it cannot be divided."""

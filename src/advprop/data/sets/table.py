@@ -139,10 +139,12 @@ def _read(table: Path) -> dict[str, list[str]]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             header, *rows = [row for row in csv.reader(file) if row]
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (csv.Error, UnicodeDecodeError, IsADirectoryError) as error:
         raise ValueError(f"{table}: no CSV file in UTF-8 ({error})") from None
     except ValueError:
         raise ValueError(f"{table} is empty: it needs a header and a row for each image") from None
+    if len(header) == 1:
+        raise ValueError(f"{table} has one column, {header[0]}: separate columns by commas")
     if len(set(header)) < len(header):
         double = [name for name, count in Counter(header).items() if count > 1]
         raise ValueError(f"{table} has two columns {shortened(double)}: rename one")

@@ -8,6 +8,7 @@ accuracy wins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -118,10 +119,18 @@ def _pays(longer: Entry, leader: Entry) -> bool:
 
 
 def _without_rivals(summary: Sequence[Entry], leader: Entry) -> str:
-    best = f"{_subject(leader)} has the highest accuracy on clean images, {percent(leader)}"
+    best = highest(summary, leader, _subject(leader))
     if any(not is_baseline(entry) for entry in summary):
         return f"{best}; its gain is unknown, because no vanilla run has the same seeds."
     return f"{best}; only vanilla training was run."
+
+
+def highest(summary: Sequence[Entry], leader: Entry, name: str) -> str:
+    """Return that `leader`, called `name`, has the highest accuracy, or that several share it."""
+    mean = leader[CLEAN]["mean"]
+    shared = sum(math.isclose(entry[CLEAN]["mean"], mean) for entry in summary) > 1
+    who = "several runs share" if shared else f"{name} has"
+    return f"{who} the highest accuracy on clean images, {percent(leader)}"
 
 
 def _clean_evidence(summary: Sequence[Entry], comparisons: Sequence[Comparison]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from advprop.report.answer.conclusion import Conclusion, conclude, percent
+from advprop.report.answer.conclusion import Conclusion, conclude, highest
 from advprop.report.answer.rivals import CLEAN, Entry
 from advprop.report.findings import Found
 from advprop.results.rows import Flag
@@ -79,10 +79,7 @@ def _across(summary: Sequence[Entry], runs: Sequence[Mapping[str, Any]], groups:
             "groups cannot be compared."
         )
     leader = max(measured, key=lambda entry: entry[CLEAN]["mean"])
-    return (
-        f"Among {groups} groups of runs, {leader['method']} has the highest accuracy on clean "
-        f"images, {percent(leader)}."
-    )
+    return f"Among {groups} groups of runs, {highest(measured, leader, leader['method'])}."
 
 
 def _answer(entries: Sequence[Entry]) -> str:
