@@ -23,7 +23,7 @@ from advprop.data.splits import Key
 from advprop.data.view import View
 from advprop.randomness import random_streams
 from advprop.shapes import Batch, unit_range
-from advprop.training.learner import micro_batches
+from advprop.training.micro_batches import micro_batches
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 

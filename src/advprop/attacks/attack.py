@@ -37,11 +37,6 @@ class GradientAttack(ABC):
 
     targets: TargetRule
 
-    @property
-    @abstractmethod
-    def passes_per_image(self) -> float:
-        """Return the number of forward-backward passes of the objective for each image."""
-
     @abstractmethod
     def maximise(
         self, objective: Objective, images: Images, *, generator: Randomness = None
@@ -52,10 +47,6 @@ class GradientAttack(ABC):
         `objective` returns a sum over images. `generator` makes the result repeatable. No
         parameter's `.grad` is changed; the caller sets modes and branches (`attack_mode`).
         """
-
-    def at(self, progress: float) -> GradientAttack:
-        """Return the attack when a share `progress` of training, 0 to 1, is done."""
-        return self
 
     def __call__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Protocol, runtime_checkable
 
 from advprop.attacks.attack import Attack, GradientAttack
 from advprop.attacks.objectives import Objective, TargetRule
@@ -15,9 +16,18 @@ from advprop.shapes import Images
 _NUM_PLACES = 840  # a multiple of 1 to 8, so that the mean over as many levels is exact
 
 
+@runtime_checkable
+class Scheduled(Protocol):
+    """An attack that changes in the course of training."""
+
+    def at(self, progress: float) -> Attack:
+        """Return the attack when a share `progress` of training, 0 to 1, is done."""
+        ...
+
+
 def mean_passes(attack: Attack, *, until: float) -> float:
     """Return the attack's mean passes per image over the first share `until` of training."""
-    if not isinstance(attack, GradientAttack):
+    if not isinstance(attack, Scheduled):
         return attack.passes_per_image
     places = [(number + 0.5) / _NUM_PLACES * until for number in range(_NUM_PLACES)]
     return fmean(attack.at(place).passes_per_image for place in places)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from timm.layers import FrozenBatchNormAct2d
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import FrozenBatchNorm2d
 
 from advprop.auxiliary.route import Branched
@@ -66,3 +67,13 @@ def has_shared_statistics(model: nn.Module) -> bool:
 def _statistics(module: nn.Module) -> Iterator[Tensor]:
     for layer in module.modules():
         yield from running_statistics(layer).values()
+
+
+def keep_statistics(model: nn.Module) -> None:
+    """Keep DistributedDataParallel from broadcasting buffers before its next forward pass.
+
+    It has broadcast them before the step's first pass, whose backward pass would fail if they
+    changed (torch 2.6 to 2.10, pytorch/pytorch#175024).
+    """
+    if isinstance(model, DistributedDataParallel):
+        model.require_forward_param_sync = False

@@ -13,17 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from advprop.auxiliary.branches import shares_statistics, splits_batches
 from advprop.auxiliary.recomputation import no_branch
-from advprop.auxiliary.running import frozen_statistics
+from advprop.auxiliary.running import frozen_statistics, keep_statistics
 from advprop.methods.base import Method
 from advprop.methods.joint import in_one_pass
-from advprop.methods.step import (
-    Context,
-    KindMetrics,
-    StepMetrics,
-    keep_statistics,
-    through,
-    unwrapped,
-)
+from advprop.methods.step import Context, KindMetrics, StepMetrics, through, unwrapped
 from advprop.randomness import mark_dropout
 from advprop.shapes import Batch
 from advprop.tasks.task import Task

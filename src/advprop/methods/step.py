@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from advprop.attacks.attack import Attack, GradientAttack, by_gradients
+from advprop.attacks.attack import Attack, by_gradients
 from advprop.attacks.objectives import Objective
+from advprop.attacks.schedule import Scheduled
 from advprop.auxiliary.branches import attack_mode, use_branch
 from advprop.randomness import Randomness
 from advprop.shapes import Batch, Images
@@ -88,7 +89,7 @@ def adversarial_images(
     model in `attack_mode`; any attack but a `GradientAttack` then raises ValueError.
     """
     module, task = unwrapped(model), context.task
-    now = attack.at(context.progress) if isinstance(attack, GradientAttack) else attack
+    now = attack.at(context.progress) if isinstance(attack, Scheduled) else attack
     with attack_mode(module, layers_only=task.needs_training_mode):
         if objective is None:
             return task.adversarial_images(now, module, batch, context.generator)
@@ -104,16 +105,6 @@ def perturbation_size(clean: Images, adversarial: Images) -> Tensor:
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the module inside DistributedDataParallel, whose hooks must not run in attacks."""
     return model.module if isinstance(model, DistributedDataParallel) else model
-
-
-def keep_statistics(model: nn.Module) -> None:
-    """Keep DistributedDataParallel from broadcasting buffers before its next forward pass.
-
-    It has broadcast them before the step's first pass, whose backward pass would fail if they
-    changed (torch 2.6 to 2.10, pytorch/pytorch#175024).
-    """
-    if isinstance(model, DistributedDataParallel):
-        model.require_forward_param_sync = False
 
 
 def through(

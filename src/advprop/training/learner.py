@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,6 +17,7 @@ from advprop.randomness import ImageStreams, derive_seed
 from advprop.shapes import Batch
 from advprop.tasks.task import Task
 from advprop.training.engine import memory_format
+from advprop.training.micro_batches import micro_batches, refuse_small_batch
 from advprop.training.position import Position
 from advprop.training.settings import TrainingSettings
 
@@ -54,14 +53,8 @@ class Learner:
                 with waits:
                     metrics.append(self.method.step(self.model, moved, context))
             except ValueError as error:
-                if "more than 1 value per channel" not in str(error):
-                    raise
-                raise ValueError(
-                    f"batch normalisation needs more than one value a channel to train, but gets "
-                    f"one from {len(part)} images a pass ({error}): raise training.batch_size, or "
-                    "lower training.gradient_accumulation or the number of processes, which "
-                    "divide it"
-                ) from error
+                refuse_small_batch(error, len(part))
+                raise
         return metrics
 
     @cached_property
@@ -86,33 +79,6 @@ class Learner:
         again = self.settings.activation_checkpointing
         with recomputing(self.model) if again else nullcontext():
             self.accelerator.backward(loss if count == 1 else loss / count)
-
-
-def part_size(num_images: int, count: int) -> int:
-    """Return the images in each of `count` equal parts; raises ValueError if there are none."""
-    if num_images % count:
-        raise ValueError(
-            f"{num_images} images a process cannot be divided into gradient_accumulation {count} "
-            "equal parts: change batch_size, or the number of processes"
-        )
-    return num_images // count
-
-
-def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
-    """Yield `count` consecutive parts of `batch`; raises ValueError if they cannot be equal."""
-    size = part_size(len(batch), count)
-    tensors: dict[str, Any] = {
-        field.name: value
-        for field in fields(batch)
-        if isinstance(value := getattr(batch, field.name), Tensor)
-    }
-    for first in range(0, len(batch), size):
-        part = slice(first, first + size)
-        yield replace(
-            batch,
-            views={name: view[part] for name, view in batch.views.items()},
-            **{name: tensor[part] for name, tensor in tensors.items()},
-        )
 
 
 def _seed_dropout(seed: int) -> None:
