@@ -44,6 +44,12 @@ class Branched(nn.Module):
     route: Route
     branches: nn.ModuleDict
 
+    def equals_clean(self, branch: str) -> bool:
+        """Return whether `branch` has exactly the clean branch's numbers."""
+        clean = self.branches[CLEAN].state_dict()
+        own = self.branches[branch].state_dict()
+        return all(torch.equal(tensor, clean[name]) for name, tensor in own.items())
+
 
 def check_branch_chosen(active: str | tuple[str, ...]) -> None:
     """Raise RuntimeError if a module with branches runs inside `no_branch`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from advprop.auxiliary.norm import AuxiliaryNorm
@@ -45,12 +44,8 @@ def branch_distances(model: nn.Module, branch: str) -> list[BranchDistance]:
 
 def equals_clean(model: nn.Module, branch: str) -> bool:
     """Return whether `branch` has exactly the clean branch's numbers in every layer."""
-    pairs = (
-        (layer.branches[CLEAN].state_dict(), layer.branches[branch].state_dict())
-        for layer in model.modules()
-        if isinstance(layer, Branched)
-    )
-    return all(torch.equal(clean[name], own[name]) for clean, own in pairs for name in own)
+    layers = (layer for layer in model.modules() if isinstance(layer, Branched))
+    return all(layer.equals_clean(branch) for layer in layers)
 
 
 def _distance(name: str, clean: Any, other: Any) -> BranchDistance:

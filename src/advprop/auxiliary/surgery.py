@@ -12,7 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
-from advprop.auxiliary.norm import AuxiliaryNorm, Separate
+from advprop.auxiliary.copies import Separate
+from advprop.auxiliary.norm import AuxiliaryNorm
 from advprop.auxiliary.route import CLEAN, Route, check_known, check_names, check_without_branches
 from advprop.auxiliary.token import remove_auxiliary_tokens
 
