@@ -20,7 +20,7 @@ from advprop.methods.facts import TrainingFacts
 from advprop.models.standardize import Standardized
 from advprop.models.trial import RUN_ERRORS
 from advprop.training.engine import prepare_model
-from advprop.training.learner import part_size
+from advprop.training.micro_batches import part_size
 
 VANILLA = "vanilla"
 

@@ -25,7 +25,7 @@ from advprop.methods.facts import TrainingFacts
 from advprop.models.trial import check_forward
 from advprop.runs.folder import CHECKPOINTS, KEPT, METRICS, build_run_model
 from advprop.training.checkpoint import Checkpoints
-from advprop.training.learner import part_size
+from advprop.training.micro_batches import part_size
 from advprop.training.processes import num_machines
 from advprop.training.run_log import RunLog
 from advprop.training.trainer import Trainer

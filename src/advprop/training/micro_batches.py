@@ -11,19 +11,24 @@ from torch import Tensor
 from advprop.shapes import Batch
 
 
-def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
-    """Yield `count` consecutive parts of `batch`; raises ValueError if they cannot be equal."""
-    if len(batch) % count:
+def part_size(num_images: int, count: int) -> int:
+    """Return the images in each of `count` equal parts; raises ValueError if there are none."""
+    if num_images % count:
         raise ValueError(
-            f"{len(batch)} images a process cannot be divided into gradient_accumulation {count} "
+            f"{num_images} images a process cannot be divided into gradient_accumulation {count} "
             "equal parts: change batch_size, or the number of processes"
         )
+    return num_images // count
+
+
+def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
+    """Yield `count` consecutive parts of `batch`; raises ValueError if they cannot be equal."""
+    size = part_size(len(batch), count)
     tensors: dict[str, Any] = {
         field.name: value
         for field in fields(batch)
         if isinstance(value := getattr(batch, field.name), Tensor)
     }
-    size = len(batch) // count
     for first in range(0, len(batch), size):
         part = slice(first, first + size)
         yield replace(
