@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo      is AdvProp worth it? AdvProp, AugMix and vanilla at equal cost on real images (three to four minutes, two cores)"
+	@echo "make demo      is AdvProp worth it? AdvProp, AugMix and vanilla at equal cost on real images (about three minutes, two cores)"
 	@echo "make experiments-data  the colour images that experiments/ trains on (one minute, npm)"
 	@echo "make experiments-icons 33,000 icons as images, a larger set for experiments (five minutes, npm)"
 	@echo "make experiments       all experiments, which go on where they were stopped (QUICK=1: their smallest form)"
