@@ -27,7 +27,7 @@ help:
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/advprop compare mnist5k --methods advprop,augmix --seeds 5 --jobs 2 --out runs/demo \
-		--set model.options.width=12 --set training.num_epochs=11 \
+		--set model.options.width=12 --set training.num_epochs=11 --set training.evaluate_every_epochs=5 \
 		--set method.attack.num_steps=1 --set method.attack.step_size=0.2 \
 		--set evaluation.attack.num_steps=5
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from advprop.config.methods import method_config
 from advprop.config.overrides import apply_overrides
 from advprop.config.run import ModelConfig
 from advprop.data.preprocessing import Preprocessing
-from advprop.data.splits import ArraySplit, ImageData
+from advprop.data.splits import ArraySplit, ImageData, ImageSplit
 from advprop.recipes.builtin import mnist5k
 from advprop.runs.trainer import build_trainer
 from advprop.shapes import Batch, in_bytes
@@ -96,12 +96,20 @@ def as_loaded(batch: Batch) -> Batch:
     return replace(batch, images=in_bytes(batch.images), views=views)
 
 
+class Noise(ArraySplit):
+    """Images of noise, which the trainer's own loader never reads."""
+
+    def redrawn(self, names: Sequence[str]) -> ImageSplit:
+        """The same images: batches of noise have views of their own."""
+        return self
+
+
 def noise(subject: Subject) -> ImageData:
     """A batch of noise as a data set."""
     shape = (3, subject.image_size, subject.image_size)
     pixels = torch.randint(256, (subject.batch_size, *shape), dtype=torch.uint8)
     labels = torch.arange(subject.batch_size) % NUM_CLASSES
-    split = ArraySplit(pixels=pixels, labels=labels)
+    split = Noise(pixels=pixels, labels=labels)
     return ImageData(
         name="noise",
         class_names=tuple(str(number) for number in range(NUM_CLASSES)),

@@ -166,8 +166,7 @@ def test_each_branch_and_mode_compiles_once(backend: CountingBackend) -> None:
     assert backend.graphs == len(routes) * 2
 
 
-@pytest.mark.parametrize("statistics", ["running", "batch"])
-def test_an_attack_compiles_once_a_branch(backend: CountingBackend, statistics: str) -> None:
+def test_an_attack_compiles_once_a_branch(backend: CountingBackend) -> None:
     eager = branched(small_net()).train()
     model = copy.deepcopy(eager)
     compiled = torch.compile(model, backend=backend, fullgraph=True)
@@ -177,7 +176,7 @@ def test_an_attack_compiles_once_a_branch(backend: CountingBackend, statistics: 
             gradients = []
             for net in (eager, compiled):
                 images = some_images().requires_grad_()
-                with attack_mode(net, statistics=statistics), use_branch(net, branch):
+                with attack_mode(net), use_branch(net, branch):
                     loss = net(images).square().sum()
                     gradients.append(torch.autograd.grad(loss, images)[0])
             torch.testing.assert_close(*gradients)
