@@ -169,7 +169,7 @@ class Saving(Digits):
 
 
 def test_two_processes_learn_from_the_mean_of_their_gradients(tmp_path: Path) -> None:
-    options = {"strategy": "ddp_fork", "devices": 2, "use_distributed_sampler": False}
+    options = {"strategy": "ddp_spawn", "devices": 2, "use_distributed_sampler": False}
     trainer(tmp_path, max_epochs=1, **options).fit(Saving(tmp_path), Halves())
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     halves = zip(*(part.chunk(2) for part in digits(BATCH_SIZE)), strict=True)
