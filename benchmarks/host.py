@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -22,7 +24,6 @@ import torch
 from measuring import Row, Times, interleaved
 from showing import show
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import advprop
 from advprop.attacks.objectives import random_other_class
@@ -34,6 +35,9 @@ from advprop.randomness import ImageStreams, derive_seed, hashed, uniform
 from advprop.training.engine import build_average
 from advprop.training.processes import average_statistics
 from advprop.training.settings import TrainingSettings
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from tiny import Operations
 
 ARCHITECTURES = ("resnet50", "efficientnet_b0", "efficientnet_b7")
 BRANCHES = ("clean", "adversarial")
@@ -148,18 +152,6 @@ def without_arithmetic() -> Iterator[None]:
             stack.enter_context(mock.patch.object(torch, name, nothing))
         stack.enter_context(mock.patch.object(torch.distributed, "all_reduce", nothing))
         yield
-
-
-class Operations(TorchDispatchMode):
-    """Records the `names` of torch's operations called inside, such as "mul", in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
 
 
 def counted(action: Callable[[], object]) -> int:
