@@ -64,6 +64,7 @@ def build_trainer(
     return Trainer(
         model=model,
         method=method,
+        # batches are built above: the trainer only counts images by this size
         settings=replace(settings, batch_size=share * accelerator.num_processes),
         seed=config.seed,
         batches=batches,
