@@ -46,7 +46,7 @@ def build_trainer(
     )
     batches = _training_batches(config, data, accelerator, tally, method)
     first_epoch = batches(0, 0)
-    share = len(first_epoch.indices[0])  # fewer than configured if there are fewer images
+    share = len(first_epoch.indices[0])  # below batch_size if there are fewer images
     part_size(share, settings.gradient_accumulation)
     method.prepare(_facts(config, data, folder, accelerator))
     model = with_synchronised_statistics(
@@ -64,7 +64,6 @@ def build_trainer(
     return Trainer(
         model=model,
         method=method,
-        # batches are built above: the trainer only counts images by this size
         settings=replace(settings, batch_size=share * accelerator.num_processes),
         seed=config.seed,
         batches=batches,
