@@ -44,7 +44,7 @@ BRANCHES = ("clean", "adversarial")
 NUM_IMAGES = 256
 IMAGE_SIZE = 224
 TARGET = 0.3  # milliseconds, on ResNet-50
-NO_TARGET = {"average_statistics", "carried reads", "carried writes"}
+NO_TARGET = {"average_statistics", "perturbation reads", "perturbation writes"}
 FOREACH = ("_foreach_lerp_", "_foreach_copy_", "_foreach_mul_", "_foreach_add_")
 
 
@@ -137,7 +137,7 @@ def keeping() -> dict[str, Callable[[], object]]:
             store.write(indices, sent, 1)
 
     store.write(indices, sent.float(), 0)
-    return {"carried reads": lambda: store.read(indices, 1), "carried writes": write}
+    return {"perturbation reads": lambda: store.read(indices, 1), "perturbation writes": write}
 
 
 def nothing(*_: object, **__: object) -> None:
