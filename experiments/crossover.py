@@ -20,27 +20,36 @@ from settings import longer, method, width
 from study import Group, Options, base_config, main
 
 from advprop.config import RunConfig
+from advprop.config.attacks import AttackConfig
 
 
 @dataclass(frozen=True)
 class Net:
-    """A width of the net, the strengths (of 255) tried with it, and times the usual epochs."""
+    """A width of the net, and how it is trained: epsilons (of 255) and times the usual epochs.
+
+    One attack step goes to a random class, as elsewhere in the experiments; several go away from
+    the true class, which makes the strongest images.
+    """
 
     width: int
     epsilons: tuple[int, ...]
     length: float = 1.0
+    num_steps: int = 1
+
+    def attack(self, epsilon: int) -> AttackConfig:
+        targets = "random_other_class" if self.num_steps == 1 else "untargeted"
+        return attack(epsilon / 255, self.num_steps, targets=targets)
 
 
 NETS = {
-    "emoji": (Net(8, (1, 4, 8, 16)), Net(24, (4, 16))),
-    "icons": (Net(6, (4, 16)), Net(8, (16,), length=3.0)),
+    "emoji": (Net(8, (1, 4, 8, 16)), Net(24, (4, 16)), Net(8, (16,), num_steps=5)),
+    "icons": (Net(6, (4, 16)), Net(8, (16,), length=3.0), Net(8, (16,), num_steps=5)),
 }
 LEFT_OUT = {"emoji": (), "icons": ("affine only", "statistics only")}
 
 
-def variants(base: RunConfig, epsilon: int) -> dict[str, RunConfig]:
+def variants(base: RunConfig, strength: AttackConfig) -> dict[str, RunConfig]:
     """Vanilla, at equal cost too, and what may be separate in a layer."""
-    strength = attack(epsilon / 255, 1)
     advprop = method(base, "advprop", strength)
     return {
         "vanilla": base,
@@ -57,11 +66,12 @@ def plan(name: str, options: Options) -> list[Group]:
     for net in NETS[name][:1] if options.quick else NETS[name]:
         base = width(longer(base_config(name, options), net.length), net.width)
         epochs = f", {base.training.num_epochs} epochs" if net.length != 1.0 else ""
+        steps = f", {net.num_steps} steps" if net.num_steps > 1 else ""
         for epsilon in net.epsilons[::3] if options.quick else net.epsilons:
-            found = variants(base, epsilon)
+            found = variants(base, net.attack(epsilon))
             kept = {label: found[label] for label in found if label not in LEFT_OUT[name]}
-            label = f"width {net.width}{epochs}, epsilon {epsilon} of 255"
-            groups.append(Group(name=label, variants=kept))
+            group = f"width {net.width}{epochs}, epsilon {epsilon} of 255{steps}"
+            groups.append(Group(name=group, variants=kept))
     return groups
 
 
