@@ -95,6 +95,55 @@ def test_processes_that_measure_at_the_same_time_use_what_the_first_wrote(
     assert [entry.name for entry in tmp_path.iterdir()] == [STEP_COSTS]
 
 
+def test_costs_that_several_commands_add_are_those_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command measures "mixed" and "sam" while this one measures "mixed" and "advprop"."""
+    path = tmp_path / STEP_COSTS
+    before = {"costs": {"vanilla": 1.0}, "threads": 1, "turns": 2}
+    meanwhile = {**before, "costs": {"vanilla": 1.0, "mixed": 7.0, "sam": 2.0}}
+    found = StepTimes({"vanilla": 1.0, "mixed": 5.0, "advprop": 4.0}, {})
+
+    def overtaken(*_: object) -> StepTimes:
+        path.write_text(json.dumps(meanwhile))
+        return found
+
+    monkeypatch.setattr(comparing.step_costs.__module__ + "._measured", overtaken)
+    configs = {name: digits().with_method(name) for name in found.costs}
+    for first in (before, None):
+        path.unlink(missing_ok=True)
+        if first:
+            path.write_text(json.dumps(first))
+        assert step_costs(configs, path).costs == {"vanilla": 1.0, "mixed": 7.0, "advprop": 4.0}
+        assert json.loads(path.read_text())["costs"]["sam"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        (["model.options.width=5"], "model.options.width: then nothing, now 5"),
+        (["training.batch_size=7"], "training.batch_size: then .*, now 7"),
+        (["method.attack.num_steps=1"], "method.attack.num_steps: then 3, now 1"),
+        (["training.num_epochs=9", "method.attack.threat_model.epsilon=0.01"], None),
+        (["evaluation.restarts=2", "training.num_workers=1"], None),
+    ],
+)
+def test_costs_of_other_settings_are_refused_and_kept(
+    changes: list[str], refused: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing.step_costs.__module__ + "._measured", lambda *_: costs(configs))
+    config, path = digits().with_method("advprop"), tmp_path / STEP_COSTS
+    configs = {"vanilla": digits().with_method("vanilla"), "advprop": config}
+    found, written = step_costs(configs, path), path.read_bytes()
+    changed = configs | {"advprop": apply_overrides(config, changes)}
+    if refused is None:
+        assert step_costs(changed, path) == found
+    else:
+        with pytest.raises(ValueError, match=f"timed with other settings; give(.|\n)*{refused}"):
+            step_costs(changed, path)
+    assert path.read_bytes() == written
+
+
 def _refused(*_: object) -> None:
     raise PermissionError("no hard links here")
 
