@@ -11,6 +11,8 @@ Time and result: docs/reproducing.md, experiment 15.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from attacker import attack
 from branches import separate
 from measures import shift
@@ -19,7 +21,20 @@ from study import Group, Options, base_config, main
 
 from advprop.config import RunConfig
 
-EPSILONS = {"emoji": {8: (1, 4, 8, 16), 24: (4, 16)}, "icons": {6: (4, 16)}}  # of 255, by width
+
+@dataclass(frozen=True)
+class Net:
+    """A width of the net, the strengths (of 255) tried with it, and times the usual epochs."""
+
+    width: int
+    epsilons: tuple[int, ...]
+    length: float = 1.0
+
+
+NETS = {
+    "emoji": (Net(8, (1, 4, 8, 16)), Net(24, (4, 16))),
+    "icons": (Net(6, (4, 16)), Net(8, (16,), length=3.0)),
+}
 LEFT_OUT = {"emoji": (), "icons": ("affine only", "statistics only")}
 
 
@@ -38,16 +53,17 @@ def variants(base: RunConfig, epsilon: int) -> dict[str, RunConfig]:
 
 
 def plan(name: str, options: Options) -> list[Group]:
-    base = base_config(name, options)
-    widths = EPSILONS[name]
     groups = []
-    for channels in list(widths)[:1] if options.quick else widths:
-        for epsilon in widths[channels][::3] if options.quick else widths[channels]:
-            found = variants(width(base, channels), epsilon)
+    for net in NETS[name][:1] if options.quick else NETS[name]:
+        base = width(longer(base_config(name, options), net.length), net.width)
+        epochs = f", {base.training.num_epochs} epochs" if net.length != 1.0 else ""
+        for epsilon in net.epsilons[::3] if options.quick else net.epsilons:
+            found = variants(base, epsilon)
             kept = {label: found[label] for label in found if label not in LEFT_OUT[name]}
-            groups.append(Group(name=f"width {channels}, epsilon {epsilon} of 255", variants=kept))
+            label = f"width {net.width}{epochs}, epsilon {epsilon} of 255"
+            groups.append(Group(name=label, variants=kept))
     return groups
 
 
 if __name__ == "__main__":
-    main("crossover", plan, extras={"shift": shift}, sets=tuple(EPSILONS))
+    main("crossover", plan, extras={"shift": shift}, sets=tuple(NETS))

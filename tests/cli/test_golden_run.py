@@ -101,6 +101,9 @@ def test_attacks_over_epsilons_branches_and_models(cli: Cli, tmp_path: Path) -> 
     assert "attacked adversarial, tested clean:" in ended.out
     tested = cli("evaluate", tmp_path / "run0", "--suite", "clean", "--eval-branch", "adversarial")
     assert tested.out.splitlines()[-1].startswith("RED FLAG other_branch: ")
+    (tmp_path / "run1" / "result.json").unlink()  # as if it were still in training
+    tested = cli("evaluate", tmp_path / "run1", "--suite", "clean", "--limit", 40)
+    assert tested.out.splitlines()[-1].startswith("RED FLAG unfinished_training: ")
 
 
 def test_a_folder_of_photos_trains_and_timm_loads_the_export(

@@ -10,7 +10,13 @@ from typing import IO
 
 import pytest
 
-from advprop.files.atomic import UNFINISHED, appearing_folder, sweep, write_atomically
+from advprop.files.atomic import (
+    UNFINISHED,
+    appearing_folder,
+    check_free,
+    sweep,
+    write_atomically,
+)
 from advprop.files.json_files import write_json
 
 
@@ -82,3 +88,10 @@ def test_a_folder_appears_whole_and_leaves_of_kills_go(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), appearing_folder(tmp_path / "other"):
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_a_folder_that_cannot_be_replaced_is_refused_at_once(tmp_path: Path) -> None:
+    check_free(tmp_path)
+    check_free(tmp_path / "missing")
+    with pytest.raises(ValueError, match="a mount point"):
+        check_free(Path(tmp_path.anchor))

@@ -69,6 +69,17 @@ def check_branch(eval_branch: str, exported: str) -> Flag | None:
     )
 
 
+def check_finished(finished: bool) -> Flag | None:
+    """Flag the weights of a run whose training has not ended."""
+    if finished:
+        return None
+    return red_flag(
+        flag="unfinished_training",
+        message="the training of this run has not ended, and these are its weights so far: "
+        "advprop train ... --resume continues it",
+    )
+
+
 def check_standardisation(numbers: Mapping[str, Any]) -> Flag | None:
     """Flag an accuracy that is much higher without the model's first layer, mean and std."""
     without, accuracy, count = (

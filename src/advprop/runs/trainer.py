@@ -46,7 +46,7 @@ def build_trainer(
     )
     batches = _training_batches(config, data, accelerator, tally, method)
     first_epoch = batches(0, 0)
-    share = len(first_epoch.indices[0])  # fewer than configured if there are fewer images
+    share = len(first_epoch.indices[0])  # below batch_size if there are fewer images
     part_size(share, settings.gradient_accumulation)
     method.prepare(_facts(config, data, folder, accelerator))
     model = with_synchronised_statistics(

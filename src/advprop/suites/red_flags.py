@@ -37,7 +37,10 @@ def find_red_flags(
     images the model is not probed.
     """
     any_trial = next(iter(trials.values()))
-    flags: list[Flag | None] = [model_checks.check_branch(any_trial.eval_branch, CLEAN)]
+    flags: list[Flag | None] = [
+        model_checks.check_finished(any_trial.subject.finished),
+        model_checks.check_branch(any_trial.eval_branch, CLEAN),
+    ]
     for suite, numbers in results.items():
         flags += _of_figures(suite, numbers, results)
     own = next(

@@ -29,6 +29,7 @@ class Subject:
 
     `load_data` loads the data set that it was trained on, or is None if that is unknown.
     `multi_label` tells whether an image has several labels; `class_names` then names the labels.
+    `finished` is False for a run whose training has not ended.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Subject:
     preprocessing: Preprocessing
     load_data: Callable[[], ImageData] | None = None
     multi_label: bool = False
+    finished: bool = True
 
 
 def load_subject(path: Path, *, weights: Weights | None = None) -> Subject:
@@ -94,6 +96,7 @@ def _of_run(path: Path, weights: Weights | None) -> Subject:
         preprocessing=run.preprocessing,
         load_data=run.load_data,
         multi_label=run.multi_label,
+        finished=bool(run.result),
     )
 
 
