@@ -16,6 +16,7 @@ from advprop.comparisons.sources import read_results
 from advprop.comparisons.step_costs import STEP_COSTS, StepTimes, step_costs
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
+from advprop.data.reading import UnreadableImageError
 from advprop.data.splits import ArraySplit
 from advprop.recipes.builtin import digits, mnist5k
 from advprop.training.stopping import NotFiniteError
@@ -227,7 +228,8 @@ def test_steps_that_fail_in_their_course_are_refused_and_no_fault_of_ours_is(
     monkeypatch.setattr(comparing.step_costs.__module__ + "._steps", steps)
     found = step_costs(configs, tmp_path / STEP_COSTS, turns=4)
     assert found == ({"vanilla": 1.0, "advprop": 1.5}, {"mixed": "the loss became nan"})
-    for kind, error in (("vanilla", ValueError("no images")), ("advprop", RuntimeError("a fault"))):
+    faults = [("vanilla", ValueError("no images")), ("advprop", RuntimeError("a fault"))]
+    for kind, error in (*faults, ("advprop", UnreadableImageError("cannot read"))):
         errors[kind] = error
         with pytest.raises(type(error), match=str(error)):
             step_costs(configs, tmp_path / "other.json", turns=4)

@@ -21,6 +21,7 @@ from advprop.comparisons.plan import Job
 from advprop.comparisons.sources import RESULTS
 from advprop.comparisons.step_costs import STEP_COSTS
 from advprop.config.overrides import differences, read_config
+from advprop.data.reading import UnreadableImageError
 from advprop.files.atomic import check_no_file
 from advprop.runs import train
 from advprop.runs.facts import check_same_data, load_data
@@ -150,7 +151,8 @@ def _end_with(parent: int) -> None:
 def _run_job(job: Job) -> dict[str, Any] | Exception:
     """Train and test a run; return its row, or an error that concerns this run only.
 
-    Other errors, such as an OSError (a full disk, missing data), concern all runs and are raised.
+    Others, such as OSError (a full disk, missing data) and UnreadableImageError, concern all runs
+    and are raised.
     """
     if job.error:
         return ValueError(job.error)
@@ -162,6 +164,8 @@ def _run_job(job: Job) -> dict[str, Any] | Exception:
         if error.signum == signal.SIGINT:
             raise KeyboardInterrupt from None
         raise SystemExit(error.exit_code) from None
+    except UnreadableImageError:
+        raise
     except (ValueError, RuntimeError) as error:
         own = error_of_run(error)
         if own is None:

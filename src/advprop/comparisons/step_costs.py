@@ -23,6 +23,7 @@ from pydantic import Field
 
 from advprop.config.overrides import settings_of_weights, validated
 from advprop.config.run import RunConfig
+from advprop.data.reading import UnreadableImageError
 from advprop.files.json_files import read_json, write_json
 from advprop.files.parsing import Number, Part
 from advprop.results.summary import VANILLA
@@ -177,6 +178,8 @@ def _in_turn(
         for name in list(seconds):
             try:
                 seconds[name].append(next(steps[name]))
+            except UnreadableImageError:
+                raise
             except (ValueError, RuntimeError) as error:
                 own = error_of_run(error)
                 if own is None or name == VANILLA:

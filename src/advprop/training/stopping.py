@@ -15,7 +15,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from advprop.data.reading import UnreadableImageError
 from advprop.files.json_files import InUseError
 from advprop.files.parsing import first_line
 from advprop.training.position import Position
@@ -43,14 +42,12 @@ def out_of_memory(error: BaseException) -> str | None:
 def error_of_run(error: Exception) -> Exception | None:
     """Return a copy of an error of one run only, without the frames that hold the run's memory.
 
-    Return None for others: faults of this package, a folder in use, a full disk, and images that
-    are missing or cannot be read.
+    Return None for others: faults of this package, a folder in use, a full disk, missing data.
     """
     if isinstance(error, NotFiniteError):
         return NotFiniteError(str(error))
     if isinstance(error, ValueError):
-        of_all = isinstance(error, InUseError | UnreadableImageError)
-        return None if of_all else ValueError(str(error))
+        return None if isinstance(error, InUseError) else ValueError(str(error))
     message = out_of_memory(error)
     return None if message is None else ValueError(message)
 
