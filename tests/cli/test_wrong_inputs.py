@@ -159,6 +159,14 @@ WRONG = {
             ("seed=1,2", "--vary seed: only settings of method"),
         )
     },
+    "compare into a folder below a file": (
+        lambda f: ["compare", "digits", "--out", f / "file" / "c"],
+        "file: a file, not a folder; give another --out",
+    ),
+    "train into a folder below a file": (
+        lambda f: ["train", "digits", "--out", f / "file" / "c"],
+        "file: a file, not a folder; give another --out",
+    ),
     **{
         f"part {part}": (
             lambda f, part=part: ["compare", "digits", "--part", part, "--out", f / "c"],
@@ -167,7 +175,7 @@ WRONG = {
         for part in ("0/2", "3/2", "2", "a/b", "-1/2")
     },
     "no seeds": (lambda f: ["compare", "digits", "--seeds", 0, "--out", f / "c"], "at least 1"),
-    "report of nothing": (lambda f: ["report", f / "one"], "results.json"),
+    "report of nothing": (lambda f: ["report", f / "one"], "in parts writes it without --part"),
 }
 
 
@@ -225,3 +233,24 @@ def test_a_mistake_gives_one_message_and_loses_nothing(
     assert contents(scene) == before
     assert not (scene / "new").exists()
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_is_told_and_waits_for_no_other_process(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loader workers and pools would keep the process alive after `sys.exit`."""
+    codes: list[int] = []
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def at_once(code: int) -> None:
+        codes.append(code)
+        raise SystemExit(code)
+
+    monkeypatch.setattr("advprop.comparisons.comparing.compare", interrupted)
+    monkeypatch.setattr("os._exit", at_once)
+    ended = cli("compare", "digits", "--out", tmp_path / "c")
+    assert codes == [ended.code] == [130]
+    assert f"{tmp_path / 'c'}: run the same command again to continue" in ended.err
+    assert ended.err.endswith("advprop: interrupted; what was finished is kept\n")

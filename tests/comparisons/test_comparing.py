@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +21,13 @@ from advprop.comparisons.comparing import compare, run_jobs
 from advprop.comparisons.plan import Job
 from advprop.comparisons.sources import read_results
 from advprop.config import RunConfig
+from advprop.data.reading import UnreadableImageError
 from advprop.data.sets.builtin import load_builtin
 from advprop.files.json_files import InUseError
 from advprop.recipes.builtin import digits
+from advprop.runs import train
 from advprop.runs.folder import build_run_model
+from advprop.training.stopping import InterruptedTraining
 
 
 def quick(config: RunConfig) -> RunConfig:
@@ -133,7 +138,48 @@ def test_a_mistake_of_all_methods_ends_the_comparison_at_once(tmp_path: Path) ->
     assert not out.exists()
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), InUseError("busy")])
+@pytest.mark.parametrize(
+    ("signum", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_ends_the_comparison_with_its_own_code(
+    signum: int, kind: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object, **__: object) -> None:
+        raise InterruptedTraining("saved", signum)
+
+    monkeypatch.setattr(parallel_jobs, "train", train)
+    job = Job(method="m", config=quick(digits()).with_method("vanilla"), folder=tmp_path / "0")
+    with pytest.raises(kind) as end:
+        run_jobs([job], tmp_path / "out", recipe="digits")
+    assert getattr(end.value, "code", 143) == 143
+
+
+def test_weights_that_are_missing_are_named_before_anything_is_written(tmp_path: Path) -> None:
+    out, weights = tmp_path / "out", f"model.checkpoint={tmp_path / 'gone.safetensors'}"
+    with pytest.raises(FileNotFoundError, match=r"gone\.safetensors"):
+        compare(quick(digits()), out, methods=["vanilla"], num_seeds=1, overrides=[weights])
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("tested", [False, True])
+def test_changed_data_are_told_of_runs_that_were_tested(
+    tested: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = quick(digits()).with_method("vanilla")
+    job = Job(method="m", config=config, folder=tmp_path / "0", tested=tested)
+    run_jobs([job], tmp_path / "out", recipe="digits") if tested else train(config, job.folder)
+    monkeypatch.setattr(parallel_jobs, "check_same_data", lambda *_: ["1 test image is new"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        parallel_jobs.check_jobs(tmp_path / "out", [job])
+    told = [str(warning.message) for warning in caught]
+    assert [text for text in told if "1 test image is new" in text] == told[:tested]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("a fault of ours"), InUseError("busy"), UnreadableImageError("cannot read")],
+)
 def test_what_is_no_fault_of_a_method_ends_the_comparison(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

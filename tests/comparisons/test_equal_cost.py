@@ -16,6 +16,7 @@ from advprop.comparisons.sources import read_results
 from advprop.comparisons.step_costs import STEP_COSTS, StepTimes, step_costs
 from advprop.config import RunConfig
 from advprop.config.overrides import apply_overrides
+from advprop.data.reading import UnreadableImageError
 from advprop.data.splits import ArraySplit
 from advprop.recipes.builtin import digits, mnist5k
 from advprop.training.stopping import NotFiniteError
@@ -93,6 +94,55 @@ def test_processes_that_measure_at_the_same_time_use_what_the_first_wrote(
     configs = {name: config.with_method(name) for name in ("vanilla", "mixed")}
     assert step_costs(configs, path).costs == first["costs"]
     assert [entry.name for entry in tmp_path.iterdir()] == [STEP_COSTS]
+
+
+def test_costs_that_several_commands_add_are_those_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command measures "mixed" and "sam" while this one measures "mixed" and "advprop"."""
+    path = tmp_path / STEP_COSTS
+    before = {"costs": {"vanilla": 1.0}, "threads": 1, "turns": 2}
+    meanwhile = {**before, "costs": {"vanilla": 1.0, "mixed": 7.0, "sam": 2.0}}
+    found = StepTimes({"vanilla": 1.0, "mixed": 5.0, "advprop": 4.0}, {})
+
+    def overtaken(*_: object) -> StepTimes:
+        path.write_text(json.dumps(meanwhile))
+        return found
+
+    monkeypatch.setattr(comparing.step_costs.__module__ + "._measured", overtaken)
+    configs = {name: digits().with_method(name) for name in found.costs}
+    for first in (before, None):
+        path.unlink(missing_ok=True)
+        if first:
+            path.write_text(json.dumps(first))
+        assert step_costs(configs, path).costs == {"vanilla": 1.0, "mixed": 7.0, "advprop": 4.0}
+        assert json.loads(path.read_text())["costs"]["sam"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        (["model.options.width=5"], "model.options.width: then nothing, now 5"),
+        (["training.batch_size=7"], "training.batch_size: then .*, now 7"),
+        (["method.attack.num_steps=1"], "method.attack.num_steps: then 3, now 1"),
+        (["training.num_epochs=9", "method.attack.threat_model.epsilon=0.01"], None),
+        (["evaluation.restarts=2", "training.num_workers=1"], None),
+    ],
+)
+def test_costs_of_other_settings_are_refused_and_kept(
+    changes: list[str], refused: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing.step_costs.__module__ + "._measured", lambda *_: costs(configs))
+    config, path = digits().with_method("advprop"), tmp_path / STEP_COSTS
+    configs = {"vanilla": digits().with_method("vanilla"), "advprop": config}
+    found, written = step_costs(configs, path), path.read_bytes()
+    changed = configs | {"advprop": apply_overrides(config, changes)}
+    if refused is None:
+        assert step_costs(changed, path) == found
+    else:
+        with pytest.raises(ValueError, match=f"timed with other settings; give(.|\n)*{refused}"):
+            step_costs(changed, path)
+    assert path.read_bytes() == written
 
 
 def _refused(*_: object) -> None:
@@ -178,7 +228,8 @@ def test_steps_that_fail_in_their_course_are_refused_and_no_fault_of_ours_is(
     monkeypatch.setattr(comparing.step_costs.__module__ + "._steps", steps)
     found = step_costs(configs, tmp_path / STEP_COSTS, turns=4)
     assert found == ({"vanilla": 1.0, "advprop": 1.5}, {"mixed": "the loss became nan"})
-    for kind, error in (("vanilla", ValueError("no images")), ("advprop", RuntimeError("a fault"))):
+    faults = [("vanilla", ValueError("no images")), ("advprop", RuntimeError("a fault"))]
+    for kind, error in (*faults, ("advprop", UnreadableImageError("cannot read"))):
         errors[kind] = error
         with pytest.raises(type(error), match=str(error)):
             step_costs(configs, tmp_path / "other.json", turns=4)

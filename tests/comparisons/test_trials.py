@@ -63,6 +63,11 @@ def test_what_is_not_varied_is_refused(text: str, message: str) -> None:
         read_vary(text)
 
 
+def test_a_setting_is_varied_once() -> None:
+    with pytest.raises(ValueError, match=r"--vary method\.rho: given twice; write all its values"):
+        planned(["sam"], "method.rho=0.05,0.1", RATES, "method.rho=0.2,0.3")
+
+
 def planned(
     methods: Sequence[str],
     *varied: str,
@@ -143,6 +148,25 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> dict[str, float | Exception]:
 
 def trials_in(folder: Path) -> Trials:
     return Trials(folder, jobs=1, part=None, report_finished=lambda row: None)
+
+
+@pytest.mark.parametrize("values", ['["a/b"],["a b"]', f'["{"a" * 99}1"],["{"a" * 99}2"]'])
+def test_every_trial_has_a_folder_of_its_own(
+    values: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of folders lack some characters, and all after the 80th of a setting."""
+    seen: list[Path] = []
+
+    def outcomes(jobs: Sequence[Job], *_: int) -> Iterator[tuple[Job, object]]:
+        seen.extend(job.folder for job in jobs)
+        return iter([(job, ValueError("not here")) for job in jobs])
+
+    monkeypatch.setattr(module, "outcomes", outcomes)
+    varied = [f"training.optimizer_options.{name}={values}" for name in "abcd"]
+    planned(["vanilla"], varied[0], choose=trials_in(tmp_path).choose)
+    planned(["vanilla"], *varied, choose=trials_in(tmp_path).choose)
+    assert len(set(seen)) == len(seen) == 2 + 16
+    assert max(len(folder.name) for folder in seen) < 255
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def main(
             report_finished=(lambda row: None) if quiet else _show,
             command=shlex.join(["advprop", *sys.argv[1:]]),
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         _say_what_is_kept(folder)
         raise
     if part is None:

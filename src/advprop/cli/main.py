@@ -50,7 +50,9 @@ def run() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app(args=[_with_home(word) for word in sys.argv[1:]])
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if getattr(end, "code", 130) != 130:  # typer makes this code of Ctrl-C
+            raise
         _end("interrupted; what was finished is kept", 130)
     except (ValueError, OSError, ImportError) as error:
         _end(str(error), 2)

@@ -58,6 +58,16 @@ def read_vary(text: str) -> list[str]:
     return [f"{path}={part}" for part in dict.fromkeys(parts)]
 
 
+def read_all(texts: Sequence[str]) -> list[list[str]]:
+    """Return `read_vary` of each text; raises ValueError, too, if two texts have one path."""
+    varied = [read_vary(text) for text in texts]
+    paths = [path_of(values[0]) for values in varied]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"--vary {path}: given twice; write all its values in one --vary")
+    return varied
+
+
 def candidates_of(method: str, base: RunConfig, varied: Sequence[Sequence[str]]) -> list[Candidate]:
     """Return a candidate for each combination of the varied settings that the method has."""
     own = [values for values in varied if applies(base, values[0])]

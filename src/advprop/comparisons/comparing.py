@@ -50,7 +50,7 @@ def compare(
     `part` gathers all parts.
 
     Raises ValueError for unknown methods, settings that no method has, data or a model that no run
-    can use, or a folder with other runs; KeyboardInterrupt, after writing the results so far.
+    can use, or other runs in the folder; KeyboardInterrupt (SIGTERM: SystemExit) after the results.
     """
     folder = Path(out)
     _check_numbers(jobs, part, num_seeds)

@@ -21,10 +21,12 @@ from advprop.comparisons.plan import Job
 from advprop.comparisons.sources import RESULTS
 from advprop.comparisons.step_costs import STEP_COSTS
 from advprop.config.overrides import differences, read_config
+from advprop.data.reading import UnreadableImageError
+from advprop.files.atomic import check_no_file
 from advprop.runs import train
 from advprop.runs.facts import check_same_data, load_data
 from advprop.runs.trainer import check_plain_model
-from advprop.suites.recording import complete_run, is_run
+from advprop.suites.recording import TEST, complete_run, is_run
 from advprop.training.stopping import InterruptedTraining, error_of_run
 
 RUNS, TRIALS = "runs", "trials"
@@ -32,8 +34,7 @@ RUNS, TRIALS = "runs", "trials"
 
 def check_place(folder: Path) -> None:
     """Raise ValueError if `folder` holds anything but a comparison."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: a file, not a folder; give another --out")
+    check_no_file(folder)
     known = any((folder / name).exists() for name in (RUNS, TRIALS, RESULTS, STEP_COSTS))
     if folder.is_dir() and any(folder.iterdir()) and not known:
         raise ValueError(f"{folder}: not empty, and not a comparison; give another --out")
@@ -42,8 +43,9 @@ def check_place(folder: Path) -> None:
 def check_jobs(folder: Path, planned: Sequence[Job]) -> None:
     """Raise ValueError for anything that would stop every run, before the first one.
 
-    These are a folder that is no comparison, runs with other settings in it, unusable data and a
-    model that does not take them. Warns if the data have changed since a finished run.
+    These are a folder that is no comparison, runs with other settings in it, unusable data, a model
+    that does not take them and, before the first run, initial weights that are missing or do not
+    fit. Warns if the data have changed since a run was tested.
     """
     check_place(folder)
     kept = [job for job in planned if is_run(job.folder)]
@@ -57,12 +59,13 @@ def check_jobs(folder: Path, planned: Sequence[Job]) -> None:
     first = planned[0].config
     data, facts = load_data(first)
     first.data.task(data, first.training.label_smoothing)  # refuses settings of the other task
-    for change in {c for job in kept for c in check_same_data(job.folder, facts, data)}:
+    changes = {job.folder: check_same_data(job.folder, facts, data) for job in kept}
+    for change in {c for run, own in changes.items() if (run / TEST).is_file() for c in own}:
         warnings.warn(
             f"{folder}: the data of some runs have changed ({change}); they are not tested again",
             stacklevel=3,
         )
-    check_plain_model(first, data)
+    check_plain_model(first.model.without_weights() if kept else first.model, data)
 
 
 def usable_threads() -> int:
@@ -148,16 +151,21 @@ def _end_with(parent: int) -> None:
 def _run_job(job: Job) -> dict[str, Any] | Exception:
     """Train and test a run; return its row, or an error that concerns this run only.
 
-    Other errors, such as an OSError (a full disk, missing data), concern all runs and are raised.
+    Others, such as OSError (a full disk, missing data) and UnreadableImageError, concern all runs
+    and are raised.
     """
     if job.error:
         return ValueError(job.error)
     try:
         result = train(job.config, job.folder, resume=True, quiet=True)
         return complete_run(job.folder) if job.tested else result
-    except InterruptedTraining:
+    except InterruptedTraining as error:
         _end_worker()
-        raise KeyboardInterrupt from None
+        if error.signum == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise SystemExit(error.exit_code) from None
+    except UnreadableImageError:
+        raise
     except (ValueError, RuntimeError) as error:
         own = error_of_run(error)
         if own is None:

@@ -16,7 +16,7 @@ from advprop.comparisons.candidates import (
     candidates_of,
     first_candidates,
     path_of,
-    read_vary,
+    read_all,
 )
 from advprop.comparisons.step_costs import StepTimes
 from advprop.config.methods import METHODS
@@ -65,7 +65,7 @@ def plan_jobs(
     settings to try ("PATH=A,B"); `choose` returns one candidate of each method. Raises ValueError
     for an unknown method, or a setting that no method has.
     """
-    varied = [read_vary(text) for text in vary]
+    varied = read_all(vary)
     bases = _method_configs(config, methods, overrides, varied)
     candidates = {method: candidates_of(method, base, varied) for method, base in bases.items()}
     if measure is not None:

@@ -89,7 +89,10 @@ def read_results(folder: Path) -> dict[str, Any]:
     """Return the results of the comparison in `folder`; raises ValueError if missing or damaged."""
     path = folder / RESULTS
     if not path.is_file():
-        raise ValueError(f"{folder}: neither a run nor a comparison here ({RESULTS} is missing)")
+        raise ValueError(
+            f"{folder}: neither a run nor a comparison here ({RESULTS} is missing; the command of "
+            "a comparison in parts writes it without --part)"
+        )
     return read_json(path, Results, remedy="compare again, runs are kept")
 
 

@@ -16,11 +16,14 @@ from itertools import chain, count, cycle, islice, repeat
 from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from pydantic import Field
 
+from advprop.config.overrides import settings_of_weights, validated
 from advprop.config.run import RunConfig
+from advprop.data.reading import UnreadableImageError
 from advprop.files.json_files import read_json, write_json
 from advprop.files.parsing import Number, Part
 from advprop.results.summary import VANILLA
@@ -31,6 +34,7 @@ from advprop.training.switches import torch_switches
 
 STEP_COSTS = "step_costs.json"
 TURNS = 48
+_WITHOUT_EFFECT = ("seed", "recipe", "evaluation.", "training.num_epochs")
 _PLACES = tuple((number + 0.5) / 6 for number in range(6))  # shares of training, timed in turn
 
 
@@ -42,9 +46,10 @@ class StepTimes(NamedTuple):
 
 
 class StepCosts(Part):
-    """The contents of the file of measured costs."""
+    """The contents of the file of measured costs, with the settings of each (older files: none)."""
 
     costs: dict[str, Number]
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     threads: int
     turns: int
 
@@ -58,39 +63,82 @@ def step_costs(
     threads in `turns` turns; those that cannot be trained are in `refused`. If several processes
     measure for the same `path` at the same time, all use the values that the first one wrote.
 
-    Raises ValueError if vanilla cannot be trained, or for a damaged file.
+    Raises ValueError if vanilla cannot be trained, for a damaged file, or for costs in it that were
+    measured with other settings.
     """
-    kept = read_costs(path)
+    kept = _read(path)
+    _check_same_settings(path, kept["settings"], configs)
     refused: dict[str, str] = {}
-    missing = {name: config for name, config in configs.items() if name not in kept}
+    missing = {name: config for name, config in configs.items() if name not in kept["costs"]}
     if missing:
         found, refused = _measured({VANILLA: configs[VANILLA], **missing}, threads, turns)
-        content = {"costs": kept | found, "threads": threads, "turns": turns}
+        own = {name: configs[name].model_dump(mode="json") for name in found}
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_first(path, content, replace=bool(kept))
-        kept = read_costs(path)
-    return StepTimes({name: kept[name] for name in configs if name not in refused}, refused)
+        _add(path, {"costs": found, "settings": own, "threads": threads, "turns": turns})
+        kept = _read(path)
+    return StepTimes(
+        {name: kept["costs"][name] for name in configs if name not in refused}, refused
+    )
 
 
 def read_costs(path: Path) -> dict[str, float]:
     """Return the costs in `path`, {} if it does not exist; raises ValueError if it is damaged."""
+    return dict(_read(path)["costs"])
+
+
+def _read(path: Path) -> dict[str, Any]:
     remedy = "delete it, and steps are measured anew"
-    return dict(read_json(path, StepCosts, remedy=remedy)["costs"]) if path.is_file() else {}
+    empty: dict[str, Any] = {"costs": {}, "settings": {}}
+    return empty | (read_json(path, StepCosts, remedy=remedy) if path.is_file() else {})
 
 
-def _write_first(path: Path, content: Mapping[str, object], *, replace: bool) -> None:
-    """Write `path`; unless `replace`, a file that another process has written meanwhile stays."""
-    if replace:
-        write_json(path, content)
+def _settings_of_step(config: RunConfig) -> dict[str, Any]:
+    """Return the settings that the time of a step depends on, by their paths, and its passes.
+
+    Settings that are floats, such as a learning rate, change the time only through the passes.
+    """
+    kept = {
+        path: value
+        for path, value in settings_of_weights(config).items()
+        if not isinstance(value, float) and not path.startswith(_WITHOUT_EFFECT)
+    }
+    return {**kept, "passes_per_image": config.method.build().passes_per_image}
+
+
+def _check_same_settings(
+    path: Path, kept: Mapping[str, Any], wanted: Mapping[str, RunConfig]
+) -> None:
+    changed = set()
+    for name in kept.keys() & wanted.keys():
+        old, new = (_settings_of_step(one) for one in (validated(kept[name]), wanted[name]))
+        changed |= {
+            f"{setting}: then {old.get(setting, 'nothing')}, now {new.get(setting, 'nothing')}"
+            for setting in {*old, *new}
+            if old.get(setting, ...) != new.get(setting, ...)
+        }
+    if changed:
+        listed = "\n  ".join(sorted(changed))
+        raise ValueError(
+            f"{path}: steps were timed with other settings; give another --out, or delete this "
+            f"file, and steps are timed anew\n  {listed}"
+        )
+
+
+def _add(path: Path, content: Mapping[str, Any]) -> None:
+    """Add `content` to `path`; costs that another process has written meanwhile stay."""
+    if path.is_file():
+        before = _read(path)
+        both = {key: {**content[key], **before[key]} for key in ("costs", "settings")}
+        write_json(path, {**content, **both})
         return
     own = path.with_name(f"{path.name}.{os.getpid()}")
     write_json(own, content)
     try:
         os.link(own, path)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without hard links
-        if not path.exists():
+    except OSError:  # another process was faster, or a file system without hard links
+        if path.exists():
+            _add(path, content)
+        else:
             own.replace(path)
     finally:
         own.unlink(missing_ok=True)
@@ -130,6 +178,8 @@ def _in_turn(
         for name in list(seconds):
             try:
                 seconds[name].append(next(steps[name]))
+            except UnreadableImageError:
+                raise
             except (ValueError, RuntimeError) as error:
                 own = error_of_run(error)
                 if own is None or name == VANILLA:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from advprop.files.atomic import safe_name
 from advprop.runs.folder import is_finished
 
 SEED = 2**31 - 1
+_LONGEST = 200  # characters of a folder's name; file systems allow 255 bytes
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Trials:
         """
         chosen = first_candidates(candidates)
         trials = {
-            method: [(candidate, self._job(method, candidate)) for candidate in own]
+            method: list(zip(own, self._jobs(method, own), strict=True))
             for method, own in candidates.items()
             if len(own) > 1
         }
@@ -66,14 +67,21 @@ class Trials:
             ]
         return chosen
 
-    def _job(self, method: str, candidate: Candidate) -> Job:
-        return Job(
-            method=method,
-            config=candidate.config.with_seed(SEED),
-            folder=self.folder / TRIALS / safe_name(method, *candidate.settings),
-            error=candidate.error,
-            tested=False,
-        )
+    def _jobs(self, method: str, candidates: Sequence[Candidate]) -> list[Job]:
+        names = [safe_name(method, *candidate.settings) for candidate in candidates]
+        for place, name in enumerate(names):
+            if len(name) > _LONGEST or names.count(name) > 1:  # shortened names may be equal
+                names[place] = f"{name[:_LONGEST]}-{place}"
+        return [
+            Job(
+                method=method,
+                config=candidate.config.with_seed(SEED),
+                folder=self.folder / TRIALS / name,
+                error=candidate.error,
+                tested=False,
+            )
+            for name, candidate in zip(names, candidates, strict=True)
+        ]
 
     def _outcomes(self, planned: list[Job]) -> dict[Path, Any]:
         """Return the result or the error of each trial, by its folder."""

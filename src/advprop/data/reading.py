@@ -119,16 +119,20 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return image.size
 
 
+class UnreadableImageError(ValueError):
+    """Raised if an image file cannot be read, or too many of them."""
+
+
 @contextmanager
 def named_errors(name: str | Path) -> Iterator[None]:
-    """Raise ValueError, with the image's `name`, in place of any error of reading it inside."""
+    """Raise UnreadableImageError, with the image's `name`, for any error of reading it inside."""
     try:
         with _strict_pillow():
             yield
     except MemoryError:  # not a fault of the file
         raise
     except Exception as error:  # Pillow's decoders raise all kinds of errors
-        raise ValueError(f"cannot read the image {name}: {_reason(error)}") from error
+        raise UnreadableImageError(f"cannot read the image {name}: {_reason(error)}") from error
 
 
 @contextmanager

@@ -102,6 +102,13 @@ def write_atomically(
             temporary.unlink(missing_ok=True)
 
 
+def check_no_file(folder: Path) -> None:
+    """Raise ValueError if `folder` or a path above it is a file."""
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"{place}: a file, not a folder; give another --out")
+
+
 def check_free(folder: Path) -> None:
     """Raise ValueError unless `folder` is missing, or empty and no mount point."""
     if folder.exists() and not folder.is_dir():

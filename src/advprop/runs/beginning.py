@@ -14,7 +14,7 @@ from typing import Any
 from advprop.config.overrides import differences, read_config, settings_of_length
 from advprop.config.run import RunConfig
 from advprop.data.splits import ImageData
-from advprop.files.atomic import UNFINISHED, sweep
+from advprop.files.atomic import UNFINISHED, check_no_file, sweep
 from advprop.files.json_files import InUseError, in_use, write_json
 from advprop.methods.advprop_lean import AdvPropLean
 from advprop.runs.facts import (
@@ -49,8 +49,7 @@ def judge_folder(
     Raises ValueError if the folder holds other files, a run (without `resume`), a run of other
     settings, or one of fewer epochs (without `more_epochs`).
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: a file, not a folder; give another --out")
+    check_no_file(folder)
     if not (folder / CONFIG).is_file():
         _judge_without_config(folder, resume=resume)
         return None

@@ -15,7 +15,7 @@ from torch import nn
 from advprop.auxiliary.branches import branch_names
 from advprop.auxiliary.route import has_auxiliary_norms
 from advprop.auxiliary.statistics import equals_clean
-from advprop.config.run import RunConfig
+from advprop.config.run import ModelConfig, RunConfig
 from advprop.data.batches.loaders import Batches, test_batches, train_batches
 from advprop.data.batches.workers import UnreadableTally
 from advprop.data.splits import ImageData, ImageSplit
@@ -83,15 +83,11 @@ def build_trainer(
     )
 
 
-def check_plain_model(config: RunConfig, data: ImageData) -> None:
-    """Raise ValueError if the run's model without branches cannot process its images."""
+def check_plain_model(model: ModelConfig, data: ImageData) -> None:
+    """Raise ValueError if the model cannot be built or cannot process the images."""
     with torch.random.fork_rng(devices=[]):
-        plain = config.model.without_weights().build(
-            num_classes=data.num_classes, image_shape=data.image_shape
-        )
-    check_forward(
-        plain, config.model.name, image_shape=data.image_shape, num_classes=data.num_classes
-    )
+        plain = model.build(num_classes=data.num_classes, image_shape=data.image_shape)
+    check_forward(plain, model.name, image_shape=data.image_shape, num_classes=data.num_classes)
 
 
 def _checked_model(config: RunConfig, data: ImageData) -> nn.Module:

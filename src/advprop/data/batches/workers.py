@@ -23,6 +23,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from advprop.data.listing.classes import shortened
+from advprop.data.reading import UnreadableImageError
 from advprop.data.splits import ImageSplit, Key
 from advprop.files.parsing import first_line
 from advprop.shapes import Batch
@@ -159,7 +160,7 @@ def _no_shared_memory(error: Exception) -> OSError:
 
 
 def _for_the_user(error: Exception) -> Exception:
-    """Return a ValueError, ImportError or OSError for the user, with the traceback as a note."""
+    """Return an error of one of four kinds for the user, with the traceback as a note."""
     clear: Exception
     if isinstance(error, MemoryError):
         clear = OSError(
@@ -168,7 +169,7 @@ def _for_the_user(error: Exception) -> Exception:
         )
     elif isinstance(error, ValueError | OSError | ImportError):
         # a type of one's own may not survive the way to the training process
-        kinds = (ValueError, ImportError, OSError)
+        kinds = (UnreadableImageError, ValueError, ImportError, OSError)
         clear = next(kind for kind in kinds if isinstance(error, kind))(str(error))
     else:
         clear = OSError(
@@ -213,13 +214,13 @@ class UnreadableTally:
     def add(self, batch: Batch) -> None:
         """Count the batch's unreadable files, and warn of each new one by name.
 
-        Raises ValueError, which lists all, if they exceed the share of this process.
+        Raises UnreadableImageError, which lists all, if they exceed the share of this process.
         """
         new = [problem for problem in batch.unreadable if problem not in self.found]
         self.found.update(dict.fromkeys(new))
         if self.count > self.max_share * self.num_images // self.num_processes:
             each = f" each of {self.num_processes} processes" * (self.num_processes > 1)
-            raise ValueError(
+            raise UnreadableImageError(
                 f"{self.count} of {self.num_images} training images cannot be read, more than "
                 f"max_unreadable={self.max_share:g} allows{each}; repair or delete "
                 "them:\n  " + shortened(self.found, separator="\n  ")
