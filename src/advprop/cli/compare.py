@@ -61,7 +61,8 @@ def main(
 
     config = resolve_recipe(recipe)
     folder = out or Path("runs", safe_name("compare", config.recipe))
-
+    if equal == "seconds" and not quiet:
+        say(f"timing a step of each method that {folder}/step_costs.json lacks", err=True)
     try:
         results = compare(
             config,

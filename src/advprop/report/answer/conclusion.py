@@ -87,8 +87,9 @@ def _train_longer(summary: Sequence[Entry], longer: Entry, first: Comparison) ->
     """Return the answer that recommends vanilla at equal cost."""
     vanilla = named(summary, VANILLA)
     instead = f" instead of {percent(vanilla)}" if vanilla and CLEAN in vanilla else ""
+    advice = "Train vanilla longer" if instead else "Train vanilla"  # at equal time there is one
     return (
-        f"Train vanilla longer: {reached(longer)}{instead}. At the same cost or less, "
+        f"{advice}: {reached(longer)}{instead}. At the same cost or less, "
         f"{first.method['method']} reaches {percent(first.method)} ({first.sure})."
     )
 
