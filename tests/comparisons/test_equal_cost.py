@@ -126,7 +126,8 @@ def test_costs_that_several_commands_add_are_those_of_the_first(
         (["training.batch_size=7"], "training.batch_size: then .*, now 7"),
         (["method.attack.num_steps=1"], "method.attack.num_steps: then 3, now 1"),
         (["training.num_epochs=9", "method.attack.threat_model.epsilon=0.01"], None),
-        (["evaluation.restarts=2", "training.num_workers=1"], None),
+        (["training.num_workers=1"], "training.num_workers: then 0, now some"),
+        (["evaluation.restarts=2", "training.keep_checkpoints=1"], None),
     ],
 )
 def test_costs_of_other_settings_are_refused_and_kept(

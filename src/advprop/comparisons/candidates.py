@@ -6,13 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from advprop.config.overrides import apply_overrides, has_path, parse_override
+from advprop.config.overrides import (
+    apply_overrides,
+    has_path,
+    parse_override,
+    settings_of_weights,
+)
 from advprop.config.run import RunConfig
-from advprop.files.parsing import leaves, parse_json
+from advprop.files.parsing import parse_json
 
 _VARIED = ("method.", "training.", "data.augmentation.")
+_NOT_OF_STEP = ("seed", "recipe", "evaluation.", "training.num_epochs")
 _FIXED = {"method.kind", "training.num_epochs"}
 
 
@@ -71,22 +77,27 @@ def read_all(texts: Sequence[str]) -> list[list[str]]:
 def candidates_of(method: str, base: RunConfig, varied: Sequence[Sequence[str]]) -> list[Candidate]:
     """Return a candidate for each combination of the varied settings that the method has."""
     own = [values for values in varied if applies(base, values[0])]
-    steps, found = {_work(base): method}, []
+    steps, found = {repr(settings_of_step(base)): method}, []
     for settings in product(*own):
         config = apply_overrides(base, settings)
-        step = steps.setdefault(_work(config), " ".join((method, *settings)))
+        step = steps.setdefault(repr(settings_of_step(config)), " ".join((method, *settings)))
         found.append(Candidate(config=config, settings=settings, step=step))
     return found
 
 
-def _work(config: RunConfig) -> str:
-    """Return a text that is equal for configurations of a method whose steps take the same time.
+def settings_of_step(config: RunConfig) -> dict[str, Any]:
+    """Return the settings that the time of a step depends on, by their paths, and its passes.
 
     Settings that are floats, such as a learning rate, change the time only through the passes.
     """
-    settings = leaves(config.model_dump(mode="json"))
-    kept = {path: value for path, value in settings if not isinstance(value, float)}
-    return repr((config.method.build().passes_per_image, kept))
+    kept = {
+        path: value
+        for path, value in settings_of_weights(config).items()
+        if not isinstance(value, float) and not path.startswith(_NOT_OF_STEP)
+    }
+    # without workers the training process reads the batches, which is a part of its steps
+    kept["training.num_workers"] = "some" if config.training.num_workers else "0"
+    return {**kept, "passes_per_image": config.method.build().passes_per_image}
 
 
 def path_of(override: str) -> str:

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import Field
 
-from advprop.config.overrides import settings_of_weights, validated
+from advprop.comparisons.candidates import settings_of_step
+from advprop.config.overrides import validated
 from advprop.config.run import RunConfig
 from advprop.data.reading import UnreadableImageError
 from advprop.files.json_files import read_json, write_json
@@ -34,7 +35,6 @@ from advprop.training.switches import torch_switches
 
 STEP_COSTS = "step_costs.json"
 TURNS = 48
-_WITHOUT_EFFECT = ("seed", "recipe", "evaluation.", "training.num_epochs")
 _PLACES = tuple((number + 0.5) / 6 for number in range(6))  # shares of training, timed in turn
 
 
@@ -92,25 +92,12 @@ def _read(path: Path) -> dict[str, Any]:
     return empty | (read_json(path, StepCosts, remedy=remedy) if path.is_file() else {})
 
 
-def _settings_of_step(config: RunConfig) -> dict[str, Any]:
-    """Return the settings that the time of a step depends on, by their paths, and its passes.
-
-    Settings that are floats, such as a learning rate, change the time only through the passes.
-    """
-    kept = {
-        path: value
-        for path, value in settings_of_weights(config).items()
-        if not isinstance(value, float) and not path.startswith(_WITHOUT_EFFECT)
-    }
-    return {**kept, "passes_per_image": config.method.build().passes_per_image}
-
-
 def _check_same_settings(
     path: Path, kept: Mapping[str, Any], wanted: Mapping[str, RunConfig]
 ) -> None:
     changed = set()
     for name in kept.keys() & wanted.keys():
-        old, new = (_settings_of_step(one) for one in (validated(kept[name]), wanted[name]))
+        old, new = (settings_of_step(one) for one in (validated(kept[name]), wanted[name]))
         changed |= {
             f"{setting}: then {old.get(setting, 'nothing')}, now {new.get(setting, 'nothing')}"
             for setting in {*old, *new}
