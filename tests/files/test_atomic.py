@@ -93,5 +93,9 @@ def test_a_folder_appears_whole_and_leaves_of_kills_go(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_replaced_is_refused_at_once(tmp_path: Path) -> None:
     check_free(tmp_path)
     check_free(tmp_path / "missing")
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="file: a file, not a folder"):
+            check_free(place)
     with pytest.raises(ValueError, match="a mount point"):
         check_free(Path(tmp_path.anchor))

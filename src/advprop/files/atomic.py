@@ -110,9 +110,8 @@ def check_no_file(folder: Path) -> None:
 
 
 def check_free(folder: Path) -> None:
-    """Raise ValueError unless `folder` is missing, or empty and no mount point."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: a file, not a folder; name another")
+    """Raise ValueError unless `folder` can be made, or is empty and no mount point."""
+    check_no_file(folder)
     if folder.is_mount():  # `appearing_folder` could not replace it at the end
         raise ValueError(f"{folder}: a mount point, which cannot be replaced; name a folder in it")
     if folder.is_dir() and any(folder.iterdir()):
